@@ -18,85 +18,50 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 * Status mutations that could not be saved are written with the object's next reconcile.
 """
 
-from reconciler.controller.changes.change import FieldChange, ObjectChange
-from reconciler.controller.controller import Controller, ControllerStatistics
-from reconciler.controller.errors import (
-    CacheSyncTimeout,
-    ControllerError,
-    NotBound,
-    ObjectMoved,
-    ReconcileCancelled,
-    ReconcileTimeout,
-)
-from reconciler.controller.metrics import ControllerMetrics, ReconcileResult
-from reconciler.controller.options import ControllerKeywords, ControllerOptions
-from reconciler.controller.permissions import AccessRule, Permission, Verb
-from reconciler.controller.reconcile.cycle import ReconcileRun, current_run
-from reconciler.controller.reconcile.explanation import KeyExplanation, KeyState
-from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.history import Failure, RunExplanation
-from reconciler.controller.reconcile.unsaved import UnsavedStatistics
+from reconciler.controller.controller import Controller
+from reconciler.controller.options import ControllerOptions
+from reconciler.controller.permissions import Permission
+from reconciler.controller.reconcile.cycle import current_run
+from reconciler.controller.reconcile.primary_object import ensure_finalizer, release_finalizer
 from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler
-from reconciler.controller.result import Outcome, Result
-from reconciler.controller.wake.echo import EchoStatistics
-from reconciler.controller.wake.handlers import FAN_OUT_THRESHOLD, LOW_PRIORITY
+from reconciler.controller.result import (
+    CacheSyncTimeout,
+    ObjectMoved,
+    Outcome,
+    ReconcileCancelled,
+    ReconcileTimeout,
+    Result,
+)
 from reconciler.controller.wake.predicates import (
-    EventFilter,
     Predicate,
+    ShardFilter,
     annotations_changed,
     generation_changed,
     labels_changed,
     labels_match,
     resource_version_changed,
 )
-from reconciler.controller.wake.shard_filter import ShardFilter
-from reconciler.controller.wake.sources import ChannelSource, Enqueue, Source, SourceLike
-from reconciler.controller.wake.watches import Mapper, OwnerMapper, Watch, controller_owner, every_owner
+from reconciler.controller.wake.watches import ChannelSource, Enqueue, Watch, every_owner
 
 __all__ = [
-    "FAN_OUT_THRESHOLD",
-    "LOW_PRIORITY",
-    "AccessRule",
     "CacheSyncTimeout",
     "ChannelSource",
     "Controller",
-    "ControllerError",
-    "ControllerKeywords",
-    "ControllerMetrics",
     "ControllerOptions",
-    "ControllerStatistics",
-    "EchoStatistics",
     "Enqueue",
-    "EventFilter",
-    "Failure",
-    "FieldChange",
-    "KeyExplanation",
-    "KeyState",
-    "Mapper",
-    "NotBound",
-    "ObjectChange",
     "ObjectMoved",
     "Outcome",
-    "OwnerMapper",
     "Permission",
     "Predicate",
     "ReconcileCancelled",
-    "ReconcileResult",
-    "ReconcileRun",
     "ReconcileTimeout",
     "Reconciler",
     "ResourceReconciler",
     "Result",
-    "RunExplanation",
     "ShardFilter",
-    "Source",
-    "SourceLike",
-    "UnsavedStatistics",
-    "Verb",
     "Watch",
     "annotations_changed",
-    "controller_owner",
     "current_run",
     "ensure_finalizer",
     "every_owner",

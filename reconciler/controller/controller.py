@@ -9,37 +9,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
-from reconciler._core.hooks import report
 from reconciler._core.wire import JSONObject
-from reconciler.cache import CachedClient
+from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.changes.log import ChangeLog
-from reconciler.controller.errors import ControllerError
-from reconciler.controller.metrics import ControllerMetrics, NoMetrics
-from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions
-from reconciler.controller.permissions import AccessRule, access_rules
-from reconciler.controller.rbac import PermissionCheck, required_permissions
-from reconciler.controller.reconcile.again import AgainLimiter
-from reconciler.controller.reconcile.cycle import ReconcileCycle
-from reconciler.controller.reconcile.explanation import KeyExplanation, explain_key
-from reconciler.controller.reconcile.failure_events import FailureEvents
-from reconciler.controller.reconcile.failure_log import FailureLog
-from reconciler.controller.reconcile.history import RunHistory
-from reconciler.controller.reconcile.own_changes import OwnChanges
-from reconciler.controller.reconcile.ownership import Ownership, OwnershipGate
-from reconciler.controller.reconcile.storm import StormAlarm
-from reconciler.controller.reconcile.tracing import traced
-from reconciler.controller.reconcile.unsaved import UnsavedStatistics, UnsavedStore
-from reconciler.controller.reconcile.worker import Worker, WorkerCounters, WorkerState
-from reconciler.controller.reconcile.worker_pool import WorkerPool
-from reconciler.controller.reconciler import Binding, Reconciler, bind, call_override
+from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers
+from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
+from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
+from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
+from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
+from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
+from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
+from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
+from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
+from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
+from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.change_log import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
-from reconciler.controller.wake.handlers import PrimaryHandler
-from reconciler.controller.wake.informers import WatchedInformers
-from reconciler.controller.wake.shard_filter import ShardFilter, Unsharded
-from reconciler.controller.wake.sources import SourceRunner
-from reconciler.controller.wake.watches import Watch
+from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
+from reconciler.controller.wake.predicates import ShardFilter, Unsharded
+from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request, ResourceType
@@ -155,32 +145,38 @@ class Controller:
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
-        self._tracker: EchoTracker[Request] = EchoTracker(
-            own_writes=not options.wake_on_own_status, on_echo=self._record_echo
-        )
-        self._changes = ChangeLog(gvk_from(checked.kind), clock)
-        self._history = RunHistory(self._queue.__contains__, clock)
+        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
+        self._recorder = recorder if events is None else None  # the controller runs its own only
+        gvk = gvk_from(checked.kind)
         self._unsaved = UnsavedStore()
+        self._outcomes = Outcomes(self._metrics)
+        self._history = RunHistory(self._queue.__contains__, clock)
+        self._changes = ChangeLog(gvk, clock)
+        self._tight_loops = TightLoops(clock, self._metrics)
+        self._observers = Observers(
+            [
+                self._outcomes,
+                self._history,
+                self._changes,
+                self._tight_loops,
+                FailureLog(clock=clock, blocked=self._unsaved.blocks),
+                *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
+                *(() if (found := tracer()) is None else [Spans(found)]),
+            ]
+        )
+        self._tracker: EchoTracker[Request] = EchoTracker(
+            own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
+        )
         self._access = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
         )
         self._informers = self._make_informers(cache, options, checked, clock)
-        self._ownership = Ownership(gvk_from(checked.kind), client, self._shard_filter.matches)
+        self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
-        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
-        self._recorder = recorder if events is None else None  # the controller runs its own only
-        self._failure_log = FailureLog(clock=clock, blocked=self._unsaved.blocks)
-        self._failures = FailureEvents(
-            gvk_from(checked.kind),
-            events=recorder,
-            stored=self._informers.stored,
-            clock=clock,
-            enabled=options.failure_events,
-        )
         self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
-        self._binding = Binding(
+        self._binding = ControllerBinding(
             name=self._name,
             kind=checked.kind,
             client=client,
@@ -272,8 +268,7 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        reconcile = traced(self._reconcile, tracer())
-        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
+        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -360,19 +355,19 @@ class Controller:
 
     def statistics(self) -> ControllerStatistics:
         """Return the current counters. Thread-safe."""
-        counters, mapper_queues = self._state.counters, self._informers.mapper_queues
+        outcomes, mapper_queues = self._outcomes, self._informers.mapper_queues
         queue = self._queue.statistics()
         return ControllerStatistics(
             name=self._name,
             workers=self._workers,
             active=queue.in_progress,
-            reconciles=counters.reconciles,
-            results=Counter(counters.results),
-            terminal_errors=counters.terminal,
-            timeouts=counters.timed_out,
-            panics=counters.panicked,
-            cancelled=counters.cancelled,
-            storms=self._state.storm.storms,
+            reconciles=outcomes.reconciles,
+            results=Counter(outcomes.results),
+            terminal_errors=outcomes.terminal,
+            timeouts=outcomes.timed_out,
+            panics=outcomes.panicked,
+            cancelled=outcomes.cancelled,
+            storms=self._tight_loops.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
             mapper_errors=sum(each.errors for each in mapper_queues),
@@ -394,7 +389,15 @@ class Controller:
             request: the key.
             rows: the rows of `history` to return as its reconciles. Default: all of the key, which reads the history.
         """
-        return explain_key(self._state, request, workers=self._workers, started=self._pool.started, rows=rows)
+        return explain_key(
+            self._state,
+            self._history,
+            self._changes,
+            request,
+            workers=self._workers,
+            started=self._pool.started,
+            rows=rows,
+        )
 
     @property
     def history(self) -> RunHistory:
@@ -408,7 +411,7 @@ class Controller:
             self._queue,
             self._tracker,
             checked.predicates,
-            changes=self._changes,
+            observers=self._observers,
             gvk=gvk_from(checked.kind),
             clock=clock,
             on_gone=self._forget,
@@ -423,7 +426,7 @@ class Controller:
             queue=self._queue,
             handler=handler,
             tracker=self._tracker,
-            changes=self._changes,
+            observers=self._observers,
             clock=clock,
             timeout=options.sync_timeout,
             metrics=self._metrics,
@@ -442,19 +445,13 @@ class Controller:
             limiter=self._limiter,
             tracker=self._tracker,
             unsaved=self._unsaved,
-            stored=self._informers.stored,
-            history=self._history,
-            changes=self._changes,
-            storm=StormAlarm(clock),
-            failures=self._failures,
-            metrics=self._metrics,
+            informers=self._informers,
+            observers=self._observers,
             clock=clock,
             timeout=options.timeout,
-            counters=WorkerCounters(),
             deadlines={},
             status_metrics=status_metrics,
             matches=self._shard_filter.matches,
-            failure_log=self._failure_log,
         )
 
     def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
@@ -472,21 +469,19 @@ class Controller:
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
 
-    def _record_echo(self, request: Request) -> None:
-        self._history.record_echo(request)
-        report(self._metrics.echo_dropped)
+    def _stored(self, request: Request) -> CachedObject | None:
+        return self._informers.stored(request)
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
         self._unsaved.forget(request)
-        self._failures.forget(request)
-        self._failure_log.forget(request)
+        self._observers.forgotten(request)
 
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: ReconcileCycle) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         if not self._shard_filter.sharded:
             return await self._call_reconciler(cycle)
         if not await self._shard_filter.may_reconcile(cycle.request):
@@ -504,7 +499,7 @@ class Controller:
             self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: ReconcileCycle) -> object:
+    async def _call_reconciler(self, cycle: Reconcile) -> object:
         request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:

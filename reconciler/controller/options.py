@@ -11,20 +11,26 @@ from typing import Any, TypedDict, Unpack, get_args
 
 from reconciler._core.hooks import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.kstatus import has_status_field
+from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
 from reconciler.controller.wake.predicates import EventFilter, check_predicate
-from reconciler.controller.wake.sources import ChannelSource, SourceLike
-from reconciler.controller.wake.user_code import check_seconds
-from reconciler.controller.wake.watches import Watch, controller_owner
+from reconciler.controller.wake.watches import (
+    ChannelSource,
+    OwnerMapper,
+    SourceLike,
+    Watch,
+    check_seconds,
+    controller_owner,
+)
 from reconciler.errors import ConfigurationError
 from reconciler.objects import KindLike, Resource, gvk_from
-from reconciler.status.strategies import check_options
+from reconciler.status.strategies import STRATEGIES, check_options
 from reconciler.status.writer import Strategy
-from reconciler.workqueue import RateLimiter, guarded_limiter
+from reconciler.workqueue import RateLimiter
+from reconciler.workqueue.rate_limiters import guarded_limiter
 
-__all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions"]
+__all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions", "required_permissions"]
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -185,6 +191,39 @@ class CheckedOptions:
     predicates: Sequence[EventFilter]
     watches: Sequence[Watch]
     sources: Sequence[SourceLike]
+
+
+def required_permissions(reconciler: Reconciler, kind: KindLike, watches: Sequence[Watch]) -> list[Permission]:
+    """Return everything that a controller needs; the permissions that its reconciler declares come last.
+
+    A finalizer is added and removed by a patch of the object. A controller that sets owner references needs ``update``
+    of the owners' ``finalizers`` if the admission plugin OwnerReferencesPermissionEnforcement is on, as in OpenShift.
+    """
+    permissions = [Permission(kind, "get", "list", "watch")]
+    finalizes = False
+    if isinstance(reconciler, ResourceReconciler):
+        permissions += _for_status(reconciler, kind)
+        finalizes = defines_finalize(reconciler)
+        if finalizes or reconciler.finalizer is not None:
+            permissions.append(Permission(kind, "patch"))
+    if finalizes or any(isinstance(watch.mapper, OwnerMapper) for watch in watches):
+        permissions.append(Permission(kind, "update", subresource="finalizers"))
+    permissions += [Permission(watch.kind, "get", "list", "watch") for watch in watches]
+    permissions.append(Permission("v1/Event", "create", "patch"))
+    return [*permissions, *(reconciler.permissions or ())]
+
+
+def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
+    subresource = reconciler.status_subresource
+    strategy = STRATEGIES[strategy_of(reconciler, kind)]
+    permissions = []
+    if subresource is not None:
+        permissions.append(Permission(kind, strategy.verb, subresource="status"))
+    # Without the subresource the status is part of the object. An apply takes over earlier patches
+    # by a patch of the object's managed fields.
+    if subresource is None or strategy.is_owned:
+        permissions.append(Permission(kind, "patch"))
+    return permissions
 
 
 def _check_count(what: str, value: object) -> None:

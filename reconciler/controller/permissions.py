@@ -1,15 +1,26 @@
-"""Permissions that a reconciler declares, and the RBAC rules made from them."""
+"""Permissions that a reconciler declares, the RBAC rules made from them, and a check of requests against them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.objects import KindLike, gvk_from, is_built_in, presumed_resource_type
 
-__all__ = ["AccessRule", "Permission", "Verb", "access_rules", "full_name", "rbac_verbs"]
+__all__ = [
+    "AccessRule",
+    "Permission",
+    "PermissionCheck",
+    "Verb",
+    "access_rules",
+    "full_name",
+    "rbac_verbs",
+]
+
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "apply"]
 """A verb of RBAC. ``"apply"`` means ``create`` and ``patch``, which a server-side apply needs."""
@@ -108,3 +119,84 @@ def full_name(group: str, resource: str) -> str:
     """Return the name of a resource in kubectl's form: ``databases.example.com/status``."""
     plural, _, subresource = resource.partition("/")
     return "".join((plural, f".{group}" if group else "", f"/{subresource}" if subresource else ""))
+
+
+_log = logging.getLogger("reconciler.controller")
+
+_WRITE_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+
+_NAMESPACE_SUBRESOURCES = ("status", "finalize")
+
+
+class PermissionCheck:
+    """A transport that warns about requests which the declared permissions do not cover, once per verb and resource.
+
+    Args:
+        transport: sends the requests.
+        name: the reconciler's name, for the warning.
+        rules: the permissions.
+    """
+
+    def __init__(self, transport: Transport, *, name: str, rules: Sequence[AccessRule]) -> None:
+        self._transport = transport
+        self._name = name
+        self._covered = {(rule.group, rule.resource, verb) for rule in rules for verb in rule.verbs}
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request, covered or not."""
+        access = _access_of(request)
+        if access is not None:
+            self._compare(*access)
+        return await self._transport.send(request)
+
+    def _compare(self, group: str, resource: str, verb: str) -> None:
+        needed = {(group, resource, each) for each in rbac_verbs(verb)}
+        if needed <= self._covered:
+            return
+        self._covered |= needed
+        subresource = resource.partition("/")[2]
+        _log.warning(
+            "%s does not declare the permission to %s %s, so the role of 'reconciler manifests' will forbid it. "
+            "Add Permission(KIND, %r%s) to its permissions",
+            self._name,
+            verb,
+            full_name(group, resource),
+            verb,
+            f", subresource={subresource!r}" if subresource else "",
+        )
+
+
+def _access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
+    """Return group, resource and verb of a request as a `Permission` names them; None for other paths."""
+    match request.path.strip("/").split("/"):
+        case ["api", _, *rest]:
+            group = ""
+        case ["apis", group, _, *rest]:
+            pass
+        case _:
+            return None
+    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in _NAMESPACE_SUBRESOURCES:
+        rest = rest[2:]
+    match rest:
+        case [resource]:
+            named = False
+        case [resource, _]:
+            named = True
+        case [plural, _, subresource, *_]:
+            resource, named = f"{plural}/{subresource}", True
+        case _:
+            return None
+    verb = _verb(request, named=named)
+    if verb == "patch" and "/" not in resource and "apply" in request.headers.get("content-type", ""):
+        verb = "apply"  # creates the object if it does not exist
+    return group, resource, verb
+
+
+def _verb(request: HTTPRequest, *, named: bool) -> str:
+    if request.method == "DELETE":
+        return "delete" if named else "deletecollection"
+    if request.method != "GET":
+        return _WRITE_VERBS.get(request.method, request.method.lower())
+    if named:
+        return "get"
+    return "watch" if any(name == "watch" and value not in ("0", "false") for name, value in request.query) else "list"

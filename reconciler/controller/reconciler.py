@@ -12,13 +12,12 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler._core.hooks import check_hooks
-from reconciler.controller.errors import ControllerError, NotBound
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.assigned_status import AssignedStatus
-from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.primary_object import AssignedStatus
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
-from reconciler.controller.result import Outcome
-from reconciler.controller.wake.user_code import discard
+from reconciler.controller.result import ControllerError, NotBound, Outcome
+from reconciler.controller.wake.watches import discard
 from reconciler.meta import Request, ResourceType
 
 if TYPE_CHECKING:
@@ -28,13 +27,13 @@ if TYPE_CHECKING:
     from reconciler.objects import KindLike
     from reconciler.status.recording import StatusMetrics
 
-__all__ = ["Binding", "Reconciler", "bind", "binding_of", "call_override"]
+__all__ = ["ControllerBinding", "Reconciler", "bind", "binding_of", "call_override"]
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Binding:
+class ControllerBinding:
     """The objects that a controller provides to its reconciler.
 
     Attributes:
@@ -95,7 +94,7 @@ class Reconciler(abc.ABC):
 
     permissions: ClassVar[Sequence[Permission] | None] = None
 
-    _binding: Binding | None = None
+    _binding: ControllerBinding | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -210,7 +209,7 @@ class Reconciler(abc.ABC):
         return ThreadBridge(loop).wait(awaitable)
 
 
-def binding_of(reconciler: Reconciler, attribute: str) -> Binding:
+def binding_of(reconciler: Reconciler, attribute: str) -> ControllerBinding:
     """Return the binding of a reconciler.
 
     Args:
@@ -229,7 +228,7 @@ def binding_of(reconciler: Reconciler, attribute: str) -> Binding:
     return reconciler._binding  # noqa: SLF001
 
 
-def bind(reconciler: Reconciler, binding: Binding) -> None:
+def bind(reconciler: Reconciler, binding: ControllerBinding) -> None:
     """Bind a reconciler to a controller, in place of an earlier one that is not running.
 
     Raises:
@@ -249,7 +248,7 @@ _is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 
 
 def call_override(
-    reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
+    reconciler: Reconciler, cycle: Reconcile | None, override: Callable[..., Any], *args: Any
 ) -> Awaitable[Any]:
     """Call a method that a subclass defines, ``async`` or plain; await its outcome.
 
@@ -268,7 +267,7 @@ def call_override(
 
 
 async def _call_in_thread(
-    reconciler: Reconciler, cycle: ReconcileCycle | None, override: Callable[..., Any], *args: Any
+    reconciler: Reconciler, cycle: Reconcile | None, override: Callable[..., Any], *args: Any
 ) -> Any:
     bridge = None if cycle is None else cycle.bridge
     result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)

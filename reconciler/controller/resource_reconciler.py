@@ -13,11 +13,15 @@ from typing_extensions import TypeVar
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.hooks import check_hooks
 from reconciler.controller.reconcile.cycle import current_reconcile
-from reconciler.controller.reconcile.finalizer import ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.kstatus import record_observed_generation, record_outcome, record_retry
-from reconciler.controller.reconcile.outcome import check_outcome, is_terminal
+from reconciler.controller.reconcile.primary_object import (
+    ensure_finalizer,
+    record_observed_generation,
+    record_outcome,
+    record_retry,
+    release_finalizer,
+)
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
-from reconciler.controller.result import Outcome, Result
+from reconciler.controller.result import Outcome, Result, check_outcome, is_terminal
 from reconciler.errors import TerminalError, error_text
 from reconciler.meta import Request
 from reconciler.meta.metadata import has_finalizer, uid_of

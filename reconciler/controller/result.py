@@ -1,15 +1,77 @@
-"""`Result`: what a reconcile returns to be run again."""
+"""The end of a reconcile: the result that it returns, the errors, and the completion.
+
+The errors of controllers, under `reconciler.errors.ReconcilerError`::
+
+    ControllerError
+    ├── NotBound             a reconciler was used without a controller
+    ├── CacheSyncTimeout     a watched kind could not be listed in time
+    ├── ObjectMoved          a write was refused: the object has moved to another shard
+    ├── ReconcileTimeout     a reconcile took too long
+    └── ReconcileCancelled   its thread must stop
+"""
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from typing import TypeVar
 
-from reconciler.workqueue import as_priority
+import msgspec
+from pydantic import ValidationError
 
-__all__ = ["Outcome", "Result"]
+from reconciler._core.redaction import redact_error
+from reconciler.controller.observers import ReconcileResult
+from reconciler.errors import APIError, ReconcilerError, TerminalError, error_text
+from reconciler.workqueue.order import as_priority
+
+__all__ = [
+    "CacheSyncTimeout",
+    "Completion",
+    "ControllerError",
+    "NotBound",
+    "ObjectMoved",
+    "Outcome",
+    "ReconcileCancelled",
+    "ReconcileTimeout",
+    "Result",
+    "check_outcome",
+    "error_message",
+    "is_terminal",
+    "result_of",
+    "run_to_completion",
+    "text_without_values",
+]
+
+
+class ControllerError(ReconcilerError):
+    """The base class of the errors that controllers raise."""
+
+
+class NotBound(ControllerError):
+    """A reconciler was used before it belonged to a controller, such as its client; the message says what to do."""
+
+
+class CacheSyncTimeout(ControllerError):
+    """A watched kind could not be listed in time; the message has the kind and the last error."""
+
+
+class ObjectMoved(ControllerError):
+    """A write of a reconcile was refused because its object moved to another shard meanwhile. Nothing was sent."""
+
+
+class ReconcileTimeout(ControllerError):
+    """A reconcile did not end within the controller's ``timeout``."""
+
+
+class ReconcileCancelled(ControllerError):
+    """A reconcile that runs in a thread must stop: its timeout expired, or the controller stops.
+
+    `Reconciler.wait` raises it in that thread. Do not catch it: the key stays in progress until the thread has ended.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +139,144 @@ class Result:
 
 Outcome = Result | None
 """What a reconcile returns: a `Result`, or None to wait for the next event."""
+
+
+T = TypeVar("T")
+
+_MAX_PARTS = 3
+"""How many exceptions of a group a message names."""
+
+_MAX_CHAIN = 8
+_MAX_DEPTH = 4
+
+
+class Completion(msgspec.Struct):
+    """The outcome or the error of a reconcile that has ended.
+
+    Attributes:
+        outcome: what it returned; also None if it failed.
+        error: what it raised; None if it returned.
+        timed_out: whether its timeout expired.
+        panicked: whether it ended with a cancellation that did not come from the controller.
+        result: the value of the metrics' label ``result``; it follows from the others.
+        terminal: whether a retry cannot help; it follows from the others.
+    """
+
+    outcome: Outcome = None
+    error: Exception | None = None
+    timed_out: bool = False
+    panicked: bool = False
+    result: ReconcileResult = "success"
+    terminal: bool = False
+
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            self.result, self.terminal = "error", is_terminal(self.error)
+        elif self.outcome is not None:
+            self.result = result_of(self.outcome)
+
+
+async def run_to_completion(
+    reconcile: Callable[[T], Awaitable[object]],
+    cycle: T,
+    *,
+    timeout: float | None,  # noqa: ASYNC109 - a timeout is a completion
+) -> Completion:
+    """Run a reconcile, as the only content of a task, and return how it ended.
+
+    Every exception becomes part of the result, so that one key cannot end a worker. A BaseException that is not an
+    Exception (`SystemExit`, pytest's outcomes) is raised. Cancellation of the task cancels the reconcile and is raised
+    when that has ended.
+
+    Args:
+        reconcile: starts it.
+        cycle: its argument.
+        timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
+    """
+    error: Exception | None = None
+    if timeout is None:
+        try:
+            return Completion(check_outcome(await reconcile(cycle)))
+        except Exception as raised:  # noqa: BLE001 - as below
+            return Completion(error=raised)
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            outcome = await reconcile(cycle)
+        if not scope.expired():
+            return Completion(check_outcome(outcome))
+    except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff
+        error = raised
+    if scope.expired():
+        late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
+        late.__cause__ = error
+        return Completion(error=late, timed_out=True)
+    return Completion(error=error)
+
+
+def is_terminal(error: BaseException) -> bool:
+    """Return whether an error is a `TerminalError`, or a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):  # of a TaskGroup: it is retried if a retry can help one part
+        return all(is_terminal(part) for part in error.exceptions)
+    return isinstance(error, TerminalError)
+
+
+def error_message(error: BaseException) -> str:
+    """Return the type of an error and its text without values: for everybody who may read Events and conditions."""
+    name, text = type(error).__name__, text_without_values(error)
+    return name if text == name else f"{name}: {text}"
+
+
+def text_without_values(error: BaseException) -> str:
+    """Return the text of an error in one line, without the values of objects that an API server or a model rejected.
+
+    What looks like a key, a token or a password is hidden as well. The text of a group contains the types and texts of
+    its first exceptions. Of a long text the beginning is returned.
+    """
+    return " ".join(redact_error(_without_values(error)).split())
+
+
+def _named(error: BaseException, depth: int) -> str:
+    name, text = type(error).__name__, _without_values(error, depth)
+    return name if text == name else f"{name}: {text}"
+
+
+def _without_values(error: BaseException, depth: int = _MAX_DEPTH) -> str:
+    text = error_text(error)
+    for linked in _chain(error):
+        if isinstance(linked, APIError) and linked.status == 422:
+            fields = ", ".join(f"{cause.field or '?'} ({cause.reason})" for cause in linked.causes)
+            text = text.replace(linked.message, fields or "the object is invalid")
+        elif isinstance(linked, ValidationError):
+            problems = linked.errors(include_url=False, include_context=False, include_input=False)
+            fields = "; ".join(f"{'.'.join(map(str, each['loc'])) or '$'}: {each['type']}" for each in problems)
+            text = text.replace(str(linked), f"{linked.title} is invalid: {fields}")
+    if isinstance(error, BaseExceptionGroup) and depth:
+        text += ": " + "; ".join(_named(each, depth - 1) for each in error.exceptions[:_MAX_PARTS])
+    return text
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those that caused it, eight at most. Exceptions are not compared: `__eq__` may raise."""
+    chain: list[BaseException] = []
+    linked: BaseException | None = error
+    while linked is not None and not any(linked is each for each in chain) and len(chain) < _MAX_CHAIN:
+        chain.append(linked)
+        linked = linked.__context__ if linked.__cause__ is None else linked.__cause__
+    return chain
+
+
+def result_of(outcome: object) -> ReconcileResult:
+    """Return the value of the metrics' label ``result`` for a reconcile that returned this."""
+    if not isinstance(outcome, Result):
+        return "success"
+    if outcome.again:
+        return "requeue"
+    return "success" if outcome.requeue_after is None else "requeue_after"
+
+
+def check_outcome(outcome: object) -> Outcome:
+    """Return the outcome; raise a TypeError if it is neither None nor a `Result`."""
+    if outcome is None or isinstance(outcome, Result):
+        return outcome
+    raise TypeError(f"a reconcile must return None or a Result, not {type(outcome).__name__}")

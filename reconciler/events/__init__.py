@@ -6,7 +6,6 @@ dropped events are counted. Numbers and behavior are those of client-go's classi
 state in ``status``.
 """
 
-from reconciler.events.correlator import Correlator
-from reconciler.events.recorder import EventRecorder, EventSink, EventStatistics
+from reconciler.events.recorder import EventRecorder
 
-__all__ = ["Correlator", "EventRecorder", "EventSink", "EventStatistics"]
+__all__ = ["EventRecorder"]

@@ -15,7 +15,9 @@ from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient
 from reconciler.cache.cache import CacheStatistics
 from reconciler.client import Client, Retries
-from reconciler.controller import Controller, ControllerKeywords, ControllerOptions, ControllerStatistics, Reconciler
+from reconciler.controller import Controller, ControllerOptions, Reconciler
+from reconciler.controller.controller import ControllerStatistics
+from reconciler.controller.options import ControllerKeywords
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport

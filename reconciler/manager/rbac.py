@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CacheNotSynced
 from reconciler.cache.informer import Informer
-from reconciler.controller import AccessRule
+from reconciler.controller.permissions import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election import LeaderElection
 from reconciler.objects import presumed_resource_type

@@ -8,9 +8,9 @@ Keys, not events: a hundred events of one object are processed once. The guarant
 * **One timer per key.** A delay keeps the earlier of two times. A plain add makes the key ready now and drops the
   timer. A delay on a ready key changes nothing.
 * **Reasons.** Each add says why. `retract` removes one reason, and with the last one the pending processing.
-* **Fairness.** First in, first out within a priority, and no key starves: after `STARVATION_LIMIT` keys in a row from
-  the highest priority, the key that has been ready longest in any lower one is next. With ``fair_by``, groups of keys
-  take turns, and each group has this order of its own.
+* **Fairness.** First in, first out within a priority, and no key starves: after 100 keys in a row from the highest
+  priority, the key that has been ready longest in any lower one is next. With ``fair_by``, groups of keys take turns,
+  and each group has this order of its own.
 * **Nothing is lost.** A cancelled `get` leaves the key to the next worker. Draining waits for all keys that are ready
   or in progress. What a shutdown drops is counted. No caller is left waiting.
 * **Nothing is kept.** A key that is done and has no recorded failures costs no memory, nor do timers that were moved.
@@ -19,37 +19,27 @@ The queue belongs to one event loop (other threads use `add_threadsafe`) and kno
 or a timer costs O(log n) at most. Clock, rate limiter and metrics are injected.
 """
 
-from reconciler.workqueue.entry import MAX_REASONS
+from reconciler.workqueue.entries import Explanation, QueueMetrics, QueueStatistics
 from reconciler.workqueue.queue import QueueShutDown, WorkQueue
 from reconciler.workqueue.rate_limiters import (
     ExponentialBackoff,
     FastSlow,
     MaxOf,
     RateLimiter,
-    SharedBudget,
     TokenBucket,
     WithMaxWait,
-    guarded_limiter,
 )
-from reconciler.workqueue.ready import STARVATION_LIMIT, as_priority
-from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics
 
 __all__ = [
-    "MAX_REASONS",
-    "STARVATION_LIMIT",
     "Explanation",
     "ExponentialBackoff",
     "FastSlow",
-    "InProgress",
     "MaxOf",
     "QueueMetrics",
     "QueueShutDown",
     "QueueStatistics",
     "RateLimiter",
-    "SharedBudget",
     "TokenBucket",
     "WithMaxWait",
     "WorkQueue",
-    "as_priority",
-    "guarded_limiter",
 ]

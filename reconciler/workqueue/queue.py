@@ -1,9 +1,9 @@
 """The work queue: one entry per key, in at most one place of the order, with at most one timer.
 
-How it works: `_entries` has one `Entry` for each key that is in progress, ready or waiting, and no others. If a key is
-added while it is in progress, its entry has a `next`. Ready entries are in `_order`, waiting ones in `_timers`. The
-event loop has one timer, for the earliest of them. Workers that find no key wait for a future, which only wakes them:
-the key stays in the order until a worker takes it, so a worker that is cancelled in between has nothing to lose.
+How it works: `_entries` has one `QueueEntry` for each key that is in progress, ready or waiting, and no others. If a
+key is added while it is in progress, its entry has a `next`. Ready entries are in `_order`, waiting ones in `_timers`.
+The event loop has one timer, for the earliest of them. Workers that find no key wait for a future, which only wakes
+them: the key stays in the order until a worker takes it, so a worker that is cancelled in between has nothing to lose.
 """
 
 from __future__ import annotations
@@ -19,12 +19,20 @@ from reconciler._core.cancellation import FAILURES
 from reconciler._core.hooks import log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.entry import Entry, K, due_reasons, named, without_reason
-from reconciler.workqueue.loop import Inbox, Waiters
+from reconciler.workqueue.entries import (
+    Explanation,
+    InProgress,
+    K,
+    QueueEntry,
+    QueueMetrics,
+    QueueStatistics,
+    due_reasons,
+    explain,
+    named,
+    without_reason,
+)
+from reconciler.workqueue.order import Alarm, FairOrder, Inbox, ReadyOrder, Timers, Waiters, as_priority
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
-from reconciler.workqueue.ready import FairOrder, ReadyOrder, as_priority
-from reconciler.workqueue.statistics import Explanation, InProgress, QueueMetrics, QueueStatistics, explain
-from reconciler.workqueue.timers import Alarm, Timers
 
 __all__ = ["QueueShutDown", "WorkQueue"]
 
@@ -76,10 +84,10 @@ class WorkQueue(Generic[K]):
         self._now = (clock or current_clock()).monotonic
         self._observe_wait = None if metrics is None else metrics.observe_queue_duration
         self._observe_work = None if metrics is None else metrics.observe_work_duration
-        self._entries: dict[K, Entry[K]] = {}
+        self._entries: dict[K, QueueEntry[K]] = {}
         self._order: ReadyOrder[K] | FairOrder[K] = ReadyOrder() if fair_by is None else FairOrder(fair_by)
         self._timers: Timers[K] = Timers()
-        self._in_progress: set[Entry[K]] = set()
+        self._in_progress: set[QueueEntry[K]] = set()
         self._workers = Waiters()
         self._drainers = Waiters()
         self._closing = False
@@ -135,9 +143,9 @@ class WorkQueue(Generic[K]):
         now = self._now()
         due = None if after is None or after <= 0 else now + after
         if head is None:
-            entry = self._entries[key] = Entry(key, reason, priority, now)
+            entry = self._entries[key] = QueueEntry(key, reason, priority, now)
         elif head.pending is None:
-            entry = head.next = Entry(key, reason, priority, now)
+            entry = head.next = QueueEntry(key, reason, priority, now)
         else:
             self._merge(head.pending, priority, reason, due)
             return
@@ -406,17 +414,17 @@ class WorkQueue(Generic[K]):
 
     # Changing entries
 
-    def _pending(self, key: K) -> Entry[K] | None:
+    def _pending(self, key: K) -> QueueEntry[K] | None:
         """Return the entry of a key that is ready or waiting."""
         entry = self._entries.get(key)
         return None if entry is None else entry.pending
 
-    def _ready_next(self) -> list[Entry[K]]:
+    def _ready_next(self) -> list[QueueEntry[K]]:
         """Return the ready entries of keys in progress. Thread-safe."""
         following = [entry.next for entry in list(self._in_progress)]
         return [entry for entry in following if entry is not None and entry.due is None]
 
-    def _is_covered(self, head: Entry[K] | None, after: float | None) -> bool:
+    def _is_covered(self, head: QueueEntry[K] | None, after: float | None) -> bool:
         """Return whether a draining shutdown still accepts an add."""
         if head is None or self._stopped:
             return False
@@ -424,7 +432,7 @@ class WorkQueue(Generic[K]):
         pending = head.pending
         return (pending is not None and pending.due is None) or (in_progress and (after is None or after <= 0))
 
-    def _merge(self, entry: Entry[K], priority: int, reason: str, due: float | None) -> None:
+    def _merge(self, entry: QueueEntry[K], priority: int, reason: str, due: float | None) -> None:
         """Add a reason to a pending entry, which may make it ready, or earlier.
 
         Args:
@@ -449,11 +457,11 @@ class WorkQueue(Generic[K]):
             self._timers.clear(entry)
             self._make_ready(entry)
 
-    def _is_head(self, entry: Entry[K]) -> bool:
+    def _is_head(self, entry: QueueEntry[K]) -> bool:
         """Return whether a pending entry does not wait for the end of the processing of its key in progress."""
         return self._entries[entry.key] is entry
 
-    def _set_timer(self, entry: Entry[K], due: float) -> None:
+    def _set_timer(self, entry: QueueEntry[K], due: float) -> None:
         self._timers.set(entry, due)
         if due < self._alarm.at:
             self._set_alarm()
@@ -461,7 +469,7 @@ class WorkQueue(Generic[K]):
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
         self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
 
-    def _make_ready(self, entry: Entry[K], *, by_timer: bool = False) -> None:
+    def _make_ready(self, entry: QueueEntry[K], *, by_timer: bool = False) -> None:
         entry.by_timer = by_timer
         entry.ready_at = self._now()
         self._adds += 1
@@ -470,7 +478,7 @@ class WorkQueue(Generic[K]):
             if self._workers.futures:
                 self._workers.wake_one()
 
-    def _withdraw(self, entry: Entry[K]) -> None:
+    def _withdraw(self, entry: QueueEntry[K]) -> None:
         """Remove a ready or waiting entry."""
         if entry.due is not None:
             self._timers.clear(entry)
@@ -478,7 +486,7 @@ class WorkQueue(Generic[K]):
             self._order.remove(entry)
         self._discard(entry)
 
-    def _discard(self, entry: Entry[K]) -> None:
+    def _discard(self, entry: QueueEntry[K]) -> None:
         if self._is_head(entry):
             del self._entries[entry.key]
         else:

@@ -25,6 +25,7 @@ __all__ = [
     "ExponentialBackoff",
     "FastSlow",
     "MaxOf",
+    "NeverRaises",
     "RateLimiter",
     "SharedBudget",
     "TokenBucket",
@@ -265,7 +266,11 @@ class WithMaxWait:
         return self._limiter.retries(key)
 
 
-class _Guarded:
+class NeverRaises:
+    """The base class of rate limiters that handle what the one that they wrap raises."""
+
+
+class _Guarded(NeverRaises):
     """A rate limiter of the user, with the default backoff for what it fails to compute; see `RateLimiter`.
 
     The first failure of each method is logged as an error, further ones at level DEBUG: there may be one per reconcile.
@@ -328,7 +333,7 @@ def guarded_limiter(limiter: RateLimiter | None) -> RateLimiter:
     """
     if limiter is None:
         return ExponentialBackoff(0.005, 1000)
-    if type(limiter) in _SAFE:
+    if type(limiter) in _SAFE or isinstance(limiter, NeverRaises):
         return limiter
     for name in ("when", "forget", "retries"):
         method = getattr(limiter, name, None)

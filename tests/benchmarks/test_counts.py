@@ -133,9 +133,9 @@ async def test_the_calls_for_an_object_are_bounded_and_do_not_grow_with_the_numb
 
 
 EXPLAINING = (
-    "controller/changes/",
-    "controller/reconcile/history.py",
-    "controller/reconcile/failure_",
+    "controller/wake/change",
+    "controller/reconcile/explanation.py",
+    "controller/reconcile/failures.py",
     "event_loop.py",
 )
 """Where the library remembers what `reconciler explain`, the console and the Events about failures tell."""

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import pytest
 
 from reconciler.controller import Watch
-from reconciler.controller.metrics import NoMetrics
+from reconciler.controller.observers import NoMetrics
 from reconciler.status import StatusBatcher
 from tests.controller.conftest import WidgetReconciler, World, quiet
 

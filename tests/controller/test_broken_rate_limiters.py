@@ -78,8 +78,8 @@ async def test_limiter_that_raises_is_reported_once_per_method_and_its_keys_have
     assert errors(caplog) == [
         f"rate limiter Raises: {method} failed on ns/w, which has the default backoff instead: {error}"
         for method, error in [
-            ("retries", "CancelledError"),
             ("when", "ZeroDivisionError: no division"),
+            ("retries", "CancelledError"),
             ("forget", "KeyError: Request(name='w', namespace='ns')"),
         ]
     ]

@@ -12,9 +12,12 @@ import pytest
 from reconciler.cache import CachedObject, CacheEvent, EventType
 from reconciler.cache.decoding import cached_object
 from reconciler.clock import current_clock
-from reconciler.controller import KeyExplanation, ObjectChange, Watch
-from reconciler.controller.changes.change import MAX_FIELDS
-from reconciler.controller.changes.log import ChangeLog
+from reconciler.controller import Watch
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
+from reconciler.controller.reconcile.explanation import KeyExplanation
+from reconciler.controller.wake.change import MAX_FIELDS, ObjectChange
+from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from tests.controller.conftest import Widget, WidgetReconciler, World, quiet
 
@@ -194,7 +197,7 @@ def changed(
 ) -> ObjectChange:
     """Return the change that the log tells of an update."""
     log = ChangeLog(GroupVersionKind("example.com", "v1", "Widget"), current_clock())
-    log.note(
+    log.event(
         KEY, GroupVersionKind("", "v1", kind), update(document(1, kind, **before), document(2, kind, **after), managed)
     )
     (change,) = log.pending(KEY)
@@ -308,7 +311,7 @@ def test_documents_that_are_nested_deeply_are_compared_as_far_as_possible() -> N
         for text in (b"1", b"2")
     )
     log = ChangeLog(CONFIG, current_clock())
-    log.note(KEY, CONFIG, CacheEvent(EventType.UPDATED, old=old, new=new, received=msgspec.Raw(new.data)))
+    log.event(KEY, CONFIG, CacheEvent(EventType.UPDATED, old=old, new=new, received=msgspec.Raw(new.data)))
     assert log.pending(KEY)[0].fields() == ([], 1)
 
 
@@ -319,15 +322,17 @@ def large(version: int, name: str) -> dict[str, Any]:
     return document(version, metadata={"name": name, "uid": name}, data={"text": f"{version}" * 10_000})
 
 
-def test_the_memory_is_bounded_and_quiet_keys_are_not_displaced_by_a_busy_one() -> None:
+async def test_the_memory_is_bounded_and_quiet_keys_are_not_displaced_by_a_busy_one() -> None:
+    context = ReconcileContext(CONFIG, EchoTracker(), UnsavedStore(), asyncio.get_running_loop())
     log = ChangeLog(GroupVersionKind("example.com", "v1", "Widget"), current_clock(), budget=1_000_000)
 
     def wake(name: str) -> Any:
         key = Request(name, "ns")
-        log.note(key, CONFIG, update(large(1, name), large(2, name)))
-        changes = log.begin(key)
-        log.end(key)
-        return changes
+        log.event(key, CONFIG, update(large(1, name), large(2, name)))
+        reconcile = Reconcile(context, ReconcileRun("widget", key, frozenset(), 0, 0))
+        log.begun(reconcile)
+        log.ended(reconcile)
+        return reconcile.changes
 
     quiet_ = wake("quiet")
     for _ in range(200):
@@ -340,9 +345,9 @@ def test_the_memory_is_bounded_and_quiet_keys_are_not_displaced_by_a_busy_one() 
 
 def test_an_object_that_is_larger_than_the_memory_is_not_kept() -> None:
     log = ChangeLog(CONFIG, current_clock(), budget=1000)
-    log.note(KEY, CONFIG, update(large(1, "w"), large(2, "w")))
+    log.event(KEY, CONFIG, update(large(1, "w"), large(2, "w")))
     assert log.pending(KEY) == ()
-    log.note(KEY, CONFIG, update(document(3, data={}), document(4, data={"a": "b"})))
+    log.event(KEY, CONFIG, update(document(3, data={}), document(4, data={"a": "b"})))
     assert len(log.pending(KEY)) == 1
 
 
@@ -351,7 +356,7 @@ def test_changes_that_were_dropped_while_their_key_waits_are_counted_when_they_g
     log = ChangeLog(CONFIG, current_clock(), budget=2 * size + size // 2)
     for _ in range(5):
         for name in ("a", "b", "c"):
-            log.note(Request(name, "ns"), CONFIG, update(large(1, name), large(2, name)))
+            log.event(Request(name, "ns"), CONFIG, update(large(1, name), large(2, name)))
             assert len(log.pending(Request(name, "ns"))) == 1
     assert sum(len(log.pending(Request(name, "ns"))) for name in ("a", "b", "c")) == 2
 
@@ -359,5 +364,5 @@ def test_changes_that_were_dropped_while_their_key_waits_are_counted_when_they_g
 def test_further_objects_are_left_out() -> None:
     log = ChangeLog(CONFIG, current_clock())
     for number in range(9):
-        log.note(KEY, CONFIG, update(large(1, f"c{number}"), large(2, f"c{number}")))
+        log.event(KEY, CONFIG, update(large(1, f"c{number}"), large(2, f"c{number}")))
     assert [change.request.name for change in log.pending(KEY)] == ["c0", "c1", "c2", "c3", "c4"]

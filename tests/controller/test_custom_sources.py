@@ -7,7 +7,8 @@ import logging
 
 import pytest
 
-from reconciler.controller import ChannelSource, ControllerError
+from reconciler.controller import ChannelSource
+from reconciler.controller.result import ControllerError
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet

@@ -7,9 +7,7 @@ import os
 
 import pytest
 
-from reconciler.controller import ReconcileRun
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 
@@ -25,9 +23,9 @@ def tracker() -> EchoTracker[Request]:
 
 
 @pytest.fixture
-async def cycle(tracker) -> ReconcileCycle:
+async def cycle(tracker) -> Reconcile:
     run = ReconcileRun("widget", KEY, frozenset({"event"}), 2, 0)
-    made = ReconcileCycle(CycleContext(GVK, tracker, UnsavedStore(), asyncio.get_running_loop()), run)
+    made = Reconcile(ReconcileContext(GVK, tracker, UnsavedStore(), asyncio.get_running_loop()), run)
     made.set_basis("u", 5)
     return made
 
@@ -74,7 +72,7 @@ async def test_another_object_of_the_same_name_is_ignored(cycle, tracker) -> Non
 async def test_reports_after_the_end_are_ignored(cycle, tracker) -> None:
     """They come from a task that outlived its reconcile, while the key is in progress again."""
     cycle.saw(GVK, KEY, "u", 5)
-    cycle.end()
+    cycle.end(0.1)
     tracker.finish(KEY)
     tracker.begin(KEY)
     tracker.set_basis(KEY, 5)
@@ -97,7 +95,7 @@ async def test_reports_of_a_thread_are_transferred_to_the_loop(cycle, tracker) -
         return await asyncio.get_running_loop().run_in_executor(None, body)
 
     assert await asyncio.create_task(reconcile()) == "mutations"  # as a worker awaits it
-    cycle.end()
+    cycle.end(0.1)
     tracker.finish(KEY)
     assert tracker.seen(KEY) == 6
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import FAN_OUT_THRESHOLD, LOW_PRIORITY, Outcome, Result, Watch
+from reconciler.controller import Outcome, Result, Watch
+from reconciler.controller.wake.handlers import FAN_OUT_THRESHOLD, LOW_PRIORITY
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet

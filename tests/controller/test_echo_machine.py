@@ -20,8 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.meta import GroupVersionKind, Request, Version
 from tests.depth import examples
@@ -45,9 +44,9 @@ class Rule:
     def make_tracker(self) -> EchoTracker[Request]:
         return EchoTracker()
 
-    def make_cycle(self, key: Request) -> ReconcileCycle:
+    def make_cycle(self, key: Request) -> Reconcile:
         run = ReconcileRun("trees", key, frozenset(), 0, 0)
-        return ReconcileCycle(CycleContext(GVK, self.tracker, UnsavedStore(), self.loop), run)
+        return Reconcile(ReconcileContext(GVK, self.tracker, UnsavedStore(), self.loop), run)
 
     def wrote_unconditionally(self, key: Request, after: Version) -> None:
         """Called for an unconditional write: nothing is recorded."""
@@ -80,7 +79,7 @@ class Obj:
     timer: bool = False
     owed: bool = False  # another source enqueued the key since it was last in progress
 
-    cycle: ReconcileCycle | None = None
+    cycle: Reconcile | None = None
     basis: int | None = None  # the oldest version read
     tip: int | None = None  # what the batcher writes on
     chain: int = -1
@@ -328,7 +327,7 @@ class EchoMachine(RuleBasedStateMachine):
 
     def _finish(self, key: Request, outcome: str) -> None:
         obj = self.objects[key]
-        obj.cycle.end()
+        obj.cycle.end(0.1)
         if self.rule.tracker.finish(key) is not None:
             self._add(key, "event")
         obj.timer = outcome == "requeue_after" and not obj.reasons
@@ -423,7 +422,7 @@ class _UnconditionalWriteIsOwn(Rule):
             self.tracker._in_progress[key].tip = after
 
 
-class _AnyKeyCycle(ReconcileCycle):
+class _AnyKeyCycle(Reconcile):
     """A write to any object of the kind counts as observed by that object's reconcile."""
 
     def wrote(self, gvk, request, uid, *, before, after, exact):
@@ -488,10 +487,10 @@ def _with_tracker(tracker: type[EchoTracker[Request]]) -> type[Rule]:
     return type(tracker.__name__, (Rule,), {"make_tracker": lambda self: tracker()})
 
 
-def _with_cycle(cycle: type[ReconcileCycle]) -> type[Rule]:
-    def make_cycle(self: Rule, key: Request) -> ReconcileCycle:
+def _with_cycle(cycle: type[Reconcile]) -> type[Rule]:
+    def make_cycle(self: Rule, key: Request) -> Reconcile:
         run = ReconcileRun("trees", key, frozenset(), 0, 0)
-        return cycle(CycleContext(GVK, self.tracker, UnsavedStore(), self.loop), run)
+        return cycle(ReconcileContext(GVK, self.tracker, UnsavedStore(), self.loop), run)
 
     return type(cycle.__name__, (Rule,), {"make_cycle": make_cycle})
 

@@ -12,8 +12,8 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.controller.reconcile.cycle import ReconcileRun
-from reconciler.controller.reconcile.failure_log import FailureLog
-from reconciler.controller.reconcile.outcome import Completion
+from reconciler.controller.reconcile.failures import FailureLog
+from reconciler.controller.result import Completion
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.telemetry import TextFormatter
@@ -172,15 +172,15 @@ def test_memory_of_a_failing_key_does_not_depend_on_its_stack(caplog: pytest.Log
 
     try:
         fail(100)
-    except TerminalError as error:
-        completion = Completion(error=error)
+    except TerminalError as raised:
+        error, completion = raised, Completion(error=raised)
     log = FailureLog(clock=current_clock(), blocked=lambda key: False)
     for number in range(10):
-        log.report(run_of(number), completion)
+        log.report(run_of(number), completion, error)
     runs = [run_of(number) for number in range(10, 510)]
     tracemalloc.start()
     for run in runs:
-        log.report(run, completion)
+        log.report(run, completion, error)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert used / len(runs) < 1000, used / len(runs)

@@ -7,9 +7,8 @@ import asyncio
 import pytest
 
 from reconciler._core.cycle import current_cycle
-from reconciler.controller import ReconcileRun, Result, ensure_finalizer, release_finalizer
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller import Result, ensure_finalizer, release_finalizer
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import Request
@@ -303,7 +302,7 @@ async def test_change_by_a_webhook_in_the_finalizer_write_is_news(change: dict, 
     tracker.begin(key)
     run = ReconcileRun("widget", key, frozenset(), 0, 0)
     loop = asyncio.get_running_loop()
-    cycle = ReconcileCycle(CycleContext(Widget.gvk, tracker, UnsavedStore(), loop), run)
+    cycle = Reconcile(ReconcileContext(Widget.gvk, tracker, UnsavedStore(), loop), run)
     cycle.set_basis("u", 5)
     current_cycle.set(cycle)
     document = Widget(metadata=ObjectMeta(name="w", namespace="ns"), spec=WidgetSpec()).to_dict()

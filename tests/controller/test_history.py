@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from reconciler.clock import SystemClock, current_clock
-from reconciler.controller import KeyExplanation, ReconcileRun, Result, ensure_finalizer, generation_changed
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle
-from reconciler.controller.reconcile.history import MAX_RUNS, RunHistory
-from reconciler.controller.reconcile.outcome import Completion
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller import Result, ensure_finalizer, generation_changed
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
+from reconciler.controller.reconcile.explanation import MAX_RUNS, KeyExplanation, RunHistory
+from reconciler.controller.result import Completion
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import TerminalError
 from reconciler.meta import GroupVersionKind, Request
@@ -279,17 +278,20 @@ async def test_values_that_a_model_rejects_are_not_in_the_message(world: World) 
 # Bounds
 
 
-def cycle(name: str, loop: asyncio.AbstractEventLoop) -> ReconcileCycle:
+def ended(name: str, *, writes: int = 0, seconds: float = 0.1, error: Exception | None = None) -> Reconcile:
     run = ReconcileRun("c", Request(name, "ns"), frozenset({"event"}), 0, 0)
     gvk = GroupVersionKind("example.com", "v1", "Widget")
-    return ReconcileCycle(CycleContext(gvk, EchoTracker(), UnsavedStore(), loop), run)
+    context = ReconcileContext(gvk, EchoTracker(), UnsavedStore(), asyncio.get_running_loop())
+    reconcile = Reconcile(context, run)
+    reconcile.writes, reconcile.completion = writes, Completion(error=error)
+    reconcile.end(seconds)
+    return reconcile
 
 
 async def test_idle_keys_are_dropped_first_and_counted() -> None:
-    loop = asyncio.get_running_loop()
     history = RunHistory(lambda key: key.name == "0", current_clock(), capacity=100)
     for number in range(101):
-        history.record(cycle(str(number), loop), 0.1, Completion())
+        history.ended(ended(str(number)))
     assert len(history) == 90
     assert [len(history.runs(Request(name, "ns"))) for name in ("0", "1", "11", "12", "100")] == [1, 0, 0, 1, 1]
     assert history.dropped == 11
@@ -303,19 +305,16 @@ KEYS = st.one_of(st.integers(0, 4), st.integers(0, 60))
     pending=st.sets(KEYS, min_size=10),
 )
 async def test_what_is_dropped_mixes_nothing_up(steps: list[tuple[int, int, int]], pending: set[int]) -> None:
-    loop = asyncio.get_running_loop()
     history = RunHistory(lambda key: int(key.name) in pending, current_clock(), capacity=40)
     told: dict[int, list[int]] = {}  # of each key: the numbers of its reconciles
     echoes: Counter[int] = Counter()
     awaited: dict[int, int] = {}
     for number, (key, writes, echo) in enumerate(steps):
-        ended = cycle(str(key), loop)
-        ended.writes = writes
-        history.record(ended, float(number), Completion())
+        history.ended(ended(str(key), writes=writes, seconds=float(number)))
         told.setdefault(key, []).append(number)
         if writes:
             awaited[key] = number
-        history.record_echo(Request(str(echo), "ns"))
+        history.echo(Request(str(echo), "ns"))
         if echo in awaited:
             echoes[awaited[echo]] += 1
             if echoes[awaited[echo]] == steps[awaited[echo]][1]:
@@ -337,35 +336,31 @@ async def test_a_reconcile_began_at_one_time_until_the_clock_is_set() -> None:
 
     clock = Clock()
     history = RunHistory(lambda _: False, clock)
-    history.record(cycle("w", asyncio.get_running_loop()), 0.1, Completion())
+    history.ended(ended("w"))
     (started,) = {history.runs(KEY)[0].started for _ in range(1000)}
     clock.ahead = timedelta(hours=1)
     assert (history.runs(KEY)[0].started - started).total_seconds() == pytest.approx(3600, abs=1)
 
 
 async def test_a_key_in_a_tight_loop_does_not_displace_others() -> None:
-    loop = asyncio.get_running_loop()
     history = RunHistory(lambda _: False, current_clock(), capacity=100)
     for name in ["quiet", *["busy"] * 1000]:
-        history.record(cycle(name, loop), 0.1, Completion())
+        history.ended(ended(name))
     assert len(history.runs(Request("quiet", "ns"))) == 1
     assert len(history.runs(Request("busy", "ns"))) == MAX_RUNS
     assert history.dropped == 0
 
 
 async def test_pending_keys_are_bounded_as_well() -> None:
-    loop = asyncio.get_running_loop()
     history = RunHistory(lambda _: True, current_clock(), capacity=100)
     for number in range(1000):
-        failed = cycle(str(number), loop)
-        failed.writes = 1
-        history.record(failed, 0.1, Completion(error=LookupError(f"disk {number} " + "x" * 10_000)))
+        history.ended(ended(str(number), writes=1, error=LookupError(f"disk {number} " + "x" * 10_000)))
     assert len(history) <= 100
     (run,) = history.runs(Request("999", "ns"))
     assert run.failure is not None
     assert len(run.failure.message) == 500
-    history.record_echo(Request("999", "ns"))
-    history.record_echo(Request("0", "ns"))
+    history.echo(Request("999", "ns"))
+    history.echo(Request("0", "ns"))
     assert history.runs(Request("999", "ns"))[0].echoes == 1
 
 

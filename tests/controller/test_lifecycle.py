@@ -7,7 +7,8 @@ import contextlib
 
 import pytest
 
-from reconciler.controller import CacheSyncTimeout, ControllerError, Result, Watch
+from reconciler.controller import CacheSyncTimeout, Result, Watch
+from reconciler.controller.result import ControllerError
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.meta import Request
 from reconciler.objects import Model, ObjectMeta, Resource

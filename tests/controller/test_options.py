@@ -10,7 +10,6 @@ import pytest
 
 from reconciler.controller import (
     ChannelSource,
-    ControllerKeywords,
     ControllerOptions,
     Permission,
     Predicate,
@@ -18,6 +17,7 @@ from reconciler.controller import (
     Watch,
     labels_changed,
 )
+from reconciler.controller.options import ControllerKeywords
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.meta import Request

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from reconciler.controller import AccessRule, Outcome, Permission, ResourceReconciler, Watch
+from reconciler.controller import Outcome, Permission, ResourceReconciler, Watch
+from reconciler.controller.permissions import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 from reconciler.objects import Resource, Unstructured

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from reconciler.controller import Controller, ControllerError, ResourceReconciler, Result, generation_changed
+from reconciler.controller import Controller, ResourceReconciler, Result, generation_changed
+from reconciler.controller.result import ControllerError
 from reconciler.errors import ConfigurationError, TerminalError
 from reconciler.meta import Request
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
@@ -379,7 +380,8 @@ async def test_reconcile_can_be_wrapped_by_a_subclass(world: World) -> None:
 
 
 async def test_run_has_reasons_and_id(world: World) -> None:
-    from reconciler.controller import NotBound, current_run
+    from reconciler.controller import current_run
+    from reconciler.controller.result import NotBound
 
     runs = []
 
@@ -398,7 +400,7 @@ async def test_run_has_reasons_and_id(world: World) -> None:
 
 
 def test_client_events_and_name_without_a_controller_say_what_to_do():
-    from reconciler.controller import NotBound
+    from reconciler.controller.result import NotBound
 
     reconciler = Body()
     for name in ("client", "events", "name"):

@@ -9,7 +9,8 @@ import pytest
 from reconciler._core.cycle import current_cycle
 from reconciler.cache import CacheEvent, EventType
 from reconciler.cache.decoding import cached_object
-from reconciler.controller import LOW_PRIORITY, Controller
+from reconciler.controller import Controller
+from reconciler.controller.wake.handlers import LOW_PRIORITY
 from reconciler.meta import Request
 from tests.controller.conftest import KeyReconciler, Widget, quiet
 

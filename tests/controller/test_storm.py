@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.controller.reconcile.storm import StormAlarm
+from reconciler.controller.reconcile.tight_loops import StormAlarm
 
 
 class Clock:

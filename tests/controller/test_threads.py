@@ -14,16 +14,9 @@ import threading
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.controller import (
-    ControllerError,
-    NotBound,
-    ReconcileCancelled,
-    Reconciler,
-    ResourceReconciler,
-    Result,
-    current_run,
-)
+from reconciler.controller import ReconcileCancelled, Reconciler, ResourceReconciler, Result, current_run
 from reconciler.controller.reconcile.threads import ThreadBridge
+from reconciler.controller.result import ControllerError, NotBound
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.status import StatusBatcher

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.cache import EventType
 from reconciler.controller import Predicate, Reconciler, Result
-from reconciler.controller.reconcile.unsaved import UnsavedStore
-from reconciler.controller.wake.shard_filter import Unsharded
+from reconciler.controller.reconcile.cycle import UnsavedStore
+from reconciler.controller.wake.predicates import Unsharded
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request
@@ -311,7 +311,7 @@ async def test_what_each_retry_records_again_is_kept_once(world: World) -> None:
     await world.widget()
     await quiet(3600)
     assert len(reconciler.runs) > 15
-    unsaved = controller._unsaved._entries[KEY][1]
+    unsaved = controller._unsaved.entries[KEY][1]
     assert [mutation.verb for mutation in unsaved.mutations] == ["set", "set", "increment", "set_condition", "set"]
     fault.remove()
     await quiet(3600)

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from reconciler.cache import NotCached
-from reconciler.controller import LOW_PRIORITY, Watch, every_owner, generation_changed, labels_changed
+from reconciler.controller import Watch, every_owner, generation_changed, labels_changed
+from reconciler.controller.wake.handlers import LOW_PRIORITY
 from reconciler.controller.wake.watches import check_requests, controller_owner
 from reconciler.meta import GroupVersionKind, Request, ResourceType, owner_reference
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured

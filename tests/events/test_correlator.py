@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.events import Correlator
-from reconciler.events.correlator import Decision, Occurrence, Subject
+from reconciler.events.recorder import Correlation, Correlator, Occurrence, Subject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -31,7 +30,7 @@ def correlator(size: int = 4096) -> Correlator:
     return Correlator(lambda occurrence: f"{occurrence.subject.name}.{next(numbers)}", size=size)
 
 
-def decided(decision: Decision | None) -> Decision:
+def decided(decision: Correlation | None) -> Correlation:
     assert decision is not None
     return decision
 

@@ -260,7 +260,7 @@ async def test_scrape_in_a_thread_while_the_queue_is_in_use() -> None:
 
 
 def test_counters_implement_the_protocols() -> None:
-    from reconciler.controller import ControllerMetrics
+    from reconciler.controller.observers import ControllerMetrics
     from reconciler.status.recording import StatusMetrics
     from reconciler.workqueue import QueueMetrics
 

@@ -7,7 +7,9 @@ import math
 
 import pytest
 
-from reconciler.workqueue import MAX_REASONS, STARVATION_LIMIT, InProgress, WorkQueue
+from reconciler.workqueue import WorkQueue
+from reconciler.workqueue.entries import MAX_REASONS, InProgress
+from reconciler.workqueue.order import STARVATION_LIMIT
 
 pytestmark = pytest.mark.virtual_time
 

@@ -191,7 +191,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.stack = contextlib.ExitStack()
         self.stack.enter_context(virtual_time())
-        self.stack.enter_context(mock.patch("reconciler.workqueue.ready.STARVATION_LIMIT", STARVATION_LIMIT))
+        self.stack.enter_context(mock.patch("reconciler.workqueue.order.STARVATION_LIMIT", STARVATION_LIMIT))
         self.loop = asyncio.events.new_event_loop()
         self.stack.callback(self.loop.close)
         self.queue: WorkQueue[str] = self.run(self.make())

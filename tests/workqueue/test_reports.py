@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.meta import Request
 from reconciler.workqueue import Explanation, ExponentialBackoff, QueueStatistics, WorkQueue
-from reconciler.workqueue.ready import ReadyOrder
+from reconciler.workqueue.order import ReadyOrder
 
 pytestmark = pytest.mark.virtual_time
 

@@ -1,4 +1,7 @@
-"""The cycle of one reconcile: receives reports of its reads and writes, and describes it to logs and user code."""
+"""The cycle of one reconcile: receives reports of its reads and writes, and describes it to logs and user code.
+
+Status mutations that could not be saved are kept for the next reconcile of the object.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,142 @@ import functools
 import os
 import random
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from reconciler._core.cycle import current_cycle
-from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.reconcile.threads import ThreadBridge
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.result import Completion
+from reconciler.controller.wake.change_log import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request, Version
 from reconciler.status.recording import StatusMetrics
 
-__all__ = ["CycleContext", "ReconcileCycle", "ReconcileRun", "current_reconcile", "current_run"]
+__all__ = [
+    "Reconcile",
+    "ReconcileContext",
+    "ReconcileRun",
+    "UnsavedStatistics",
+    "UnsavedStore",
+    "current_reconcile",
+    "current_run",
+]
+
+
+MAX_UNSAVED = 1000
+"""The highest number of objects per controller whose unsaved mutations are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnsavedStatistics:
+    """Counters of unsaved mutations.
+
+    Attributes:
+        kept: objects with unsaved mutations now.
+        blocked: those that the server refused, and would refuse again unchanged.
+        dropped: entries that were dropped since the start because too many were kept.
+    """
+
+    kept: int
+    blocked: int
+    dropped: int
+
+
+class UnsavedStore:
+    """The unsaved mutations by key and uid. Only the batcher knows what they are.
+
+    Args:
+        limit: the highest number of objects. Default 1000.
+
+    Attributes:
+        entries: the uid and the mutations of each key.
+    """
+
+    def __init__(self, *, limit: int = MAX_UNSAVED) -> None:
+        self._limit = limit
+        self.entries: OrderedDict[Request, tuple[str, object]] = OrderedDict()
+        self._blocked: dict[Request, tuple[str, int | None]] = {}  # outlives the entry while a batcher has taken it
+        self._dropped = 0
+        self._lock = threading.Lock()
+
+    def keep(self, request: Request, uid: str, mutations: object) -> None:
+        """Keep the mutations of an object; they replace what was kept for its key before."""
+        with self._lock:
+            self.entries[request] = (uid, mutations)
+            self.entries.move_to_end(request)
+            while len(self.entries) > self._limit:
+                oldest, _ = self.entries.popitem(last=False)
+                self._blocked.pop(oldest, None)
+                self._dropped += 1
+
+    def block(self, request: Request, uid: str, generation: int | None) -> bool:
+        """Record that the server refused the mutations of an object at this generation; return whether that is new."""
+        with self._lock:
+            if self.entries.get(request, ("",))[0] != uid:
+                return False
+            is_new = self._blocked.get(request) != (uid, generation)
+            self._blocked[request] = uid, generation
+            return is_new
+
+    def unblock(self, request: Request) -> None:
+        """Record that refused mutations are saved now."""
+        with self._lock:
+            self._blocked.pop(request, None)
+
+    def is_blocked(self, request: Request, uid: str, generation: int | None) -> bool:
+        """Return whether the server refused the mutations of an object at this generation.
+
+        A new generation may fix the cause, so it is reconciled, and is not blocked until the server refuses it, too.
+        """
+        with self._lock:
+            if request not in self.entries:
+                return False
+            if self._blocked.get(request) != (uid, generation):
+                self._blocked.pop(request, None)
+            return request in self._blocked
+
+    def blocks(self, request: Request) -> bool:
+        """Return whether the object of a key is not reconciled, because the server refuses its mutations."""
+        return request in self._blocked
+
+    def take(self, request: Request, uid: str) -> object | None:
+        """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""
+        if request not in self.entries:
+            return None
+        with self._lock:
+            entry = self.entries.pop(request, None)
+        return entry[1] if entry is not None and entry[0] == uid else None
+
+    def forget(self, request: Request) -> None:
+        """Drop the mutations of an object that is gone."""
+        with self._lock:
+            self.entries.pop(request, None)
+            self._blocked.pop(request, None)
+
+    def retain(self, request: Request, uid: str | None) -> None:
+        """Drop the mutations kept for a key unless they belong to the object with this uid; None if there is no object.
+
+        Called at the end of each reconcile of the key: an object that was deleted or replaced in between may have left
+        mutations after its event. Mutations that are blocked and no longer kept were saved.
+        """
+        if not self.entries and not self._blocked:
+            return
+        with self._lock:
+            if request in self.entries and self.entries[request][0] != uid:
+                del self.entries[request]
+            if request not in self.entries:
+                self._blocked.pop(request, None)
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self.entries
+
+    def statistics(self) -> UnsavedStatistics:
+        """Return the current counters."""
+        return UnsavedStatistics(len(self.entries), len(self._blocked), self._dropped)
 
 
 _RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
@@ -71,7 +196,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
         }
 
 
-class CycleContext(msgspec.Struct, frozen=True):
+class ReconcileContext(msgspec.Struct, frozen=True):
     """The parts that the cycles of one controller share.
 
     Attributes:
@@ -95,22 +220,27 @@ class CycleContext(msgspec.Struct, frozen=True):
     thread: int = msgspec.field(default_factory=threading.get_ident)
 
 
-class ReconcileCycle:
-    """The link from one reconcile to the controller's echo tracker and its store of unsaved mutations.
+class Reconcile:
+    """One reconcile: why it runs, what it wrote, and how it ended.
 
-    Implements `reconciler.meta.Cycle`. Reports about other objects are ignored: what a reconcile writes to them is news
-    to their own reconciles. Reports after the end are ignored as well; they come from tasks that outlived the
-    reconcile. A report from a thread is transferred to the loop, where it arrives before the end of the thread does.
+    Implements `Cycle`: it passes what the reconcile reads and writes to the controller's echo tracker, and mutations
+    that could not be saved to the controller's store. Reports about other objects are ignored: what a reconcile writes
+    to them is news to their own reconciles. Reports after the end are ignored as well; they come from tasks that
+    outlived the reconcile. A report from a thread is transferred to the loop, where it arrives before the end of the
+    thread does.
 
     Args:
         context: shared by the controller's cycles.
         run: the description of the reconcile.
-        changes: the changes that enqueued the key. Default: none are known.
+        by_timer: whether only the key's timer made it ready. Default False.
 
     Attributes:
         run: the description.
         request: the key.
-        changes: the changes that enqueued the key.
+        by_timer: whether only the key's timer made it ready.
+        changes: the changes that enqueued the key; None if no change did.
+        completion: how it ended; None while it is in progress, and if it was cancelled.
+        seconds: its duration; 0.0 while it is in progress.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
@@ -119,14 +249,15 @@ class ReconcileCycle:
         behind: whether a conflict showed that the cache is behind.
     """
 
-    def __init__(
-        self, context: CycleContext, run: ReconcileRun, changes: Creation | WakingChanges | None = None
-    ) -> None:
+    def __init__(self, context: ReconcileContext, run: ReconcileRun, *, by_timer: bool = False) -> None:
         self.run = run
         self.request = run.request
+        self.by_timer = by_timer
+        self.completion: Completion | None = None
+        self.seconds = 0.0
         self.writes = 0
         self.status_written = False
-        self.changes = changes
+        self.changes: Creation | WakingChanges | None = None
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False
@@ -222,7 +353,7 @@ class ReconcileCycle:
     @property
     def has_unsaved(self) -> bool:
         """Return whether an earlier reconcile left mutations that its batcher takes."""
-        return self.request in self._context.unsaved
+        return self.request in self._context.unsaved.entries
 
     def unsaved_is_blocked(self, uid: str, generation: int | None) -> bool:
         """Return whether the server refused the unsaved mutations, and would refuse them again."""
@@ -236,8 +367,9 @@ class ReconcileCycle:
         """Record that the refused mutations are saved now."""
         self._context.unsaved.unblock(self.request)
 
-    def end(self) -> None:
-        """Ignore all reports from now on."""
+    def end(self, seconds: float) -> None:
+        """Record how long it took, and ignore all reports from now on."""
+        self.seconds = seconds
         self._ended = True
 
     def is_own(self, gvk: GroupVersionKind, request: Request) -> bool:
@@ -265,10 +397,10 @@ class ReconcileCycle:
             self._context.tracker.record_write(self.request, before=before, after=after, exact=exact)
 
 
-def current_reconcile() -> ReconcileCycle | None:
+def current_reconcile() -> Reconcile | None:
     """Return the cycle of the reconcile that this task or thread belongs to; None outside a reconcile."""
     cycle = current_cycle.get()
-    return cycle if isinstance(cycle, ReconcileCycle) else None
+    return cycle if isinstance(cycle, Reconcile) else None
 
 
 def current_run() -> ReconcileRun | None:

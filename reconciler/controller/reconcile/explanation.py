@@ -1,19 +1,344 @@
-"""Explanations of keys: the state in the queue, the latest reconciles, and what the key waits for."""
+"""Explanations of keys: what a key waits for, and its latest reconciles: when, why, how long, and how they ended.
+
+The history has bounded memory. Reconciles are rows of parallel columns, so that one costs about 30 bytes, and a key 40.
+What many rows have in common (reasons, result, failure) is one object. When the columns are full, the oldest rows of
+idle keys are dropped, a few at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, TypeVar
 
-from reconciler.controller.changes.change import ObjectChange
-from reconciler.controller.reconcile.history import RunExplanation
+import msgspec
+
+from reconciler.clock import Clock
+from reconciler.controller.observers import Observer, ReconcileResult
+from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.worker import WorkerState
+from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.change import ObjectChange
+from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
 from reconciler.meta import Request, Version
 from reconciler.workqueue import Explanation
 
-__all__ = ["KeyExplanation", "KeyState", "explain_key", "state_of"]
+__all__ = [
+    "MAX_RUNS",
+    "KeyExplanation",
+    "KeyState",
+    "ReconcileFailure",
+    "RunExplanation",
+    "RunHistory",
+    "explain_key",
+    "state_of",
+]
+
+
+MAX_RUNS = 10
+"""The highest number of reconciles that are kept for a key."""
+
+_CAPACITY = 10_000
+"""The highest number of reconciles that are kept for a controller: 0.7 MB, and about 10 MB if each failed in a way of
+its own."""
+
+_MAX_SHARED = 256
+"""How many different outcomes are shared between rows."""
+
+_OVERTAKEN, _ECHOES = 0x80, 0x7F
+
+_CLOCK_WAS_SET = timedelta(seconds=1)
+"""Two readings of the clocks that differ by less say nothing about the time between them."""
+
+_MAX_MESSAGE = 500
+_MAX_FRAMES = 6
+
+_HOME = __file__.removesuffix("controller/reconcile/explanation.py")
+
+S = TypeVar("S", bound=Hashable)
+
+
+class ReconcileFailure(msgspec.Struct, frozen=True, gc=False):
+    """The failure of a reconcile.
+
+    Attributes:
+        type: the name of the exception's class.
+        message: its text, at most 500 characters, without the values that the API server or a model rejected.
+        traceback: the frames of your code, the innermost one last, such as ``"operator.py:12 in reconcile_object"``.
+        terminal: whether it was a `TerminalError`, which is not retried.
+        timed_out: whether the timeout expired.
+    """
+
+    type: str
+    message: str
+    traceback: tuple[str, ...]
+    terminal: bool
+    timed_out: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunExplanation:
+    """A reconcile that ended.
+
+    Attributes:
+        started: when it began.
+        seconds: its duration.
+        reasons: why it ran.
+        result: how it ended; ``"cancelled"`` by the shutdown.
+        requeue_after: the delay in seconds that it returned; None for none.
+        writes: its status and finalizer writes to its own object that took effect.
+        status_written: whether one of them was a status write.
+        echoes: how often watch events of those writes were dropped.
+        overtaken: whether the object changed during the reconcile, so that another one followed.
+        reconcile_id: the id in its log records, if it failed; None otherwise.
+        failure: how it failed; None if it did not.
+        changes: the changes of objects that enqueued the key for it, one for each object, five at most. Empty if the
+            reason is another one, if the objects existed when the controller started, and if they are forgotten.
+    """
+
+    started: datetime
+    seconds: float
+    reasons: frozenset[str]
+    result: ReconcileResult | Literal["cancelled"]
+    requeue_after: float | None
+    writes: int
+    status_written: bool
+    echoes: int
+    overtaken: bool
+    reconcile_id: str | None
+    failure: ReconcileFailure | None
+    changes: tuple[ObjectChange, ...]
+
+
+class _Shared(msgspec.Struct, frozen=True, gc=False):
+    """The parts of a reconcile that many rows have in common.
+
+    There is one for each failure. The garbage collector need not track them: they refer to no object that could refer
+    to them.
+    """
+
+    reasons: frozenset[str]
+    result: ReconcileResult | Literal["cancelled"]
+    requeue_after: float | None
+    writes: int
+    status_written: bool
+    failure: ReconcileFailure | None
+    reconcile_id: str | None
+
+
+class RunHistory(Observer):
+    """The reconciles of one controller's keys.
+
+    Args:
+        is_pending: returns whether a key is in progress, ready or waiting; such keys are dropped last.
+        clock: the one that the reconciles were measured with.
+        capacity: the highest number of reconciles. Default 10,000.
+
+    Attributes:
+        dropped: how many keys were dropped because the history was full.
+    """
+
+    def __init__(self, is_pending: Callable[[Request], bool], clock: Clock, *, capacity: int = _CAPACITY) -> None:
+        self._is_pending = is_pending
+        self._clock = clock
+        self._capacity = capacity
+        self._keys: list[Request] = []
+        self._since = array("d")
+        self._seconds = array("f")
+        self._shared: list[_Shared] = []
+        self._seen = bytearray()  # of each row: the number of its echoes, and whether it was overtaken
+        self._changes: list[Creation | WakingChanges | None] = []
+        self._pool: dict[Any, Any] = {}
+        self._counts: defaultdict[Request, int] = defaultdict(int)
+        self._awaited: dict[Request, int] = {}  # rows, counted from the first one ever
+        self._first = 0
+        self._surplus = 0  # rows beyond the limit of their keys
+        self._zero: datetime | None = None
+        self.dropped = 0
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Record a reconcile that ended; without a completion, the shutdown cancelled it."""
+        completion = reconcile.completion
+        row, run = len(self._keys), reconcile.run
+        if row >= self._capacity:
+            self._compact()
+            row = len(self._keys)
+        self._counts[run.request] += 1
+        if self._counts[run.request] > MAX_RUNS:
+            self._surplus += 1
+        writes, status_written = reconcile.writes, reconcile.status_written
+        if completion is None:
+            shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
+        elif completion.error is not None:
+            failure = self._pooled(_failure_of(completion.error, completion))
+            shared = _Shared(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
+        else:
+            delay = None if completion.outcome is None else completion.outcome.requeue_after
+            shared = _Shared(run.reasons, completion.result, delay, writes, status_written, None, None)
+            shared = self._pool.get(shared) or self._pooled(shared)
+        self._keys.append(run.request)
+        self._since.append(run.since)
+        self._seconds.append(reconcile.seconds)
+        self._shared.append(shared)
+        self._seen.append(0)
+        self._changes.append(reconcile.changes)
+        if writes:
+            self._awaited[run.request] = self._first + row
+
+    def overtaken(self, _reconcile: Reconcile, /) -> None:
+        """Record that the object changed during the reconcile that was recorded last."""
+        self._seen[-1] |= _OVERTAKEN
+
+    def echo(self, key: Request, /) -> None:
+        """Record that the watch event of a key's own write was dropped."""
+        awaited = self._awaited.get(key)
+        if awaited is not None:
+            row = awaited - self._first
+            self._seen[row] += 1
+            echoes = self._seen[row] & _ECHOES
+            if echoes >= self._shared[row].writes or echoes == _ECHOES:
+                del self._awaited[key]
+
+    def keys(self) -> dict[Request, list[int]]:
+        """Return the rows of each key, oldest first; the key that was reconciled last comes last."""
+        found: dict[Request, list[int]] = {}
+        for row, key in enumerate(self._keys):
+            rows = found.pop(key, [])
+            found[key] = [*rows[1 - MAX_RUNS :], row]
+        return found
+
+    def runs(self, key: Request) -> list[RunExplanation]:
+        """Return the latest reconciles of a key, oldest first; ten at most."""
+        return [self.run(row) for row in self.rows(key)]
+
+    def rows(self, key: Request) -> list[int]:
+        """Return the rows of a key, oldest first; ten at most."""
+        return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
+
+    def since(self, row: int) -> float:
+        """Return the monotonic second at which the reconcile of a row began."""
+        return self._since[row]
+
+    def failure(self, row: int) -> ReconcileFailure | None:
+        """Return how the reconcile of a row failed; None if it did not."""
+        return self._shared[row].failure
+
+    def run(self, row: int) -> RunExplanation:
+        """Return the reconcile of a row."""
+        shared = self._shared[row]
+        changes = self._changes[row]
+        started = self._wall_time(self._since[row])
+        return RunExplanation(
+            started=started,
+            seconds=self._seconds[row],
+            reasons=shared.reasons,
+            result=shared.result,
+            requeue_after=shared.requeue_after,
+            writes=shared.writes,
+            status_written=shared.status_written,
+            echoes=self._seen[row] & _ECHOES,
+            overtaken=bool(self._seen[row] & _OVERTAKEN),
+            reconcile_id=shared.reconcile_id,
+            failure=shared.failure,
+            changes=() if changes is None else changes.told(self._keys[row], started),
+        )
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def _wall_time(self, at: float) -> datetime:
+        """Return the wall time of a monotonic second: the same for each call, so that it names a reconcile.
+
+        Only if somebody sets the machine's clock, or suspends the machine, all times move.
+        """
+        zero = self._clock.now() - timedelta(seconds=self._clock.monotonic())
+        if self._zero is None or abs(zero - self._zero) > _CLOCK_WAS_SET:
+            self._zero = zero
+        return self._zero + timedelta(seconds=at)
+
+    def _pooled(self, value: S) -> S:
+        """Return an equal object that is stored already, or store this one."""
+        if len(self._pool) >= _MAX_SHARED:
+            self._pool.clear()
+        found: S = self._pool.setdefault(value, value)
+        return found
+
+    def _compact(self) -> None:
+        """Drop rows: those beyond the limits of their keys if they are many, else among the oldest eighth.
+
+        Of the oldest eighth, the rows of idle keys are dropped, and at least half of all: so few at a time, the event
+        loop is not held up. Only many reconciles of few keys leave many beyond the limits.
+        """
+        eighth = max(2, self._capacity // 8)
+        everywhere = self._surplus >= eighth
+        examined, most = (len(self._keys), self._capacity) if everywhere else (eighth, eighth // 2)
+        kept: list[int] = []
+        for row, key in enumerate(self._keys[:examined]):
+            if self._counts[key] > MAX_RUNS or not (everywhere or self._is_pending(key)):
+                self._discard(row)
+            else:
+                kept.append(row)
+        for row in kept[:-most]:
+            self._discard(row)
+        kept = kept[-most:]
+        first = self._first + examined - len(kept)
+        for new, row in enumerate(kept):
+            if self._awaited.get(self._keys[row]) == self._first + row:
+                self._awaited[self._keys[row]] = first + new
+        self._first = first
+        self._keys[:examined] = [self._keys[row] for row in kept]
+        self._shared[:examined] = [self._shared[row] for row in kept]
+        self._since[:examined] = array("d", [self._since[row] for row in kept])
+        self._seconds[:examined] = array("f", [self._seconds[row] for row in kept])
+        self._seen[:examined] = bytes(self._seen[row] for row in kept)
+        self._changes[:examined] = [self._changes[row] for row in kept]
+
+    def _discard(self, row: int) -> None:
+        """Forget that a row was its key's."""
+        key = self._keys[row]
+        self._surplus -= self._counts[key] > MAX_RUNS
+        self._counts[key] -= 1
+        if not self._counts[key]:
+            del self._counts[key]
+            self.dropped += 1
+        if self._awaited.get(key) == self._first + row:
+            del self._awaited[key]
+
+
+def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+    message = text_without_values(error)
+    return ReconcileFailure(
+        type=type(error).__name__,
+        message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
+        traceback=_frames_of(error.__traceback__),
+        terminal=completion.terminal,
+        timed_out=completion.timed_out,
+    )
+
+
+def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
+    """Return the frames outside this library, or else the innermost one, as ``file:line in function``."""
+    frames, last = [], None
+    while traceback is not None:
+        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
+        last = (code.co_filename, line, code.co_name)
+        if not code.co_filename.startswith(_HOME):
+            frames.append(last)
+        traceback = traceback.tb_next
+    if not frames and last is not None:
+        frames.append(last)
+    return tuple(f"{_short(path)}:{line} in {name}" for path, line, name in frames[-_MAX_FRAMES:])
+
+
+def _short(path: str) -> str:
+    """Return the last two parts of a path: enough to find the file, and nothing about the machine."""
+    return "/".join(path.replace("\\", "/").split("/")[-2:])
+
 
 KeyState = Literal["in progress", "ready", "waiting", "idle", "unknown"]
 """Where a key is. ``"idle"`` is not in the queue; ``"unknown"`` has never been reconciled, as far as is remembered."""
@@ -69,19 +394,28 @@ class KeyExplanation:
 
 
 def explain_key(
-    state: WorkerState, request: Request, *, workers: int, started: bool, rows: Sequence[int] | None = None
+    state: WorkerState,
+    history: RunHistory,
+    changes: ChangeLog,
+    request: Request,
+    *,
+    workers: int,
+    started: bool,
+    rows: Sequence[int] | None = None,
 ) -> KeyExplanation:
     """Return the explanation of a key.
 
     Args:
         state: of the controller's workers.
+        history: the latest reconciles of each key.
+        changes: the changes that enqueued each key.
         request: the key.
         workers: the number of workers.
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
-    queued, stored = state.queue.explain(request), state.stored(request)
-    runs = state.history.runs(request) if rows is None else [state.history.run(row) for row in rows]
+    queued, stored = state.queue.explain(request), state.informers.stored(request)
+    runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
     return KeyExplanation(
         controller=state.name,
@@ -91,11 +425,11 @@ def explain_key(
         exists=stored is not None,
         in_progress=queued.in_progress,
         current_reasons=queued.current_reasons,
-        current_changes=state.changes.current(request),
+        current_changes=changes.current(request),
         ready=queued.ready,
         due=queued.due,
         next_reasons=queued.next_reasons,
-        next_changes=state.changes.pending(request),
+        next_changes=changes.pending(request),
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
@@ -127,7 +461,7 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
 
 
 def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[RunExplanation]) -> str:
-    stored, seen = state.stored(request), state.tracker.seen(request)
+    stored, seen = state.informers.stored(request), state.tracker.seen(request)
     failure = runs[-1].failure if runs else None
     if state.queue.shutting_down:
         return "the next process: the controller is stopping"

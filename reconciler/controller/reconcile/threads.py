@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from reconciler.clock import held_while
-from reconciler.controller.errors import ControllerError, ReconcileCancelled
-from reconciler.controller.wake.user_code import discard
+from reconciler.controller.result import ControllerError, ReconcileCancelled
+from reconciler.controller.wake.watches import discard
 
 __all__ = ["ReconcileThreads", "ThreadBridge"]
 

@@ -1,8 +1,8 @@
 """The workers of a controller: each takes a key from the queue, reconciles it, and acts on the outcome.
 
-The echo rule depends on the order at the end of a reconcile, and nothing comes between its steps. First the observed
-version rises, and the key is enqueued if an event that was held is newer. Then the outcome sets the key's timer or
-backoff. Then the key is done.
+At the end of a reconcile the observers are notified: history, logs, Events, metrics, traces. The echo rule depends on
+the order of what follows, and nothing comes between its steps. First the observed version rises, and the key is
+enqueued if an event that was held is newer. Then the outcome sets the key's timer or backoff. Then the key is done.
 """
 
 from __future__ import annotations
@@ -10,59 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from reconciler._core.cancellation import FAILURES, is_cancelled
+from reconciler._core.cancellation import is_cancelled
 from reconciler._core.cycle import current_cycle
-from reconciler._core.hooks import log_metrics_failure, report
 from reconciler.backoff import longest_retry_after, retry_after_delay
-from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.changes.log import ChangeLog
-from reconciler.controller.errors import ControllerError
-from reconciler.controller.metrics import ControllerMetrics
-from reconciler.controller.reconcile.again import AgainLimiter
-from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
-from reconciler.controller.reconcile.failure_events import FailureEvents
-from reconciler.controller.reconcile.failure_log import FailureLog
-from reconciler.controller.reconcile.history import RunHistory
-from reconciler.controller.reconcile.outcome import Completion, run_to_completion
-from reconciler.controller.reconcile.storm import Storm, StormAlarm
-from reconciler.controller.reconcile.unsaved import UnsavedStore
+from reconciler.controller.observers import Observers
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
+from reconciler.controller.reconcile.tight_loops import AgainLimiter
+from reconciler.controller.result import Completion, ControllerError, run_to_completion
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.echo import EchoTracker
+from reconciler.controller.wake.echo import EchoTracker, Wake
+from reconciler.controller.wake.handlers import WatchedInformers
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.status.recording import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
-__all__ = ["Reconcile", "Worker", "WorkerCounters", "WorkerState"]
+__all__ = [
+    "Worker",
+    "WorkerPool",
+    "WorkerState",
+]
+
 
 _log = logging.getLogger("reconciler.controller")
-
-Reconcile = Callable[[ReconcileCycle], Awaitable[object]]
-"""Runs one reconcile and returns its outcome."""
-
-
-class WorkerCounters:
-    """Counters of the workers since the start: plain integers, read by `Controller.statistics`."""
-
-    def __init__(self) -> None:
-        self.reconciles = 0
-        self.results: Counter[str] = Counter()
-        self.terminal = 0
-        self.timed_out = 0
-        self.panicked = 0
-        self.cancelled = 0
-
-    def add(self, completion: Completion) -> None:
-        """Count a reconcile that ended."""
-        self.reconciles += 1
-        self.results[completion.result] += 1
-        self.terminal += completion.terminal
-        self.timed_out += completion.timed_out
-        self.panicked += completion.panicked
 
 
 class WorkerState(NamedTuple):
@@ -75,19 +48,13 @@ class WorkerState(NamedTuple):
         limiter: the queue's rate limiter.
         tracker: its echo tracker.
         unsaved: its store of unsaved mutations.
-        stored: returns the primary object of a key in the informer's store, or None.
-        history: the latest reconciles of each key.
-        changes: the changes that enqueued each key.
-        storm: detects tight loops.
-        failures: records Events about failures.
-        metrics: receives every reconcile.
+        informers: their `stored` returns the primary object of a key.
+        observers: notified of every reconcile.
         clock: source of time.
         timeout: seconds per reconcile, or None.
-        counters: for the controller's statistics.
         deadlines: for each key the monotonic second of the latest `requeue_after`.
         status_metrics: receives each flush of a reconcile's batchers, or None.
         matches: returns whether an object with these labels belongs to this process; see `ShardFilter`.
-        failure_log: logs failed reconciles.
     """
 
     name: str
@@ -96,19 +63,13 @@ class WorkerState(NamedTuple):
     limiter: AgainLimiter
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
-    stored: Callable[[Request], CachedObject | None]
-    history: RunHistory
-    changes: ChangeLog
-    storm: StormAlarm[Request]
-    failures: FailureEvents
-    metrics: ControllerMetrics
+    informers: WatchedInformers
+    observers: Observers
     clock: Clock
     timeout: float | None
-    counters: WorkerCounters
     deadlines: dict[Request, float]
     status_metrics: StatusMetrics | None
     matches: Callable[[Mapping[str, str]], bool]
-    failure_log: FailureLog
 
 
 class Worker:
@@ -116,14 +77,14 @@ class Worker:
 
     Args:
         state: shared with the controller's other workers.
-        reconcile: runs one reconcile.
+        reconcile: runs one reconcile, and returns its outcome.
     """
 
-    def __init__(self, state: WorkerState, reconcile: Reconcile) -> None:
+    def __init__(self, state: WorkerState, reconcile: Callable[[Reconcile], Awaitable[object]]) -> None:
         self._state = state
         self._reconcile = reconcile
         queue = state.queue
-        self._context = CycleContext(
+        self._context = ReconcileContext(
             state.gvk,
             state.tracker,
             state.unsaved,
@@ -145,22 +106,15 @@ class Worker:
             except QueueShutDown:
                 return
             try:
-                await self._process(key)
+                reconcile = self._take(key)
+                try:
+                    reconcile.completion = await self._run(reconcile)
+                finally:  # cancelled by the shutdown, it is not an error and requeues nothing
+                    self._end(reconcile)
             finally:
                 queue.done(key)
 
-    async def _process(self, key: Request) -> None:
-        cycle = self._begin(key)
-        completion: Completion | None = None
-        try:
-            completion = await self._run(cycle)
-        except asyncio.CancelledError:
-            self._state.counters.cancelled += 1  # by the shutdown, which is not an error and requeues nothing
-            raise
-        finally:
-            self._end(cycle, completion)
-
-    def _begin(self, key: Request) -> ReconcileCycle:
+    def _take(self, key: Request) -> Reconcile:
         state = self._state
         queued = state.queue.in_progress(key)
         assert queued is not None  # noqa: S101 - `get` has just returned it
@@ -173,18 +127,16 @@ class Worker:
             priority=queued.priority,
             since=queued.since,
         )
-        caused = state.storm.changing.pop(key, None) is not None
-        self._report_storm(run, state.storm.note(key, run.reasons, by_timer=queued.by_timer, caused=caused))
-        return ReconcileCycle(self._context, run, state.changes.begin(key))
+        return Reconcile(self._context, run, by_timer=queued.by_timer)
 
-    async def _run(self, cycle: ReconcileCycle) -> Completion:
+    async def _run(self, reconcile: Reconcile) -> Completion:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach
         # the next key.
         context = contextvars.copy_context()
-        context.run(current_cycle.set, cycle)
+        context.run(self._begin, reconcile)
         task = asyncio.get_running_loop().create_task(
-            run_to_completion(self._reconcile, cycle, timeout=self._state.timeout),
-            name=f"reconcile {self._state.name} {cycle.request}",
+            run_to_completion(self._reconcile, reconcile, timeout=self._state.timeout),
+            name=f"reconcile {self._state.name} {reconcile.request}",
             context=context,
         )
         try:
@@ -198,38 +150,35 @@ class Worker:
             error.__cause__ = cancellation
             return Completion(error=error, panicked=True)
 
-    def _end(self, cycle: ReconcileCycle, completion: Completion | None) -> None:
-        cycle.end()
-        if cycle.changed_others:
-            self._state.storm.record_change(cycle.request)
-        seconds = self._state.clock.monotonic() - cycle.run.since
-        self._state.history.record(cycle, seconds, completion)
-        if cycle.changes is not None:
-            self._state.changes.end(cycle.request)
-        self._finish_echo(cycle.request)
-        if completion is not None:
-            self._report(cycle.run, completion, seconds)
-            if completion.error is not None or self._state.failures.failing:
-                self._state.failures.note(cycle.request, completion, uid=cycle.uid)
-            self._requeue(cycle.run, completion)
+    def _begin(self, reconcile: Reconcile) -> None:
+        current_cycle.set(reconcile)
+        self._state.observers.begun(reconcile)
 
-    def _finish_echo(self, key: Request) -> None:
-        state = self._state
+    def _end(self, reconcile: Reconcile) -> None:
+        state, key = self._state, reconcile.request
+        reconcile.end(state.clock.monotonic() - reconcile.run.since)
+        stored = state.informers.stored(key)
+        state.unsaved.retain(key, None if stored is None else stored.uid)
+        state.observers.ended(reconcile)
         wake = state.tracker.finish(key)
         if wake is not None:
-            state.history.record_overtaken()
-            for event in wake.events:
-                state.changes.note(key, state.gvk, event)
-            after = None if wake.due is None else wake.due - state.clock.monotonic()
-            state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
-        stored = state.stored(key)
+            self._enqueue_overtaken(reconcile, wake)
         if stored is None:  # no event would remove what is known of it
             state.tracker.forget(key)
-        state.unsaved.retain(key, None if stored is None else stored.uid)
+        if reconcile.completion is not None:
+            self._requeue(reconcile, reconcile.completion)
 
-    def _requeue(self, run: ReconcileRun, completion: Completion) -> None:
-        queue, key, outcome = self._state.queue, run.request, completion.outcome
-        priority = run.priority if outcome is None or outcome.priority is None else outcome.priority
+    def _enqueue_overtaken(self, reconcile: Reconcile, wake: Wake) -> None:
+        state, key = self._state, reconcile.request
+        state.observers.overtaken(reconcile)
+        for event in wake.events:
+            state.observers.event(key, state.gvk, event)
+        after = None if wake.due is None else wake.due - state.clock.monotonic()
+        state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
+
+    def _requeue(self, reconcile: Reconcile, completion: Completion) -> None:
+        queue, key, outcome = self._state.queue, reconcile.request, completion.outcome
+        priority = reconcile.run.priority if outcome is None or outcome.priority is None else outcome.priority
         if completion.error is not None and not completion.terminal:
             at_least = retry_after_delay(longest_retry_after(completion.error))
             queue.add_rate_limited(key, priority=priority, reason=reasons.RETRY, at_least=at_least)
@@ -240,7 +189,7 @@ class Worker:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
                 after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
                 queue.add(key, after=after, priority=priority, reason=reasons.AGAIN)
-                self._report_storm(run, self._state.storm.note_steps(key, self._state.limiter.steps(key)))
+                self._state.observers.again(reconcile, self._state.limiter.steps(key))
             return
         queue.forget(key)
         if outcome is not None and outcome.requeue_after is not None:
@@ -255,30 +204,96 @@ class Worker:
         else:
             self._state.deadlines.pop(key, None)
 
-    def _report_storm(self, run: ReconcileRun, storm: Storm[Request] | None) -> None:
-        if storm is None:
-            return
-        report(self._state.metrics.storm)
-        if storm.logged:
-            _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())
 
-    def _report(self, run: ReconcileRun, completion: Completion, seconds: float) -> None:
-        state = self._state
-        state.counters.add(completion)
-        try:
-            state.metrics.reconciled(
-                completion.result,
-                seconds,
-                reasons.words(run.reasons),
-                terminal=completion.terminal,
-                timed_out=completion.timed_out,
-                panicked=completion.panicked,
+_LOG_INTERVAL = 10.0
+"""Seconds between log lines about reconciles that do not end."""
+
+
+class WorkerPool:
+    """The tasks of the workers of one queue.
+
+    Args:
+        name: the controller's name.
+        queue: the controller's queue.
+    """
+
+    def __init__(self, name: str, queue: WorkQueue[Request]) -> None:
+        self._name = name
+        self._queue = queue
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._hurried = asyncio.Event()
+
+    def start(self, workers: Sequence[Worker]) -> None:
+        """Start the workers."""
+        self._tasks = [
+            asyncio.create_task(worker.work(), name=f"{self._name} worker {number}")
+            for number, worker in enumerate(workers)
+        ]
+
+    @property
+    def started(self) -> bool:
+        """Return whether the workers have been started."""
+        return bool(self._tasks)
+
+    async def finished(self, others: Sequence[asyncio.Task[None]] = ()) -> None:
+        """Wait until all workers, and other tasks that belong to the controller, have ended.
+
+        Cancellation changes nothing.
+
+        Raises:
+            BaseException: what a task raised; the others continue.
+            ControllerError: something other than `stop` cancelled a task.
+        """
+        running = {*self._tasks, *others}
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+                elif not self._stopping:
+                    raise ControllerError(f"{task.get_name()} was cancelled, but not by the controller")
+
+    async def stop(self, grace: float) -> None:
+        """Process what is ready and in progress for the grace period, then cancel what is in progress.
+
+        Returns when every worker, thread and flush has ended, however long that takes. End the process if you cannot
+        wait. `hurry` ends the grace period at once.
+
+        Args:
+            grace: seconds. 0 cancels at once.
+        """
+        self._stopping = True
+        draining = asyncio.create_task(self._queue.shutdown(drain=grace > 0))
+        drained = asyncio.gather(*self._tasks, return_exceptions=True)
+        hurried = asyncio.create_task(self._hurried.wait())
+        ends: set[asyncio.Future[Any]] = {drained, hurried}
+        await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        if self._queue.active:
+            _log.warning(
+                "%s: %s: cancelling the reconciles of %s, %d keys are ready",
+                self._name,
+                "stopping at once" if self._hurried.is_set() or not grace else f"the {grace:g} s of grace are over",
+                self.in_progress(),
+                len(self._queue),
             )
-        except FAILURES:
-            log_metrics_failure(state.metrics.reconciled)
-        if completion.error is not None:
-            state.failure_log.report(run, completion)
-            return
-        state.failure_log.forget(run.request)
-        if _log.isEnabledFor(logging.DEBUG):
-            _log.debug("reconciled in %.3f s: %s", seconds, completion.outcome, extra=run.log_fields())
+        hurried.cancel()
+        await self._cancel([task for task in self._tasks if not task.done()])
+        await draining
+
+    def hurry(self) -> None:
+        """End the grace period of `stop`, which cancels what is in progress."""
+        self._hurried.set()
+
+    async def _cancel(self, running: Collection[asyncio.Task[None]]) -> None:
+        await self._queue.shutdown()
+        for task in running:
+            task.cancel()
+        while running:
+            _, running = await asyncio.wait(running, timeout=_LOG_INTERVAL)
+            if running:
+                _log.warning("%s is still waiting for the reconciles of %s to end", self._name, self.in_progress())
+
+    def in_progress(self) -> str:
+        """Return the keys in progress, for a message."""
+        return ", ".join(str(key) for key in self._queue.keys() if self._queue.in_progress(key)) or "nothing"  # noqa: SIM118 - a queue is not a dict

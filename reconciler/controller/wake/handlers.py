@@ -1,4 +1,4 @@
-"""Event handlers that enqueue keys.
+"""Event handlers that enqueue keys, and their connection to the informers of the kinds that a controller watches.
 
 `PrimaryHandler` handles the events of the controller's own objects. It applies the echo rule: an event of a version
 that a reconcile has observed is dropped before the queue. `MappedHandler` handles the events of other kinds. Handlers
@@ -7,31 +7,44 @@ run inside the cache's event delivery, so they only compute keys. A slow or fail
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.wire import JSONObject
-from reconciler.cache import CachedObject, CacheEvent, EventType
+from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
-from reconciler.controller.changes.log import ChangeLog
-from reconciler.controller.metrics import ControllerMetrics
+from reconciler.controller.observers import ControllerMetrics, Observers
+from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
 from reconciler.controller.wake.predicates import EventFilter, passes_all
-from reconciler.controller.wake.user_code import discard
-from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests
+from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request, ResourceType
 from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
 from reconciler.workqueue import WorkQueue
 
-__all__ = ["FAN_OUT_THRESHOLD", "LOW_PRIORITY", "MappedHandler", "PrimaryHandler"]
+if TYPE_CHECKING:
+    from reconciler.cache import Cache, Store
+    from reconciler.cache.handlers import HandlerRegistration
+    from reconciler.cache.informer import Informer
+
+__all__ = [
+    "FAN_OUT_THRESHOLD",
+    "LOW_PRIORITY",
+    "MappedHandler",
+    "PrimaryHandler",
+    "WatchedInformers",
+]
+
 
 LOW_PRIORITY = -100
 """The priority of what is not urgent: the initial list, resyncs, everything after a restored backup, and one change
@@ -49,7 +62,7 @@ class PrimaryHandler:
     Args:
         queue: the controller's queue.
         tracker: the controller's echo tracker, which holds the events of keys in progress.
-        changes: remembers what enqueued a key.
+        observers: notified of the events that enqueue keys.
         gvk: the kind.
         predicates: each returns whether an event matters; all must.
         clock: times the debounce of events that are held.
@@ -65,7 +78,7 @@ class PrimaryHandler:
         tracker: EchoTracker[Request],
         predicates: Sequence[EventFilter],
         *,
-        changes: ChangeLog,
+        observers: Observers,
         gvk: GroupVersionKind,
         clock: Clock,
         on_gone: Callable[[Request], None],
@@ -75,7 +88,7 @@ class PrimaryHandler:
         self._queue = queue
         self._tracker = tracker
         self._predicates = predicates
-        self._changes = changes
+        self._observers = observers
         self._gvk = gvk
         self._clock = clock
         self._on_gone = on_gone
@@ -90,25 +103,25 @@ class PrimaryHandler:
             self._on_gone(key)
             self._queue.forget(key)
         if self._must_drain is not None and _is_of_drain(event, self._must_drain):
-            self._changes.note(key, self._gvk, event)
+            self._observers.event(key, self._gvk, event)
             self._queue.add(key, reason=reasons.DRAIN)
             return
         if not _matters(self._predicates, event):
             return
         if gone:
-            self._changes.note(key, self._gvk, event)
+            self._observers.event(key, self._gvk, event)
             self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
         elif event.rewritten:
-            self._changes.note(key, self._gvk, event)
+            self._observers.event(key, self._gvk, event)
             self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         else:
             delay = None if event.initial else self._debounce
             due = None if delay is None else self._clock.monotonic() + delay
             wake = Wake(_priority(event), due, (event,))
             if self._tracker.must_enqueue(key, event.object.version, wake):
-                self._changes.note(key, self._gvk, event)
+                self._observers.event(key, self._gvk, event)
                 self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
@@ -119,7 +132,7 @@ class MappedHandler:
         watch: the kind, its mapper and its predicates.
         queue: the controller's queue.
         primary: the kind of the keys.
-        changes: remembers what enqueued a key.
+        observers: notified of the events that enqueue keys.
         clock: times the retries of the mapper.
         metrics: receives failures of the mapper.
         concerns: returns whether this process reconciles a key; other keys are not enqueued.
@@ -135,7 +148,7 @@ class MappedHandler:
         *,
         queue: WorkQueue[Request],
         primary: ResourceType,
-        changes: ChangeLog,
+        observers: Observers,
         clock: Clock,
         metrics: ControllerMetrics,
         concerns: Callable[[Request], bool],
@@ -147,7 +160,7 @@ class MappedHandler:
         self._predicates = watch.predicates
         self._queue = queue
         self._primary = primary
-        self._changes = changes
+        self._observers = observers
         word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
         self._reason = reasons.detailed(word, gvk.kind)
         self._concerns = concerns
@@ -203,7 +216,7 @@ class MappedHandler:
         if len(requests) > FAN_OUT_THRESHOLD:
             priority = min(priority, LOW_PRIORITY)
         for request in requests:
-            self._changes.note(request, self._gvk, event)
+            self._observers.event(request, self._gvk, event)
             self._queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
@@ -263,3 +276,189 @@ def _objects(event: CacheEvent) -> list[CachedObject]:
 
 def _is_async(mapper: object) -> bool:
     return inspect.iscoroutinefunction(mapper) or inspect.iscoroutinefunction(getattr(mapper, "__call__", None))  # noqa: B004 - objects with an async __call__
+
+
+@dataclass(slots=True)
+class _Watched:
+    """An informer with one handler of the controller."""
+
+    kind: KindLike
+    informer: Informer
+    registration: HandlerRegistration
+
+
+def _no_object(_: Request) -> None:
+    """Return None: until the primary kind is connected, its store has no object."""
+
+
+class WatchedInformers:
+    """The informers of the kinds that one controller watches, connected to its handlers.
+
+    Args:
+        name: the controller's name.
+        kind: the primary kind.
+        watches: the other kinds.
+        cache: provides the informers.
+        queue: the controller's queue.
+        handler: handles the events of the primary kind.
+        tracker: the controller's echo tracker; forgets everything when the server's history went back.
+        observers: notified of the events that enqueue keys.
+        clock: source of time.
+        timeout: seconds for each kind, from `connect` until its list is delivered.
+        metrics: receives failures of mappers.
+        sharded: whether other processes reconcile some primary objects. Then events of other kinds enqueue only keys of
+            objects in the cache; an object that appears is enqueued by its own event.
+        debounce: seconds that a change of another kind waits for others to be reconciled with it; None for none.
+        warn: records a Warning Event for an object, with a reason and a message.
+
+    Attributes:
+        stored: returns the primary object of a key in the informer's store; None if it has none.
+        mapper_queues: the queues of the mappers, from `connect` on.
+        tasks: the workers of these queues.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: KindLike,
+        watches: Sequence[Watch],
+        *,
+        cache: Cache,
+        queue: WorkQueue[Request],
+        handler: PrimaryHandler,
+        tracker: EchoTracker[Request],
+        observers: Observers,
+        clock: Clock,
+        timeout: float,
+        metrics: ControllerMetrics,
+        sharded: bool,
+        debounce: float | None,
+        warn: Callable[[JSONObject, str, str], None],
+    ) -> None:
+        self._name = name
+        self._kind = kind
+        self._watches = watches
+        self._cache = cache
+        self._queue = queue
+        self._handler = handler
+        self._tracker = tracker
+        self._observers = observers
+        self._clock = clock
+        self._timeout = timeout
+        self._metrics = metrics
+        self._sharded = sharded
+        self._debounce = debounce
+        self._warn = warn
+        self._watched: list[_Watched] = []
+        self._store: Store | None = None  # of the primary kind, once it is connected
+        self.stored: Callable[[Request], CachedObject | None] = _no_object
+        self._remove_restart_callback: Callable[[], None] | None = None  # the same
+        self.mapper_queues: list[MapperQueue] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        self._deadline: float  # for the first lists; set by `connect`
+
+    async def connect(self) -> ResourceType:
+        """Declare the informers and connect the handlers; return how the primary kind is served.
+
+        Handlers of other kinds are connected after the primary kind is listed, because they compute its keys.
+        Cancellation leaves some connected; `disconnect` removes them.
+
+        Raises:
+            CacheSyncTimeout: the primary kind was not served or could not be listed in time.
+        """
+        self._deadline = self._clock.monotonic() + self._timeout
+        primary = await self._cache.informer(self._kind)
+        self._store, self.stored = primary.store, primary.store.get
+        self._remove_restart_callback = primary.on_restart(self._forget_versions)
+        await self._add_handler(self._kind, primary, self._handler.handle)
+        others = [
+            (watch, await self._cache.informer(watch.kind, metadata_only=watch.metadata_only))
+            for watch in self._watches
+        ]
+        await self._wait_listed(self._watched[0])
+        for watch, informer in others:
+            await self._add_handler(watch.kind, informer, self._mapped_handler(watch, primary.resource).handle)
+        return primary.resource
+
+    async def wait_synced(self) -> None:
+        """Wait until every handler has received all existing objects. Cancellation changes nothing.
+
+        Raises:
+            CacheSyncTimeout: a kind was not served or could not be listed in time.
+        """
+        for watched in self._watched:
+            await self._wait_listed(watched)
+        for mapper_queue in self.mapper_queues:
+            if not await mapper_queue.settled(max(0.0, self._deadline - self._clock.monotonic())):
+                _log.warning(
+                    "%s starts before its mappers have finished: %d objects are not mapped after %g s and will be "
+                    "mapped later",
+                    self._name,
+                    mapper_queue.untried,
+                    self._timeout,
+                )
+
+    async def disconnect(self) -> None:
+        """Disconnect all handlers. If this is cancelled, mappers that are running end by themselves."""
+        if self._remove_restart_callback is not None:
+            self._remove_restart_callback()
+        for watched in self._watched:
+            watched.registration.remove()
+        for mapper_queue in self.mapper_queues:
+            await mapper_queue.stop()
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    def _mapped_handler(self, watch: Watch, primary: ResourceType) -> MappedHandler:
+        handler = MappedHandler(
+            watch,
+            queue=self._queue,
+            primary=primary,
+            observers=self._observers,
+            clock=self._clock,
+            metrics=self._metrics,
+            concerns=self._concerns,
+            debounce=self._debounce,
+        )
+        self.mapper_queues.append(handler.mapper_queue)
+        self.tasks += handler.mapper_queue.start(f"{self._name} mapper of {watch.kind}")
+        return handler
+
+    def _concerns(self, request: Request) -> bool:
+        return not self._sharded or self.stored(request) is not None
+
+    async def _add_handler(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
+        gvk = gvk_from(kind)
+
+        def handle_and_warn(event: CacheEvent) -> None:
+            if event.new is not None and event.new.problem is not None and event.type is not EventType.RESYNC:
+                self._warn(_reference(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
+            handle(event)
+
+        registration = informer.add_handler(handle_and_warn, existing=False)
+        self._watched.append(_Watched(kind, informer, registration))
+        await informer.deliver_existing(registration)
+
+    async def _wait_listed(self, watched: _Watched) -> None:
+        try:
+            await watched.informer.wait_synced(max(0.0, self._deadline - self._clock.monotonic()))
+        except CacheNotSynced as error:
+            raise CacheSyncTimeout(
+                f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s. "
+                "Check that the kind is installed, that the cache is started, and that this identity may list and "
+                f"watch the kind. The last problem: {watched.informer.problem}"
+            ) from error
+
+    def _forget_versions(self) -> None:
+        """Forget every observed version and enqueue all keys: the history of the versions no longer exists."""
+        self._tracker.forget_all()
+        if self._store is not None:
+            for obj in self._store:
+                self._queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
+
+
+def _reference(gvk: GroupVersionKind, cached: CachedObject) -> JSONObject:
+    metadata: JSONObject = {"name": cached.name, "namespace": cached.namespace, "uid": cached.uid}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from reconciler._core.hooks import report
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
-from reconciler.controller.metrics import ControllerMetrics
-from reconciler.controller.wake.user_code import wait_at_most
+from reconciler.controller.observers import ControllerMetrics
+from reconciler.controller.wake.watches import wait_at_most
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue

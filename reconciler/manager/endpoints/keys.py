@@ -14,9 +14,9 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
-from reconciler.controller import Controller, ObjectChange, RunExplanation
-from reconciler.controller.reconcile.explanation import state_of
-from reconciler.controller.reconcile.history import MAX_RUNS
+from reconciler.controller import Controller
+from reconciler.controller.reconcile.explanation import MAX_RUNS, RunExplanation, state_of
+from reconciler.controller.wake.change import ObjectChange
 from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.meta import Request

@@ -1,23 +1,87 @@
-"""The gate for the writes of a reconcile, where several processes share a kind.
+"""Observers of the writes of a reconcile: which change other objects, and which it must not send any more.
 
+Changes of other objects matter for the detection of tight loops. The gate matters where several processes share a kind.
 A reconcile belongs to the process that its object belonged to when it began. The object can move meanwhile, without a
 drain: somebody changes its label, or its shard is considered dead. Then another process reconciles it, and this one
-must not write any more. Each write of the reconcile passes this gate, which asks whether the object still belongs to
+must not write any more. Each write of the reconcile passes the gate, which asks whether the object still belongs to
 this process.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
-from reconciler.cache import CachedClient, CachedObject
-from reconciler.controller.errors import ObjectMoved
-from reconciler.controller.reconcile.cycle import ReconcileCycle, current_reconcile
+from reconciler._core.wire import JSONObject
+from reconciler.cache import Cache, CachedClient, CachedObject
+from reconciler.cache.informer import Informer
+from reconciler.cache.overlay import Baseline
+from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
+from reconciler.controller.result import ObjectMoved
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind
+from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.objects import InvalidObject
 
-__all__ = ["Ownership", "OwnershipGate"]
+__all__ = [
+    "OwnChanges",
+    "Ownership",
+    "OwnershipGate",
+]
+
+
+class OwnChanges:
+    """The observer of a controller's writes: notifies the reconcile if one changed another object, and the cache.
+
+    Only cached objects count, since no other one can enqueue a key. A write that only confirms what is stored, such as
+    an apply of the same configuration, is not a change.
+
+    Args:
+        cache: observes the writes as well.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.begin_write = cache.begin_write
+        self.invalidate = cache.invalidate
+        self.invalidate_all = cache.invalidate_all
+
+    def record_write(
+        self, resource: ResourceType, verb: str, request: Request, answer: bytes, begun: Mapping[Informer, Baseline]
+    ) -> None:
+        """Called after each successful write of an object."""
+        cycle = current_reconcile()
+        if cycle is None or cycle.changed_others or cycle.is_own(resource.gvk, request):
+            self._cache.record_write(resource, verb, request, answer, begun)
+            return
+        before = [
+            (informer, informer.overlay.peek(request))
+            for informer in self._cache.informers
+            if informer.gvk == resource.gvk and informer.covers(request.namespace)
+        ]
+        self._cache.record_write(resource, verb, request, answer, begun)
+        cycle.changed_others = any(_is_changed(informer, old, request) for informer, old in before)
+
+
+def _is_changed(informer: Informer, before: CachedObject | None, request: Request) -> bool:
+    """Return whether a write changed an object; another writer may have changed its status in between."""
+    after = informer.overlay.peek(request)
+    if before is None or after is None:
+        return before is not after
+    if before.version == after.version:
+        return False
+    with contextlib.suppress(InvalidObject):
+        return informer.scope.metadata_only or _desired(before) != _desired(after)
+    return True
+
+
+def _desired(cached: CachedObject) -> JSONObject:
+    document = cached.decode()
+    document.pop("status", None)
+    document["metadata"] = {
+        k: v for k, v in document["metadata"].items() if k not in ("resourceVersion", "managedFields")
+    }
+    return document
 
 
 class Ownership:
@@ -39,7 +103,7 @@ class Ownership:
         self._client = client
         self._matches = matches
 
-    async def check(self, cycle: ReconcileCycle) -> None:
+    async def check(self, cycle: Reconcile) -> None:
         """Raise unless a reconcile may write. A cancelled check has no answer.
 
         Raises:
@@ -54,12 +118,12 @@ class Ownership:
                 "any more"
             )
 
-    def end(self, cycle: ReconcileCycle, stored: CachedObject | None) -> None:
+    def end(self, cycle: Reconcile, stored: CachedObject | None) -> None:
         """Decide about writes after the end, such as Events, if the informer's store still has the object."""
         if cycle.owned is None and not cycle.behind and stored is not None and self._matches(stored.labels):
             cycle.owned = True
 
-    async def _is_owned(self, cycle: ReconcileCycle) -> bool:
+    async def _is_owned(self, cycle: Reconcile) -> bool:
         key = cycle.request
         cached = await self._client.peek(self._gvk, key)
         if cached is not None and not cycle.behind:

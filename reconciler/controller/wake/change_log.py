@@ -9,15 +9,23 @@ import functools
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.cache import CacheEvent, EventType
 from reconciler.clock import Clock
-from reconciler.controller.changes.change import ObjectChange
-from reconciler.controller.changes.writers import ManagedFields
+from reconciler.controller.observers import Observer
+from reconciler.controller.wake.change import FieldWriters, ObjectChange
 from reconciler.meta import GroupVersionKind, Request
 
-__all__ = ["ChangeLog", "Creation", "WakingChanges"]
+if TYPE_CHECKING:
+    from reconciler.controller.reconcile.cycle import Reconcile
+
+__all__ = [
+    "ChangeLog",
+    "Creation",
+    "WakingChanges",
+]
+
 
 _MAX_OBJECTS = 5
 """Objects that are remembered for a reconcile; further ones are counted."""
@@ -99,7 +107,7 @@ class WakingChanges:
         return size
 
 
-class ChangeLog:
+class ChangeLog(Observer):
     """The changes that enqueued the keys of a controller.
 
     Args:
@@ -118,7 +126,7 @@ class ChangeLog:
         self._current: dict[Request, Creation | WakingChanges] = {}  # of keys in progress
         self._kept: OrderedDict[Request, list[WakingChanges]] = OrderedDict()  # last enqueued: at the end
 
-    def note(self, key: Request, gvk: GroupVersionKind, event: CacheEvent) -> None:
+    def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
         """Record that an event of an object enqueued a key; one of an object that was there before is not a change."""
         if event.initial or event.type is EventType.RESYNC:
             return
@@ -126,7 +134,7 @@ class ChangeLog:
         is_own = gvk == self._gvk and event.object.request == key
         if changes is None or (is_own and event.new is None and isinstance(changes, Creation)):
             if is_own and event.old is None:
-                self._pending[key] = _creation(gvk, ManagedFields(event.received).all_writers())
+                self._pending[key] = _creation(gvk, FieldWriters(event.received).all_writers())
                 return
             change = ObjectChange.of(gvk, event, self._now())
             changes = self._pending[key] = WakingChanges(change)
@@ -134,16 +142,16 @@ class ChangeLog:
         elif isinstance(changes, WakingChanges) and not changes.has(event):
             self._keep(key, changes, changes.add(ObjectChange.of(gvk, event, self._now())))
 
-    def begin(self, key: Request) -> Creation | WakingChanges | None:
-        """Return the changes that enqueued a key whose reconcile begins; None if no change did."""
-        changes = self._pending.pop(key, None)
+    def begun(self, reconcile: Reconcile, /) -> None:
+        """Set the changes that enqueued the key of a reconcile."""
+        changes = reconcile.changes = self._pending.pop(reconcile.request, None)
         if changes is not None:
-            self._current[key] = changes
-        return changes
+            self._current[reconcile.request] = changes
 
-    def end(self, key: Request) -> None:
-        """Record the end of a reconcile that changes enqueued."""
-        self._current.pop(key, None)
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Record the end of a reconcile."""
+        if reconcile.changes is not None:
+            self._current.pop(reconcile.request, None)
 
     def current(self, key: Request) -> tuple[ObjectChange, ...]:
         """Return the changes that enqueued a key for the reconcile in progress."""

@@ -1,1 +1,0 @@
-"""The changes of objects that enqueued a key: which fields changed, and who wrote them."""

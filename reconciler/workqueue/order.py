@@ -1,0 +1,434 @@
+"""The order of entries: ready ones, timers of waiting ones, waiting workers, and adds from other threads.
+
+Ready entries are ordered by priority, first in first out within one, without starvation; optionally in groups. Timers
+are a heap with lazy deletion, with one alarm in the event loop for the earliest one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import math
+import operator
+import threading
+from bisect import insort
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable
+from heapq import heapify, heappop, heappush
+from typing import Generic
+
+from reconciler.errors import RepeatedFailures
+from reconciler.workqueue.entries import K, QueueEntry
+
+__all__ = [
+    "STARVATION_LIMIT",
+    "Alarm",
+    "FairOrder",
+    "Inbox",
+    "ReadyOrder",
+    "Timers",
+    "Waiters",
+    "as_priority",
+]
+
+
+_log = logging.getLogger("reconciler.workqueue")
+
+STARVATION_LIMIT = 100
+"""How many keys in a row come from the highest priority while a lower one waits.
+
+The next key is then the one that has been ready longest in any lower priority. So the low priorities together get one
+key in 101, oldest first, and the wait of a key is bounded by the number of keys that were ready before it.
+"""
+
+
+class ReadyOrder(Generic[K]):
+    """Ready entries, in one insertion-ordered level per priority.
+
+    Removing an entry from the middle is O(1), so nothing stale is ever left behind. Opening a level is linear in the
+    number of levels, which is the number of priorities in use.
+
+    Attributes:
+        size: the number of entries.
+    """
+
+    __slots__ = ("_levels", "_passed", "_position", "_priorities", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._levels: dict[int, OrderedDict[QueueEntry[K], int]] = {}  # with the position of each entry among all
+        self._position = 0
+        self._priorities: list[int] = []  # of all levels, ascending; a level that `pop` emptied is removed later
+        self._passed = 0  # keys in a row from the highest priority while a lower one waited
+
+    def push(self, entry: QueueEntry[K]) -> None:
+        """Add an entry at the end of the level of its priority."""
+        self.size += 1
+        self._position += 1
+        try:
+            self._levels[entry.priority][entry] = self._position
+        except KeyError:
+            self._levels[entry.priority] = OrderedDict({entry: self._position})
+            insort(self._priorities, entry.priority)
+
+    def remove(self, entry: QueueEntry[K]) -> None:
+        """Remove an entry, wherever it is."""
+        self.size -= 1
+        level = self._levels[entry.priority]
+        del level[entry]
+        if not level:
+            self._close(entry.priority)
+
+    def reprioritize(self, entry: QueueEntry[K], priority: int) -> None:
+        """Move an entry to the end of the level of another priority."""
+        self.remove(entry)
+        entry.priority = priority
+        self.push(entry)
+
+    def pop(self) -> QueueEntry[K]:
+        """Remove and return the next entry; there must be one."""
+        level = self._levels[self._priorities[-1]]
+        while not level:
+            del self._levels[self._priorities.pop()]
+            level = self._levels[self._priorities[-1]]
+        if len(level) == self.size:
+            self._passed = 0
+        elif self._passed < STARVATION_LIMIT:
+            self._passed += 1
+        else:
+            self._passed = 0
+            level = self._longest_waiting()
+        self.size -= 1
+        return level.popitem(False)[0]  # not last=False, which costs half as much again
+
+    def shrink(self) -> None:
+        """Release the memory of the largest backlog so far; there must be no entries."""
+        self._levels.clear()
+        self._priorities.clear()
+
+    def sizes(self) -> Counter[int]:
+        """Return the number of entries of each priority. Thread-safe."""
+        return Counter({priority: len(level) for priority, level in list(self._levels.items()) if level})
+
+    def _longest_waiting(self) -> OrderedDict[QueueEntry[K], int]:
+        """Return the level below the highest one whose first entry came first; one of them must have an entry."""
+        for priority in [priority for priority, level in self._levels.items() if not level]:
+            self._close(priority)
+        below = [self._levels[priority] for priority in self._priorities[:-1]]
+        return min(below, key=lambda level: next(iter(level.values())))
+
+    def _close(self, priority: int) -> None:
+        self._priorities.remove(priority)
+        del self._levels[priority]
+
+
+class FairOrder(Generic[K]):
+    """Ready entries in groups that take turns, round-robin: one key per group and turn.
+
+    Within a group the order is that of `ReadyOrder`; priorities are not compared across groups. With n groups that have
+    ready entries, each of them gets every nth key. A group without ready entries costs no memory.
+
+    Args:
+        group_of: returns the group of a key.
+
+    Raises:
+        TypeError: `group_of` is a coroutine function.
+
+    Attributes:
+        size: the number of entries.
+    """
+
+    __slots__ = ("_failures", "_group_of", "_groups", "size")
+
+    def __init__(self, group_of: Callable[[K], Hashable]) -> None:
+        if inspect.iscoroutinefunction(group_of):
+            raise TypeError(f"fair_by must be a plain function, since nothing awaits its result; {group_of!r} is async")
+        self.size = 0
+        self._group_of = group_of
+        self._failures = RepeatedFailures(_log, logging.ERROR, "fair_by failed on %s, which is in the group None now")
+        self._groups: OrderedDict[Hashable, ReadyOrder[K]] = OrderedDict()
+
+    def push(self, entry: QueueEntry[K]) -> None:
+        """Add an entry at the end of the level of its priority in its group; a new group takes its turn last."""
+        name = entry.group = self._name_group(entry.key)
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = ReadyOrder()
+        group.push(entry)
+        self.size += 1
+
+    def remove(self, entry: QueueEntry[K]) -> None:
+        """Remove an entry, wherever it is."""
+        group = self._groups[entry.group]
+        group.remove(entry)
+        self.size -= 1
+        if not group.size:
+            del self._groups[entry.group]
+
+    def reprioritize(self, entry: QueueEntry[K], priority: int) -> None:
+        """Move an entry to the end of the level of another priority in its group. The group keeps its turn."""
+        self._groups[entry.group].reprioritize(entry, priority)
+
+    def pop(self) -> QueueEntry[K]:
+        """Remove and return the next entry; there must be one."""
+        name, group = self._groups.popitem(last=False)
+        if group.size > 1:
+            self._groups[name] = group
+        self.size -= 1
+        return group.pop()
+
+    def shrink(self) -> None:
+        """Release the memory of the largest backlog so far; there must be no entries."""
+        self._groups.clear()
+
+    def sizes(self) -> Counter[int]:
+        """Return the number of entries of each priority. Thread-safe."""
+        found: Counter[int] = Counter()
+        for group in list(self._groups.values()):
+            found.update(group.sizes())
+        return found
+
+    def _name_group(self, key: K) -> Hashable:
+        """Return the group of a key; None if the function fails, since an error here would lose the key."""
+        try:
+            name = self._group_of(key)
+            hash(name)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - user code
+            self._failures.log(error, key)
+            return None
+        return name
+
+
+def as_priority(priority: int) -> int:
+    """Return a priority as an int.
+
+    Raises:
+        TypeError: it is not an integer, so it could not be compared with other priorities.
+    """
+    try:
+        return operator.index(priority)
+    except TypeError:
+        raise TypeError(f"priority must be an integer, not {priority!r}") from None
+
+
+_SLACK = 64
+"""Stale items that the heap may have beyond the number of valid ones."""
+
+_LONGEST_SLEEP = 86_400.0
+"""The longest time in seconds for which the loop's timer is set, since some loops have a limit."""
+
+
+class Timers(Generic[K]):
+    """The waiting entries, ordered by the time at which they become ready.
+
+    A heap item is valid while `_waiting` has its stamp. Moving or clearing a timer leaves a stale item behind. The heap
+    is rebuilt as soon as the stale items outnumber the valid ones by more than `_SLACK`, which costs O(1) per timer on
+    average. An item has numbers only, so the garbage collector soon ignores it.
+    """
+
+    __slots__ = ("_heap", "_stamp", "_waiting")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+        self._stamp = 0
+        self._waiting: dict[int, QueueEntry[K]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def set(self, entry: QueueEntry[K], due: float) -> None:
+        """Set or move the timer of an entry."""
+        if entry.due is not None:
+            del self._waiting[entry.timer]
+        self._stamp += 1
+        entry.due = due
+        entry.timer = self._stamp
+        self._waiting[self._stamp] = entry
+        heappush(self._heap, (due, self._stamp))
+        self._compact()
+
+    def clear(self, entry: QueueEntry[K]) -> None:
+        """Clear the timer of an entry, which must have one."""
+        entry.due = None
+        del self._waiting[entry.timer]
+        self._compact()
+
+    def next_due(self) -> float | None:
+        """Return the monotonic second of the earliest timer, None without timers."""
+        heap = self._heap
+        while heap:
+            due, stamp = heap[0]
+            if stamp in self._waiting:
+                return due
+            heappop(heap)
+        return None
+
+    def pop_due(self, now: float) -> QueueEntry[K] | None:
+        """Return an entry whose timer has expired, and clear the timer; None if there is none."""
+        due = self.next_due()
+        if due is None or due > now:
+            return None
+        _, stamp = heappop(self._heap)
+        entry = self._waiting[stamp]
+        self.clear(entry)
+        return entry
+
+    def drop_all(self) -> list[QueueEntry[K]]:
+        """Drop all timers, and return their entries, which are neither ready nor waiting any more."""
+        entries = list(self._waiting.values())
+        self._waiting.clear()
+        self._heap.clear()
+        return entries
+
+    def _compact(self) -> None:
+        heap, waiting = self._heap, self._waiting
+        if not waiting:
+            heap.clear()
+            waiting.clear()  # a dict that was emptied item by item keeps its largest size
+        elif len(heap) > 2 * len(waiting) + _SLACK:
+            heap[:] = [item for item in heap if item[1] in waiting]
+            heapify(heap)
+
+
+class Alarm:
+    """The one timer that a queue has in its event loop.
+
+    Args:
+        now: returns monotonic time.
+        ring: called when the time has come, or after a day; it sets the alarm again.
+
+    Attributes:
+        at: the monotonic second that it is set for; infinite while it is not set.
+    """
+
+    __slots__ = ("_handle", "_now", "_ring", "at")
+
+    def __init__(self, now: Callable[[], float], ring: Callable[[], None]) -> None:
+        self._now = now
+        self._ring = ring
+        self._handle: asyncio.TimerHandle | None = None
+        self.at = math.inf
+
+    def set(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Set the alarm, unless it is set for an earlier time.
+
+        Args:
+            due: monotonic second.
+            loop: the queue's event loop, in whose thread this is called.
+        """
+        if due >= self.at:
+            return
+        self.cancel()
+        self.at = due
+        self._handle = loop.call_at(loop.time() + min(max(0.0, due - self._now()), _LONGEST_SLEEP), self._call)
+
+    def cancel(self) -> None:
+        """Cancel the alarm."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None
+        self.at = math.inf
+
+    def _call(self) -> None:
+        self._handle = None
+        self.at = math.inf
+        self._ring()
+
+
+class Waiters:
+    """Tasks that wait to be woken, first in first out.
+
+    Attributes:
+        futures: one for each task.
+    """
+
+    __slots__ = ("futures",)
+
+    def __init__(self) -> None:
+        self.futures: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Wait to be woken. Cancellation passes a wake-up that came at the same moment on to the next task."""
+        woken = asyncio.get_running_loop().create_future()
+        self.futures.append(woken)
+        try:
+            await woken
+        except BaseException:
+            if woken.done() and not woken.cancelled():
+                self.wake_one()
+            else:
+                with contextlib.suppress(ValueError):
+                    self.futures.remove(woken)
+            raise
+
+    def wake_one(self) -> None:
+        """Wake the task that has waited longest, if there is one."""
+        while self.futures:
+            future = self.futures.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def wake_all(self) -> None:
+        """Wake every task."""
+        while self.futures:
+            self.wake_one()
+
+    def clear(self) -> None:
+        """Drop tasks of an event loop that has ended."""
+        self.futures.clear()
+
+
+class Inbox(Generic[K]):
+    """Adds from other threads that the event loop has not processed yet.
+
+    The loop is woken once for many adds. Adds of one key with one reason are merged as the queue would merge them, so
+    the inbox stays small even if threads are faster than the loop.
+
+    Args:
+        deliver: called in the loop's thread with key, monotonic due time or None, priority and reason.
+        lost: called in any thread with the number of adds that are dropped because the loop is closed.
+    """
+
+    __slots__ = ("_deliver", "_items", "_lock", "_loop", "_lost")
+
+    def __init__(self, deliver: Callable[[K, float | None, int, str], None], lost: Callable[[int], None]) -> None:
+        self._deliver = deliver
+        self._lost = lost
+        self._lock = threading.Lock()
+        self._items: dict[tuple[K, str], tuple[float | None, int]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake this loop from now on; called in its thread."""
+        with self._lock:
+            self._loop = loop
+        self.take()
+
+    def put(self, key: K, due: float | None, priority: int, reason: str) -> None:
+        """Store an add, from any thread; before the queue has a loop, the add waits for it."""
+        with self._lock:
+            wake = not self._items
+            earlier = self._items.get((key, reason))
+            if earlier is not None:
+                due = None if due is None or earlier[0] is None else min(due, earlier[0])
+                priority = max(priority, earlier[1])
+            self._items[key, reason] = (due, priority)
+            if not wake or self._loop is None:
+                return
+            try:
+                self._loop.call_soon_threadsafe(self.take)
+            except RuntimeError:  # the loop is closed
+                self._items.clear()
+                self._lost(1)
+
+    def take(self) -> None:
+        """Deliver all adds; called in the loop's thread."""
+        with self._lock:
+            items, self._items = self._items, {}
+        for (key, reason), (due, priority) in items.items():
+            self._deliver(key, due, priority, reason)
