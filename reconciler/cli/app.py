@@ -458,7 +458,7 @@ def audit(
 
     The exit code is 1 if a line does not follow the one before it, or if no line has the expected hash.
     """
-    from reconciler.cli.notification.audit import print_audit
+    from reconciler.cli.notification import print_audit
 
     as_json = output == "json"
     return print_audit(file, request=request, namespace=namespace, as_json=as_json, expect=expect, key_file=key_file)
@@ -478,7 +478,7 @@ def routes_test(
 
     For an invalid configuration, print every mistake with its line.
     """
-    from reconciler.cli.notification.routes import print_routes
+    from reconciler.cli.notification import print_routes
 
     return print_routes(file, attributes, request=request, as_json=output == "json")
 

@@ -17,18 +17,20 @@ Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule
 `delivery.fair_queue` (who delivers next), `api` (the kind).
 """
 
-from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
-from reconciler.notification.api.routing import RoutingConfigObject
-from reconciler.notification.api.types import (
+from reconciler.notification.api import (
     ActionLink,
+    ChannelPolicy,
+    ChannelPolicySpec,
     ChannelStatus,
     DeliveryAttempt,
     NotificationRequest,
     NotificationRequestSpec,
     NotificationRequestStatus,
     RetryPolicy,
+    RoutingConfigObject,
 )
-from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.audit import AuditLog
+from reconciler.notification.channel import Channel, ChannelRegistry, Link, Message, installed_channels
 from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import (
@@ -38,13 +40,11 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Link, Message
-from reconciler.notification.observe.audit import AuditLog
-from reconciler.notification.observe.metrics import NotificationMetrics
-from reconciler.notification.observe.outbox import NotificationStatistics, Observer, StatusChange
+from reconciler.notification.metrics import NotificationMetrics
+from reconciler.notification.observers import NotificationStatistics, Observer, StatusChange
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
-from reconciler.notification.redaction.redactor import RedactingFilter, Redactor
+from reconciler.notification.redaction import RedactingFilter, Redactor
 from reconciler.notification.routing.router import Resolution, Router, attributes_of
 
 __all__ = [

@@ -16,8 +16,7 @@ from reconciler.controller import Outcome, Permission, ResourceReconciler, Resul
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.notification.api.summary import after_completion
-from reconciler.notification.api.types import (
+from reconciler.notification.api import (
     TERMINAL_PHASES,
     ChannelStatus,
     NotificationRequest,
@@ -25,22 +24,15 @@ from reconciler.notification.api.types import (
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels import ConsoleChannel, LogChannel
-from reconciler.notification.delivery.deliverer import Deliverer, build_messages, recipients_of
-from reconciler.notification.delivery.fair_queue import FairQueue
-from reconciler.notification.delivery.schedule import (
-    Decision,
-    Delivery,
-    Plan,
-    channels_of,
-    is_deferred,
-    next_due,
-    plan,
-    settle,
-)
-from reconciler.notification.ledger.live_reads import StalenessCheck, delete_finished
-from reconciler.notification.ledger.mutations import (
+from reconciler.notification.deliverer import Deliverer, build_messages, recipients_of
+from reconciler.notification.fair_queue import FairQueue
+from reconciler.notification.ledger import (
     MESSAGE_LIMIT,
     RequestStatusBatcher,
+    StalenessCheck,
+    UnsavedResults,
+    WriteAhead,
+    delete_finished,
     is_too_large,
     remove_write_ahead,
     set_decision,
@@ -48,18 +40,27 @@ from reconciler.notification.ledger.mutations import (
     set_failed,
     set_routing,
 )
-from reconciler.notification.ledger.unsaved import UnsavedResults
-from reconciler.notification.ledger.write_ahead import WriteAhead
-from reconciler.notification.observe.outbox import (
+from reconciler.notification.observers import (
     EventEmitter,
     NotificationStatistics,
     Observer,
     Outbox,
     StatusChange,
 )
-from reconciler.notification.redaction.redactor import Redactor
+from reconciler.notification.policies import PolicyTable, Refusal
+from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
-from reconciler.notification.tenancy.policies import PolicyTable, Refusal
+from reconciler.notification.schedule import (
+    Decision,
+    Delivery,
+    Plan,
+    after_completion,
+    channels_of,
+    is_deferred,
+    next_due,
+    plan,
+    settle,
+)
 from reconciler.objects import InvalidObject
 from reconciler.status import OnError, StatusBatcher, StatusError, StatusInvalid, StatusTooLarge
 

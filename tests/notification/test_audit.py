@@ -19,7 +19,7 @@ from reconciler.notification import (
     Redactor,
     StatusChange,
 )
-from reconciler.notification.api.types import DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.api import DeliveryAttempt, NotificationRequestStatus
 from tests.notification.test_observability import lines
 from tests.notification.world import Recorder, document, virtual, world
 

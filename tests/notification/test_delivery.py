@@ -20,8 +20,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.delivery.deliverer import Deliverer
-from reconciler.notification.delivery.schedule import Delivery, Verdict
+from reconciler.notification.deliverer import Deliverer
+from reconciler.notification.schedule import Delivery, Verdict
 
 pytestmark = pytest.mark.virtual_time
 

@@ -26,17 +26,19 @@ from reconciler.notification import (
     NotificationRequestStatus,
     RetryPolicy,
 )
-from reconciler.notification.api.routing import RoutingConfigSpec, RoutingConfigStatus, RoutingError
-from reconciler.notification.api.types import (
+from reconciler.notification.api import (
     AttemptResult,
     ChannelState,
     DeliveryGuarantee,
     Incident,
     NotificationType,
     Priority,
+    RoutingConfigSpec,
+    RoutingConfigStatus,
+    RoutingError,
 )
+from reconciler.notification.channel import IncidentAction
 from reconciler.notification.channels import RECEIVER_KINDS
-from reconciler.notification.message import IncidentAction
 from reconciler.notification.routing import RoutingTable, read_routing
 from reconciler.objects import Model
 

@@ -6,8 +6,8 @@ import asyncio
 
 from reconciler.meta.scalars import parse_time
 from reconciler.notification import ChannelPolicySpec, ChannelRegistry
+from reconciler.notification.policies import PolicyTable
 from reconciler.notification.routing import RoutingTable
-from reconciler.notification.tenancy.policies import PolicyTable
 from tests.notification.world import DOWN, Recorder, virtual, world
 
 # The next step

@@ -31,9 +31,8 @@ from reconciler.notification import (
     credentials,
 )
 from reconciler.notification.channels.http import HTTPSender
-from reconciler.notification.tenancy.admission import PolicyValidator
-from reconciler.notification.tenancy.policies import PolicyTable, _matches
-from reconciler.notification.tenancy.secrets import SECRETS
+from reconciler.notification.credentials import SECRETS
+from reconciler.notification.policies import PolicyTable, PolicyValidator, _matches
 from reconciler.webhook import AdmissionRequest
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import Recorder, document, virtual, world

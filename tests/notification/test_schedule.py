@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification.api.types import TERMINAL_PHASES, ChannelStatus, DeliveryAttempt
-from reconciler.notification.delivery.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
+from reconciler.notification.api import TERMINAL_PHASES, ChannelStatus, DeliveryAttempt
+from reconciler.notification.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
 from tests.depth import examples
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -4,7 +4,9 @@
 configuration, each with its receiver's limits (`LimitedChannel`).
 """
 
+from reconciler.notification.channel import message_document
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
+from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
 from reconciler.notification.channels.limits import (
     BreakerState,
     CircuitBreaker,
@@ -16,8 +18,6 @@ from reconciler.notification.channels.limits import (
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.channels.slack import SlackChannel, SlackConfig
-from reconciler.notification.channels.webhook import WebhookChannel, WebhookConfig
-from reconciler.notification.message import message_document
 
 __all__ = [
     "RECEIVER_KINDS",

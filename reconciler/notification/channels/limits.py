@@ -12,9 +12,8 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.notification.channel import Channel, call_channel, close_channel
+from reconciler.notification.channel import Channel, Message, call_channel, close_channel
 from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
-from reconciler.notification.message import Message
 from reconciler.notification.routing import ReceiverConfig
 
 __all__ = [

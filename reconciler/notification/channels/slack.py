@@ -16,10 +16,10 @@ from pydantic import Field
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import MissingExtra
-from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
+from reconciler.notification.channel import Message, footer
+from reconciler.notification.channels.http import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message, footer
-from reconciler.notification.redaction.text import shortened, visible, visible_line
+from reconciler.notification.redaction import shortened, visible, visible_line
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt

@@ -16,9 +16,9 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.notification.channel import Message, message_document
 from reconciler.notification.channels import template_process
 from reconciler.notification.errors import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
-from reconciler.notification.message import Message, message_document
 
 __all__ = ["Template"]
 

@@ -9,8 +9,7 @@ from reconciler.notification.routing.config import (
     read_routing,
 )
 from reconciler.notification.routing.matchers import Matcher, MatcherError, parse_matchers
-from reconciler.notification.routing.router import RoutingStatistics, RoutingTable
-from reconciler.notification.routing.sources import ConfigMapSource, FileSource
+from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingStatistics, RoutingTable
 
 __all__ = [
     "ConfigMapSource",

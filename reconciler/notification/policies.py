@@ -1,4 +1,4 @@
-"""The current channel policies: decisions about requests, and the rates and quotas of namespaces."""
+"""Channel policies: decisions about requests, the rates and quotas of namespaces, and the validating webhook."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from typing import TYPE_CHECKING
 from reconciler.cache import CacheEvent
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
-from reconciler.notification.api.types import NotificationRequestSpec
+from reconciler.notification.api import ChannelPolicy, ChannelPolicySpec, NotificationRequest, NotificationRequestSpec
 from reconciler.notification.channels import Pacer
-from reconciler.notification.redaction.text import listed
+from reconciler.notification.redaction import listed
+from reconciler.notification.routing.router import Router, attributes_of
 from reconciler.objects import InvalidObject
+from reconciler.webhook import AdmissionRequest, Denied, Validator
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = ["PolicySource", "PolicyTable", "Refusal"]
+__all__ = [
+    "PolicySource",
+    "PolicyTable",
+    "PolicyValidator",
+    "Refusal",
+]
+
 
 _log = logging.getLogger("reconciler.notification")
 
@@ -200,3 +207,34 @@ class PolicySource:
         except InvalidObject as error:
             self._table.set_invalid(name, error_text(error))
             _log.error("channel policy %s is invalid, so no new request is delivered: %s", name, error)
+
+
+class PolicyValidator(Validator[NotificationRequest]):
+    """A validating webhook for new NotificationRequests.
+
+    It checks channels, recipients and priority. Quotas are left to the operator, which alone counts requests. If the
+    policies are not listed yet, it allows the request: the operator checks again.
+
+    Args:
+        router: resolves requests that name no channels. Default: their channels are not checked here.
+    """
+
+    operations = ("CREATE",)
+
+    def __init__(self, policies: PolicyTable, router: Router | None = None) -> None:
+        super().__init__()
+        self._policies = policies
+        self._router = router
+
+    def validate_create(self, obj: NotificationRequest, request: AdmissionRequest, /) -> None:
+        """Refuse a request that a policy does not allow.
+
+        Raises:
+            Denied: with the policy's name.
+        """
+        channels: tuple[str, ...] = tuple(obj.spec.channels or ())
+        if not channels and self._router is not None:
+            channels = self._router.resolve(attributes_of(obj)).channels
+        refusal = self._policies.refusal(request.namespace or obj.namespace or "", obj.spec, channels)
+        if refusal is not None:
+            raise Denied(refusal.message)

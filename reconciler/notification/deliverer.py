@@ -10,19 +10,22 @@ from datetime import datetime
 
 from reconciler._core.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
-from reconciler.notification.api.types import ChannelStatus, NotificationRequest
-from reconciler.notification.channel import Channel, ChannelRegistry, call_channel
-from reconciler.notification.delivery.schedule import Delivery, Verdict
+from reconciler.notification.api import ChannelStatus, NotificationRequest
+from reconciler.notification.channel import Channel, ChannelRegistry, Link, Message, call_channel
 from reconciler.notification.errors import (
     DeferredDeliveryError,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Link, Message
-from reconciler.notification.redaction.redactor import Redactor
+from reconciler.notification.redaction import Redactor
+from reconciler.notification.schedule import Delivery, Verdict
 
-__all__ = ["Deliverer", "build_messages", "recipients_of"]
+__all__ = [
+    "Deliverer",
+    "build_messages",
+    "recipients_of",
+]
 
 
 def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:

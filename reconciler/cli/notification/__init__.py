@@ -1,1 +1,0 @@
-"""The commands that read files of the notification operator: its audit log, and its routing configuration."""
