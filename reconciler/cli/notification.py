@@ -12,11 +12,12 @@ import yaml
 from reconciler._core.wire import JSONObject
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError
-from reconciler.notification import NotificationRequest, attributes_of
+from reconciler.notification import NotificationRequest
 from reconciler.notification.audit import AuditLine, read_chain
-from reconciler.notification.channels import RECEIVER_KINDS
+from reconciler.notification.channels.receivers import RECEIVER_KINDS
 from reconciler.notification.redaction import one_line, visible
-from reconciler.notification.routing import RoutingConfig, read_routing
+from reconciler.notification.routing.config import RoutingConfig, read_routing
+from reconciler.notification.routing.router import attributes_of
 
 __all__ = [
     "print_audit",

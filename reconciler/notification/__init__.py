@@ -17,21 +17,10 @@ Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule
 `delivery.fair_queue` (who delivers next), `api` (the kind).
 """
 
-from reconciler.notification.api import (
-    ActionLink,
-    ChannelPolicy,
-    ChannelPolicySpec,
-    ChannelStatus,
-    DeliveryAttempt,
-    NotificationRequest,
-    NotificationRequestSpec,
-    NotificationRequestStatus,
-    RetryPolicy,
-    RoutingConfigObject,
-)
+from reconciler.notification.api import ChannelPolicy, NotificationRequest, NotificationRequestSpec, RetryPolicy
 from reconciler.notification.audit import AuditLog
-from reconciler.notification.channel import Channel, ChannelRegistry, Link, Message, installed_channels
-from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.channel import Channel, Message
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import (
     DeferredDeliveryError,
@@ -41,27 +30,19 @@ from reconciler.notification.errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification.metrics import NotificationMetrics
-from reconciler.notification.observers import NotificationStatistics, Observer, StatusChange
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
-from reconciler.notification.redaction import RedactingFilter, Redactor
-from reconciler.notification.routing.router import Resolution, Router, attributes_of
+from reconciler.notification.redaction import Redactor
 
 __all__ = [
-    "ActionLink",
     "AuditLog",
     "Channel",
     "ChannelPolicy",
-    "ChannelPolicySpec",
-    "ChannelRegistry",
-    "ChannelStatus",
     "ConsoleChannel",
     "Credentials",
     "DeferredDeliveryError",
-    "DeliveryAttempt",
     "DeliveryError",
     "FileChannel",
-    "Link",
     "LogChannel",
     "Message",
     "NotificationMetrics",
@@ -70,19 +51,9 @@ __all__ = [
     "NotificationReconciler",
     "NotificationRequest",
     "NotificationRequestSpec",
-    "NotificationRequestStatus",
-    "NotificationStatistics",
-    "Observer",
     "PermanentDeliveryError",
-    "RedactingFilter",
     "Redactor",
-    "Resolution",
     "RetryPolicy",
     "RetryableDeliveryError",
-    "Router",
-    "RoutingConfigObject",
-    "StatusChange",
     "UnknownDeliveryError",
-    "attributes_of",
-    "installed_channels",
 ]

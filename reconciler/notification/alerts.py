@@ -39,12 +39,7 @@ if TYPE_CHECKING:
 
     from reconciler.client import Client
 
-__all__ = [
-    "Alert",
-    "AlertGroup",
-    "AlertReceiver",
-    "request_for",
-]
+__all__ = ["AlertReceiver"]
 
 
 ALERT_LIMIT = 10_000

@@ -31,16 +31,7 @@ from reconciler.notification.channel import idempotency_key
 from reconciler.notification.deliverer import recipients_of
 from reconciler.notification.observers import StatusChange
 
-__all__ = [
-    "FIRST",
-    "AuditLine",
-    "AuditLog",
-    "AuditStatistics",
-    "chained",
-    "hash_of",
-    "last_line",
-    "read_chain",
-]
+__all__ = ["AuditLine", "AuditLog", "read_chain"]
 
 
 FIRST = "0" * 64

@@ -19,7 +19,6 @@ from reconciler.notification.redaction import encodable, escaped
 
 __all__ = [
     "CHANNEL_PATTERN",
-    "ENTRY_POINT_GROUP",
     "Channel",
     "ChannelRegistry",
     "IncidentAction",

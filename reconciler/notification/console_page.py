@@ -20,15 +20,10 @@ from reconciler.manager.console.html import address, pill, section, table
 from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.api import DeliveryAttempt
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels import LimitedChannel
+from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.observers import StatusChange
 
-__all__ = [
-    "ChannelHistory",
-    "Entry",
-    "History",
-    "receivers_page",
-]
+__all__ = ["History", "receivers_page"]
 
 
 ENTRIES = 200
@@ -39,7 +34,7 @@ CHANNELS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AttemptEntry:
     """One attempt.
 
     Attributes:
@@ -68,7 +63,7 @@ class History:
     """An observer that keeps the latest attempts, and counts for each channel."""
 
     def __init__(self) -> None:
-        self.entries: deque[Entry] = deque(maxlen=ENTRIES)
+        self.entries: deque[AttemptEntry] = deque(maxlen=ENTRIES)
         self.channels: LRU[str, ChannelHistory] = LRU(CHANNELS)
 
     def status_saved(self, change: StatusChange, /) -> None:
@@ -77,7 +72,7 @@ class History:
         after = change.after
         following = after.next_step or "" if after.completion_time is None else after.phase or ""
         for attempt in change.attempts:
-            self.entries.append(Entry(request, attempt, following))
+            self.entries.append(AttemptEntry(request, attempt, following))
             channel = self._channel(attempt.channel)
             if attempt.result == "success":
                 channel.delivered += 1
@@ -142,14 +137,14 @@ def _receiver(name: str, channels: ChannelRegistry, counts: ChannelHistory, queu
     ]
 
 
-def _attempts(entries: list[Entry]) -> Node:
+def _attempts(entries: list[AttemptEntry]) -> Node:
     if not entries:
         return h.p(".calm.quiet")["No attempt since the start of the process."]
     columns = ("Time", "Request", "Channel", "Attempt ", "Result", "Then", "Error")
     return table(columns, map(_attempt, entries), label="Attempts")
 
 
-def _attempt(entry: Entry) -> Node:
+def _attempt(entry: AttemptEntry) -> Node:
     attempt = entry.attempt
     return h.tr[
         h.td[f"{format_micro_time(attempt.timestamp)[:19]}Z"],

@@ -23,11 +23,7 @@ from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliv
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = [
-    "LABEL",
-    "Credentials",
-    "SecretSource",
-]
+__all__ = ["Credentials", "SecretSource"]
 
 
 _log = logging.getLogger("reconciler.notification")

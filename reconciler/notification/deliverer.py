@@ -19,13 +19,9 @@ from reconciler.notification.errors import (
     UnknownDeliveryError,
 )
 from reconciler.notification.redaction import Redactor
-from reconciler.notification.schedule import Delivery, Verdict
+from reconciler.notification.schedule import Delivery, DeliveryVerdict
 
-__all__ = [
-    "Deliverer",
-    "build_messages",
-    "recipients_of",
-]
+__all__ = ["Deliverer", "build_messages", "recipients_of"]
 
 
 def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:
@@ -141,7 +137,10 @@ class Deliverer:
                 if not message.is_sent:
                     raise
                 cancellation = cancelled
-                verdict, error = Verdict.UNKNOWN, UnknownDeliveryError("cancelled while waiting for the response")
+                verdict, error = (
+                    DeliveryVerdict.UNKNOWN,
+                    UnknownDeliveryError("cancelled while waiting for the response"),
+                )
             results.append(
                 Delivery(
                     channel=message.channel,
@@ -156,7 +155,7 @@ class Deliverer:
             if cancellation is not None:
                 raise cancellation
 
-    async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
+    async def _call(self, channel: Channel, message: Message) -> tuple[DeliveryVerdict, BaseException | None]:
         """Call the channel; raise only if this delivery itself was cancelled."""
         scope = asyncio.timeout(self._timeout)
         try:
@@ -168,9 +167,9 @@ class Deliverer:
             if is_cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():
-                return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
+                return DeliveryVerdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
             return _verdict(error), error
-        return Verdict.DELIVERED, None
+        return DeliveryVerdict.DELIVERED, None
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()
@@ -178,7 +177,7 @@ class Deliverer:
         complete = self._channels.is_complete
         return Delivery(
             channel=message.channel,
-            verdict=Verdict.UNKNOWN_CHANNEL if complete else Verdict.DEFERRED,
+            verdict=DeliveryVerdict.UNKNOWN_CHANNEL if complete else DeliveryVerdict.DEFERRED,
             started=now,
             ended=now,
             error=f"unknown channel {message.channel!r}; registered channels: {registered}"
@@ -187,14 +186,14 @@ class Deliverer:
         )
 
 
-def _verdict(error: BaseException) -> Verdict:
+def _verdict(error: BaseException) -> DeliveryVerdict:
     if isinstance(error, PermanentDeliveryError):
-        return Verdict.PERMANENT
+        return DeliveryVerdict.PERMANENT
     if isinstance(error, DeferredDeliveryError):
-        return Verdict.DEFERRED
+        return DeliveryVerdict.DEFERRED
     if isinstance(error, RetryableDeliveryError) and not error.doubtful:
-        return Verdict.RETRYABLE
-    return Verdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else Verdict.DOUBTFUL
+        return DeliveryVerdict.RETRYABLE
+    return DeliveryVerdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else DeliveryVerdict.DOUBTFUL
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -28,13 +28,10 @@ from reconciler.clock import current_clock
 from reconciler.meta import Request
 from reconciler.notification.api import Priority
 from reconciler.notification.channel import ChannelRegistry, idempotency_key
-from reconciler.notification.channels import Limiter
+from reconciler.notification.channels.limits import Limiter
 from reconciler.notification.policies import PolicyTable
 
-__all__ = [
-    "PRIORITY_BOOST",
-    "FairQueue",
-]
+__all__ = ["FairQueue"]
 
 
 PRIORITY_BOOST = 3600.0

@@ -31,7 +31,7 @@ from reconciler.notification.api import (
     NotificationRequestStatus,
 )
 from reconciler.notification.routing.router import Resolution
-from reconciler.notification.schedule import ERRORS_LIMIT, Decision, Summary
+from reconciler.notification.schedule import ERRORS_LIMIT, Settlement, Summary
 from reconciler.status import StatusBatcher
 
 if TYPE_CHECKING:
@@ -44,11 +44,10 @@ __all__ = [
     "delete_finished",
     "is_too_large",
     "remove_write_ahead",
-    "set_decision",
     "set_ended",
     "set_failed",
     "set_routing",
-    "upsert_attempts",
+    "set_settlement",
 ]
 
 
@@ -70,7 +69,7 @@ MESSAGE_LIMIT = 4096
 _DERIVED = {"queued_at", *Summary.__annotations__}
 
 
-def set_decision(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Decision) -> None:
+def set_settlement(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Settlement) -> None:
     """Record what a decision changes: attempts, channels, derived fields and conditions."""
     after = decision.status
     if before.phase is None and not before.channels and after.channels:

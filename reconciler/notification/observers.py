@@ -11,13 +11,7 @@ from typing import Protocol
 from reconciler.events import EventRecorder
 from reconciler.notification.api import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
 
-__all__ = [
-    "EventEmitter",
-    "NotificationStatistics",
-    "Observer",
-    "Outbox",
-    "StatusChange",
-]
+__all__ = ["EventEmitter", "NotificationStatistics", "Observer", "Outbox", "StatusChange"]
 
 
 _log = logging.getLogger("reconciler.notification")

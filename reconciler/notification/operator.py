@@ -13,7 +13,8 @@ from reconciler.notification.alerts import AlertReceiver
 from reconciler.notification.api import ChannelPolicy, NotificationRequest
 from reconciler.notification.audit import AuditLog
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.credentials import Credentials, SecretSource
 from reconciler.notification.errors import DeliveryError
 from reconciler.notification.metrics import NotificationMetrics
@@ -21,8 +22,7 @@ from reconciler.notification.observers import Observer
 from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor
-from reconciler.notification.routing import ConfigMapSource, FileSource, RoutingTable
-from reconciler.notification.routing.router import RoutingConfigReconciler
+from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
 
 __all__ = ["NotificationOperator", "NotificationOptions"]
 

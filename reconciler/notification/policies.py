@@ -13,7 +13,7 @@ from reconciler.cache import CacheEvent
 from reconciler.errors import error_text
 from reconciler.meta import Request
 from reconciler.notification.api import ChannelPolicy, ChannelPolicySpec, NotificationRequest, NotificationRequestSpec
-from reconciler.notification.channels import Pacer
+from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.redaction import listed
 from reconciler.notification.routing.router import Router, attributes_of
 from reconciler.objects import InvalidObject
@@ -22,12 +22,7 @@ from reconciler.webhook import AdmissionRequest, Denied, Validator
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = [
-    "PolicySource",
-    "PolicyTable",
-    "PolicyValidator",
-    "Refusal",
-]
+__all__ = ["PolicyRefusal", "PolicySource", "PolicyTable", "PolicyValidator"]
 
 
 _log = logging.getLogger("reconciler.notification")
@@ -37,7 +32,7 @@ LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class PolicyRefusal:
     """The refusal of a request.
 
     Attributes:
@@ -94,18 +89,18 @@ class PolicyTable:
 
     # Decisions
 
-    def refusal(self, namespace: str, spec: NotificationRequestSpec, channels: Sequence[str]) -> Refusal | None:
+    def refusal(self, namespace: str, spec: NotificationRequestSpec, channels: Sequence[str]) -> PolicyRefusal | None:
         """Return why a request may not be delivered over these channels, or None."""
         if self._invalid:
             name, problem = min(self._invalid.items())
-            return Refusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
+            return PolicyRefusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
         for name, policy in self.about(namespace):
             what = next(_violations(policy, spec, channels), None)
             if what is not None:
-                return Refusal(name, "PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
+                return PolicyRefusal(name, "PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
         return None
 
-    def quota_refusal(self, request: Request) -> Refusal | None:
+    def quota_refusal(self, request: Request) -> PolicyRefusal | None:
         """Return why the namespace of a request may have no further unfinished one, or None."""
         namespace = request.namespace or ""
         counted = self._unfinished.get(namespace, set())
@@ -114,7 +109,7 @@ class PolicyTable:
         for name, policy in self.about(namespace):
             if policy.max_unfinished is not None and len(counted) >= policy.max_unfinished:
                 text = f"policy {name!r}: namespace {namespace} has {len(counted)} unfinished requests already"
-                return Refusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
+                return PolicyRefusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
         return None
 
     def count(self, request: Request) -> None:

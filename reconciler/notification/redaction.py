@@ -26,7 +26,6 @@ from reconciler.notification.errors import DeliveryError
 
 __all__ = [
     "ERROR_LIMIT",
-    "REPLACEMENT",
     "KnownSecrets",
     "RedactingFilter",
     "Redactor",

@@ -39,18 +39,17 @@ from reconciler.notification.api import (
 from reconciler.notification.redaction import shortened
 
 __all__ = [
-    "Decision",
     "Delivery",
+    "DeliveryVerdict",
     "Plan",
+    "Settlement",
     "Summary",
-    "Verdict",
     "after_completion",
     "channels_of",
     "is_deferred",
     "next_due",
     "plan",
     "settle",
-    "summarize",
 ]
 
 
@@ -173,7 +172,7 @@ def _next_attempt(channel: ChannelStatus, policy: RetryPolicy) -> str:
     return f"{channel.name} will be retried at {when} (attempt {channel.attempts + 1} of {policy.max_attempts})"
 
 
-class Verdict(Enum):
+class DeliveryVerdict(Enum):
     """The result of a delivery, as far as it is known."""
 
     DELIVERED = "delivered"
@@ -196,7 +195,7 @@ class Delivery:
     """
 
     channel: str
-    verdict: Verdict
+    verdict: DeliveryVerdict
     started: datetime
     ended: datetime
     seconds: float = 0.0
@@ -243,7 +242,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Settlement:
     """The result of a reconcile.
 
     Attributes:
@@ -310,13 +309,13 @@ def settle(
     *,
     now: datetime,
     rng: random.Random | None = None,
-) -> Decision:
+) -> Settlement:
     """Return the new status, computed from the old one and the results of the deliveries.
 
     Channels without a result were not attempted; results of finished channels are ignored.
     """
     if status.phase in TERMINAL_PHASES:
-        return Decision(status)
+        return Settlement(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
     results = {
         **_interrupted(status),
@@ -341,7 +340,7 @@ def settle(
             **summarize(states, spec.retry_policy, now=now, ttl=spec.ttl_seconds_after_finished),
         }
     )
-    return Decision(new, tuple(attempts), next_due(states, now=now))
+    return Settlement(new, tuple(attempts), next_due(states, now=now))
 
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -413,7 +412,7 @@ def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
     return {
         name: Delivery(
             channel=name,
-            verdict=Verdict.UNKNOWN,
+            verdict=DeliveryVerdict.UNKNOWN,
             started=attempt.timestamp,
             ended=attempt.timestamp,
             error="the operator stopped before it could save the result",
@@ -465,18 +464,18 @@ def _state_after(
     """Return the state of a channel after a delivery."""
     policy = spec.retry_policy
     match delivery.verdict:
-        case Verdict.DELIVERED:
+        case DeliveryVerdict.DELIVERED:
             return _final(channel, delivery, "Delivered", "Delivered", used=1)
-        case Verdict.PERMANENT:
+        case DeliveryVerdict.PERMANENT:
             return _final(channel, delivery, "Failed", "PermanentError", used=1)
-        case Verdict.UNKNOWN | Verdict.DOUBTFUL if spec.delivery == "AtMostOnce":
+        case DeliveryVerdict.UNKNOWN | DeliveryVerdict.DOUBTFUL if spec.delivery == "AtMostOnce":
             return _final(channel, delivery, "Unknown", "OutcomeUnknown", used=1)
-        case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
+        case DeliveryVerdict.UNKNOWN_CHANNEL if channel.reason is None:
             return _final(channel, delivery, "Failed", "UnknownChannel", used=0)
         # A channel that existed at an earlier reconcile may come back: another process, another configuration.
-        case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
+        case DeliveryVerdict.UNKNOWN_CHANNEL | DeliveryVerdict.DEFERRED:
             return _after_deferral(channel, delivery, policy, rng)
-        case Verdict.RETRYABLE | Verdict.UNKNOWN | Verdict.DOUBTFUL:
+        case DeliveryVerdict.RETRYABLE | DeliveryVerdict.UNKNOWN | DeliveryVerdict.DOUBTFUL:
             return _after_failure(channel, delivery, policy, rng)
 
 
@@ -545,12 +544,12 @@ def _attempt(delivery: Delivery, after: ChannelStatus) -> DeliveryAttempt:
         attempt=after.attempts,
         timestamp=delivery.started,
         result=_result(delivery, after),
-        error=None if delivery.verdict is Verdict.DELIVERED else delivery.error or None,
+        error=None if delivery.verdict is DeliveryVerdict.DELIVERED else delivery.error or None,
         duration_seconds=round(delivery.seconds, 6),
     )
 
 
 def _result(delivery: Delivery, after: ChannelStatus) -> AttemptResult:
-    if delivery.verdict is Verdict.DELIVERED:
+    if delivery.verdict is DeliveryVerdict.DELIVERED:
         return "success"
-    return "unknown" if delivery.verdict is Verdict.UNKNOWN or after.state == "Unknown" else "failure"
+    return "unknown" if delivery.verdict is DeliveryVerdict.UNKNOWN or after.state == "Unknown" else "failure"

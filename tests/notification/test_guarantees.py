@@ -14,11 +14,11 @@ from reconciler.meta.scalars import parse_time
 from reconciler.notification import (
     DeferredDeliveryError,
     NotificationRequest,
-    Resolution,
     RetryableDeliveryError,
-    StatusChange,
     UnknownDeliveryError,
 )
+from reconciler.notification.observers import StatusChange
+from reconciler.notification.routing.router import Resolution
 from tests.notification.world import DOWN, Recorder, World, virtual, world
 
 BUSY = RetryableDeliveryError("503")

@@ -21,7 +21,6 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.notification import (
     ChannelPolicy,
-    ChannelPolicySpec,
     Credentials,
     NotificationOperator,
     NotificationOptions,
@@ -30,6 +29,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     credentials,
 )
+from reconciler.notification.api import ChannelPolicySpec
 from reconciler.notification.channels.http import HTTPSender
 from reconciler.notification.credentials import SECRETS
 from reconciler.notification.policies import PolicyTable, PolicyValidator, _matches

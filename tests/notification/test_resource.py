@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reconciler.notification import NotificationRequest, NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
+from reconciler.notification import NotificationRequest, NotificationRequestSpec, RetryPolicy
+from reconciler.notification.api import NotificationRequestStatus
 from reconciler.objects import InvalidObject
 
 

@@ -21,7 +21,7 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
 from reconciler.objects import InvalidObject
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 

@@ -42,11 +42,7 @@ from reconciler.notification.redaction import visible, visible_line
 if TYPE_CHECKING:
     import requests
 
-__all__ = [
-    "HTTP_PLUGINS",
-    "AppriseChannel",
-    "AppriseConfig",
-]
+__all__ = ["AppriseConfig"]
 
 
 HTTP_PLUGINS = frozenset(

@@ -19,7 +19,7 @@ from reconciler.notification.channels.services import (
 )
 from reconciler.notification.channels.slack import SlackConfig
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.routing import ReceiverConfig, RoutingConfig
+from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig
 
 __all__ = ["RECEIVER_KINDS", "ReceiverChannels"]
 

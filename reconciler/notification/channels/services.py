@@ -16,20 +16,7 @@ from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.redaction import one_line, shortened, visible, visible_line
 
-__all__ = [
-    "CloudEventsConfig",
-    "DiscordConfig",
-    "JSMConfig",
-    "MattermostConfig",
-    "PagerDutyConfig",
-    "Responder",
-    "TeamsConfig",
-    "discord_embed",
-    "jsm_alert",
-    "mattermost_post",
-    "pagerduty_event",
-    "teams_card",
-]
+__all__ = ["CloudEventsConfig", "DiscordConfig", "JSMConfig", "MattermostConfig", "PagerDutyConfig", "TeamsConfig"]
 
 
 DISCORD_TITLE = 256

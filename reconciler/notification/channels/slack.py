@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-__all__ = ["SlackChannel", "SlackConfig", "chunks", "escape", "markdown_parser", "mrkdwn", "slack_payload"]
+__all__ = ["SlackChannel", "SlackConfig", "mrkdwn", "slack_payload"]
 
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
@@ -146,10 +146,10 @@ def mrkdwn(text: str) -> str:
     tokens = markdown_parser().parse(visible(text))
     if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops deeper levels
         return escape(text).strip()
-    return _Renderer().render(tokens)
+    return _SlackRenderer().render(tokens)
 
 
-class _Renderer:
+class _SlackRenderer:
     """The rendering of one text: a stack of open containers, each with its blocks so far."""
 
     def __init__(self) -> None:

@@ -18,18 +18,7 @@ from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import listed, shortened
 from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
 
-__all__ = [
-    "Path",
-    "Problem",
-    "Receiver",
-    "ReceiverConfig",
-    "Route",
-    "RoutingConfig",
-    "RoutingConfigError",
-    "Source",
-    "read_routing",
-    "read_yaml",
-]
+__all__ = ["Problem", "ReceiverConfig", "RoutingConfig", "RoutingConfigError", "read_routing"]
 
 
 Path = tuple[str | int, ...]
@@ -56,7 +45,7 @@ class Problem:
 
 
 @dataclass(slots=True)
-class Source:
+class YAMLDocument:
     """A document with line numbers and the errors found so far.
 
     Attributes:
@@ -106,20 +95,20 @@ PROBLEM_LIMIT = 50
 """Maximum errors that a message lists."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _RoutingLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A loader that reads numbers and timestamps as Kubernetes does."""
 
 
-use_kubernetes_scalars(_Loader)
+use_kubernetes_scalars(_RoutingLoader)
 
 
-def read_yaml(text: str) -> Source:
+def read_yaml(text: str) -> YAMLDocument:
     """Parse one YAML document; syntax errors and duplicate keys become problems."""
-    source = Source()
+    source = YAMLDocument()
     if len(text) > SIZE_LIMIT:
         source.problems.append(Problem(0, "", f"the document has {len(text)} characters; the maximum is {SIZE_LIMIT}"))
         return source
-    loader = _Loader(text)
+    loader = _RoutingLoader(text)
     try:
         problem = _excess(text)
         if problem is not None:
@@ -169,7 +158,7 @@ def _excess(text: str) -> Problem | None:
     """Return which limit a document exceeds after expanding aliases, or None."""
     anchors: dict[str, _Size] = {}
     open_values: list[_Size] = [_Size()]
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=_RoutingLoader):
         line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.CollectionStartEvent):
             open_values.append(_Size(event.anchor))
@@ -383,7 +372,7 @@ class _Parser:
     """
 
     def __init__(
-        self, source: Source, kinds: Mapping[str, type[ReceiverConfig]], channels: Sequence[str] | None
+        self, source: YAMLDocument, kinds: Mapping[str, type[ReceiverConfig]], channels: Sequence[str] | None
     ) -> None:
         self._source = source
         self._add_problem = source.add_problem

@@ -45,7 +45,6 @@ __all__ = [
     "Resolution",
     "Router",
     "RoutingConfigReconciler",
-    "RoutingStatistics",
     "RoutingTable",
     "attributes_of",
 ]
