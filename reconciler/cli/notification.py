@@ -1,4 +1,4 @@
-"""The commands ``reconciler audit`` and ``reconciler routes test``: who was told what, and who would be told."""
+"""The commands ``reconciler routes test``, the receivers that a notification reaches, and ``reconciler audit``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,66 @@ import yaml
 from reconciler._core.wire import JSONObject
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError
-from reconciler.notification import NotificationRequest, attributes_of
-from reconciler.notification.channels import RECEIVER_KINDS
-from reconciler.notification.observe.audit_chain import AuditLine, read_chain
-from reconciler.notification.redaction.text import one_line, visible
-from reconciler.notification.routing import RoutingConfig, read_routing
+from reconciler.notification import NotificationRequest
+from reconciler.notification.audit import AuditLine, read_chain
+from reconciler.notification.channels.receivers import RECEIVER_KINDS
+from reconciler.notification.redaction import one_line, visible
+from reconciler.notification.routing.config import RoutingConfig, read_routing
+from reconciler.notification.routing.router import attributes_of
 
 __all__ = [
     "print_audit",
     "print_routes",
 ]
+
+
+def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
+    """Print the receivers and channels that a notification reaches.
+
+    Raises:
+        ConfigurationError: a file is invalid; the message lists every mistake.
+    """
+    config = _read_config(file)
+    given = {**(_attributes_of(request) if request is not None else {}), **_parse_attributes(attributes)}
+    receivers = config.route.receivers(given)
+    channels = tuple(dict.fromkeys(name for each in receivers for name in config.receivers[each].channel_names))
+    if as_json:
+        answer = {"attributes": given, "receivers": receivers, "channels": channels}
+        print_json(answer)
+        return 0
+    for name in receivers:
+        reached = ", ".join(config.receivers[name].channel_names) or "no channels: nobody would be notified"
+        sys.stdout.write(f"{name}: {reached}\n")
+    return 0
+
+
+def _read_config(file: Path) -> RoutingConfig:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot read {file}: {reason}") from error
+    return read_routing(text, name=str(file), kinds=RECEIVER_KINDS)
+
+
+def _parse_attributes(attributes: Sequence[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in attributes:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ConfigurationError(f"{text!r} is not a valid attribute: write NAME=VALUE, such as priority=Critical")
+        pairs[name] = value
+    return pairs
+
+
+def _attributes_of(file: Path) -> dict[str, str]:
+    """Return the attributes of a NotificationRequest in a file."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        request = NotificationRequest.from_dict(document)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"--request {file}: not a valid NotificationRequest: {error}") from error
+    return attributes_of(request)
 
 
 _COLUMNS = ("TIME", "REQUEST", "WHO", "RESULT", "WHAT", "SENDER", "INCIDENT")
@@ -111,52 +161,3 @@ def _print(rows: list[tuple[str, ...]]) -> None:
     widths = {index: max(len(row[index]) for row in table) for index in shown}
     for row in table:
         sys.stdout.write("   ".join(row[index].ljust(widths[index]) for index in shown).rstrip() + "\n")
-
-
-def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
-    """Print the receivers and channels that a notification reaches.
-
-    Raises:
-        ConfigurationError: a file is invalid; the message lists every mistake.
-    """
-    config = _read_config(file)
-    given = {**(_attributes_of(request) if request is not None else {}), **_parse_attributes(attributes)}
-    receivers = config.route.receivers(given)
-    channels = tuple(dict.fromkeys(name for each in receivers for name in config.receivers[each].channel_names))
-    if as_json:
-        answer = {"attributes": given, "receivers": receivers, "channels": channels}
-        print_json(answer)
-        return 0
-    for name in receivers:
-        reached = ", ".join(config.receivers[name].channel_names) or "no channels: nobody would be notified"
-        sys.stdout.write(f"{name}: {reached}\n")
-    return 0
-
-
-def _read_config(file: Path) -> RoutingConfig:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot read {file}: {reason}") from error
-    return read_routing(text, name=str(file), kinds=RECEIVER_KINDS)
-
-
-def _parse_attributes(attributes: Sequence[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in attributes:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ConfigurationError(f"{text!r} is not a valid attribute: write NAME=VALUE, such as priority=Critical")
-        pairs[name] = value
-    return pairs
-
-
-def _attributes_of(file: Path) -> dict[str, str]:
-    """Return the attributes of a NotificationRequest in a file."""
-    try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        request = NotificationRequest.from_dict(document)
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"--request {file}: not a valid NotificationRequest: {error}") from error
-    return attributes_of(request)

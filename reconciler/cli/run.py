@@ -103,7 +103,8 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
     Raises:
         ConfigurationError: an option is invalid.
     """
-    from reconciler.notification import NotificationOperator, NotificationOptions, RedactingFilter
+    from reconciler.notification import NotificationOperator, NotificationOptions
+    from reconciler.notification.redaction import RedactingFilter
 
     flags = options.notification
     routings = (flags.routing_file, flags.routing_config_map, flags.routing_resource)

@@ -17,19 +17,10 @@ Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule
 `delivery.fair_queue` (who delivers next), `api` (the kind).
 """
 
-from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
-from reconciler.notification.api.routing import RoutingConfigObject
-from reconciler.notification.api.types import (
-    ActionLink,
-    ChannelStatus,
-    DeliveryAttempt,
-    NotificationRequest,
-    NotificationRequestSpec,
-    NotificationRequestStatus,
-    RetryPolicy,
-)
-from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification.channels import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.api import ChannelPolicy, NotificationRequest, NotificationRequestSpec, RetryPolicy
+from reconciler.notification.audit import AuditLog
+from reconciler.notification.channel import Channel, Message
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import (
     DeferredDeliveryError,
@@ -38,30 +29,20 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Link, Message
-from reconciler.notification.observe.audit import AuditLog
-from reconciler.notification.observe.metrics import NotificationMetrics
-from reconciler.notification.observe.outbox import NotificationStatistics, Observer, StatusChange
+from reconciler.notification.metrics import NotificationMetrics
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
-from reconciler.notification.redaction.redactor import RedactingFilter, Redactor
-from reconciler.notification.routing.router import Resolution, Router, attributes_of
+from reconciler.notification.redaction import Redactor
 
 __all__ = [
-    "ActionLink",
     "AuditLog",
     "Channel",
     "ChannelPolicy",
-    "ChannelPolicySpec",
-    "ChannelRegistry",
-    "ChannelStatus",
     "ConsoleChannel",
     "Credentials",
     "DeferredDeliveryError",
-    "DeliveryAttempt",
     "DeliveryError",
     "FileChannel",
-    "Link",
     "LogChannel",
     "Message",
     "NotificationMetrics",
@@ -70,19 +51,9 @@ __all__ = [
     "NotificationReconciler",
     "NotificationRequest",
     "NotificationRequestSpec",
-    "NotificationRequestStatus",
-    "NotificationStatistics",
-    "Observer",
     "PermanentDeliveryError",
-    "RedactingFilter",
     "Redactor",
-    "Resolution",
     "RetryPolicy",
     "RetryableDeliveryError",
-    "Router",
-    "RoutingConfigObject",
-    "StatusChange",
     "UnknownDeliveryError",
-    "attributes_of",
-    "installed_channels",
 ]

@@ -9,23 +9,20 @@ from pathlib import Path
 from reconciler.controller import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
-from reconciler.notification.alerts.receiver import AlertReceiver
-from reconciler.notification.api.policy import ChannelPolicy
-from reconciler.notification.api.types import NotificationRequest
+from reconciler.notification.alerts import AlertReceiver
+from reconciler.notification.api import ChannelPolicy, NotificationRequest
+from reconciler.notification.audit import AuditLog
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification.channels import RECEIVER_KINDS, ConsoleChannel, FileChannel, LogChannel, ReceiverChannels
-from reconciler.notification.credentials import Credentials
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
+from reconciler.notification.credentials import Credentials, SecretSource
 from reconciler.notification.errors import DeliveryError
-from reconciler.notification.observe.audit import AuditLog
-from reconciler.notification.observe.history import History
-from reconciler.notification.observe.metrics import NotificationMetrics
+from reconciler.notification.metrics import NotificationMetrics
+from reconciler.notification.observers import Observer
+from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
-from reconciler.notification.redaction.redactor import Redactor
-from reconciler.notification.routing import ConfigMapSource, FileSource, RoutingTable
-from reconciler.notification.routing.controller import RoutingConfigReconciler
-from reconciler.notification.tenancy.admission import PolicyValidator
-from reconciler.notification.tenancy.policies import PolicySource, PolicyTable
-from reconciler.notification.tenancy.secrets import SecretSource
+from reconciler.notification.redaction import Redactor
+from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
 
 __all__ = ["NotificationOperator", "NotificationOptions"]
 
@@ -151,12 +148,20 @@ class NotificationOperator:
             ConfigurationError: an option is invalid.
         """
         metrics = NotificationMetrics(manager.metrics.registry)
-        audits = [self.audit] if self.audit is not None else []
-        history = History()
+        observers: list[Observer] = [metrics]
+        if self.audit is not None:
+            manager.add(self.audit)
+            observers.append(self.audit)
+        history: History | None = None
+        if manager.console is not None:
+            from reconciler.notification.console_page import History, receivers_page  # needs the extra `console`
+
+            history = History()
+            observers.append(history)
         reconciler = _reconciler_class(self._options)(
             self.channels,
             router=self.routing,
-            observers=[metrics, history, *audits],
+            observers=observers,
             redactor=self.redactor,
             timeout=self._options.timeout,
             max_concurrent=self._options.max_concurrent,
@@ -164,17 +169,13 @@ class NotificationOperator:
             fallback=self._options.fallback_channel,
         )
         metrics.watch(reconciler=reconciler, channels=self.channels, routing=self.routing, audit=self.audit)
-        for audit in audits:
-            manager.add(audit)
         manager.add(self.channels)
         if self.routing is not None:
             self._add_routing(manager, self.routing)
         self._add_tenancy(manager)
         self._add_alerts(manager)
         manager.add_controller(reconciler, workers=self._options.workers)
-        if manager.console is not None:
-            from reconciler.notification.observe.console_page import receivers_page
-
+        if manager.console is not None and history is not None:
             manager.console.add(receivers_page(self.channels, history, reconciler.waiting))
             manager.console.redact = self.redactor.redact
         return reconciler

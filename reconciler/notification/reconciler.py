@@ -16,50 +16,51 @@ from reconciler.controller import Outcome, Permission, ResourceReconciler, Resul
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.notification.api.summary import after_completion
-from reconciler.notification.api.types import (
+from reconciler.notification.api import (
     TERMINAL_PHASES,
     ChannelStatus,
     NotificationRequest,
     NotificationRequestStatus,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
-from reconciler.notification.channels import ConsoleChannel, LogChannel
-from reconciler.notification.delivery.deliverer import Deliverer, build_messages, recipients_of
-from reconciler.notification.delivery.fair_queue import FairQueue
-from reconciler.notification.delivery.schedule import (
-    Decision,
-    Delivery,
-    Plan,
-    channels_of,
-    is_deferred,
-    next_due,
-    plan,
-    settle,
-)
-from reconciler.notification.ledger.live_reads import StalenessCheck, delete_finished
-from reconciler.notification.ledger.mutations import (
+from reconciler.notification.channels.local import ConsoleChannel, LogChannel
+from reconciler.notification.deliverer import Deliverer, build_messages, recipients_of
+from reconciler.notification.fair_queue import FairQueue
+from reconciler.notification.ledger import (
     MESSAGE_LIMIT,
     RequestStatusBatcher,
+    StalenessCheck,
+    UnsavedResults,
+    WriteAhead,
+    delete_finished,
     is_too_large,
     remove_write_ahead,
-    set_decision,
     set_ended,
     set_failed,
     set_routing,
+    set_settlement,
 )
-from reconciler.notification.ledger.unsaved import UnsavedResults
-from reconciler.notification.ledger.write_ahead import WriteAhead
-from reconciler.notification.observe.outbox import (
+from reconciler.notification.observers import (
     EventEmitter,
     NotificationStatistics,
     Observer,
     Outbox,
     StatusChange,
 )
-from reconciler.notification.redaction.redactor import Redactor
+from reconciler.notification.policies import PolicyRefusal, PolicyTable
+from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
-from reconciler.notification.tenancy.policies import PolicyTable, Refusal
+from reconciler.notification.schedule import (
+    Delivery,
+    Plan,
+    Settlement,
+    after_completion,
+    channels_of,
+    is_deferred,
+    next_due,
+    plan,
+    settle,
+)
 from reconciler.objects import InvalidObject
 from reconciler.status import StatusBatcher, StatusError, StatusInvalid, StatusTooLarge
 from reconciler.status.strategies import OnError
@@ -298,7 +299,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         refusal = refusal or self._policies.quota_refusal(obj.key)
         if refusal is None and is_too_large(obj, channels):
             message = "Not delivered because the request is too large to record all its attempts"
-            refusal = Refusal("", "RequestTooLarge", message)
+            refusal = PolicyRefusal("", "RequestTooLarge", message)
         if refusal is None and obj.spec.channels is not None:
             return before
         if not await self._is_up_to_date(obj, before):
@@ -461,7 +462,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # Record
 
-    def _record(self, snapshot: _Snapshot, results: Sequence[Delivery]) -> Decision:
+    def _record(self, snapshot: _Snapshot, results: Sequence[Delivery]) -> Settlement:
         """Compute the new status from the results, and record it on the batcher and in the outbox."""
         obj, before = snapshot.obj, snapshot.before
         decision = settle(obj.spec, snapshot.channels, before, results, now=self._now(), rng=self._rng)
@@ -471,7 +472,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._staleness.forget(obj.uid)
             self._write_ahead.forget(obj.uid)
             self._policies.finish(obj.key)
-        set_decision(snapshot.status, before, decision)
+        set_settlement(snapshot.status, before, decision)
         attempted = {delivery.channel for delivery in results}
         change = StatusChange(
             request=obj,
@@ -551,7 +552,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # Requeue
 
-    def _requeue(self, obj: NotificationRequest, decision: Decision) -> Outcome:
+    def _requeue(self, obj: NotificationRequest, decision: Settlement) -> Outcome:
         if decision.next_due is not None:
             due = next_due(decision.status.channels, now=self._now(), queued=self._queue.queued(obj.key))
             if due is None:

@@ -25,7 +25,7 @@ from reconciler.client.network import origin_of
 from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.notification.channels.http_channel import OutgoingRequest
+from reconciler.notification.channels.http import OutgoingRequest
 
 Handler = Callable[["Server", str, bytes, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

@@ -77,7 +77,7 @@ def event_reasons(tree: ast.Module) -> set[str]:
 
 
 def test_a_page_for_each_public_package_and_a_section_for_each_command() -> None:
-    assert {"reconciler", "reconciler.status", "reconciler.notification.channels"} <= set(reference.public_packages())
+    assert {"reconciler", "reconciler.status", "reconciler.notification"} <= set(reference.public_packages())
     commands = reference.command_sections()
     assert {"run", "apiserver", "routes test"} <= set(re.findall(r"^## (.*)$", commands, re.MULTILINE))
     assert "\nreconciler routes test [OPTIONS] FILE [ATTRIBUTES...]\n" in commands

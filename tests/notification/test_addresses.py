@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from reconciler.notification import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
-from reconciler.notification.channels import WebhookChannel, WebhookConfig
 from reconciler.notification.channels.address_guard import is_local
+from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
 from tests.notification.receivers import Receiver, answer, own_address, receiver
 from tests.notification.test_receivers import NOBODY, message, sent
 

@@ -9,9 +9,9 @@ import pytest
 import trustme
 
 from reconciler.errors import Forbidden
-from reconciler.notification import ChannelPolicySpec, NotificationRequest
-from reconciler.notification.tenancy.admission import PolicyValidator
-from reconciler.notification.tenancy.policies import PolicyTable
+from reconciler.notification import NotificationRequest
+from reconciler.notification.api import ChannelPolicySpec
+from reconciler.notification.policies import PolicyTable, PolicyValidator
 from reconciler.testing.control_plane import ControlPlane
 from reconciler.webhook import WebhookServer, webhook_configurations
 from tests import real_server

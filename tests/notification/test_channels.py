@@ -14,17 +14,9 @@ from typing import Any
 import pytest
 
 from reconciler.errors import ConfigurationError
-from reconciler.notification import (
-    Channel,
-    ChannelRegistry,
-    ConsoleChannel,
-    FileChannel,
-    LogChannel,
-    Message,
-    RetryableDeliveryError,
-    installed_channels,
-)
+from reconciler.notification import Channel, ConsoleChannel, FileChannel, LogChannel, Message, RetryableDeliveryError
 from reconciler.notification import channel as channel_module
+from reconciler.notification.channel import ChannelRegistry, installed_channels
 from reconciler.notification.channels import local
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.notification import (
-    ChannelRegistry,
     DeferredDeliveryError,
     FileChannel,
     Message,
@@ -20,8 +19,9 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.delivery.deliverer import Deliverer
-from reconciler.notification.delivery.schedule import Delivery, Verdict
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.deliverer import Deliverer
+from reconciler.notification.schedule import Delivery, DeliveryVerdict
 
 pytestmark = pytest.mark.virtual_time
 
@@ -106,20 +106,20 @@ async def test_at_most_max_concurrent_deliveries_run_at_once() -> None:
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (RetryableDeliveryError("503"), Verdict.RETRYABLE),
-        (PermanentDeliveryError("404"), Verdict.PERMANENT),
-        (DeferredDeliveryError("open", retry_after=30), Verdict.DEFERRED),
-        (UnknownDeliveryError("no response"), Verdict.UNKNOWN),
-        (OSError(13, "Permission denied"), Verdict.DOUBTFUL),
-        (ValueError("permanent failure"), Verdict.DOUBTFUL),
-        (TimeoutError(), Verdict.DOUBTFUL),
-        (SystemExit(3), Verdict.DOUBTFUL),
-        (asyncio.CancelledError(), Verdict.DOUBTFUL),
-        (ExceptionGroup("several", [ValueError()]), Verdict.DOUBTFUL),
-        (BaseException("odd"), Verdict.DOUBTFUL),
+        (RetryableDeliveryError("503"), DeliveryVerdict.RETRYABLE),
+        (PermanentDeliveryError("404"), DeliveryVerdict.PERMANENT),
+        (DeferredDeliveryError("open", retry_after=30), DeliveryVerdict.DEFERRED),
+        (UnknownDeliveryError("no response"), DeliveryVerdict.UNKNOWN),
+        (OSError(13, "Permission denied"), DeliveryVerdict.DOUBTFUL),
+        (ValueError("permanent failure"), DeliveryVerdict.DOUBTFUL),
+        (TimeoutError(), DeliveryVerdict.DOUBTFUL),
+        (SystemExit(3), DeliveryVerdict.DOUBTFUL),
+        (asyncio.CancelledError(), DeliveryVerdict.DOUBTFUL),
+        (ExceptionGroup("several", [ValueError()]), DeliveryVerdict.DOUBTFUL),
+        (BaseException("odd"), DeliveryVerdict.DOUBTFUL),
     ],
 )
-async def test_the_type_of_the_error_decides_and_not_its_text(error: BaseException, verdict: Verdict) -> None:
+async def test_the_type_of_the_error_decides_and_not_its_text(error: BaseException, verdict: DeliveryVerdict) -> None:
     assert (await only(error)).verdict is verdict
 
 
@@ -127,7 +127,7 @@ async def test_a_subclass_of_an_error_counts_as_that_error() -> None:
     class Gone(PermanentDeliveryError):
         pass
 
-    assert (await only(Gone("410"))).verdict is Verdict.PERMANENT
+    assert (await only(Gone("410"))).verdict is DeliveryVerdict.PERMANENT
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ async def test_a_subclass_of_an_error_counts_as_that_error() -> None:
 async def test_whatever_a_channel_raises_the_others_deliver(error: BaseException) -> None:
     good = Scripted("good", sleeping(5))
     results = await delivered(Scripted("bad", raising(error)), good)
-    assert results["good"].verdict is Verdict.DELIVERED
-    assert results["bad"].verdict is not Verdict.DELIVERED
+    assert results["good"].verdict is DeliveryVerdict.DELIVERED
+    assert results["bad"].verdict is not DeliveryVerdict.DELIVERED
 
 
 async def test_a_valid_retry_after_is_returned_and_an_invalid_one_is_not() -> None:
@@ -149,7 +149,7 @@ async def test_a_valid_retry_after_is_returned_and_an_invalid_one_is_not() -> No
 async def test_a_delivery_that_times_out_is_an_attempt_of_unknown_outcome() -> None:
     slow = Scripted("slow", sleeping(1e6))
     result = (await delivered(slow, timeout=7.5))["slow"]
-    assert (result.verdict, result.seconds, result.error) == (Verdict.UNKNOWN, 7.5, "no response within 7.5 s")
+    assert (result.verdict, result.seconds, result.error) == (DeliveryVerdict.UNKNOWN, 7.5, "no response within 7.5 s")
 
 
 async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns() -> None:
@@ -161,14 +161,14 @@ async def test_a_channel_that_is_a_plain_function_has_delivered_when_it_returns(
             self.calls += 1
 
     plain = Plain()
-    assert (await delivered(plain))["plain"].verdict is Verdict.DELIVERED
+    assert (await delivered(plain))["plain"].verdict is DeliveryVerdict.DELIVERED
     assert plain.calls == 1
 
 
 async def test_the_error_for_an_unknown_channel_lists_the_registered_ones() -> None:
     results: list[Delivery] = []
     await deliverer(Scripted("a", sleeping(0)), Scripted("b", sleeping(0))).deliver([message("telegraph")], results)
-    assert results[0].verdict is Verdict.UNKNOWN_CHANNEL
+    assert results[0].verdict is DeliveryVerdict.UNKNOWN_CHANNEL
     assert results[0].error == "unknown channel 'telegraph'; registered channels: a, b"
 
 
@@ -188,7 +188,7 @@ async def test_a_delivery_cancelled_at_shutdown_is_not_an_attempt_and_earlier_re
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [(result.channel, result.verdict) for result in results] == [("fast", Verdict.DELIVERED)]
+    assert [(result.channel, result.verdict) for result in results] == [("fast", DeliveryVerdict.DELIVERED)]
 
 
 async def test_a_shutdown_while_waiting_for_a_slot_is_not_an_attempt() -> None:
@@ -227,8 +227,8 @@ async def test_the_file_channel_takes_no_virtual_time(tmp_path: Path) -> None:
     timer = asyncio.create_task(asyncio.sleep(30))
     for _ in range(20):
         results = await delivered(FileChannel(tmp_path / "n"), FileChannel(tmp_path / "occupied" / "n", name="bad"))
-        assert results["file"].verdict is Verdict.DELIVERED
-        assert results["bad"].verdict is Verdict.RETRYABLE
+        assert results["file"].verdict is DeliveryVerdict.DELIVERED
+        assert results["bad"].verdict is DeliveryVerdict.RETRYABLE
         assert {result.seconds for result in results.values()} == {0}
     assert loop.time() == began
     timer.cancel()

@@ -14,11 +14,11 @@ from reconciler.meta.scalars import parse_time
 from reconciler.notification import (
     DeferredDeliveryError,
     NotificationRequest,
-    Resolution,
     RetryableDeliveryError,
-    StatusChange,
     UnknownDeliveryError,
 )
+from reconciler.notification.observers import StatusChange
+from reconciler.notification.routing.router import Resolution
 from tests.notification.world import DOWN, Recorder, World, virtual, world
 
 BUSY = RetryableDeliveryError("503")
@@ -465,7 +465,7 @@ async def test_routed_channels_whose_write_failed_are_written_before_the_first_c
 async def test_during_an_api_server_outage_there_are_no_calls_whose_results_would_be_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reconciler.notification.ledger.unsaved.NAMESPACE_LIMIT", 5)
+    monkeypatch.setattr("reconciler.notification.ledger.NAMESPACE_LIMIT", 5)
     pager = Recorder("pager")
     async with world() as w:
         fault = w.server.faults.add(status=503, times=None, subresource="status")

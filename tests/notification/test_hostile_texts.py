@@ -26,15 +26,15 @@ from reconciler.notification import (
     ConsoleChannel,
     Credentials,
     FileChannel,
-    Link,
     LogChannel,
     Message,
     PermanentDeliveryError,
     Redactor,
 )
-from reconciler.notification.channels import EmailChannel, EmailConfig, SlackChannel, SlackConfig, slack
-from reconciler.notification.channels.email import email_message
-from reconciler.notification.channels.slack import mrkdwn, slack_payload
+from reconciler.notification.channel import Link
+from reconciler.notification.channels import slack
+from reconciler.notification.channels.email import EmailChannel, EmailConfig, email_message
+from reconciler.notification.channels.slack import SlackChannel, SlackConfig, mrkdwn, slack_payload
 from reconciler.telemetry import JSONFormatter
 from tests.depth import examples
 from tests.notification.receivers import mail_server

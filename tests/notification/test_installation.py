@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.cli import main
 from reconciler.manager import LeaderElection
 from reconciler.notification import Message, NotificationOperator, NotificationOptions, NotificationRequest
-from reconciler.notification.channels import message_document
+from reconciler.notification.channel import message_document
 from reconciler.notification.channels.template import Template
 from tests.notification.world import document
 

@@ -19,7 +19,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.channels import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig, limits
+from reconciler.notification.channels import limits
+from reconciler.notification.channels.limits import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig
 from tests.depth import examples
 from tests.notification.world import Recorder, virtual, world
 

@@ -14,7 +14,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.channels import EmailChannel, EmailConfig
+from reconciler.notification.channels.email import EmailChannel, EmailConfig
 from tests.notification.receivers import Behaviour, Receiver, answer, endless, receiver
 from tests.notification.test_receivers import NOBODY, message, outcome, sent, webhook
 

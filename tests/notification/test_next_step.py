@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from reconciler.meta.scalars import parse_time
-from reconciler.notification import ChannelPolicySpec, ChannelRegistry
-from reconciler.notification.routing import RoutingTable
-from reconciler.notification.tenancy.policies import PolicyTable
+from reconciler.notification.api import ChannelPolicySpec
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.policies import PolicyTable
+from reconciler.notification.routing.router import RoutingTable
 from tests.notification.world import DOWN, Recorder, virtual, world
 
 # The next step

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from reconciler.errors import ConfigurationError
 from reconciler.notification import (
     AuditLog,
-    ChannelRegistry,
     Credentials,
     DeferredDeliveryError,
     NotificationMetrics,
@@ -22,10 +21,11 @@ from reconciler.notification import (
     NotificationOptions,
     NotificationRequest,
     PermanentDeliveryError,
-    RedactingFilter,
     Redactor,
     RetryableDeliveryError,
 )
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.redaction import RedactingFilter
 from tests.notification.world import Recorder, virtual, world
 
 BUSY = RetryableDeliveryError("503")

@@ -30,8 +30,8 @@ from reconciler.notification import (
     NotificationRequest,
     PermanentDeliveryError,
     RetryableDeliveryError,
+    ledger,
 )
-from reconciler.notification.ledger import live_reads
 from reconciler.testing import virtual_time
 from tests.depth import examples
 from tests.notification.world import DOWN, TIMELINE, Recorder, World, document, offsets, virtual, world
@@ -486,7 +486,7 @@ async def test_each_request_is_read_from_the_server_once_and_not_at_every_attemp
 async def test_the_remembered_progress_is_limited_and_forgotten_progress_costs_a_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(live_reads, "PROGRESS_LIMIT", 2)
+    monkeypatch.setattr(ledger, "PROGRESS_LIMIT", 2)
     pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):

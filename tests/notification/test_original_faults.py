@@ -18,8 +18,8 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels import SlackConfig, WebhookChannel, WebhookConfig
-from reconciler.notification.channels.slack import slack_payload
+from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
+from reconciler.notification.channels.slack import SlackConfig, slack_payload
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import DOWN, Recorder, virtual, world
 

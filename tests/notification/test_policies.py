@@ -21,7 +21,6 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.notification import (
     ChannelPolicy,
-    ChannelPolicySpec,
     Credentials,
     NotificationOperator,
     NotificationOptions,
@@ -30,10 +29,10 @@ from reconciler.notification import (
     RetryableDeliveryError,
     credentials,
 )
+from reconciler.notification.api import ChannelPolicySpec
 from reconciler.notification.channels.http import HTTPSender
-from reconciler.notification.tenancy.admission import PolicyValidator
-from reconciler.notification.tenancy.policies import PolicyTable, _matches
-from reconciler.notification.tenancy.secrets import SECRETS
+from reconciler.notification.credentials import SECRETS
+from reconciler.notification.policies import PolicyTable, PolicyValidator, _matches
 from reconciler.webhook import AdmissionRequest
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import Recorder, document, virtual, world

@@ -22,23 +22,17 @@ from reconciler.notification import (
     Credentials,
     DeferredDeliveryError,
     DeliveryError,
-    Link,
     Message,
     PermanentDeliveryError,
     Redactor,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.channels import (
-    EmailChannel,
-    EmailConfig,
-    LimitedChannel,
-    LimitsConfig,
-    SlackChannel,
-    SlackConfig,
-    WebhookChannel,
-    WebhookConfig,
-)
+from reconciler.notification.channel import Link
+from reconciler.notification.channels.email import EmailChannel, EmailConfig
+from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.slack import SlackChannel, SlackConfig
 from tests.notification.receivers import (
     Behaviour,
     MailServer,

@@ -19,9 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler._core.redaction import redact as redact_forms
-from reconciler.notification import RedactingFilter, Redactor, RetryableDeliveryError
-from reconciler.notification.redaction.known import KnownSecrets
-from reconciler.notification.redaction.redactor import ERROR_LIMIT, SCAN_LIMIT
+from reconciler.notification import Redactor, RetryableDeliveryError
+from reconciler.notification.redaction import ERROR_LIMIT, SCAN_LIMIT, KnownSecrets, RedactingFilter
 from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.depth import examples
 from tests.notification.steps import steps

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reconciler.notification import NotificationRequest, NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
+from reconciler.notification import NotificationRequest, NotificationRequestSpec, RetryPolicy
+from reconciler.notification.api import NotificationRequestStatus
 from reconciler.objects import InvalidObject
 
 
@@ -121,8 +122,8 @@ def test_what_the_schema_rejects_the_models_reject_too(changes: dict[str, Any]) 
 
 def test_a_request_at_all_its_limits_fits_into_what_etcd_takes() -> None:
     """B18: attempts, error texts and bodies were unlimited, so the last status write failed permanently."""
-    from reconciler.notification.api.types import BODY_LIMIT, CHANNEL_LIMIT
-    from reconciler.notification.redaction.redactor import ERROR_LIMIT
+    from reconciler.notification.api import BODY_LIMIT, CHANNEL_LIMIT
+    from reconciler.notification.redaction import ERROR_LIMIT
 
     widest = "\U0001f4a3"
     attempts = 10 * CHANNEL_LIMIT * (ERROR_LIMIT * len(widest.encode()) + 400)

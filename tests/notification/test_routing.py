@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.notification import ChannelRegistry
-from reconciler.notification.routing import (
-    ConfigMapSource,
-    FileSource,
-    ReceiverConfig,
-    RoutingConfigError,
-    RoutingTable,
-    read_routing,
-)
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.routing.config import ReceiverConfig, RoutingConfigError, read_routing
+from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingTable
 from tests.notification.world import Recorder, virtual, world
 
 GOOD = """\

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.notification import ChannelRegistry
-from reconciler.notification.channels import RECEIVER_KINDS
-from reconciler.notification.routing import RoutingTable, read_routing
-from reconciler.notification.routing.config import RoutingConfigError
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.channels.receivers import RECEIVER_KINDS
+from reconciler.notification.routing.config import RoutingConfigError, read_routing
 from reconciler.notification.routing.matchers import MatcherError, parse_matchers
+from reconciler.notification.routing.router import RoutingTable
 from tests.growth import check_linear
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -14,14 +14,10 @@ import yaml
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
-from reconciler.notification import (
-    ChannelRegistry,
-    NotificationOperator,
-    NotificationOptions,
-    NotificationRequest,
-    RoutingConfigObject,
-)
-from reconciler.notification.routing import RoutingTable
+from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
+from reconciler.notification.api import RoutingConfigObject
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.routing.router import RoutingTable
 from tests.notification.world import Recorder, document, virtual, world
 
 GOOD = "route: {receiver: x}\nreceivers: [{name: x, channels: [pager]}]\n"

@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.notification import NotificationRequestSpec, NotificationRequestStatus, RetryPolicy
-from reconciler.notification.api.types import TERMINAL_PHASES, ChannelStatus, DeliveryAttempt
-from reconciler.notification.delivery.schedule import Decision, Delivery, Verdict, channels_of, plan, settle
+from reconciler.notification import NotificationRequestSpec, RetryPolicy
+from reconciler.notification.api import TERMINAL_PHASES, ChannelStatus, DeliveryAttempt, NotificationRequestStatus
+from reconciler.notification.schedule import Delivery, DeliveryVerdict, Settlement, channels_of, plan, settle
 from tests.depth import examples
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NONE = NotificationRequestStatus()
 OK, RETRY, PERMANENT, DEFERRED, UNKNOWN = (
-    Verdict.DELIVERED,
-    Verdict.RETRYABLE,
-    Verdict.PERMANENT,
-    Verdict.DEFERRED,
-    Verdict.UNKNOWN_CHANNEL,
+    DeliveryVerdict.DELIVERED,
+    DeliveryVerdict.RETRYABLE,
+    DeliveryVerdict.PERMANENT,
+    DeliveryVerdict.DEFERRED,
+    DeliveryVerdict.UNKNOWN_CHANNEL,
 )
 
 
@@ -41,7 +41,7 @@ def spec(*channels: str, **policy: Any) -> NotificationRequestSpec:
     )
 
 
-def result(channel: str, verdict: Verdict, when: float, *, took: float = 0.0, **more: Any) -> Delivery:
+def result(channel: str, verdict: DeliveryVerdict, when: float, *, took: float = 0.0, **more: Any) -> Delivery:
     return Delivery(
         channel=channel,
         verdict=verdict,
@@ -54,7 +54,7 @@ def result(channel: str, verdict: Verdict, when: float, *, took: float = 0.0, **
 
 def decide(
     wanted: NotificationRequestSpec, status: NotificationRequestStatus, *results: Delivery, now: float, seed: int = 0
-) -> Decision:
+) -> Settlement:
     return settle(wanted, channels_of(wanted, status), status, results, now=at(now), rng=random.Random(seed))
 
 
@@ -67,7 +67,7 @@ def wait(wanted: NotificationRequestSpec, status: NotificationRequestStatus, now
 
 
 def played(
-    wanted: NotificationRequestSpec, verdicts: dict[str, Sequence[Verdict]], *, limit: int = 100
+    wanted: NotificationRequestSpec, verdicts: dict[str, Sequence[DeliveryVerdict]], *, limit: int = 100
 ) -> tuple[NotificationRequestStatus, dict[str, list[float]], list[str | None]]:
     """Reconcile whenever something is due; the verdicts of a channel are used in order, then the last one."""
     status, now, calls, phases = NONE, 0.0, {name: [] for name in verdicts}, []
@@ -262,7 +262,7 @@ def test_a_terminal_phase_by_another_writer_ends_the_request() -> None:
     wanted = spec("a")
     status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status.model_copy(update={"phase": "Failed"})
     assert due(wanted, status, 100) == []
-    assert decide(wanted, status, result("a", OK, 100), now=100) == Decision(status)
+    assert decide(wanted, status, result("a", OK, 100), now=100) == Settlement(status)
 
 
 # Deferrals

@@ -9,8 +9,8 @@ from typing import Any, cast
 from reconciler.clock import current_clock
 from reconciler.meta import Request
 from reconciler.notification.channels.limits import CircuitBreaker, Limiter
-from reconciler.notification.delivery.fair_queue import FairQueue
-from reconciler.notification.tenancy.policies import PolicyTable
+from reconciler.notification.fair_queue import FairQueue
+from reconciler.notification.policies import PolicyTable
 
 FIRST, SECOND = Request("first", "a"), Request("second", "b")
 

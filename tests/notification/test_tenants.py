@@ -21,7 +21,7 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
 from reconciler.objects import InvalidObject
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 
@@ -318,8 +318,8 @@ async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next(
 async def test_a_namespace_whose_statuses_cannot_be_saved_stops_no_other(
     refusal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.notification.ledger.unsaved.NAMESPACE_LIMIT", 20)
-    monkeypatch.setattr("reconciler.notification.ledger.unsaved.TOTAL_LIMIT", 50)
+    monkeypatch.setattr("reconciler.notification.ledger.NAMESPACE_LIMIT", 20)
+    monkeypatch.setattr("reconciler.notification.ledger.TOTAL_LIMIT", 50)
     pager = Slow("pager", seconds=0.1)
     async with world() as w:
         w.server.faults.add(status=refusal, times=None, subresource="status", namespace="noisy")

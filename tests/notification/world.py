@@ -15,7 +15,8 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
 from reconciler.controller import Controller
 from reconciler.meta.scalars import parse_time
-from reconciler.notification import ChannelRegistry, Message, NotificationReconciler, NotificationRequest
+from reconciler.notification import Message, NotificationReconciler, NotificationRequest
+from reconciler.notification.channel import ChannelRegistry
 
 TIMELINE = [0.0, 30.0, 90.0, 210.0, 450.0]
 DOWN = ConnectionError("no route to host")

@@ -6,8 +6,6 @@ gigabyte a second, whatever the text is. The patterns are then tried only at the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 __all__ = ["Hints"]
 
 
@@ -29,14 +27,13 @@ class Hints:
     def starts(self, text: str) -> list[int]:
         """Return the starts of the hints, in order."""
         folded = _folded(text)
-        return sorted({place for hint in self._hints for place in _places(hint, folded)})
-
-
-def _places(hint: bytes, folded: bytes) -> Iterator[int]:
-    place = folded.find(hint)
-    while place >= 0:
-        yield place
-        place = folded.find(hint, place + 1)
+        places = set()
+        for hint in self._hints:
+            place = folded.find(hint)
+            while place >= 0:
+                places.add(place)
+                place = folded.find(hint, place + 1)
+        return sorted(places)
 
 
 def _folded(text: str) -> bytes:

@@ -17,13 +17,8 @@ from reconciler.cli.manifests.base import (
     new_object,
 )
 from reconciler.manager import Manager
-from reconciler.notification import (
-    ChannelPolicy,
-    NotificationOperator,
-    NotificationOptions,
-    NotificationRequest,
-    RoutingConfigObject,
-)
+from reconciler.notification import ChannelPolicy, NotificationOperator, NotificationOptions, NotificationRequest
+from reconciler.notification.api import RoutingConfigObject
 
 __all__ = ["notification_manifests"]
 

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from reconciler._core.tls import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
+from reconciler.notification.channel import Message, footer
 from reconciler.notification.channels.address_guard import check_mail_server
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
@@ -28,8 +29,7 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Message, footer
-from reconciler.notification.redaction.text import one_line, visible, visible_line
+from reconciler.notification.redaction import one_line, visible, visible_line
 
 if TYPE_CHECKING:
     import aiosmtplib

@@ -1,17 +1,25 @@
-"""HTTP delivery: one request for each message, and the delivery error that each kind of response means."""
+"""HTTP delivery: one request for each message, the delivery error that each kind of response means, and the webhook."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import re
 import ssl
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
 from urllib.request import getproxies_environment, proxy_bypass
 
+import msgspec.json
+from pydantic import Field, model_validator
+
 from reconciler._core.tls import client_tls_context
+from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after
+from reconciler.notification.channel import Message, message_document
 from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
@@ -19,6 +27,9 @@ from reconciler.notification.channels.address_guard import (
     checked_socket,
     guarded_resolver,
 )
+from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.channels.template import Template
+from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import (
     DeferredDeliveryError,
     DeliveryError,
@@ -26,15 +37,25 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Message
+from reconciler.notification.redaction import encodable
 
 if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-    from reconciler.notification.channels.http_channel import ConnectionConfig
+__all__ = [
+    "ConnectionConfig",
+    "HTTPChannel",
+    "HTTPConfig",
+    "HTTPSender",
+    "OutgoingRequest",
+    "WebURL",
+    "WebhookChannel",
+    "WebhookConfig",
+    "encoded",
+    "status_error",
+]
 
-__all__ = ["HTTPSender", "status_error"]
 
 RESPONSE_LIMIT = 2_048
 """Maximum bytes of a response that are read, for the error text. Then the connection is closed."""
@@ -242,3 +263,222 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
+
+
+WebURL = Annotated[str, Field(pattern=r"^https?://\S+$")]
+"""An http or https URL in a configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingRequest:
+    """The HTTP request for one message. Its ``repr`` shows only the method: the rest may contain secrets."""
+
+    url: str = field(repr=False)
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    method: Literal["POST", "PUT"] = "POST"
+
+
+class ConnectionConfig(LimitsConfig):
+    """The options of all receivers that use HTTP."""
+
+    timeout: float = Field(default=10.0, gt=0, le=300)
+    """Timeout of one request in seconds."""
+
+    ca_file: str | None = None
+    """PEM file of the certificate authorities to trust instead of the system's."""
+
+    proxy: WebURL | None = None
+    """URL of a proxy. Default: the proxy that the environment variables name."""
+
+    allow_local_addresses: bool = False
+    """Whether the URL may lead to a loopback, link-local or metadata address. Then a proxy may resolve names, too."""
+
+    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+        """Return the request for a message.
+
+        Raises:
+            RetryableDeliveryError: a credential does not exist.
+            PermanentDeliveryError: the service cannot accept this message.
+        """
+        raise NotImplementedError
+
+    def build(self, name: str, credentials: Credentials) -> HTTPChannel[Self]:
+        """Return a new channel of this name."""
+        return HTTPChannel(name, self, credentials)
+
+
+class HTTPConfig(ConnectionConfig):
+    """The options of receivers with a URL of their own."""
+
+    url: WebURL | None = None
+    """The URL; use `url_credential` instead if it is a secret."""
+
+    url_credential: str | None = None
+    """Name of the credential that holds the URL."""
+
+    @model_validator(mode="after")
+    def _check_url(self) -> Self:
+        if (self.url is None) == (self.url_credential is None):
+            raise ValueError("set exactly one of url and url_credential")
+        return self
+
+    def current_url(self, credentials: Credentials) -> str:
+        """Return the URL, from its current credential if it has one.
+
+        Raises:
+            RetryableDeliveryError: the credential does not exist.
+        """
+        return self.url if self.url is not None else credentials.get(self.url_credential or "")
+
+
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "kube-reconciler"}
+"""The headers that a request has unless it brings its own."""
+
+
+C_co = TypeVar("C_co", bound=ConnectionConfig, covariant=True)
+
+
+class HTTPChannel(Generic[C_co]):
+    """A channel that sends each message as one HTTP request, by default the one that its configuration returns."""
+
+    def __init__(self, name: str, config: C_co, credentials: Credentials) -> None:
+        self.name = name
+        self._config = config
+        self._credentials = credentials
+        self._sender = HTTPSender(config)
+
+    async def deliver(self, message: Message) -> None:
+        """Send the message. Cancellation closes the connection; the receiver may have the message by then.
+
+        Raises:
+            DeliveryError: depends on the response; see `HTTPSender.send`.
+        """
+        request = await self.request(message)
+        names = {name.lower() for name in request.headers}
+        headers = {name: value for name, value in _HEADERS.items() if name.lower() not in names}
+        await self._sender.send(
+            message, request.url, request.body, {**headers, **request.headers}, method=request.method
+        )
+
+    async def request(self, message: Message) -> OutgoingRequest:
+        """Return the request for a message."""
+        return self._config.outgoing(message, self._credentials)
+
+    async def close(self) -> None:
+        """Close the connections. If cancelled, they are left to the event loop."""
+        await self._sender.close()
+
+
+def encoded(message: Message, document: Callable[[Message], JSONObject], limit: int) -> bytes:
+    """Return the document of a message as JSON within a service's limit.
+
+    What is dropped until it fits: the end of the body, then extensions and links.
+
+    Raises:
+        PermanentDeliveryError: it does not even fit without body, extensions and links.
+    """
+    message = replace(message, subject=encodable(message.subject), body=encodable(message.body))
+    for reduced in (message, replace(message, extensions={}, links=())):
+        content = msgspec.json.encode(document(reduced))
+        length = len(reduced.body)
+        while len(content) > limit and length:
+            excess = len(content) - limit
+            # A character takes at most six bytes (an escape), so this removes no more than necessary in a few steps.
+            length = max(0, length - max(excess // 6, 1, length // 64))
+            content = msgspec.json.encode(document(replace(reduced, body=reduced.body[:length] + "…")))
+        if len(content) <= limit:
+            return content
+    raise PermanentDeliveryError(f"the message is larger than the {limit} bytes that the service accepts")
+
+
+_FORBIDDEN = frozenset({"host", "content-length", "transfer-encoding", "connection", "idempotency-key"})
+_HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+
+
+class WebhookConfig(HTTPConfig):
+    """The options of a webhook receiver."""
+
+    method: Literal["POST", "PUT"] = "POST"
+    """The HTTP method."""
+
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Headers with fixed values."""
+
+    header_credentials: dict[str, str] = Field(default_factory=dict)
+    """Headers whose values are credentials: header name to credential name."""
+
+    template: str | None = None
+    """Jinja template of the request body, over the members of the message. Default: the message as JSON."""
+
+    content_type: str = "application/json"
+    """Media type of the body."""
+
+    hmac_credential: str | None = None
+    """Name of the credential that signs the body with HMAC-SHA256."""
+
+    hmac_header: str = Field(default="X-Signature-256", pattern=_HEADER_NAME)
+    """Header of the signature, whose value is ``sha256=`` and the digest in hexadecimal."""
+
+    @model_validator(mode="after")
+    def _check_headers(self) -> Self:
+        for name, value in {**self.headers, **self.header_credentials}.items():
+            if not re.match(_HEADER_NAME, name):
+                raise ValueError(f"{name!r} is not a valid header name")
+            if name.lower() in _FORBIDDEN:
+                raise ValueError(f"the header {name} cannot be configured: the channel sets it")
+            if "\n" in value or "\r" in value:
+                raise ValueError(f"the value of the header {name} contains a line break")
+        return self
+
+    def build(self, name: str, credentials: Credentials) -> WebhookChannel:
+        """Return a new channel of this name.
+
+        Raises:
+            ConfigurationError: the template has a syntax error.
+        """
+        return WebhookChannel(name, self, credentials)
+
+
+class WebhookChannel(HTTPChannel[WebhookConfig]):
+    """A channel that calls a webhook with the message as JSON or rendered by a template, signed if configured.
+
+    Each request has an ``Idempotency-Key``, the same for all attempts of a message.
+
+    Args:
+        name: the channel's name.
+        config: the receiver's options.
+        credentials: read for each request.
+
+    Raises:
+        ConfigurationError: the template has a syntax error.
+    """
+
+    def __init__(self, name: str, config: WebhookConfig, credentials: Credentials) -> None:
+        super().__init__(name, config, credentials)
+        self._template = Template(config.template, name=name) if config.template is not None else None
+
+    async def request(self, message: Message) -> OutgoingRequest:
+        """Return the request for a message. Cancellation changes nothing.
+
+        Raises:
+            RetryableDeliveryError: a credential does not exist, or templates cannot be rendered now.
+            PermanentDeliveryError: the template fails.
+        """
+        config, credentials = self._config, self._credentials
+        document = message_document(message)
+        if self._template is None:
+            body = msgspec.json.encode(document)
+        else:
+            body = (await self._template.render(document)).encode()
+        headers = {
+            **config.headers,
+            **{name: credentials.get(credential) for name, credential in config.header_credentials.items()},
+            "Idempotency-Key": message.idempotency_key,
+        }
+        if "content-type" not in {name.lower() for name in headers}:
+            headers["Content-Type"] = config.content_type
+        if config.hmac_credential is not None:
+            key = credentials.get(config.hmac_credential).encode()
+            headers[config.hmac_header] = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
+        return OutgoingRequest(config.current_url(credentials), body, headers, config.method)

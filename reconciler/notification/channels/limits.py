@@ -12,21 +12,11 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.notification.channel import Channel, call_channel, close_channel
+from reconciler.notification.channel import Channel, Message, call_channel, close_channel
 from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
-from reconciler.notification.message import Message
-from reconciler.notification.routing import ReceiverConfig
+from reconciler.notification.routing.config import ReceiverConfig
 
-__all__ = [
-    "RESERVATION_TIMEOUT",
-    "BreakerState",
-    "CircuitBreaker",
-    "LimitedChannel",
-    "Limiter",
-    "LimitsConfig",
-    "NamespacedChannel",
-    "Pacer",
-]
+__all__ = ["BreakerState", "CircuitBreaker", "LimitedChannel", "Limiter", "LimitsConfig", "NamespacedChannel", "Pacer"]
 
 _log = logging.getLogger("reconciler.notification")
 

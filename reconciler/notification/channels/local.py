@@ -14,9 +14,9 @@ from typing import TextIO
 import msgspec.json
 
 from reconciler.errors import ConfigurationError
+from reconciler.notification.channel import Message, message_json
 from reconciler.notification.errors import RetryableDeliveryError
-from reconciler.notification.message import Message, message_json
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.redaction import visible, visible_line
 
 __all__ = ["ConsoleChannel", "FileChannel", "LogChannel"]
 

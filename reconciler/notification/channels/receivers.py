@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from reconciler.notification.channel import Channel
+from reconciler.notification.channels.apprise import AppriseConfig
 from reconciler.notification.channels.email import EmailConfig
+from reconciler.notification.channels.http import WebhookConfig
 from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig, NamespacedChannel
-from reconciler.notification.channels.services.apprise import AppriseConfig
-from reconciler.notification.channels.services.cloudevents import CloudEventsConfig
-from reconciler.notification.channels.services.discord import DiscordConfig
-from reconciler.notification.channels.services.jsm import JSMConfig
-from reconciler.notification.channels.services.mattermost import MattermostConfig
-from reconciler.notification.channels.services.pagerduty import PagerDutyConfig
-from reconciler.notification.channels.services.teams import TeamsConfig
+from reconciler.notification.channels.services import (
+    CloudEventsConfig,
+    DiscordConfig,
+    JSMConfig,
+    MattermostConfig,
+    PagerDutyConfig,
+    TeamsConfig,
+)
 from reconciler.notification.channels.slack import SlackConfig
-from reconciler.notification.channels.webhook import WebhookConfig
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.routing import ReceiverConfig, RoutingConfig
+from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig
 
 __all__ = ["RECEIVER_KINDS", "ReceiverChannels"]
 

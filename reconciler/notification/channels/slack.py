@@ -16,16 +16,16 @@ from pydantic import Field
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import MissingExtra
-from reconciler.notification.channels.http_channel import HTTPChannel, HTTPConfig, OutgoingRequest
+from reconciler.notification.channel import Message, footer
+from reconciler.notification.channels.http import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.message import Message, footer
-from reconciler.notification.redaction.text import shortened, visible, visible_line
+from reconciler.notification.redaction import shortened, visible, visible_line
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-__all__ = ["SlackChannel", "SlackConfig", "chunks", "escape", "markdown_parser", "mrkdwn", "slack_payload"]
+__all__ = ["SlackChannel", "SlackConfig", "mrkdwn", "slack_payload"]
 
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
@@ -146,10 +146,10 @@ def mrkdwn(text: str) -> str:
     tokens = markdown_parser().parse(visible(text))
     if any(token.level >= NESTING_LIMIT - 1 for token in tokens):  # the parser drops deeper levels
         return escape(text).strip()
-    return _Renderer().render(tokens)
+    return _SlackRenderer().render(tokens)
 
 
-class _Renderer:
+class _SlackRenderer:
     """The rendering of one text: a stack of open containers, each with its blocks so far."""
 
     def __init__(self) -> None:

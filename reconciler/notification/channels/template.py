@@ -16,9 +16,9 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.notification.channel import Message, message_document
 from reconciler.notification.channels import template_process
 from reconciler.notification.errors import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
-from reconciler.notification.message import Message, message_document
 
 __all__ = ["Template"]
 
@@ -26,7 +26,7 @@ _INVALID = frozenset({"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFun
 _EXCEEDED = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPROF, template_process.LIMIT_EXCEEDED})
 
 
-class _Renderer:
+class _TemplateProcess:
     """A process that renders one template at a time. It is started when needed, and again after a template ended it."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class _Renderer:
         return process.returncode
 
 
-_checks, _deliveries = _Renderer(), _Renderer()
+_checks, _deliveries = _TemplateProcess(), _TemplateProcess()
 """A check at load does not wait for deliveries."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from reconciler.errors import MissingExtra
-from reconciler.notification.redaction.text import shortened
+from reconciler.notification.redaction import shortened
 
 __all__ = ["Matcher", "MatcherError", "Operator", "parse_matchers"]
 

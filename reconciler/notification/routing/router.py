@@ -1,20 +1,54 @@
-"""The router: the routing configuration in use, and the resolution of requests to channels."""
+"""The routing configuration in use, and its sources: a file, a ConfigMap or a RoutingConfig object."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from reconciler.errors import error_text
-from reconciler.notification.api.types import NotificationRequest
+from reconciler._core.wire import JSONObject
+from reconciler.cache import CacheEvent
+from reconciler.clock import current_clock
+from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
+from reconciler.errors import ConfigurationError, error_text
+from reconciler.meta.scalars import format_micro_time
+from reconciler.notification.api import (
+    ERROR_LIMIT,
+    NotificationRequest,
+    RoutingConfigObject,
+    RoutingConfigStatus,
+    RoutingError,
+)
 from reconciler.notification.channel import Channel, ChannelRegistry
-from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig, RoutingConfigError, read_routing
-from reconciler.notification.routing.yaml import Problem
+from reconciler.notification.routing.config import (
+    Problem,
+    ReceiverConfig,
+    RoutingConfig,
+    RoutingConfigError,
+    read_routing,
+)
+from reconciler.status import StatusBatcher
 
-__all__ = ["FallbackRouter", "Resolution", "Router", "RoutingStatistics", "RoutingTable", "attributes_of"]
+if TYPE_CHECKING:
+    from reconciler.cache import Cache
+
+__all__ = [
+    "ConfigMapSource",
+    "FallbackRouter",
+    "FileSource",
+    "Resolution",
+    "Router",
+    "RoutingConfigReconciler",
+    "RoutingTable",
+    "attributes_of",
+]
+
 
 _log = logging.getLogger("reconciler.notification")
 
@@ -237,3 +271,153 @@ class RoutingTable:
             return
         effect = "keeping the previous one" if self._config is not None else "requests without channels wait"
         _log.error("%s; %s", self.problem, effect)
+
+
+class FileSource:
+    """A file that is reloaded when its content changes.
+
+    Only the content counts, not the modification time, because a mounted ConfigMap is replaced by a symbolic link.
+    While the file is unreadable or invalid, the previous configuration stays in use.
+
+    Args:
+        path: the file.
+        table: the routing table to load it into.
+        interval: seconds between reads. Default 5.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], table: RoutingTable, *, interval: float = 5.0) -> None:
+        self._path = Path(path)
+        self._table = table
+        self._interval = interval
+
+    def load(self) -> None:
+        """Load the file now. Call it at startup to fail rather than run without routing.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or is invalid.
+        """
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise ConfigurationError(f"cannot read the routing configuration {self._path}: {reason}") from error
+        self._table.load(text, name=str(self._path), required=self._table.config is None)
+
+    async def run(self) -> None:
+        """Reload the file on changes until cancelled; the configuration stays in use."""
+        logged = ""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                self.load()
+                logged = ""
+            except RoutingConfigError:
+                pass  # logged by the table
+            except ConfigurationError as error:
+                if str(error) != logged:
+                    _log.error("%s; keeping the previous one", error)
+                logged = str(error)
+
+
+class ConfigMapSource:
+    """A key of a ConfigMap that is reloaded when it changes.
+
+    If the ConfigMap or the key is deleted, the previous configuration stays in use.
+
+    Args:
+        cache: the cache that watches the ConfigMap.
+        namespace: namespace of the ConfigMap.
+        name: name of the ConfigMap.
+        table: the routing table to load it into.
+        key: the key to read. Default ``routing.yaml``.
+    """
+
+    def __init__(
+        self, cache: Cache, namespace: str, name: str, table: RoutingTable, *, key: str = "routing.yaml"
+    ) -> None:
+        self._cache = cache
+        self._namespace = namespace
+        self._name = name
+        self._key = key
+        self._table = table
+
+    @property
+    def label(self) -> str:
+        """Return the name for errors and logs."""
+        return f"ConfigMap {self._namespace}/{self._name}, key {self._key}"
+
+    async def run(self) -> None:
+        """Reload the ConfigMap on changes until cancelled; the configuration stays in use."""
+        informer = await self._cache.informer(
+            "v1/ConfigMap", namespaces=[self._namespace], field_selector={"metadata.name": self._name}
+        )
+        registration = informer.add_handler(self._handle)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            registration.remove()
+
+    def _handle(self, event: CacheEvent) -> None:
+        if event.new is None:
+            _log.warning("%s was deleted; keeping the previous routing configuration", self.label)
+            return
+        document: JSONObject = event.new.decode()
+        text = (document.get("data") or {}).get(self._key)
+        if not isinstance(text, str):
+            _log.warning("%s not found; keeping the previous routing configuration", self.label)
+            return
+        with contextlib.suppress(RoutingConfigError):  # logged by the table
+            self._table.load(text, name=self.label)
+
+
+RETRY = 60.0
+"""Seconds until an invalid configuration is checked again: a credential that it names may have been added."""
+
+
+class RoutingConfigReconciler(ResourceReconciler[RoutingConfigObject]):
+    """A reconciler that loads the RoutingConfig of one name into a routing table, and writes its status.
+
+    An invalid configuration leaves the previous one in use. So does the deletion of the object.
+
+    Args:
+        name: name of the RoutingConfig. Others are ignored.
+        redact: redacts the errors. Default: no change.
+    """
+
+    permissions: ClassVar[Sequence[Permission] | None] = ()
+
+    def __init__(self, name: str, table: RoutingTable, *, redact: Callable[[str], str] = str) -> None:
+        super().__init__()
+        self._name = name
+        self._table = table
+        self._redact = redact
+
+    async def reconcile_object(
+        self, obj: RoutingConfigObject, status: StatusBatcher[RoutingConfigStatus], /
+    ) -> Outcome:
+        """Load the configuration, and record the result."""
+        if obj.name != self._name:
+            return None
+        try:
+            changed = self._table.load(obj.spec.config, name=f"RoutingConfig {obj.name}", again=True)
+        except RoutingConfigError as error:
+            found = [
+                RoutingError(line=problem.line, place=problem.place, message=self._redact(problem.message))
+                for problem in error.problems[:ERROR_LIMIT]
+            ]
+            return self._invalid(status, found)
+        if changed or obj.status.active_generation != obj.metadata.generation or obj.status.in_force_since is None:
+            now = format_micro_time(current_clock().now() + self.client.clock_offset)
+            status.set(active_generation=obj.metadata.generation, in_force_since=now)
+        status.set(valid=True, errors=[])
+        status.set_condition("Ready", True, reason="Loaded", message="the configuration is in use")
+        return None
+
+    def _invalid(self, status: StatusBatcher[RoutingConfigStatus], errors: Sequence[RoutingError]) -> Outcome:
+        documents = [error.model_dump(mode="json", by_alias=True) for error in errors]
+        status.set(valid=False, errors=documents)
+        first = errors[0]
+        text = f"line {first.line}: {first.place}: {first.message}" if first.line else first.message
+        in_use = "the previous one is in use" if self._table.config is not None else "none is in use"
+        status.set_condition("Ready", False, reason="Invalid", message=f"{text}; {in_use}")
+        return Result(requeue_after=RETRY)

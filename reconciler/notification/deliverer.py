@@ -10,17 +10,16 @@ from datetime import datetime
 
 from reconciler._core.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
-from reconciler.notification.api.types import ChannelStatus, NotificationRequest
-from reconciler.notification.channel import Channel, ChannelRegistry, call_channel
-from reconciler.notification.delivery.schedule import Delivery, Verdict
+from reconciler.notification.api import ChannelStatus, NotificationRequest
+from reconciler.notification.channel import Channel, ChannelRegistry, Link, Message, call_channel
 from reconciler.notification.errors import (
     DeferredDeliveryError,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Link, Message
-from reconciler.notification.redaction.redactor import Redactor
+from reconciler.notification.redaction import Redactor
+from reconciler.notification.schedule import Delivery, DeliveryVerdict
 
 __all__ = ["Deliverer", "build_messages", "recipients_of"]
 
@@ -138,7 +137,10 @@ class Deliverer:
                 if not message.is_sent:
                     raise
                 cancellation = cancelled
-                verdict, error = Verdict.UNKNOWN, UnknownDeliveryError("cancelled while waiting for the response")
+                verdict, error = (
+                    DeliveryVerdict.UNKNOWN,
+                    UnknownDeliveryError("cancelled while waiting for the response"),
+                )
             results.append(
                 Delivery(
                     channel=message.channel,
@@ -153,7 +155,7 @@ class Deliverer:
             if cancellation is not None:
                 raise cancellation
 
-    async def _call(self, channel: Channel, message: Message) -> tuple[Verdict, BaseException | None]:
+    async def _call(self, channel: Channel, message: Message) -> tuple[DeliveryVerdict, BaseException | None]:
         """Call the channel; raise only if this delivery itself was cancelled."""
         scope = asyncio.timeout(self._timeout)
         try:
@@ -165,9 +167,9 @@ class Deliverer:
             if is_cancelled():
                 raise asyncio.CancelledError from error
             if scope.expired():
-                return Verdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
+                return DeliveryVerdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
             return _verdict(error), error
-        return Verdict.DELIVERED, None
+        return DeliveryVerdict.DELIVERED, None
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()
@@ -175,7 +177,7 @@ class Deliverer:
         complete = self._channels.is_complete
         return Delivery(
             channel=message.channel,
-            verdict=Verdict.UNKNOWN_CHANNEL if complete else Verdict.DEFERRED,
+            verdict=DeliveryVerdict.UNKNOWN_CHANNEL if complete else DeliveryVerdict.DEFERRED,
             started=now,
             ended=now,
             error=f"unknown channel {message.channel!r}; registered channels: {registered}"
@@ -184,14 +186,14 @@ class Deliverer:
         )
 
 
-def _verdict(error: BaseException) -> Verdict:
+def _verdict(error: BaseException) -> DeliveryVerdict:
     if isinstance(error, PermanentDeliveryError):
-        return Verdict.PERMANENT
+        return DeliveryVerdict.PERMANENT
     if isinstance(error, DeferredDeliveryError):
-        return Verdict.DEFERRED
+        return DeliveryVerdict.DEFERRED
     if isinstance(error, RetryableDeliveryError) and not error.doubtful:
-        return Verdict.RETRYABLE
-    return Verdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else Verdict.DOUBTFUL
+        return DeliveryVerdict.RETRYABLE
+    return DeliveryVerdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else DeliveryVerdict.DOUBTFUL
 
 
 def _retry_after(error: BaseException | None) -> float | None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reconciler.events import EventRecorder
-from reconciler.notification.api.types import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
+from reconciler.notification.api import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
 
 __all__ = ["EventEmitter", "NotificationStatistics", "Observer", "Outbox", "StatusChange"]
+
 
 _log = logging.getLogger("reconciler.notification")
 

@@ -25,8 +25,8 @@ from pydantic import Field
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
+from reconciler.notification.channel import Message
 from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
-from reconciler.notification.channels.apprise_plugins import HTTP_PLUGINS
 from reconciler.notification.channels.http import status_error
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
@@ -37,13 +37,38 @@ from reconciler.notification.errors import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.message import Message
-from reconciler.notification.redaction.text import visible, visible_line
+from reconciler.notification.redaction import visible, visible_line
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["AppriseChannel", "AppriseConfig"]
+__all__ = ["AppriseConfig"]
+
+
+HTTP_PLUGINS = frozenset(
+    """
+acs africas_talking apprise_api awswhatsapp bale bark betterstack bluesky brevo bulksms bulkvs burstsms chanify
+clickatell clicksend cliq cm custom_form custom_json custom_xml d7networks dapnet dingtalk discord dot eight00com
+emby enigma2 evolution exotel feishu firehydrant flock flowtriq fluxer fortysixelks freemobile github goalert
+google_chat gorush gotify groundmail groupme guilded gupshup home_assistant httpsms humhub ifttt ilert incidentio
+infobip instagram jellyfin jira join kakaotalk kaleyra kavenegar kodi kook kumulos lametric lark lauther lfgalarm
+line mailersend mailgun mastodon matrix mattermost messagebird misskey mobilemessage msg91 nextcloud nextcloudtalk
+notica notifiarr notifico notifyapp notifyre ntfy octopush office365 one_signal onebot opsgenie opsimate pagerduty
+pagertree parseplatform pinglet pingram plivo postmark prowl pushbullet pushdeer pushed pushjet pushme pushover
+pushplus pushsafer pushward pushy qq reddit resend revolt ringcentral rocketchat ryver sendgrid sendpulse serverchan
+serwersms ses seven sfr signal_api signalgrid signl4 simplepush sinch slack smsc smseagle smsmanager smstunnel
+smtp2go sns sogs sparkpost spike splunk spugpush squadcast stackfield streamlabs synology techuluspush telegram
+telesign telnyx threema trigv twilio twist twitter viber voipms vonage webexteams wechat wecombot whapi whatsapp
+workflows wpush wxpusher xmatters youlmk zalo zoom zulip
+""".split()  # noqa: SIM905 - a line for each would be long
+)
+"""Modules below ``apprise.plugins`` that a receiver may use: they use the library requests and read no file.
+
+The address guard sees each of their requests. Others open sockets of their own (irc, mailto, mqtt, rsyslog, nostr),
+notify on this machine (syslog, dbus), or read a file that their URL names (fcm, vapid). A plugin of a newer Apprise is
+refused until it is added here.
+"""
+
 
 RESPONSE_LIMIT = 65_536
 """Maximum bytes of a response that the library gets to see."""

@@ -9,7 +9,8 @@ new status and the next due time). Invariants for all inputs:
   ``AtMostOnce`` the channel ends ``Unknown``.
 * Each channel has its own due time, computed once from the end of its attempt and stored. A reconcile that comes early
   (a watch event, a restart, a write by someone else) waits for the rest of the time.
-* The phase is derived from the channels. It becomes terminal with the last attempt, not one backoff later.
+* Phase, reason, message and counts are derived from the channels. The phase becomes terminal with the last attempt, not
+  one backoff later.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import TypedDict
 
 from reconciler.backoff import MAX_RETRY_AFTER, Backoff
-from reconciler.notification.api.summary import summarize
-from reconciler.notification.api.types import (
+from reconciler.meta.scalars import format_micro_time
+from reconciler.notification.api import (
     CHANNEL_LIMIT,
     TERMINAL_PHASES,
     AttemptResult,
@@ -31,15 +33,18 @@ from reconciler.notification.api.types import (
     DeliveryAttempt,
     NotificationRequestSpec,
     NotificationRequestStatus,
+    Phase,
     RetryPolicy,
 )
-from reconciler.notification.redaction.text import shortened
+from reconciler.notification.redaction import shortened
 
 __all__ = [
-    "Decision",
     "Delivery",
+    "DeliveryVerdict",
     "Plan",
-    "Verdict",
+    "Settlement",
+    "Summary",
+    "after_completion",
     "channels_of",
     "is_deferred",
     "next_due",
@@ -48,7 +53,126 @@ __all__ = [
 ]
 
 
-class Verdict(Enum):
+_MESSAGE_LIMIT = 1024
+
+
+class Summary(TypedDict):
+    """The status fields that are derived from the channels."""
+
+    phase: Phase
+    reason: str
+    message: str
+    total_attempts: int
+    successful_deliveries: int
+    failed_deliveries: int
+    completion_time: datetime | None
+    next_step: str
+    next_step_time: datetime | None
+
+
+def summarize(
+    channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
+) -> Summary:
+    """Return phase, reason, message and counts for all channels of a request. Without any channel it has failed.
+
+    A terminal phase is reached now. The request is deleted `ttl` seconds later, if that is not None.
+    """
+    delivered = [channel for channel in channels if channel.state == "Delivered"]
+    failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
+    waiting = [channel for channel in channels if channel.state in {"Pending", "Retrying"}]
+    tried = [channel for channel in waiting if channel.attempts]
+    phase, reason = _phase(delivered, failed, waiting)
+    step, step_time = _next_step(waiting) if waiting else after_completion(now, ttl)
+    return Summary(
+        phase=phase,
+        reason=reason,
+        message=_message(channels, delivered, failed, waiting, policy),
+        total_attempts=sum(channel.attempts for channel in channels),
+        successful_deliveries=len(delivered),
+        failed_deliveries=len(failed) + len(tried),
+        completion_time=None if waiting else now,
+        next_step=step,
+        next_step_time=step_time,
+    )
+
+
+def after_completion(ended: datetime, ttl: int | None) -> tuple[str, datetime | None]:
+    """Return the next step of a request that has ended, and its time."""
+    return ("none", None) if ttl is None else ("deletion", ended + timedelta(seconds=ttl))
+
+
+def _next_step(waiting: Sequence[ChannelStatus]) -> tuple[str, datetime | None]:
+    """Return the next attempt, and its time; None for now."""
+    first = min(waiting, key=lambda channel: (channel.next_attempt_time is not None, channel.next_attempt_time))
+    others = [each for each in waiting if each is not first and each.next_attempt_time == first.next_attempt_time]
+    more = f" and {len(others)} more" if others else ""
+    return f"attempt {first.attempts + 1} on {first.name}{more}", first.next_attempt_time
+
+
+def _phase(
+    delivered: Sequence[ChannelStatus], failed: Sequence[ChannelStatus], waiting: Sequence[ChannelStatus]
+) -> tuple[Phase, str]:
+    if waiting:
+        if all(channel.reason == "Deferred" for channel in waiting):
+            return "Retrying", "DeliveryDeferred"
+        return "Retrying", "PartialFailureRetrying" if delivered else "AllDeliveriesRetrying"
+    if delivered and not failed:
+        return "Sent", "AllDeliveriesSucceeded"
+    if delivered:
+        unknown = any(channel.state == "Unknown" for channel in failed)
+        return "PartiallySent", "DeliveryUnknown" if unknown else "PartialDeliverySuccess"
+    return "Failed", _failure_reason({channel.reason for channel in failed})
+
+
+def _failure_reason(reasons: set[str | None]) -> str:
+    if not reasons:
+        return "NoChannelsResolved"
+    if reasons == {"UnknownChannel"}:
+        return "UnknownChannel"
+    if "OutcomeUnknown" in reasons:
+        return "DeliveryUnknown"
+    return "MaxRetriesExhausted" if "AttemptsExhausted" in reasons else "AllDeliveriesFailed"
+
+
+def _message(
+    channels: Sequence[ChannelStatus],
+    delivered: Sequence[ChannelStatus],
+    failed: Sequence[ChannelStatus],
+    waiting: Sequence[ChannelStatus],
+    policy: RetryPolicy,
+) -> str:
+    if not channels:
+        return "No channel to deliver to."
+    sentences = [f"Delivered to {len(delivered)} of {len(channels)} channels" + _names(delivered)]
+    sentences += [f"{channel.name} {_outcome(channel)}: {_cause(channel)}" for channel in failed]
+    sentences += [_next_attempt(channel, policy) for channel in waiting]
+    return shortened("; ".join(sentences), _MESSAGE_LIMIT)
+
+
+def _names(channels: Sequence[ChannelStatus]) -> str:
+    return f" ({', '.join(channel.name for channel in channels)})" if channels else ""
+
+
+def _outcome(channel: ChannelStatus) -> str:
+    if channel.state == "Unknown":
+        return "may have delivered and will not be retried"
+    if not channel.attempts:
+        return "was not attempted"
+    return "failed after 1 attempt" if channel.attempts == 1 else f"failed after {channel.attempts} attempts"
+
+
+def _cause(channel: ChannelStatus) -> str:
+    return (channel.last_error or channel.reason or "unknown")[:128]
+
+
+def _next_attempt(channel: ChannelStatus, policy: RetryPolicy) -> str:
+    if channel.next_attempt_time is None:
+        return f"{channel.name} is due now"
+    when = format_micro_time(channel.next_attempt_time)
+    return f"{channel.name} will be retried at {when} (attempt {channel.attempts + 1} of {policy.max_attempts})"
+
+
+class DeliveryVerdict(Enum):
     """The result of a delivery, as far as it is known."""
 
     DELIVERED = "delivered"
@@ -71,7 +195,7 @@ class Delivery:
     """
 
     channel: str
-    verdict: Verdict
+    verdict: DeliveryVerdict
     started: datetime
     ended: datetime
     seconds: float = 0.0
@@ -118,7 +242,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Settlement:
     """The result of a reconcile.
 
     Attributes:
@@ -185,13 +309,13 @@ def settle(
     *,
     now: datetime,
     rng: random.Random | None = None,
-) -> Decision:
+) -> Settlement:
     """Return the new status, computed from the old one and the results of the deliveries.
 
     Channels without a result were not attempted; results of finished channels are ignored.
     """
     if status.phase in TERMINAL_PHASES:
-        return Decision(status)
+        return Settlement(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
     results = {
         **_interrupted(status),
@@ -216,7 +340,7 @@ def settle(
             **summarize(states, spec.retry_policy, now=now, ttl=spec.ttl_seconds_after_finished),
         }
     )
-    return Decision(new, tuple(attempts), next_due(states, now=now))
+    return Settlement(new, tuple(attempts), next_due(states, now=now))
 
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -288,7 +412,7 @@ def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
     return {
         name: Delivery(
             channel=name,
-            verdict=Verdict.UNKNOWN,
+            verdict=DeliveryVerdict.UNKNOWN,
             started=attempt.timestamp,
             ended=attempt.timestamp,
             error="the operator stopped before it could save the result",
@@ -340,18 +464,18 @@ def _state_after(
     """Return the state of a channel after a delivery."""
     policy = spec.retry_policy
     match delivery.verdict:
-        case Verdict.DELIVERED:
+        case DeliveryVerdict.DELIVERED:
             return _final(channel, delivery, "Delivered", "Delivered", used=1)
-        case Verdict.PERMANENT:
+        case DeliveryVerdict.PERMANENT:
             return _final(channel, delivery, "Failed", "PermanentError", used=1)
-        case Verdict.UNKNOWN | Verdict.DOUBTFUL if spec.delivery == "AtMostOnce":
+        case DeliveryVerdict.UNKNOWN | DeliveryVerdict.DOUBTFUL if spec.delivery == "AtMostOnce":
             return _final(channel, delivery, "Unknown", "OutcomeUnknown", used=1)
-        case Verdict.UNKNOWN_CHANNEL if channel.reason is None:
+        case DeliveryVerdict.UNKNOWN_CHANNEL if channel.reason is None:
             return _final(channel, delivery, "Failed", "UnknownChannel", used=0)
         # A channel that existed at an earlier reconcile may come back: another process, another configuration.
-        case Verdict.UNKNOWN_CHANNEL | Verdict.DEFERRED:
+        case DeliveryVerdict.UNKNOWN_CHANNEL | DeliveryVerdict.DEFERRED:
             return _after_deferral(channel, delivery, policy, rng)
-        case Verdict.RETRYABLE | Verdict.UNKNOWN | Verdict.DOUBTFUL:
+        case DeliveryVerdict.RETRYABLE | DeliveryVerdict.UNKNOWN | DeliveryVerdict.DOUBTFUL:
             return _after_failure(channel, delivery, policy, rng)
 
 
@@ -420,12 +544,12 @@ def _attempt(delivery: Delivery, after: ChannelStatus) -> DeliveryAttempt:
         attempt=after.attempts,
         timestamp=delivery.started,
         result=_result(delivery, after),
-        error=None if delivery.verdict is Verdict.DELIVERED else delivery.error or None,
+        error=None if delivery.verdict is DeliveryVerdict.DELIVERED else delivery.error or None,
         duration_seconds=round(delivery.seconds, 6),
     )
 
 
 def _result(delivery: Delivery, after: ChannelStatus) -> AttemptResult:
-    if delivery.verdict is Verdict.DELIVERED:
+    if delivery.verdict is DeliveryVerdict.DELIVERED:
         return "success"
-    return "unknown" if delivery.verdict is Verdict.UNKNOWN or after.state == "Unknown" else "failure"
+    return "unknown" if delivery.verdict is DeliveryVerdict.UNKNOWN or after.state == "Unknown" else "failure"

@@ -1,28 +1,167 @@
-"""Redaction in one namespace: the known secrets, and what looks like a secret.
+r"""Redaction of secrets in texts, and of characters that could forge or hide text.
 
 An HTTP library's error contains the URL, and the URL of an incoming webhook is a secret. Recognition by form is a
 guess, so channels should still keep secrets out of their errors.
+
+Unsafe characters must not reach a line that people read or programs split. Terminals obey control characters and escape
+sequences. Besides ``\n``, programs end lines at vertical tabs, form feeds, U+0085, U+2028 and U+2029. Bidirectional
+controls display text in another order than it is stored. Lone surrogates cannot be encoded.
 """
 
 from __future__ import annotations
 
+import bisect
+import json
 import logging
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
 from reconciler.errors import ConfigurationError, MissingExtra, error_text
 from reconciler.notification.errors import DeliveryError
-from reconciler.notification.redaction.known import KnownSecrets
-from reconciler.notification.redaction.text import encodable, shortened, visible
 
 __all__ = [
     "ERROR_LIMIT",
+    "KnownSecrets",
     "RedactingFilter",
     "Redactor",
+    "encodable",
+    "escaped",
+    "listed",
+    "one_line",
+    "shortened",
+    "visible",
+    "visible_line",
 ]
+
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_UNSAFE = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 without tab and line feed, DEL, C1
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls
+    r"\u2028\u2029"  # line and paragraph separator
+    r"\ufeff\ufff9-\ufffb\ud800-\udfff"
+)
+_unsafe = re.compile(f"[{_UNSAFE}]")
+_surrogates = re.compile(r"[\ud800-\udfff]")
+_line_ends = re.compile(r"\r\n?|[\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+
+
+def visible(text: str, replacement: str = REPLACEMENT) -> str:
+    r"""Return the text with each unsafe character replaced; ``\t`` and ``\n`` are kept, ``\r\n`` becomes ``\n``."""
+    return _unsafe.sub(replacement, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    """Return the text with line separators and tabs replaced by spaces."""
+    return _line_ends.sub(" ", text).replace("\t", " ")
+
+
+def visible_line(text: str) -> str:
+    """Return the text as one line without unsafe characters."""
+    return visible(one_line(text))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the text with at most `limit` characters; a shortened one ends with ``…``."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the names, at most so many of them, separated by commas; ``none`` if there is none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
+def escaped(text: str) -> str:
+    """Return JSON with unsafe characters in its strings escaped."""
+    return _unsafe.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def encodable(text: str) -> str:
+    """Return the text with each lone surrogate, which UTF-8 cannot encode, replaced by `REPLACEMENT`."""
+    return _surrogates.sub(REPLACEMENT, text)
+
+
+MIN_SECRET = 4
+"""Minimum characters of a known secret; a shorter one would occur in ordinary words."""
+
+MIN_PART = 8
+"""Minimum characters of a part of a secret URL that counts as a secret by itself; shorter ones are words."""
+
+_BLANKS = re.compile(r"[\s\u200b\u2060\ufeff]+")
+"""Blanks that programs collapse, replace by one another, or drop from a line's display."""
+
+_UNUSUAL = re.compile(r"[^\S ]|[\u200b\u2060\ufeff]|  ")
+
+
+class KnownSecrets:
+    """Known secrets in their usual spellings. Between words any blanks are equal to a single space.
+
+    Args:
+        values: the secrets.
+
+    Attributes:
+        values: the same.
+    """
+
+    def __init__(self, values: frozenset[str]) -> None:
+        self.values = values
+        self._search = _search_for({_BLANKS.sub(" ", found) for value in values for found in _spellings(value)})
+
+    def replaced(self, text: str) -> str:
+        """Return the text with each secret replaced, the longest at each place."""
+        plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
+        out: list[str] = []
+        done = 0
+        for begin, end in self._search(plain):
+            out += [text[done : place(begin)], PLACEHOLDER]
+            done = place(end)
+        return "".join([*out, text[done:]])
+
+
+def _with_single_spaces(text: str) -> tuple[str, Callable[[int], int]]:
+    """Return the text with single spaces for its blanks, and what maps a place in it to one in the text."""
+    parts: list[str] = []
+    starts, shifts = [0], [0]  # from this place on, the text is this much further
+    done = length = 0
+    for found in _BLANKS.finditer(text):
+        parts += [text[done : found.start()], " "]
+        length += found.start() - done + 1
+        done = found.end()
+        starts.append(length)
+        shifts.append(done - length)
+    parts.append(text[done:])
+    return "".join(parts), lambda place: place + shifts[bisect.bisect_right(starts, place) - 1]
+
+
+def _search_for(words: set[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
+    """Return a search that yields the starts and ends of words: the longest at each place, none twice."""
+    if not words:
+        return lambda _: iter(())
+    try:
+        from ahocorasick_rs import AhoCorasick, MatchKind
+    except ImportError:  # a part of the extra `notification`; without it the time grows with the number of words
+        pattern = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+        return lambda text: (found.span() for found in pattern.finditer(text))
+    search = AhoCorasick(map(encodable, words), matchkind=MatchKind.LeftmostLongest)
+    return lambda text: ((begin, end) for _, begin, end in search.find_matches_as_indexes(encodable(text)))
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """Yield the spellings of a secret. For a URL also its path and the path's parts, which a receiver may quote."""
+    if len(value) >= MIN_SECRET and not (value.isalpha() and is_secret_name(value)):  # or `password=x` were not seen
+        yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")}
+    if not value.startswith(("http://", "https://")):
+        return
+    path = value.partition("://")[2].partition("/")[2]
+    yield from (part for part in {path, *re.split(r"[/?&=]", path)} if len(part) >= MIN_PART)
+
 
 ERROR_LIMIT = 512
 """Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a

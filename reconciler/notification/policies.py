@@ -1,4 +1,4 @@
-"""The current channel policies: decisions about requests, and the rates and quotas of namespaces."""
+"""Channel policies: decisions about requests, the rates and quotas of namespaces, and the validating webhook."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 from reconciler.cache import CacheEvent
 from reconciler.errors import error_text
 from reconciler.meta import Request
-from reconciler.notification.api.policy import ChannelPolicy, ChannelPolicySpec
-from reconciler.notification.api.types import NotificationRequestSpec
-from reconciler.notification.channels import Pacer
-from reconciler.notification.redaction.text import listed
+from reconciler.notification.api import ChannelPolicy, ChannelPolicySpec, NotificationRequest, NotificationRequestSpec
+from reconciler.notification.channels.limits import Pacer
+from reconciler.notification.redaction import listed
+from reconciler.notification.routing.router import Router, attributes_of
 from reconciler.objects import InvalidObject
+from reconciler.webhook import AdmissionRequest, Denied, Validator
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = ["PolicySource", "PolicyTable", "Refusal"]
+__all__ = ["PolicyRefusal", "PolicySource", "PolicyTable", "PolicyValidator"]
+
 
 _log = logging.getLogger("reconciler.notification")
 
@@ -30,7 +32,7 @@ LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class PolicyRefusal:
     """The refusal of a request.
 
     Attributes:
@@ -87,18 +89,18 @@ class PolicyTable:
 
     # Decisions
 
-    def refusal(self, namespace: str, spec: NotificationRequestSpec, channels: Sequence[str]) -> Refusal | None:
+    def refusal(self, namespace: str, spec: NotificationRequestSpec, channels: Sequence[str]) -> PolicyRefusal | None:
         """Return why a request may not be delivered over these channels, or None."""
         if self._invalid:
             name, problem = min(self._invalid.items())
-            return Refusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
+            return PolicyRefusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
         for name, policy in self.about(namespace):
             what = next(_violations(policy, spec, channels), None)
             if what is not None:
-                return Refusal(name, "PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
+                return PolicyRefusal(name, "PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
         return None
 
-    def quota_refusal(self, request: Request) -> Refusal | None:
+    def quota_refusal(self, request: Request) -> PolicyRefusal | None:
         """Return why the namespace of a request may have no further unfinished one, or None."""
         namespace = request.namespace or ""
         counted = self._unfinished.get(namespace, set())
@@ -107,7 +109,7 @@ class PolicyTable:
         for name, policy in self.about(namespace):
             if policy.max_unfinished is not None and len(counted) >= policy.max_unfinished:
                 text = f"policy {name!r}: namespace {namespace} has {len(counted)} unfinished requests already"
-                return Refusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
+                return PolicyRefusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
         return None
 
     def count(self, request: Request) -> None:
@@ -200,3 +202,34 @@ class PolicySource:
         except InvalidObject as error:
             self._table.set_invalid(name, error_text(error))
             _log.error("channel policy %s is invalid, so no new request is delivered: %s", name, error)
+
+
+class PolicyValidator(Validator[NotificationRequest]):
+    """A validating webhook for new NotificationRequests.
+
+    It checks channels, recipients and priority. Quotas are left to the operator, which alone counts requests. If the
+    policies are not listed yet, it allows the request: the operator checks again.
+
+    Args:
+        router: resolves requests that name no channels. Default: their channels are not checked here.
+    """
+
+    operations = ("CREATE",)
+
+    def __init__(self, policies: PolicyTable, router: Router | None = None) -> None:
+        super().__init__()
+        self._policies = policies
+        self._router = router
+
+    def validate_create(self, obj: NotificationRequest, request: AdmissionRequest, /) -> None:
+        """Refuse a request that a policy does not allow.
+
+        Raises:
+            Denied: with the policy's name.
+        """
+        channels: tuple[str, ...] = tuple(obj.spec.channels or ())
+        if not channels and self._router is not None:
+            channels = self._router.resolve(attributes_of(obj)).channels
+        refusal = self._policies.refusal(request.namespace or obj.namespace or "", obj.spec, channels)
+        if refusal is not None:
+            raise Denied(refusal.message)

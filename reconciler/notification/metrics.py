@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from reconciler.notification.channels import BreakerState, CircuitBreaker
-from reconciler.notification.observe.outbox import StatusChange
+from reconciler.notification.channels.limits import BreakerState, CircuitBreaker
+from reconciler.notification.observers import StatusChange
 
 if TYPE_CHECKING:
+    from reconciler.notification.audit import AuditLog
     from reconciler.notification.channel import ChannelRegistry
-    from reconciler.notification.observe.audit import AuditLog
     from reconciler.notification.reconciler import NotificationReconciler
-    from reconciler.notification.routing import RoutingTable
+    from reconciler.notification.routing.router import RoutingTable
 
 __all__ = ["NotificationMetrics"]
+
 
 HEALTH_WINDOW = 20
 """Number of recent attempts that a channel's health score covers."""

@@ -26,13 +26,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from reconciler._core.lru import LRU
 from reconciler.clock import current_clock
 from reconciler.meta import Request
-from reconciler.notification.api.types import Priority
-from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels import Limiter
-from reconciler.notification.message import idempotency_key
-from reconciler.notification.tenancy.policies import PolicyTable
+from reconciler.notification.api import Priority
+from reconciler.notification.channel import ChannelRegistry, idempotency_key
+from reconciler.notification.channels.limits import Limiter
+from reconciler.notification.policies import PolicyTable
 
-__all__ = ["PRIORITY_BOOST", "FairQueue"]
+__all__ = ["FairQueue"]
+
 
 PRIORITY_BOOST = 3600.0
 """Seconds of waiting that one step of priority is worth."""

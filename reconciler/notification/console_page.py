@@ -5,20 +5,87 @@ It imports htpy (the extra ``console``), so import it where there is a console.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 import htpy as h
 from htpy import Node
 
+from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
 from reconciler.manager.console import Page
 from reconciler.manager.console.html import address, pill, section, table
 from reconciler.meta.scalars import format_micro_time
+from reconciler.notification.api import DeliveryAttempt
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels import LimitedChannel
-from reconciler.notification.observe.history import ChannelHistory, Entry, History
+from reconciler.notification.channels.limits import LimitedChannel
+from reconciler.notification.observers import StatusChange
 
-__all__ = ["receivers_page"]
+__all__ = ["History", "receivers_page"]
+
+
+ENTRIES = 200
+"""Attempts that are kept, over all channels."""
+
+CHANNELS = 1_000
+"""Channels whose counts are kept; the least recently used is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEntry:
+    """One attempt.
+
+    Attributes:
+        request: namespace and name of the request.
+        attempt: the attempt, as in its status.
+        next: what happens next with the request, as its status says.
+    """
+
+    request: str
+    attempt: DeliveryAttempt
+    next: str
+
+
+@dataclass(slots=True)
+class ChannelHistory:
+    """The counts of a channel since the start of the process, and its last error."""
+
+    delivered: int = 0
+    failed: int = 0
+    deferred: int = 0
+    last_error: str = ""
+    last_error_time: datetime | None = None
+
+
+class History:
+    """An observer that keeps the latest attempts, and counts for each channel."""
+
+    def __init__(self) -> None:
+        self.entries: deque[AttemptEntry] = deque(maxlen=ENTRIES)
+        self.channels: LRU[str, ChannelHistory] = LRU(CHANNELS)
+
+    def status_saved(self, change: StatusChange, /) -> None:
+        """Keep the attempts of a saved status change."""
+        request = f"{change.request.namespace}/{change.request.name}"
+        after = change.after
+        following = after.next_step or "" if after.completion_time is None else after.phase or ""
+        for attempt in change.attempts:
+            self.entries.append(AttemptEntry(request, attempt, following))
+            channel = self._channel(attempt.channel)
+            if attempt.result == "success":
+                channel.delivered += 1
+            else:
+                channel.failed += 1
+                channel.last_error, channel.last_error_time = attempt.error or "", attempt.timestamp
+        for name in change.deferred:
+            self._channel(name).deferred += 1
+
+    def _channel(self, name: str) -> ChannelHistory:
+        found = self.channels[name] = self.channels.get(name) or ChannelHistory()
+        return found
+
 
 SHOWN = 50
 """Attempts on the page; the newest first."""
@@ -70,14 +137,14 @@ def _receiver(name: str, channels: ChannelRegistry, counts: ChannelHistory, queu
     ]
 
 
-def _attempts(entries: list[Entry]) -> Node:
+def _attempts(entries: list[AttemptEntry]) -> Node:
     if not entries:
         return h.p(".calm.quiet")["No attempt since the start of the process."]
     columns = ("Time", "Request", "Channel", "Attempt ", "Result", "Then", "Error")
     return table(columns, map(_attempt, entries), label="Attempts")
 
 
-def _attempt(entry: Entry) -> Node:
+def _attempt(entry: AttemptEntry) -> Node:
     attempt = entry.attempt
     return h.tr[
         h.td[f"{format_micro_time(attempt.timestamp)[:19]}Z"],

@@ -1,4 +1,4 @@
-"""The kind NotificationRequest: its spec and its status.
+"""The kinds NotificationRequest, ChannelPolicy and RoutingConfig.
 
 All limits are defined here. The API server enforces them through the generated schema; the models enforce them again in
 Python, for servers that do not validate.
@@ -11,8 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from reconciler.notification.channel import CHANNEL_PATTERN
-from reconciler.notification.message import IncidentAction
+from reconciler.notification.channel import CHANNEL_PATTERN, IncidentAction
 from reconciler.objects import ConditionedStatus, Model, PrinterColumn, Resource, rule, schema_extra
 
 __all__ = [
@@ -21,7 +20,8 @@ __all__ = [
     "TERMINAL_PHASES",
     "ActionLink",
     "AttemptResult",
-    "ChannelName",
+    "ChannelPolicy",
+    "ChannelPolicySpec",
     "ChannelState",
     "ChannelStatus",
     "DeliveryAttempt",
@@ -34,7 +34,12 @@ __all__ = [
     "Phase",
     "Priority",
     "RetryPolicy",
+    "RoutingConfigObject",
+    "RoutingConfigSpec",
+    "RoutingConfigStatus",
+    "RoutingError",
 ]
+
 
 NotificationType = Literal["Escalation", "Simple", "StatusUpdate", "Approval", "ManualReview", "Completion"]
 """What a notification is about."""
@@ -311,3 +316,116 @@ class NotificationRequest(
     ),
 ):
     """NotificationRequest is a message to deliver over one or more channels, with retries."""
+
+
+PATTERN_LIMIT = 256
+"""Maximum patterns in a list."""
+
+Pattern = Annotated[str, Field(min_length=1, max_length=320, pattern=r"^[^\s?\[\]]+$")]
+"""A value in which ``*`` stands for any characters."""
+
+Patterns = Annotated[list[Pattern], Field(max_length=PATTERN_LIMIT)]
+
+
+class ChannelPolicySpec(Model):
+    """The restrictions of the requests in some namespaces. A field that is absent restricts nothing."""
+
+    namespaces: Patterns = Field(
+        default_factory=lambda: ["*"], description="The namespaces that the policy is about; * stands for any text."
+    )
+    except_namespaces: Patterns = Field(
+        default_factory=list, description="Namespaces that it is not about after all, such as kube-*."
+    )
+    channels: Patterns | None = Field(
+        default=None, description="The channels that may be used, such as log or slack:team-*."
+    )
+    priorities: list[Priority] | None = Field(default=None, description="The priorities that may be used.")
+    recipients: dict[str, Patterns] | None = Field(
+        default=None,
+        max_length=16,
+        description="The recipients that may be named, by kind of channel, such as email: ['*@example.com']. "
+        "Kinds that are not listed are not restricted.",
+    )
+    rate_per_minute: float | None = Field(
+        default=None, gt=0, description="Maximum deliveries a minute of each namespace; others wait for their turn."
+    )
+    max_unfinished: int | None = Field(
+        default=None, ge=1, description="Maximum unfinished requests of each namespace; more are refused."
+    )
+
+
+class ChannelPolicyStatus(ConditionedStatus):
+    """The status of a policy. The operator writes none: a policy that the API server accepts is in use."""
+
+    printer_columns: ClassVar[tuple[PrinterColumn, ...]] = ()
+
+
+class ChannelPolicy(
+    Resource[ChannelPolicySpec, ChannelPolicyStatus],
+    group="notify.reconciler.dev",
+    version="v1alpha1",
+    plural="channelpolicies",
+    scope="Cluster",
+    printer_columns=(
+        PrinterColumn("Namespaces", ".spec.namespaces"),
+        PrinterColumn("Channels", ".spec.channels"),
+        PrinterColumn("Rate", ".spec.ratePerMinute"),
+        PrinterColumn("Unfinished", ".spec.maxUnfinished"),
+        PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
+    ),
+):
+    """ChannelPolicy restricts which channels, recipients and priorities the requests of namespaces may use."""
+
+
+CONFIG_LIMIT = 1_048_576
+"""Maximum characters of a configuration, as in a file."""
+
+ERROR_LIMIT = 20
+"""Maximum errors that the status lists."""
+
+
+class RoutingConfigSpec(Model):
+    """The configuration."""
+
+    config: str = Field(
+        min_length=1,
+        max_length=CONFIG_LIMIT,
+        description="YAML in Alertmanager's format, with route and receivers, as in a routing file.",
+    )
+
+
+class RoutingError(Model):
+    """One error of a configuration."""
+
+    line: int = Field(ge=0, description="Line in spec.config, from 1; 0 for the whole.")
+    place: str = Field(default="", description="Path of the value, such as route.routes[0].receiver.")
+    message: str = Field(description="What is wrong, and what to do.")
+
+
+class RoutingConfigStatus(ConditionedStatus):
+    """The validity of the configuration, and its errors."""
+
+    printer_columns: ClassVar[tuple[PrinterColumn, ...]] = ()  # Valid says it
+
+    valid: bool | None = Field(default=None, description="Whether the latest configuration is valid, and so in use.")
+    active_generation: int | None = Field(default=None, description="Generation of the configuration that is in use.")
+    in_force_since: datetime | None = Field(default=None, description="Since when that generation is in use.")
+    errors: list[RoutingError] = Field(
+        default_factory=list, description="All errors of the latest configuration, at most 20."
+    )
+
+
+class RoutingConfigObject(
+    Resource[RoutingConfigSpec, RoutingConfigStatus],
+    group="notify.reconciler.dev",
+    version="v1alpha1",
+    kind="RoutingConfig",
+    scope="Cluster",
+    printer_columns=(
+        PrinterColumn("Valid", ".status.valid"),
+        PrinterColumn("In use since", ".status.inForceSince", type="date"),
+        PrinterColumn("Error", ".status.errors[0].message"),
+        PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
+    ),
+):
+    """RoutingConfig is a routing configuration of the notification operator."""

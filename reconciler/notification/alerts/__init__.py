@@ -1,1 +1,0 @@
-"""Alerts in: the webhooks of Alertmanager and Grafana become NotificationRequests."""

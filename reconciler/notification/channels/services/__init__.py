@@ -1,1 +1,0 @@
-"""The channels of single services, one module each: chats, incident management, event brokers."""

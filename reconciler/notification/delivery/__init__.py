@@ -1,1 +1,0 @@
-"""Delivery: scheduling, fair queuing, and the calls of channels."""

@@ -1,0 +1,379 @@
+"""The durable record of a request: what is read from the API server and written to the status around a delivery.
+
+Attempts and channels are addressed by their keys, so a replay on a newer version adds nothing twice. Under ``Bounded``
+and ``AtMostOnce`` an attempt is written ahead of its call, as an entry of ``deliveryAttempts`` with the result
+``unknown``, which the real result replaces. If the process dies in between, the entry remains and counts as made.
+
+The cache can lag behind, above all after a failover. So an action that cannot be undone first reads from the server,
+unless this process has just written the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+from pydantic import BaseModel
+
+from reconciler._core.lru import LRU
+from reconciler._core.wire import JSONObject
+from reconciler.client import Client
+from reconciler.errors import Conflict, NotFound
+from reconciler.meta import Request, equal
+from reconciler.meta.scalars import format_micro_time
+from reconciler.notification.api import (
+    TERMINAL_PHASES,
+    ChannelStatus,
+    DeliveryAttempt,
+    NotificationRequest,
+    NotificationRequestStatus,
+)
+from reconciler.notification.routing.router import Resolution
+from reconciler.notification.schedule import ERRORS_LIMIT, Settlement, Summary
+from reconciler.status import StatusBatcher
+
+if TYPE_CHECKING:
+    from reconciler.cache import CachedClient
+
+__all__ = [
+    "StalenessCheck",
+    "UnsavedResults",
+    "WriteAhead",
+    "delete_finished",
+    "is_too_large",
+    "remove_write_ahead",
+    "set_ended",
+    "set_failed",
+    "set_routing",
+    "set_settlement",
+]
+
+
+RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
+"""The status batcher of a NotificationRequest."""
+
+ROUTED_LIMIT = 64
+"""Maximum channels that routing can select for a request; their attempts must fit into an object."""
+
+OBJECT_BYTES = 1_500_000
+"""Maximum bytes of a request with its complete status; etcd stores 1.5 MiB."""
+
+ENTRY_BYTES = 800
+"""Bytes of an attempt without its error, and of the fields that say who wrote it."""
+
+MESSAGE_LIMIT = 4096
+"""Maximum characters in a condition message; the API accepts 32,768."""
+
+_DERIVED = {"queued_at", *Summary.__annotations__}
+
+
+def set_settlement(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Settlement) -> None:
+    """Record what a decision changes: attempts, channels, derived fields and conditions."""
+    after = decision.status
+    if before.phase is None and not before.channels and after.channels:
+        names = ", ".join(channel.name for channel in after.channels)
+        _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
+    upsert_attempts(status, decision.attempts)
+    stored = {channel.name: channel for channel in before.channels}
+    for channel in after.channels:
+        if channel != stored.get(channel.name):
+            status.upsert("channels", _document(channel), key="name")
+    # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
+    status.set(overwrite=True, **after.model_dump(mode="json", include=_DERIVED, exclude_none=True))
+    if after.next_step_time is None and before.next_step_time is not None:
+        status.merge(next_step_time=None)
+    _set_ready_condition(status, after)
+
+
+def set_routing(
+    status: RequestStatusBatcher,
+    before: NotificationRequestStatus,
+    resolution: Resolution | None,
+    *,
+    now: datetime,
+) -> NotificationRequestStatus:
+    """Record the channels that routing selected, and return the status with them.
+
+    If it selected none, or there is no routing (None), only the condition changes, which says why.
+    """
+    failure = _routing_failure(resolution)
+    if failure is not None:
+        _set_routing_condition(status, *failure)
+    if resolution is None or failure is not None:
+        return before
+    channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
+    for channel in channels:
+        status.upsert("channels", _document(channel), key="name")
+    status.set(queued_at=format_micro_time(now))
+    message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
+    if resolution.fallback:
+        message = f"fallback channel {', '.join(resolution.channels)}: {resolution.fallback}"
+    if resolution.problem:
+        message += f"; from the previous routing configuration, because the latest is invalid: {resolution.problem}"
+    reason = "StaleRouting" if resolution.problem else "RoutingRuleMatched"
+    reason = "RoutingFallback" if resolution.fallback else reason
+    _set_routing_condition(status, reason, message, resolved=True)
+    return before.model_copy(update={"channels": channels, "queued_at": now})
+
+
+def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
+    """Return the reason and the message if routing selected no channels, or None."""
+    if resolution is None:
+        return "NoRouting", "spec.channels is empty and the operator has no routing: set spec.channels"
+    problem = resolution.problem
+    if resolution.pending:
+        reason = "RoutingFailed" if problem else "RoutingPending"
+        return reason, f"waiting: {problem or 'no routing configuration has been loaded yet'}"
+    receivers = ", ".join(resolution.receivers) or "none"
+    if len(resolution.channels) > ROUTED_LIMIT:
+        count = len(resolution.channels)
+        return "TooManyChannels", f"receivers {receivers}: {count} channels; the maximum is {ROUTED_LIMIT}"
+    if not resolution.channels:
+        return "RoutingFailed" if problem else "NoChannels", problem or f"receivers {receivers}: no channels"
+    return None
+
+
+def upsert_attempts(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
+    """Record attempts: those that are ahead of their calls, or results, which replace them."""
+    for attempt in attempts:
+        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+
+
+def remove_write_ahead(
+    status: RequestStatusBatcher,
+    attempts: Sequence[DeliveryAttempt],
+    *,
+    except_for: Sequence[DeliveryAttempt] = (),
+) -> None:
+    """Remove write-ahead attempts that were not made: the call was deferred, or cancelled before it was sent."""
+    made = {(attempt.channel, attempt.attempt) for attempt in except_for}
+    for attempt in attempts:
+        if (attempt.channel, attempt.attempt) in made:
+            continue
+        # With the timestamp: the entry of another process stays, whatever became of its call.
+        document = _document(attempt)
+        members = {key: document[key] for key in ("channel", "attempt", "timestamp", "result")}
+        status.remove("deliveryAttempts", item=members)
+
+
+def is_too_large(obj: NotificationRequest, channels: Sequence[str]) -> bool:
+    """Return whether a request may grow beyond what etcd stores when all its attempts are recorded."""
+    entries = len(channels) * (obj.spec.retry_policy.max_attempts + 1)
+    errors = ERRORS_LIMIT * 4 * (obj.spec.retry_policy.max_attempts + 1)  # a character takes up to four bytes
+    return len(msgspec.json.encode(obj.to_dict())) + entries * ENTRY_BYTES + errors > OBJECT_BYTES
+
+
+def set_failed(status: RequestStatusBatcher, reason: str, message: str, *, now: datetime) -> None:
+    """Record that a request has failed; a request that has ended does not change."""
+    set_ended(status, NotificationRequestStatus(phase="Failed", reason=reason, message=message, completion_time=now))
+
+
+def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
+    """Record that a request has ended without a delivery; a request that has ended before does not change.
+
+    Of the status only the derived fields are recorded.
+    """
+    if status.current.get("phase") in TERMINAL_PHASES:
+        return
+    fields = after.model_dump(mode="json", include=_DERIVED, exclude_none=True, exclude_defaults=True)
+    status.set(overwrite=True, **fields)
+    _set_ready_condition(status, after)
+
+
+def _set_ready_condition(status: RequestStatusBatcher, after: NotificationRequestStatus) -> None:
+    is_sent = after.phase in {"Sent", "PartiallySent"}
+    status.set_condition("Ready", is_sent, reason=after.reason or "", message=after.message or "")
+
+
+def _set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:
+    status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:MESSAGE_LIMIT])
+
+
+def _document(model: BaseModel) -> JSONObject:
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+UNCALLED_LIMIT = 10_000
+"""Maximum requests whose uncalled attempts are remembered. For a forgotten one, such an attempt counts as made."""
+
+
+class WriteAhead:
+    """The attempts that are written ahead of their calls, and those among them that no call followed.
+
+    Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
+    Without this memory it would look like the call of a process that died.
+    """
+
+    def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
+        self._now = now
+        self._check_leader = check_leader
+        self._uncalled: LRU[str, tuple[DeliveryAttempt, ...]] = LRU(UNCALLED_LIMIT)
+
+    async def write(
+        self,
+        obj: NotificationRequest,
+        due: Sequence[ChannelStatus],
+        status: RequestStatusBatcher,
+        *,
+        client: Client,
+        has_unsaved_results: bool,
+    ) -> Sequence[DeliveryAttempt]:
+        """Write what the status must hold before the calls, and return the write-ahead attempts.
+
+        Results of an earlier reconcile that are not saved yet are saved first, so that at most the calls of one
+        reconcile are unrecorded at any time. If cancelled, the attempts are removed again by this reconcile's flush or
+        by the next reconcile.
+
+        Raises:
+            StatusError: the write failed, so no channel may be called.
+            NotLeader: another process is the leader.
+        """
+        self._check_leader()
+        attempts: tuple[DeliveryAttempt, ...] = ()
+        if obj.spec.delivery != "AtLeastOnce":
+            now = self._now()
+            attempts = tuple(
+                DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+                for channel in due
+            )
+        try:
+            if attempts or has_unsaved_results:
+                async with StatusBatcher(client, obj, on_error="discard") as intent:  # joins `status`
+                    upsert_attempts(intent, attempts)
+                    await intent.flush()
+                self._check_leader()
+        except BaseException:
+            if attempts:
+                self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
+            remove_write_ahead(status, attempts)
+            raise
+        return attempts
+
+    def without_uncalled(self, obj: NotificationRequest, status: RequestStatusBatcher) -> NotificationRequestStatus:
+        """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
+
+        The timestamp distinguishes them from attempts of other processes, whose calls may have been made.
+        """
+        uncalled = self._uncalled.get(obj.uid)
+        if uncalled is None:
+            return obj.status
+        attempts = obj.status.delivery_attempts
+        remove_write_ahead(status, [attempt for attempt in attempts if attempt in uncalled])
+        made = [attempt for attempt in attempts if attempt not in uncalled]
+        return obj.status.model_copy(update={"delivery_attempts": made})
+
+    def forget(self, uid: str) -> None:
+        """Forget a request that has ended."""
+        self._uncalled.pop(uid, None)
+
+
+TOTAL_LIMIT = 500
+"""Number of requests with unsaved results from which on a namespace delivers only while it has none. Far below what a
+controller keeps (1000), because a lost result means that a call is repeated."""
+
+NAMESPACE_LIMIT = 100
+"""Maximum requests of a namespace with unsaved results; then no other request of the namespace is delivered."""
+
+
+class UnsavedResults:
+    """The requests with unsaved results, and whether a namespace may have more of them."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, set[Request]] = {}
+
+    def add(self, request: Request) -> None:
+        """Record that the results of a request are not saved."""
+        self._requests.setdefault(request.namespace or "", set()).add(request)
+
+    def discard(self, request: Request) -> None:
+        """Record that the results of a request are saved, or that it is gone."""
+        requests = self._requests.get(request.namespace or "", set())
+        requests.discard(request)
+        if not requests:
+            self._requests.pop(request.namespace or "", None)
+
+    def is_full(self, request: Request) -> bool:
+        """Return whether the results of too many other requests are unsaved."""
+        total = sum(map(len, self._requests.values()))
+        most = NAMESPACE_LIMIT if total < TOTAL_LIMIT else 1
+        return len(self._requests.get(request.namespace or "", ())) >= most and request not in self
+
+    def __contains__(self, request: Request) -> bool:
+        return request in self._requests.get(request.namespace or "", ())
+
+
+PROGRESS_LIMIT = 100_000
+"""Maximum requests whose progress is remembered. A forgotten one costs one more read from the server."""
+
+_Progress = frozenset[tuple[str, str, int, datetime | None]]
+"""The progress of a request's channels; it never returns to an earlier value."""
+
+
+class StalenessCheck:
+    """A check whether an object is up to date, without a read if this process wrote its status last.
+
+    Attributes:
+        reads: number of reads from the server.
+    """
+
+    def __init__(self) -> None:
+        self._known: LRU[str, _Progress] = LRU(PROGRESS_LIMIT)
+        self.reads = 0
+
+    def remember(self, uid: str, status: NotificationRequestStatus) -> None:
+        """Remember the status that this process writes."""
+        self._known[uid] = _progress(status)
+
+    def forget(self, uid: str) -> None:
+        """Forget a request that has ended."""
+        self._known.pop(uid, None)
+
+    async def is_up_to_date(
+        self, client: CachedClient, obj: NotificationRequest, status: NotificationRequestStatus
+    ) -> bool:
+        """Return whether no other process has made progress with the request. Cancellation changes nothing."""
+        if self._known.get(obj.uid) == _progress(status):
+            return True
+        self.reads += 1
+        try:
+            live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+        except NotFound:
+            return False
+        if live.uid != obj.uid or live.metadata.deletion_timestamp is not None:
+            return False
+        return live.resource_version == obj.resource_version or equal(
+            live.to_dict().get("status"), obj.to_dict().get("status")
+        )
+
+
+def _progress(status: NotificationRequestStatus) -> _Progress:
+    return frozenset(
+        (channel.name, channel.state, channel.attempts, channel.next_attempt_time) for channel in status.channels
+    )
+
+
+async def delete_finished(client: CachedClient, obj: NotificationRequest) -> bool | None:
+    """Delete a request that has ended; return False if it no longer exists, None if it changed and must be read again.
+
+    The deletion is conditional on the version that was just read from the server, so a request that has changed since
+    is kept. A cancelled call may have deleted it.
+    """
+    try:
+        live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+        if live.uid != obj.uid or live.status.completion_time != obj.status.completion_time:
+            return None
+        await client.delete(
+            NotificationRequest,
+            obj.name,
+            obj.namespace,
+            uid=live.uid,
+            resource_version=live.resource_version,
+            propagation="Background",
+        )
+    except NotFound:
+        return False
+    except Conflict:
+        return None
+    return True

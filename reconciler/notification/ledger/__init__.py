@@ -1,1 +1,0 @@
-"""Durable progress: what is read from the API server and recorded in the status around a delivery."""

@@ -1,1 +1,0 @@
-"""Observers of status changes: Events, metrics and the audit log."""

@@ -1,1 +1,0 @@
-"""Redaction of secrets, and of characters that could forge or hide text."""
