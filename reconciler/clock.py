@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "boottime_of", "current_clock", "held_while", "process_time", "use_clock"]
+__all__ = ["Clock", "current_clock"]
 
 
 class Clock(Protocol):

@@ -20,8 +20,9 @@ from reconciler.cache.store import DocumentValues, field_values, refuse_coroutin
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import KindLike, gvk_from
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects.kinds import KindLike, gvk_from
 
 __all__ = ["Cache", "CacheStatistics"]
 

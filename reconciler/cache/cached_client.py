@@ -14,9 +14,12 @@ from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
 from reconciler.client import Client, InvalidItem, ListOptions, ListResult, Selector
 from reconciler.errors import NotFound
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
 from reconciler.meta.scalars import parse_version
-from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, gvk_from
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, gvk_from
 
 __all__ = ["CachedClient"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from reconciler.backoff import Backoff, retry_after_delay
+from reconciler._core.backoff import Backoff, retry_after_delay
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import APIError, Expired, ReconcilerError, ServerTimeout, error_text
-from reconciler.meta import ResourceType
+from reconciler.meta.reference import ResourceType
 
 __all__ = ["BackoffManager", "CacheNotSynced", "Failure", "NotCached", "WatchError", "action_on", "is_behind"]
 

@@ -24,8 +24,9 @@ from reconciler.cache.watch import ReflectorStatistics
 from reconciler.client import ListResult
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType, Version
-from reconciler.meta.scalars import parse_version
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.meta.scalars import Version, parse_version
 from reconciler.objects import Unstructured
 
 __all__ = ["Informer", "InformerStatistics"]

@@ -11,8 +11,11 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
-from reconciler.meta import GroupVersionKind, Request, Version
-from reconciler.objects import AnyResource, InvalidObject, KindLike, Resource, TypedObject, Unstructured, from_document
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.scalars import Version
+from reconciler.objects import AnyResource, InvalidObject, Resource, Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document
 
 __all__ = ["CacheEvent", "CachedObject", "CachedOwner", "EventType"]
 

@@ -40,7 +40,8 @@ import msgspec
 from reconciler.cache.object import CachedObject
 from reconciler.cache.store import Store
 from reconciler.clock import Clock, current_clock
-from reconciler.meta import Request, Version
+from reconciler.meta import Request
+from reconciler.meta.scalars import Version
 
 __all__ = ["Baseline", "ListBaseline", "Overlay", "OverlayExpired", "OverlayStatistics"]
 

@@ -48,8 +48,8 @@ from reconciler.errors import (
     Unauthorized,
 )
 from reconciler.http import HTTPResponse
-from reconciler.meta import ResourceType, Version, is_older
-from reconciler.meta.scalars import parse_version
+from reconciler.meta.reference import ResourceType
+from reconciler.meta.scalars import Version, is_older, parse_version
 
 __all__ = ["Reflector", "Source"]
 

@@ -14,7 +14,7 @@ from reconciler.cache.handlers import Handlers
 from reconciler.cache.object import CachedObject, CacheEvent, EventType
 from reconciler.cache.overlay import Overlay
 from reconciler.cache.store import WritableStore
-from reconciler.meta import Version, is_older
+from reconciler.meta.scalars import Version, is_older
 from reconciler.objects import InvalidObject
 
 __all__ = ["Sink", "StoreSink", "same_content"]

@@ -17,8 +17,8 @@ from reconciler.cache.object import CachedObject
 from reconciler.cache.sink import Sink
 from reconciler.errors import APIError, TooManyRequests, error_from_response
 from reconciler.http import HTTPResponse, LineSplitter
-from reconciler.meta import Request, Version, is_older
-from reconciler.meta.scalars import parse_version
+from reconciler.meta import Request
+from reconciler.meta.scalars import Version, is_older, parse_version
 
 __all__ = ["OnListed", "Position", "ReflectorStatistics", "WatchStream", "read_lines"]
 

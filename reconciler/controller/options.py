@@ -19,7 +19,8 @@ from reconciler.controller.wake.sources import ChannelSource, SourceLike
 from reconciler.controller.wake.user_code import check_seconds
 from reconciler.controller.wake.watches import Watch, controller_owner
 from reconciler.errors import ConfigurationError
-from reconciler.objects import KindLike, Resource, gvk_from
+from reconciler.objects import Resource
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status import Strategy, check_options
 from reconciler.workqueue import RateLimiter, guarded_limiter
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from reconciler.errors import ConfigurationError
-from reconciler.objects import KindLike, gvk_from, is_built_in, presumed_resource_type
+from reconciler.objects.kinds import KindLike, gvk_from, is_built_in, presumed_resource_type
 
 __all__ = ["AccessRule", "Permission", "Verb", "access_rules", "full_name", "rbac_verbs"]
 

@@ -10,7 +10,7 @@ from reconciler.controller.reconciler import Reconciler
 from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
 from reconciler.controller.wake.watches import OwnerMapper, Watch
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.objects import KindLike
+from reconciler.objects.kinds import KindLike
 
 __all__ = ["PermissionCheck", "required_permissions"]
 

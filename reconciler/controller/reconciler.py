@@ -19,13 +19,14 @@ from reconciler.controller.reconcile.cycle import ReconcileCycle, ReconcileRun, 
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Outcome
 from reconciler.controller.wake.user_code import discard
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
-    from reconciler.objects import KindLike
+    from reconciler.objects.kinds import KindLike
     from reconciler.status import StatusMetrics
 
 __all__ = ["Binding", "Reconciler", "bind", "binding_of", "call_override"]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from reconciler._core.backoff import retry_after_delay
 from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.wire import JSONObject
-from reconciler.backoff import retry_after_delay
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     AlreadyExists,
@@ -28,7 +28,8 @@ from reconciler.errors import (
 from reconciler.events.correlator import Correlator, Decision, Occurrence, Subject
 from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
 from reconciler.meta.scalars import encodable, format_time
-from reconciler.objects import Resource, to_document
+from reconciler.objects import Resource
+from reconciler.objects.kinds import to_document
 
 __all__ = ["EventRecorder", "EventSink", "EventStatistics"]
 

@@ -10,7 +10,7 @@ from reconciler.cache import CacheNotSynced, Informer
 from reconciler.controller import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection
-from reconciler.objects import presumed_resource_type
+from reconciler.objects.kinds import presumed_resource_type
 
 __all__ = ["rbac_documents"]
 

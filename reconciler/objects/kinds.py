@@ -11,7 +11,8 @@ from typing_extensions import TypeIs, get_original_bases
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
-from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.reference import ResourceType
 from reconciler.meta.scalars import format_micro_time
 from reconciler.objects.builtin import (
     TypedObject,

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from reconciler.backoff import Backoff
+from reconciler._core.backoff import Backoff
 from reconciler.clock import Clock
 from reconciler.status.record.mutations import Path
 from reconciler.status.record.schema import ValueForms

@@ -12,7 +12,8 @@ from typing_extensions import TypeVar
 from reconciler._core.hooks import check_hooks, own_members
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind
-from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
+from reconciler.objects import InvalidObject
+from reconciler.objects.kinds import KindLike, from_document, gvk_from, kind_argument, to_document
 from reconciler.webhook.review import AdmissionRequest, Operation, Verdict, json_patch, same
 
 __all__ = ["Admission", "Defaulter", "Denied", "Validator", "Warnings"]

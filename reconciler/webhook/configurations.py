@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reconciler._core.wire import JSONObject
-from reconciler.objects import presumed_resource_type
+from reconciler.objects.kinds import presumed_resource_type
 from reconciler.webhook.admission import Admission
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.server import WebhookServer

@@ -15,7 +15,8 @@ import pytest
 
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType, Informer, Scope
 from reconciler.errors import NotServed
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 from tests.cache.scripted import (
     DATABASES,
     GVK,

@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.controller.reconcile.cycle import CycleContext, ReconcileCycle, ReconcileRun
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker, Wake
-from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.scalars import Version
 from tests.depth import examples
 
 GVK = GroupVersionKind("example.com", "v1", "Tree")

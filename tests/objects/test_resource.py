@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
 from reconciler.objects import ConditionedStatus, InvalidObject, Model, ObjectMeta, Resource
 
 

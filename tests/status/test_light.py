@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALLOWED = {"errors", "cancellation", "clock", "backoff", "http", "meta", "reporting", "status", "_version"}
+ALLOWED = {"_core", "_version", "clock", "errors", "http", "meta", "status"}
 
 PROGRAM = """
 import sys

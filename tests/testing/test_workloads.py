@@ -17,8 +17,7 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.testing.workloads import AFTER, EXIT_CODE
-from reconciler.testing.workloads.base import PodRunner
+from reconciler.testing.workloads.base import AFTER, EXIT_CODE, PodRunner
 from tests.testing.test_controller_manager import built
 
 DEPLOYMENT, REPLICA_SET, STATEFUL_SET = "apps/v1/Deployment", "apps/v1/ReplicaSet", "apps/v1/StatefulSet"

@@ -59,7 +59,8 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.objects import Duration, KindLike, PrinterColumn, Quantity, Scale, generate_crd, rule, schema_extra
+from reconciler.objects import Duration, PrinterColumn, Quantity, Scale, generate_crd, rule, schema_extra
+from reconciler.objects.kinds import KindLike
 from reconciler.status import StatusWriter, Strategy, guard
 from reconciler.testing import Cluster, virtual_time
 from reconciler.workqueue import ExponentialBackoff, MaxOf, QueueShutDown, TokenBucket, WorkQueue

@@ -11,7 +11,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.http import Transport
 
 if TYPE_CHECKING:
-    from reconciler.testing.workloads import WorkloadControllers
+    from reconciler.testing.workloads.controllers import WorkloadControllers
 
 __all__ = ["IMMEDIATE", "StandIns"]
 
@@ -49,7 +49,7 @@ class StandIns:
     async def start(self) -> None:
         """Start them, if there are any. Cancellation stops them."""
         if self._delays:
-            from reconciler.testing.workloads import WorkloadControllers
+            from reconciler.testing.workloads.controllers import WorkloadControllers
 
             self._running = WorkloadControllers(self._server, self._delays, clock=self._clock)
             await self._running.start()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from reconciler.client.session.answers import decode
 from reconciler.client.session.retry import RetryOn
 from reconciler.errors import APIError, NotServed, OutcomeUnknown, TransportError
-from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.reference import ResourceType
 from reconciler.objects import InvalidObject
 
 if TYPE_CHECKING:

@@ -27,19 +27,12 @@ from reconciler.client.session.requests import (
 from reconciler.client.session.retry import Attempts, RetryOn, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, ResourceType, request_of
+from reconciler.meta import Request, request_of
 from reconciler.meta.metadata import namespace_of
-from reconciler.meta.reference import path_segment
-from reconciler.objects import (
-    InvalidObject,
-    KindLike,
-    TypedObject,
-    Unstructured,
-    from_document,
-    gvk_from,
-    resource_type_from,
-    to_document,
-)
+from reconciler.meta.reference import ResourceType, path_segment
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document, gvk_from, resource_type_from, to_document
 
 __all__ = ["Options", "Session", "Write", "WriteObserver"]
 

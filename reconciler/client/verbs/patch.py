@@ -28,7 +28,9 @@ from reconciler.errors import APIError, Conflict, FieldManagerConflict, Transpor
 from reconciler.meta import request_of
 from reconciler.meta.documents import merge_diff
 from reconciler.meta.metadata import uid_of, version_of
-from reconciler.objects import KindLike, TypedObject, Unstructured, documents_to_compare, to_document
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, documents_to_compare, to_document
 
 __all__ = ["apply", "patch", "patch_from"]
 

@@ -13,9 +13,11 @@ from reconciler.client.session.requests import Query, Selector, query_pairs, sel
 from reconciler.client.session.retry import RetryOn
 from reconciler.client.session.session import Session
 from reconciler.errors import Expired, InvalidResponse
-from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import name_of, namespace_of, version_of
-from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
+from reconciler.meta.reference import ResourceType
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.kinds import KindLike, from_document, gvk_from
 
 __all__ = ["PAGE_SIZE", "get_metadata", "list_all", "list_pages"]
 

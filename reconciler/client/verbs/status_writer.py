@@ -14,7 +14,8 @@ from reconciler.client.session.session import Session
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.objects import InvalidObject, KindLike, gvk_from
+from reconciler.objects import InvalidObject
+from reconciler.objects.kinds import KindLike, gvk_from
 
 __all__ = ["ClientStatusWriter"]
 

@@ -12,15 +12,17 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 
+from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.backoff import Backoff
 from reconciler.client.session.requests import Selector, selector_query
 from reconciler.client.session.session import Session
 from reconciler.client.verbs.read import list_all
 from reconciler.errors import APIError, Expired, ServerError, TooManyRequests, TransportError, error_from_response
 from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import Request
-from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, gvk_from
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document, gvk_from
 
 __all__ = ["EventType", "WatchEvent", "wait", "watch"]
 

@@ -25,10 +25,12 @@ from reconciler.client.session.retry import Attempts, RetryOn
 from reconciler.client.session.session import Session, Write
 from reconciler.errors import AlreadyExists, Conflict, NotFound, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import controller_of, request_of
+from reconciler.meta import request_of
 from reconciler.meta.documents import merge_diff, merge_patch
-from reconciler.meta.metadata import name_of, namespace_of, uid_of
-from reconciler.objects import KindLike, TypedObject, Unstructured, from_document, to_document
+from reconciler.meta.metadata import controller_of, name_of, namespace_of, uid_of
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document, to_document
 
 __all__ = ["Body", "apply_subresource", "create", "delete", "delete_all_of", "update", "write_subresource"]
 

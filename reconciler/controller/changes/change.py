@@ -14,7 +14,8 @@ from reconciler.cache import CachedObject, CacheEvent
 from reconciler.client.transport.redaction import excerpt
 from reconciler.controller.changes.fields import Difference, Item, Path, differences, format_fields
 from reconciler.controller.changes.writers import ManagedFields
-from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.scalars import Version
 
 __all__ = ["MAX_FIELDS", "FieldChange", "ObjectChange"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from reconciler.objects import Resource, original_document
+from reconciler.objects import Resource
+from reconciler.objects.kinds import original_document
 
 __all__ = ["AssignedStatus"]
 

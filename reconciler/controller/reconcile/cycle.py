@@ -17,7 +17,8 @@ from reconciler.controller.changes.log import Creation, WakingChanges
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.reconcile.unsaved import UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
-from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.scalars import Version
 from reconciler.status import StatusMetrics
 
 __all__ = ["CycleContext", "ReconcileCycle", "ReconcileRun", "current_reconcile", "current_run"]

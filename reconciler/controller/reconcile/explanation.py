@@ -10,7 +10,8 @@ from reconciler.controller.changes.change import ObjectChange
 from reconciler.controller.reconcile.history import RunExplanation
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.wake import reasons
-from reconciler.meta import Request, Version
+from reconciler.meta import Request
+from reconciler.meta.scalars import Version
 from reconciler.workqueue import Explanation
 
 __all__ = ["KeyExplanation", "KeyState", "explain_key", "state_of"]

@@ -13,7 +13,8 @@ from typing import Any
 
 from reconciler.controller.reconcile.outcome import error_message
 from reconciler.controller.result import Outcome
-from reconciler.objects import Resource, original_document
+from reconciler.objects import Resource
+from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher
 from reconciler.status.record.mutations import Set
 

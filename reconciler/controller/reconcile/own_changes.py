@@ -9,7 +9,8 @@ from reconciler._core.wire import JSONObject
 from reconciler.cache import Cache, CachedObject, Informer
 from reconciler.cache.overlay import Baseline
 from reconciler.controller.reconcile.cycle import current_reconcile
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 from reconciler.objects import InvalidObject
 
 __all__ = ["OwnChanges"]

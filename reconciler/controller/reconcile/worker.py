@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from reconciler._core.backoff import longest_retry_after, retry_after_delay
 from reconciler._core.cancellation import FAILURES, is_cancelled
 from reconciler._core.cycle import current_cycle
 from reconciler._core.hooks import log_metrics_failure, report
-from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.changes.log import ChangeLog

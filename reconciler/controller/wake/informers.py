@@ -19,8 +19,9 @@ from reconciler.controller.wake.echo import EchoTracker
 from reconciler.controller.wake.handlers import LOW_PRIORITY, MappedHandler, PrimaryHandler
 from reconciler.controller.wake.mapper_queue import MapperQueue
 from reconciler.controller.wake.watches import Watch
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import KindLike, gvk_from
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.workqueue import WorkQueue
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from reconciler.controller.wake import reasons
 from reconciler.controller.wake.user_code import check_seconds, wait_at_most
 from reconciler.controller.wake.watches import Requests, check_requests
 from reconciler.errors import ConfigurationError, describe_error
-from reconciler.meta import Request, ResourceType, request_of
-from reconciler.objects import to_document
+from reconciler.meta import Request, request_of
+from reconciler.meta.reference import ResourceType
+from reconciler.objects.kinds import to_document
 from reconciler.workqueue import WorkQueue
 
 __all__ = ["ChannelSource", "Enqueue", "Source", "SourceLike", "SourceRunner"]

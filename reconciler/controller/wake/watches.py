@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from reconciler.cache import CachedObject
 from reconciler.controller.wake.predicates import EventFilter
-from reconciler.meta import Request, ResourceType
-from reconciler.objects import KindLike, TypedObject, Unstructured
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike
 
 __all__ = ["Mapper", "OwnerMapper", "Requests", "Watch", "check_requests", "controller_owner", "every_owner"]
 

@@ -15,7 +15,8 @@ from reconciler.controller.reconcile.history import MAX_RUNS
 from reconciler.manager.endpoints.handlers import is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.manager.endpoints.turns import Turns
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 from reconciler.meta.scalars import format_micro_time
 
 __all__ = ["debug_keys", "read_keys"]

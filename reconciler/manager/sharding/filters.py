@@ -27,7 +27,7 @@ from reconciler.cache import CachedClient, CachedObject
 from reconciler.controller import Permission
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import Request
-from reconciler.objects import KindLike
+from reconciler.objects.kinds import KindLike
 from reconciler.telemetry import ShardCounters
 
 __all__ = ["IndexShardFilter", "KindInProgress", "RingLabels", "RingShardFilter"]

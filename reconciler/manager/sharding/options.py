@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election.options import LeaderElection
-from reconciler.objects import KindLike, gvk_from
+from reconciler.objects.kinds import KindLike, gvk_from
 
 __all__ = ["ShardByIndex", "ShardRing", "Sharding"]
 

@@ -15,7 +15,7 @@ from reconciler.manager.election.options import LeaderElection, lease_namespace
 from reconciler.manager.sharding.filters import IndexShardFilter, KindInProgress, RingLabels, RingShardFilter
 from reconciler.manager.sharding.options import ShardByIndex, Sharding, ShardRing
 from reconciler.meta import GroupVersionKind
-from reconciler.objects import KindLike, gvk_from
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.telemetry import MetricsRegistry
 
 __all__ = ["Shard", "new_shard"]

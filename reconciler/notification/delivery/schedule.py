@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 
-from reconciler.backoff import MAX_RETRY_AFTER, Backoff
+from reconciler._core.backoff import MAX_RETRY_AFTER, Backoff
 from reconciler.notification.api.summary import summarize
 from reconciler.notification.api.types import (
     CHANNEL_LIMIT,

@@ -40,11 +40,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler.meta import Version, equal, is_newer, is_older, request_of
+from reconciler.meta import equal, request_of
 from reconciler.meta.conditions import keep_transition_times
 from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
 from reconciler.meta.metadata import gvk_of, uid_of, version_of
-from reconciler.meta.scalars import format_micro_time, parse_version
+from reconciler.meta.scalars import Version, format_micro_time, is_newer, is_older, parse_version
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.memory import SentWrite
 from reconciler.status.flush.replay import has_mark, marks_at, select_replayable, with_mark

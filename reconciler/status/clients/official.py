@@ -19,9 +19,10 @@ from reconciler._core.wire import UNDECODABLE
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, error_from_response
 from reconciler.http import parse_retry_after
-from reconciler.meta import GroupVersionKind, Request, ResourceType, request_of
+from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.documents import is_object
 from reconciler.meta.metadata import gvk_of
+from reconciler.meta.reference import ResourceType
 from reconciler.status.clients.failures import before_sending, before_the_write, from_aiohttp, from_urllib3, shown_cause
 from reconciler.status.record.conversion import document_of, is_kind, kind_of
 from reconciler.status.writer import Strategy

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
-from reconciler.backoff import retry_after_delay
+from reconciler._core.backoff import retry_after_delay
 from reconciler.errors import (
     APIError,
     Conflict,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler._core.field_managers import union_of_fields, upgrade_managed_fields
-from reconciler.meta import equal, identical
+from reconciler.meta import equal
 from reconciler.meta.conditions import keep_transition_times
-from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
+from reconciler.meta.documents import format_path, get_path, identical, merge_diff, merge_patch, set_path
 from reconciler.status.flush.effects import Target
 from reconciler.status.flush.replay import marks_at, with_mark
 from reconciler.status.options import Policy

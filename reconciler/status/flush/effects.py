@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.scalars import Version
 from reconciler.status.flush.memory import StatusMemory, memory_of
 from reconciler.status.record.mutations import Path
 from reconciler.status.record.snapshot import Snapshot

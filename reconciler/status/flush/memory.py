@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Version, is_older
+from reconciler.meta import GroupVersionKind
 from reconciler.meta.documents import get_path
+from reconciler.meta.scalars import Version, is_older
 from reconciler.status.record.conversion import digest
 
 if TYPE_CHECKING:

@@ -3,8 +3,3 @@
 They are controllers of this library, and clients of a server like any other. Their status is that of
 kube-controller-manager 1.36; their pods run without nodes.
 """
-
-from reconciler.testing.workloads.base import AFTER, EXIT_CODE
-from reconciler.testing.workloads.controllers import WorkloadControllers
-
-__all__ = ["AFTER", "EXIT_CODE", "WorkloadControllers"]
