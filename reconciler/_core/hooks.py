@@ -7,7 +7,6 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from reconciler._core.cancellation import FAILURES
@@ -81,6 +80,8 @@ def is_data(value: object) -> bool:
 
 def closest(name: str, known: Mapping[str, str]) -> str:
     """Return what is meant by the known name that is most similar, or an empty string."""
+    from difflib import get_close_matches  # not needed unless a name is misspelled
+
     similar = get_close_matches(_plain(name), map(_plain, known), n=1, cutoff=_SIMILAR)
     return next((meant for written, meant in known.items() if _plain(written) in similar), "")
 
