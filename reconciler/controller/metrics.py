@@ -14,7 +14,7 @@ ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
 class ControllerMetrics(Protocol):
     """The metrics of one controller. The methods are called on the event loop, and must not block.
 
-    What those raise that are called while the controller runs is logged once and ignored.
+    An exception that a method raises while the controller runs is logged once and ignored.
     """
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:

@@ -44,7 +44,7 @@ class CRDChange:
 
 
 def compare_crds(old: Schema, new: Schema) -> list[CRDChange]:
-    """Return the changes from one CustomResourceDefinition (apiextensions.k8s.io/v1) to another, breaking ones first.
+    """Compare two CustomResourceDefinitions (apiextensions.k8s.io/v1); return the changes, breaking ones first.
 
     Descriptions and printer columns are not compared. Within the two groups the order is that of the documents.
 
@@ -96,7 +96,7 @@ def _value(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:
 
 
 def _members(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:
-    """Compare two sets; a removed member is breaking if there is a reason."""
+    """Compare two sets; the removal of a member is breaking if a reason is given."""
     before, after = ({_json(member): member for member in _list(side)} for side in (old, new))
     for key, member in before.items():
         if key not in after:
@@ -301,7 +301,7 @@ def _not_lower(old: Any, new: Any) -> str | None:
 
 
 def _number(value: Any, otherwise: float = math.nan) -> float:
-    """Return a number; the API server accepts no definition with another value, so none compares as equal to it."""
+    """Return a number; `otherwise` for other values, which the API server would refuse. The default equals nothing."""
     return value if isinstance(value, (int, float)) else otherwise
 
 

@@ -189,7 +189,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], *, lenient: bool = False) -> Self:
-        """Return an object read from its document, which is kept and must not be changed afterwards.
+        """Read an object from its document, which is kept and must not be changed afterwards.
 
         Args:
             document: the object as the API serves it.
@@ -215,7 +215,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @classmethod
     def from_valid(cls, document: JSONObject) -> Self:
-        """Return an object whose document was found to fit its models before; each part is read when it is used.
+        """Read an object whose document fitted its models before; each part is read when it is used.
 
         Args:
             document: the object; kept, and must not be changed afterwards. A list item, which lacks apiVersion and
@@ -339,7 +339,7 @@ _PARTS = frozenset({"metadata", "spec", "status"})
 
 
 def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], problems: list[tuple[str, str]]) -> Any:
-    """Return a part of a document as its model; read leniently, with its problems added, if it does not fit."""
+    """Read a part of a document as its model; if it does not fit, read it leniently and add its problems."""
     data = document.get(part)
     if data is None:
         data = {}

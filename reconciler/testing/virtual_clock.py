@@ -58,7 +58,7 @@ class VirtualClock:
 
     @contextlib.contextmanager
     def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Let time pass at most as fast as real time while `busy` returns True, which is called in the loop."""
+        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True."""
         loop = asyncio.get_running_loop()
         work = _ThreadWork(busy, loop)
         loop.run_in_executor(work, busy)  # type: ignore[arg-type]  # only its submit is called
@@ -66,7 +66,7 @@ class VirtualClock:
 
 
 class _ThreadWork(asyncio.Future[None]):
-    """A future that is pending while a thread works: looptime does not jump while one of an executor is.
+    """A future that is pending while a thread works. While a future of an executor is pending, looptime does not jump.
 
     It is the executor as well, so that looptime learns of it.
     """

@@ -25,7 +25,7 @@ R = TypeVar("R", default=Any)
 
 
 class Denied(ReconcilerError):
-    """The request is denied.
+    """Raised by a webhook to deny a request.
 
     Args:
         message: tells the user what is wrong and what to do.

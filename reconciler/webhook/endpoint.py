@@ -1,4 +1,4 @@
-"""Webhook endpoints: they answer every review of one path, even if a webhook fails."""
+"""Answers every review of one path, even if a webhook fails."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class AdmissionEndpoint:
         self._reviewers.append(reviewer)
 
     async def answer(self, body: bytes) -> Reply:
-        """Return the response to a request body. Cancellation leaves the request unanswered."""
+        """Review a request body, and return the response. Cancellation leaves the request unanswered."""
         try:
             version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
             request = request_of(document)
@@ -127,7 +127,7 @@ class ConversionEndpoint:
         self._converter = converter
 
     async def answer(self, body: bytes) -> Reply:
-        """Return the response to a request body: all objects converted, or none and the reason.
+        """Convert all objects of a request body, or none; return the response.
 
         Cancellation leaves the request unanswered.
         """

@@ -111,7 +111,7 @@ def _unknown_kind(kind: str, document: JSONObject) -> str:
 
 
 def _unknown_key(key: str, controller: JSONObject, document: JSONObject) -> str:
-    """Return that an object is unknown, and where the operator knows one of this name.
+    """Format the message for an unknown object, with the places where the operator knows one of this name.
 
     Args:
         key: the object.

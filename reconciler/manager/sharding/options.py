@@ -68,7 +68,7 @@ class ShardRing:
         return self.shard or ""
 
     def election(self, namespace: str | None) -> LeaderElection:
-        """Return the election options of this shard's own Lease, for which no other process competes."""
+        """Return the election options of this shard's own Lease; no other process is a candidate."""
         return LeaderElection(
             self.name,
             namespace=namespace,
