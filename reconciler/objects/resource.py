@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, cast
@@ -260,6 +261,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         if (status := self._part("status", self.status_model)) or "status" in document:
             result["status"] = status
         return result
+
+    def copy(self) -> Self:
+        """Return a copy; a change of one does not change the other. It is the base that `Client.patch_from` needs."""
+        return copy.deepcopy(self)
 
     def _part(self, part: str, model: type[BaseModel], *, exclude_defaults: bool = False) -> Any:
         """Return a part as sent to the server; a part that does not fit its model as it was read."""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from unittest import mock
 
-from reconciler.clock import use_clock
+from reconciler.clock import seconds_of, use_clock
 from reconciler.errors import MissingExtra
 
 __all__ = ["EPOCH", "VirtualClock", "new_virtual_loop", "virtual_time"]
@@ -52,9 +52,9 @@ class VirtualClock:
         """Return `epoch` plus the loop's time."""
         return self.epoch + timedelta(seconds=self.monotonic())
 
-    def step(self, seconds: float) -> None:
-        """Set the wall clock forward by this many seconds, or back; the loop's time continues."""
-        self.epoch += timedelta(seconds=seconds)
+    def step(self, seconds: float | timedelta) -> None:
+        """Set the wall clock forward by seconds, or a timedelta, or back; the loop's time continues."""
+        self.epoch += timedelta(seconds=seconds_of(seconds))
 
     @contextlib.contextmanager
     def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:

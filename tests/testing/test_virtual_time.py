@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from reconciler.clock import current_clock
-from reconciler.testing import virtual_time
+from reconciler.testing import VirtualClock, virtual_time
 
 
 @pytest_asyncio.fixture
@@ -64,3 +64,11 @@ async def test_a_timer_never_fires_before_its_time() -> None:
         looks += 1
     assert looks == 1
     assert loop.time() == pytest.approx(due)
+
+
+def test_the_wall_clock_is_stepped_by_seconds_or_a_timedelta() -> None:
+    clock = VirtualClock()
+    before = clock.now()
+    clock.step(60)
+    clock.step(timedelta(hours=1))
+    assert clock.now() - before == timedelta(minutes=61)
