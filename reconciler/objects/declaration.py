@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-from reconciler.objects.markers import PrinterColumn, Rule, Scale
+from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, Model
 
 __all__ = [
@@ -47,7 +47,7 @@ class Definition:
     own_columns: tuple[PrinterColumn, ...]
     printer_columns: tuple[PrinterColumn, ...]
     selectable_fields: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[CELRule, ...]
     scale: Scale | None
     deprecated: bool | str
     storage: bool

@@ -29,7 +29,7 @@ from reconciler.objects.declaration import (
     typed_tuple,
 )
 from reconciler.objects.duration import wire_message
-from reconciler.objects.markers import PrinterColumn, Rule, Scale
+from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta, read_leniently
 
 __all__ = ["AnyResource", "InvalidObject", "Resource"]
@@ -120,7 +120,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         categories: Sequence[str] = (),
         printer_columns: Sequence[PrinterColumn] = (),
         selectable_fields: Sequence[str] = (),
-        rules: Sequence[Rule] = (),
+        rules: Sequence[CELRule] = (),
         scale: Scale | None = None,
         deprecated: bool | str = False,
         storage: bool = True,
@@ -167,7 +167,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             own_columns=columns,
             printer_columns=columns_of(columns, cls.status_model),
             selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
-            rules=typed_tuple(cls.__name__, "rules", rules, Rule, "rule('self.spec.size > 0')"),
+            rules=typed_tuple(cls.__name__, "rules", rules, CELRule, "rule('self.spec.size > 0')"),
             scale=scale,
             deprecated=check_deprecated(cls.__name__, deprecated),
             storage=storage,

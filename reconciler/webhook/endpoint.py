@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import msgspec.json
 
 from reconciler._core.cancellation import is_cancelled
-from reconciler.webhook.admission import Admission
+from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
 from reconciler.webhook.review import (
     ADMISSION_VERSIONS,
     AdmissionRequest,
     BadReview,
-    Verdict,
+    ReviewVerdict,
     apply_json_patch,
     read_review,
     request_of,
@@ -54,15 +54,15 @@ class AdmissionEndpoint:
         reviewers: validators or defaulters, not both; called in order.
     """
 
-    def __init__(self, reviewers: Sequence[Admission]) -> None:
+    def __init__(self, reviewers: Sequence[AdmissionWebhook]) -> None:
         self._reviewers = list(reviewers)
 
     @property
-    def reviewers(self) -> Sequence[Admission]:
+    def reviewers(self) -> Sequence[AdmissionWebhook]:
         """Return the reviewers."""
         return self._reviewers
 
-    def add(self, reviewer: Admission) -> None:
+    def add(self, reviewer: AdmissionWebhook) -> None:
         """Add a reviewer."""
         self._reviewers.append(reviewer)
 
@@ -81,7 +81,7 @@ class AdmissionEndpoint:
             verdict = _internal_error(f"the response cannot be encoded: {type(error).__name__}")
             return Reply(200, write_admission(version, request.uid, verdict), verdict.code, failed=True)
 
-    async def _verdict(self, request: AdmissionRequest) -> tuple[Verdict, bool]:
+    async def _verdict(self, request: AdmissionRequest) -> tuple[ReviewVerdict, bool]:
         """Return the verdict, and whether a reviewer failed."""
         warnings: list[str] = []
         patch: list[object] = []
@@ -100,11 +100,11 @@ class AdmissionEndpoint:
             if not verdict.allowed:
                 return replace(verdict, warnings=warnings), False
             patch += verdict.patch
-        return Verdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
+        return ReviewVerdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
 
 
-def _internal_error(message: str) -> Verdict:
-    return Verdict(allowed=False, code=500, reason="InternalError", message=message)
+def _internal_error(message: str) -> ReviewVerdict:
+    return ReviewVerdict(allowed=False, code=500, reason="InternalError", message=message)
 
 
 def _with_patch(request: AdmissionRequest, patch: list[object]) -> AdmissionRequest:

@@ -16,7 +16,7 @@ __all__ = [
     "AdmissionRequest",
     "BadReview",
     "Operation",
-    "Verdict",
+    "ReviewVerdict",
     "apply_json_patch",
     "json_patch",
     "read_review",
@@ -71,7 +71,7 @@ class AdmissionRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ReviewVerdict:
     """The result of a review.
 
     Attributes:
@@ -160,7 +160,7 @@ def request_of(document: JSONObject) -> AdmissionRequest:
     )
 
 
-def write_admission(version: str, uid: str, verdict: Verdict) -> bytes:
+def write_admission(version: str, uid: str, verdict: ReviewVerdict) -> bytes:
     """Encode an AdmissionReview with its response."""
     response: JSONObject = {"uid": uid, "allowed": verdict.allowed}
     if not verdict.allowed:
