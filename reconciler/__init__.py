@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reconciler._version import __version__
     from reconciler.client import Client
-    from reconciler.controller import Outcome, Reconciler, ResourceReconciler, Result, Watch
+    from reconciler.controller import (
+        ControllerOptions,
+        Outcome,
+        Permission,
+        Reconciler,
+        ResourceReconciler,
+        Result,
+        Watch,
+    )
     from reconciler.errors import TerminalError
     from reconciler.manager import Manager
     from reconciler.meta import Request
@@ -25,10 +33,12 @@ __all__ = [
     "Client",
     "Condition",
     "ConditionedStatus",
+    "ControllerOptions",
     "Manager",
     "Model",
     "ObjectMeta",
     "Outcome",
+    "Permission",
     "Reconciler",
     "Request",
     "Resource",
@@ -45,10 +55,12 @@ _HOMES = {
     "Client": "reconciler.client",
     "Condition": "reconciler.objects",
     "ConditionedStatus": "reconciler.objects",
+    "ControllerOptions": "reconciler.controller",
     "Manager": "reconciler.manager",
     "Model": "reconciler.objects",
     "ObjectMeta": "reconciler.objects",
     "Outcome": "reconciler.controller",
+    "Permission": "reconciler.controller",
     "Reconciler": "reconciler.controller",
     "Request": "reconciler.meta",
     "Resource": "reconciler.objects",

@@ -58,7 +58,6 @@ __all__ = [
     "NotServed",
     "OutcomeUnknown",
     "ReconcilerError",
-    "RepeatedFailures",
     "RequestTooLarge",
     "ServerError",
     "ServerTimeout",
@@ -68,13 +67,11 @@ __all__ = [
     "TransportError",
     "Unauthorized",
     "UnsupportedMediaType",
-    "describe_error",
     "error_from_response",
-    "error_text",
 ]
 
 
-_MAX_RETRY_AFTER = 3600.0  # as in reconciler.backoff; leaf modules do not import one another
+_MAX_RETRY_AFTER = 3600.0  # as in reconciler._core.backoff; leaf modules do not import one another
 
 
 def error_text(error: BaseException) -> str:

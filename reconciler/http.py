@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from reconciler.errors import InvalidResponse
 
-__all__ = ["MAX_LINE", "HTTPRequest", "HTTPResponse", "LineSplitter", "Transport", "parse_retry_after"]
+__all__ = ["HTTPRequest", "HTTPResponse", "Transport"]
 
 MAX_LINE = 2**25
 """The longest line of a stream: 32 MiB, twenty times the largest object that etcd accepts by default (1.5 MiB)."""

@@ -75,7 +75,7 @@ def default_field_manager(program: str, controller: str | None = None) -> str:
 
 
 def check_field_manager(name: str | None) -> str | None:
-    """Return a chosen field manager unchanged, including None.
+    """Check a chosen field manager, and return it; None is valid.
 
     Raises:
         ValueError: an API server would reject it.
@@ -91,7 +91,7 @@ def check_field_manager(name: str | None) -> str | None:
 def upgrade_managed_fields(
     managed_fields: Sequence[Mapping[str, Any]], manager: str, taken: Callable[[Mapping[str, Any]], Tree]
 ) -> list[JSONObject] | None:
-    """Return managed fields in which a manager has applied fields of other entries; None if nothing changes.
+    """Move fields of other entries to the applied ones of a manager; return None if nothing changes.
 
     An apply removes only fields that its manager applied before. Fields written by updates and patches, or under an
     earlier name, must be moved first; client-go's ``csaupgrade`` does the same.

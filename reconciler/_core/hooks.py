@@ -1,4 +1,4 @@
-"""Checks of subclasses: a misspelled method would never be called, and a misspelled attribute never be read."""
+"""Finds misspelled methods and attributes of subclasses, which would never be called and never be read."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def is_data(value: object) -> bool:
 
 
 def closest(name: str, known: Mapping[str, str]) -> str:
-    """Return what is meant by the known name that is most similar, or an empty string."""
-    from difflib import get_close_matches  # the batcher needs none of it
+    """Find the known name that is most similar, and return what it means; an empty string if none is similar."""
+    from difflib import get_close_matches  # not needed unless a name is misspelled
 
     similar = get_close_matches(_plain(name), map(_plain, known), n=1, cutoff=_SIMILAR)
     return next((meant for written, meant in known.items() if _plain(written) in similar), "")

@@ -153,7 +153,7 @@ def json_elements(text: bytes) -> list[bytes]:
 
 
 def json_array(text: bytes, name: str) -> int:
-    """Return where the first element of an array begins, which is a member of an object.
+    """Find an array that is a member of an object; return where its first element begins.
 
     Raises:
         ValueError: there is no such member.
@@ -193,7 +193,7 @@ def json_parts(text: bytes, start: int, names: tuple[str, ...] = ()) -> Iterator
 
 @functools.cache
 def _to_member(names: tuple[str, ...]) -> Callable[[bytes, int], int]:
-    """Return a function that returns where the next member with one of these names begins, or a value is too deep."""
+    """Compile a search for the next member with one of these names, or for a value that is too deep."""
     wanted = rb'\s*+"(?:%b)"\s*+:' % "|".join(names).encode()
     match = re.compile(rb"(?:(?!%b)%b,)*+\s*+" % (wanted, _PART), re.DOTALL).match
 

@@ -123,7 +123,7 @@ class WorkloadReconciler(Reconciler):
         return (await self.client.update({**doc, "metadata": {**metadata, "ownerReferences": owners}})).to_dict()
 
     async def delete(self, objects: Iterable[JSONObject]) -> None:
-        """Delete objects that exist still, and are not being deleted already."""
+        """Delete objects that still exist and are not being deleted already."""
         for each in objects:
             if not is_terminating(each):
                 with contextlib.suppress(NotFound):
@@ -212,7 +212,7 @@ def pod_of(owner: JSONObject, labels: JSONObject | None = None, **metadata: Any)
 
 
 def hash_of(value: Any) -> str:
-    """Return a short name for a template, of the letters that Kubernetes uses; another one than Kubernetes chooses."""
+    """Return a short name for a template, of the letters that Kubernetes uses. Kubernetes would choose another one."""
     digest = hashlib.blake2b(msgspec.json.encode(value, order="sorted"), digest_size=9).digest()
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest)
 
@@ -321,7 +321,7 @@ def _seconds(text: str) -> float:
 
 
 def _address(doc: JSONObject) -> JSONObject:
-    """Return an address that most probably no other pod has."""
+    """Return an address that is most probably unique."""
     number = zlib.crc32(doc["metadata"]["uid"].encode())
     address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     return {"podIP": address, "podIPs": [{"ip": address}]}

@@ -156,7 +156,7 @@ def fields_of(value: JSONValue, node: Node, *, whole: bool) -> FieldSet:
             continue
         inner = _LEAF if isinstance(child, _Duplicates) else fields_of(child, schema, whole=whole)
         if not whole and child and not inner and isinstance(child, dict) and is_granular(child, schema):
-            # It contains only lists of which nothing is owned.
+            # It contains only lists without an owned item.
             continue
         counts = whole or schema is ANYTHING or not element.startswith("f:")
         found[element] = {_SELF: {}, **inner} if inner and counts else inner

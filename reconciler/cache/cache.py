@@ -20,8 +20,9 @@ from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import KindLike, gvk_from
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects.kinds import KindLike, gvk_from
 
 _logger = logging.getLogger("reconciler.cache")
 

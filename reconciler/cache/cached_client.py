@@ -16,9 +16,12 @@ from reconciler.client import Client, ListResult
 from reconciler.client.requests import ListOptions, Selector
 from reconciler.client.responses import InvalidItem
 from reconciler.errors import NotFound
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
 from reconciler.meta.scalars import parse_version
-from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, gvk_from
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, gvk_from
 
 READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""

@@ -21,9 +21,9 @@ from reconciler._core.wire import UNDECODABLE, JSONObject, json_array, json_memb
 from reconciler.cache.scope import HashRange, Transform
 from reconciler.cache.store import CachedObject, CachedOwner
 from reconciler.errors import RepeatedFailures
-from reconciler.meta import GroupVersionKind, Request, Version
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import gvk_of, name_of
-from reconciler.meta.scalars import parse_version
+from reconciler.meta.scalars import Version, parse_version
 
 _MANAGED_FIELDS = b'"managedFields":'
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.backoff import Backoff, retry_after_delay
 from reconciler._core.wire import UNDECODABLE
-from reconciler.backoff import Backoff, retry_after_delay
 from reconciler.cache.decoding import Bookmark, LoopTurns, WireReader, decode_line, read_bookmark
 from reconciler.cache.handlers import Sink
 from reconciler.cache.store import CachedObject
@@ -30,8 +30,9 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.http import HTTPResponse, LineSplitter
-from reconciler.meta import Request, ResourceType, Version, is_older
-from reconciler.meta.scalars import parse_version
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
+from reconciler.meta.scalars import Version, is_older, parse_version
 
 
 class NotCached(ReconcilerError):

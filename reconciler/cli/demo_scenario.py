@@ -34,7 +34,7 @@ from reconciler.notification import (
 
 __all__ = [
     "Attempt",
-    "Facts",
+    "DemoResult",
     "new_notification",
     "play",
     "running_operator",
@@ -61,7 +61,7 @@ class Attempt:
 
 
 @dataclass(slots=True)
-class Facts:
+class DemoResult:
     """The result of the scenario."""
 
     naive: bool
@@ -109,7 +109,7 @@ class Facts:
 
 async def play(
     *, naive: bool, on_attempt: Callable[[Attempt], None], on_tick: Callable[[float], None], tick: float
-) -> Facts:
+) -> DemoResult:
     """Run the scenario to its end.
 
     Args:
@@ -120,7 +120,7 @@ async def play(
 
     Cancellation stops the manager and the server and leaves nothing behind.
     """
-    facts = Facts(naive=naive)
+    facts = DemoResult(naive=naive)
     async with running_operator(naive=naive) as (server, client, manager):
         start = current_clock().monotonic()
         ticker = asyncio.create_task(_report_time(start, on_tick, tick))
@@ -182,7 +182,7 @@ def new_notification(name: str, policy: Mapping[str, int]) -> NotificationReques
     )
 
 
-async def _follow(client: Client, server: APIServer, facts: Facts, on_attempt: Callable[[Attempt], None]) -> None:
+async def _follow(client: Client, server: APIServer, facts: DemoResult, on_attempt: Callable[[Attempt], None]) -> None:
     created = await client.create(new_notification("disk-full", _POLICY))
     clock = current_clock()
     born = clock.now()

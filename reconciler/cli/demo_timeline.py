@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from reconciler.cli.demo_scenario import Attempt, Facts, new_notification, play, running_operator
+from reconciler.cli.demo_scenario import Attempt, DemoResult, new_notification, play, running_operator
 from reconciler.cli.options import options_as_typed
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
@@ -85,7 +85,7 @@ def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
     return 0
 
 
-def _play(*, naive: bool, speed: float, view: TimelineView | None) -> Facts:
+def _play(*, naive: bool, speed: float, view: TimelineView | None) -> DemoResult:
     def on_tick(now: float) -> None:
         if view is not None:
             view.tick(now)
@@ -175,12 +175,12 @@ def _line(cells: Sequence[str]) -> str:
     ).rstrip()
 
 
-def _summary(shown: Sequence[Facts]) -> Table:
+def _summary(shown: Sequence[DemoResult]) -> Table:
     table = Table(title="What happened", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("", style="bold", no_wrap=True)
     for facts in shown:
         table.add_column("naive" if facts.naive else "kube-reconciler")
-    rows: dict[str, Callable[[Facts], str]] = {
+    rows: dict[str, Callable[[DemoResult], str]] = {
         "'file' tried at": lambda facts: _times(facts.attempts_of("file")).replace(" s,", ","),
         "'console' delivered": lambda facts: (
             "once" if facts.console_deliveries == 1 else f"{facts.console_deliveries} times"
@@ -194,7 +194,7 @@ def _summary(shown: Sequence[Facts]) -> Table:
     return table
 
 
-def _lesson(facts: Facts) -> str:
+def _lesson(facts: DemoResult) -> str:
     return (
         f"{len(facts.attempts_of('file'))} attempts in {facts.attempts_of('file')[-1]:.2f} s: every status write "
         "enqueued the object,\nand the returned delay was lost. With the protections:  reconciler demo"

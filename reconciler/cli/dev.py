@@ -274,6 +274,6 @@ class _Operator:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """Kill the processes of a session, of which the first may have ended already."""
+    """Kill the processes of a session, whose first one may have ended already."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

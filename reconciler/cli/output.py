@@ -68,7 +68,7 @@ def write_files(
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """Exclude other calls for a directory, where the system has such locks."""
+    """Lock a directory against other calls, on systems with file locks."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -84,7 +84,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _draft(path: Path, text: str, mode: int, undo: contextlib.ExitStack) -> Path:
-    """Write a text into a new file beside a path; its name is nobody else's."""
+    """Write a text into a new file with a unique name beside a path."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     undo.callback(_remove, draft)
     draft.touch(mode, exist_ok=False)
@@ -94,7 +94,7 @@ def _draft(path: Path, text: str, mode: int, undo: contextlib.ExitStack) -> Path
 
 
 def _put(path: Path, draft: Path, before: str | None, undo: contextlib.ExitStack) -> None:
-    """Move a draft to its path. Undone is only what this call has done."""
+    """Move a draft to its path. A failure undoes only what this call did."""
     written = draft.stat()
     if before is not None:
         draft.chmod(path.stat().st_mode)

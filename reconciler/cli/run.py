@@ -48,7 +48,7 @@ def run_target(target: str, options: RunOptions, *, prepare: Prepare | None = No
 
 
 def _program_name(target: str) -> str:
-    """Return the name of a target in field managers and the User-Agent, where all would else be ``reconciler``."""
+    """Return the name of a target for field managers and the User-Agent, so that programs differ."""
     return "notification-operator" if target == "notification" else target.partition(":")[0]
 
 

@@ -129,9 +129,9 @@ async def _wait_for_signal() -> None:
 
 def print_binaries_path(*, as_json: bool) -> int:
     """Print the directory of the control plane's binaries."""
-    from reconciler.testing import control_plane
+    from reconciler.testing.control_plane.binaries import binaries_path
 
-    path = control_plane.binaries_path()
+    path = binaries_path()
     sys.stdout.write(msgspec.json.encode({"path": str(path)}).decode() + "\n" if as_json else f"{path}\n")
     return 0
 

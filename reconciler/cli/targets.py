@@ -162,7 +162,7 @@ def one_line_errors(what: str) -> Iterator[None]:
 
 
 def _location(error: Exception) -> str:
-    """Return where an exception was raised; ``""`` if that is here, or for a SyntaxError, which names it itself."""
+    """Return where an exception was raised; ``""`` if that is here, or for a SyntaxError, which says so itself."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) or not frames or frames[-1].filename == __file__:
         return ""

@@ -44,8 +44,11 @@ from reconciler.client.session import ClientSession, Options
 from reconciler.client.status_writer import ClientStatusWriter
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import KindLike, TypedObject, Unstructured, from_document
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document
 
 R = TypeVar("R", bound=TypedObject)
 

@@ -20,7 +20,8 @@ from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, ma
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError, Unauthorized
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.reference import ResourceType
 from reconciler.objects import InvalidObject
 
 _Kinds = dict[str, ResourceType]

@@ -15,7 +15,9 @@ from reconciler.errors import NotFound, NotServed
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import merge_diff
 from reconciler.meta.metadata import version_of
-from reconciler.objects import TypedObject, Unstructured, from_document, to_document
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import from_document, to_document
 
 Written = Literal["created", "updated", "updatedStatus", "updatedStatusOnly", "unchanged"]
 """What was done, in controller-runtime's words. ``"updatedStatus"``: the object and its status."""

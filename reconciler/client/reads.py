@@ -11,8 +11,8 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import msgspec
 
+from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.backoff import Backoff
 from reconciler.client.requests import Query, Selector, query_pairs, selector_query
 from reconciler.client.responses import InvalidItem, ListResult, decode_page
 from reconciler.client.retry import RetryOn
@@ -27,9 +27,12 @@ from reconciler.errors import (
     error_from_response,
 )
 from reconciler.http import HTTPRequest, LineSplitter
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import name_of, namespace_of, version_of
-from reconciler.objects import InvalidObject, KindLike, TypedObject, Unstructured, from_document, gvk_from
+from reconciler.meta.reference import ResourceType
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document, gvk_from
 
 PAGE_SIZE = 500
 """Objects in a page, as in client-go's pager."""

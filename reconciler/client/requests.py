@@ -12,8 +12,10 @@ from reconciler._core.wire import JSONObject
 from reconciler.meta import GroupVersionKind, Request, request_of, set_controller_reference
 from reconciler.meta.metadata import gvk_of
 from reconciler.meta.scalars import encodable
-from reconciler.objects import KindLike, TypedObject, Unstructured, is_built_in_object, to_document
 from reconciler.objects import Resource as _Resource
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject, is_built_in_object
+from reconciler.objects.kinds import KindLike, to_document
 
 Selector = str | Mapping[str, str]
 """A label or field selector: in the API's syntax (``"app=web,tier!=db"``), or a mapping of what must be equal."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from reconciler.backoff import Backoff
+from reconciler._core.backoff import Backoff
 from reconciler.errors import (
     Conflict,
     InvalidResponse,

@@ -25,19 +25,12 @@ from reconciler.client.responses import decode
 from reconciler.client.retry import RetryOn, RetryState, is_unknown
 from reconciler.errors import NotServed
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, ResourceType, request_of
+from reconciler.meta import Request, request_of
 from reconciler.meta.metadata import namespace_of
-from reconciler.meta.reference import path_segment
-from reconciler.objects import (
-    InvalidObject,
-    KindLike,
-    TypedObject,
-    Unstructured,
-    from_document,
-    gvk_from,
-    resource_type_from,
-    to_document,
-)
+from reconciler.meta.reference import ResourceType, path_segment
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, from_document, gvk_from, resource_type_from, to_document
 
 
 @dataclass(frozen=True, slots=True)

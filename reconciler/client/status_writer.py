@@ -14,7 +14,8 @@ from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, err
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.reference import WRITE_METHODS
-from reconciler.objects import InvalidObject, KindLike, gvk_from
+from reconciler.objects import InvalidObject
+from reconciler.objects.kinds import KindLike, gvk_from
 
 
 class ClientStatusWriter:

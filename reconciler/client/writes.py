@@ -41,10 +41,12 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.http import HTTPResponse
-from reconciler.meta import controller_of, request_of
+from reconciler.meta import request_of
 from reconciler.meta.documents import merge_diff, merge_patch
-from reconciler.meta.metadata import name_of, namespace_of, uid_of, version_of
-from reconciler.objects import KindLike, TypedObject, Unstructured, documents_to_compare, from_document, to_document
+from reconciler.meta.metadata import controller_of, name_of, namespace_of, uid_of, version_of
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, documents_to_compare, from_document, to_document
 
 Body = Mapping[str, Any] | TypedObject | ClientModel
 """What is sent to a subresource: a document, or a model of it."""

@@ -32,8 +32,9 @@ from reconciler.controller.wake.predicates import ShardFilter, Unsharded
 from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import gvk_from
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue

@@ -24,7 +24,8 @@ from reconciler.controller.wake.watches import (
     controller_owner,
 )
 from reconciler.errors import ConfigurationError
-from reconciler.objects import KindLike, Resource, gvk_from
+from reconciler.objects import Resource
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.strategies import STRATEGIES, check_options
 from reconciler.status.writer import Strategy
 from reconciler.workqueue import RateLimiter

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.objects import KindLike, gvk_from, is_built_in, presumed_resource_type
+from reconciler.objects.kinds import KindLike, gvk_from, is_built_in, presumed_resource_type
 
 __all__ = [
     "AccessRule",

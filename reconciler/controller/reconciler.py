@@ -18,13 +18,14 @@ from reconciler.controller.reconcile.primary_object import AssignedStatus
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import ControllerError, NotBound, Outcome
 from reconciler.controller.wake.watches import discard
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
-    from reconciler.objects import KindLike
+    from reconciler.objects.kinds import KindLike
     from reconciler.status.recording import StatusMetrics
 
 __all__ = ["ControllerBinding", "Reconciler", "bind", "binding_of", "call_override"]

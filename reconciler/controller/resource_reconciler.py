@@ -25,10 +25,9 @@ from reconciler.controller.result import Outcome, Result, check_outcome, is_term
 from reconciler.errors import TerminalError, error_text
 from reconciler.meta import Request
 from reconciler.meta.metadata import has_finalizer, uid_of
-from reconciler.objects import (
-    InvalidObject,
+from reconciler.objects import InvalidObject, Resource
+from reconciler.objects.kinds import (
     KindLike,
-    Resource,
     from_document,
     gvk_from,
     is_built_in,

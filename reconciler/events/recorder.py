@@ -19,10 +19,10 @@ from typing import NamedTuple, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from reconciler._core.backoff import retry_after_delay
 from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
-from reconciler.backoff import retry_after_delay
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
     AlreadyExists,
@@ -35,7 +35,8 @@ from reconciler.errors import (
 )
 from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
 from reconciler.meta.scalars import encodable, format_time
-from reconciler.objects import Resource, to_document
+from reconciler.objects import Resource
+from reconciler.objects.kinds import to_document
 
 __all__ = [
     "Correlation",

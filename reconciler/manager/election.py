@@ -35,9 +35,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from reconciler._core.backoff import longest_retry_after, retry_after_delay
 from reconciler._core.cancellation import is_cancelled
 from reconciler._core.wire import JSONObject
-from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, Conflict, NotFound, TransportError

@@ -11,7 +11,7 @@ from reconciler.cache.informer import Informer
 from reconciler.controller.permissions import AccessRule
 from reconciler.errors import ConfigurationError
 from reconciler.manager.election import LeaderElection
-from reconciler.objects import presumed_resource_type
+from reconciler.objects.kinds import presumed_resource_type
 
 __all__ = ["rbac_documents"]
 

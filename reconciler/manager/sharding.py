@@ -33,7 +33,7 @@ from reconciler.controller import Permission, ShardFilter, Watch
 from reconciler.errors import ConfigurationError, Conflict, NotFound
 from reconciler.manager.election import LeaderElection, lease_namespace
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.objects import KindLike, gvk_from
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.telemetry.registry import MetricsRegistry, ShardCounters
 
 __all__ = [

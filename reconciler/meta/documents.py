@@ -163,7 +163,7 @@ class PathError(ValueError):
 
 
 def parse_path(path: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the keys of a path.
+    """Parse a path into its keys.
 
     Raises:
         PathError: the path is empty, or has a key that is empty, not a string, or cannot be sent (a lone surrogate).
@@ -179,7 +179,7 @@ def _is_key(key: object) -> bool:
 
 
 def format_path(keys: Sequence[str]) -> str:
-    """Return a path in readable form, with keys that contain dots in brackets."""
+    """Format a path for people, with keys that contain dots in brackets."""
     text = "".join(f"[{key}]" if "." in key else f".{key}" for key in keys)
     return text.removeprefix(".")
 

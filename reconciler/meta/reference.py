@@ -17,7 +17,7 @@ _changes_path = re.compile(r"[/?#%\x00-\x1f\x7f\ud800-\udfff]").search
 
 
 def path_segment(text: str, what: str) -> str:
-    """Return a name as one percent-encoded segment of an API path.
+    """Percent-encode a name as one segment of an API path.
 
     Args:
         text: the name.

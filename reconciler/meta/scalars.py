@@ -29,7 +29,7 @@ __all__ = [
 
 
 def encodable(text: str) -> str:
-    """Return a text for people with ``?`` for each lone surrogate, which UTF-8, and so the API, cannot represent.
+    """Replace each lone surrogate in text with ``?``: UTF-8, and so the API, cannot represent it.
 
     Python has them in the names of files that are not valid UTF-8.
     """
@@ -82,7 +82,7 @@ _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15,
 
 
 def parse_quantity(text: str) -> Fraction:
-    """Return the exact value of a quantity: ``"500m"``, ``"1.5Gi"``, ``"1e3"``.
+    """Parse a quantity exactly: ``"500m"``, ``"1.5Gi"``, ``"1e3"``.
 
     Raises:
         ValueError: the string is not a valid quantity.
@@ -110,7 +110,7 @@ Version = int | str
 
 @functools.lru_cache(maxsize=1024)  # a write is compared with its event, its response and several memories
 def parse_version(text: str) -> Version:
-    """Return the version as an int, or the text itself if it is not a decimal number of 100 digits at most."""
+    """Parse a version: an int, or the text itself if it is not a decimal number of 100 digits at most."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else text
 
 

@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TypedDict
 
-from reconciler.backoff import MAX_RETRY_AFTER, Backoff
+from reconciler._core.backoff import MAX_RETRY_AFTER, Backoff
 from reconciler.meta.scalars import format_micro_time
 from reconciler.notification.api import (
     CHANNEL_LIMIT,

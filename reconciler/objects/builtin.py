@@ -40,10 +40,10 @@ class TypedObject(Protocol):
 
     @property
     def metadata(self) -> Any:
-        """Return its metadata."""
+        """Return the object's metadata."""
 
     def to_dict(self) -> JSONObject:
-        """Return it as a document."""
+        """Return the object as a document."""
         ...
 
 
@@ -81,7 +81,7 @@ def class_gvk(kind: type[BuiltInObject]) -> GroupVersionKind:
 
 
 def model_from_document(kind: type[B], document: JSONObject) -> B:
-    """Return an object read from its document, which is kept and must not be changed afterwards.
+    """Read an object from its document, which is kept and must not be changed afterwards.
 
     Raises:
         InvalidObject: the document does not fit the class.

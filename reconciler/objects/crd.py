@@ -36,7 +36,7 @@ _MOST_SELECTABLE = 8  # of apiextensions
 
 
 def generate_crd(*versions: type[AnyResource], conversion: Mapping[str, Any] | None = None) -> JSONObject:
-    """Return the CustomResourceDefinition (apiextensions.k8s.io/v1) of a kind as a document.
+    """Generate the CustomResourceDefinition (apiextensions.k8s.io/v1) of a kind as a document.
 
     Descriptions come from field descriptions and from the first paragraph of class docstrings.
 

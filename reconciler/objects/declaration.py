@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
-from reconciler.objects.markers import PrinterColumn, Rule, Scale
+from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, Model
 
 __all__ = [
@@ -47,7 +47,7 @@ class Definition:
     own_columns: tuple[PrinterColumn, ...]
     printer_columns: tuple[PrinterColumn, ...]
     selectable_fields: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[CELRule, ...]
     scale: Scale | None
     deprecated: bool | str
     storage: bool
@@ -70,7 +70,7 @@ def plural_of(kind: str) -> str:
 
 
 def string_tuple(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, ...]:
-    """Return a sequence of strings as a tuple.
+    """Check that a keyword is a sequence of strings; return it as a tuple.
 
     Raises:
         TypeError: it is a single string, whose letters would become names.
@@ -81,7 +81,7 @@ def string_tuple(owner: str, keyword: str, values: Sequence[str]) -> tuple[str, 
 
 
 def typed_tuple(owner: str, keyword: str, values: Iterable[T], kind: type[T], example: str) -> tuple[T, ...]:
-    """Return a sequence of declarations as a tuple.
+    """Check that a keyword is a sequence of declarations; return it as a tuple.
 
     Raises:
         TypeError: it is a single one, or contains something else.
@@ -106,7 +106,7 @@ def columns_of(own: tuple[PrinterColumn, ...], status: type[BaseModel]) -> tuple
 
 
 def check_deprecated(owner: str, deprecated: bool | str) -> bool | str:
-    """Return the keyword ``deprecated`` if it is valid.
+    """Check the keyword ``deprecated``, and return it.
 
     Raises:
         TypeError: it is text that the API refuses as a warning.

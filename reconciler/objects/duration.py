@@ -41,7 +41,7 @@ _LONGEST = 100  # characters; Fractions of more digits take long
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the duration that a string stands for: ``"1h30m"``, ``"1.5s"``, ``"-300ms"``, ``"0"``, ``"3 days"``.
+    """Parse a duration: ``"1h30m"``, ``"1.5s"``, ``"-300ms"``, ``"0"``, ``"3 days"``.
 
     These are Go's durations, and whole numbers of one unit in words, days and weeks among them: what the API server
     accepts under ``format: duration``, except texts around it. Rounded to microseconds.
@@ -67,7 +67,7 @@ def _microseconds(unit: str) -> Fraction | int:
 
 
 def format_duration(duration: timedelta) -> str:
-    """Return a duration as Go's ``time.Duration.String`` does: ``"1h30m0s"``, ``"1.5s"``, ``"300ms"``, ``"0s"``."""
+    """Format a duration as Go's ``time.Duration.String`` does: ``"1h30m0s"``, ``"1.5s"``, ``"300ms"``, ``"0s"``."""
     whole = duration // timedelta(microseconds=1)
     sign, whole = ("-", -whole) if whole < 0 else ("", whole)
     if whole == 0:
@@ -118,7 +118,7 @@ _BOUND = re.compile(r"Quantity\('([^']*)'\)|datetime\.timedelta\(([^)]*)\)")
 
 
 def wire_message(message: str) -> str:
-    """Return a message of pydantic with the bounds of a Quantity or Duration as on the wire: ``1Gi``, ``1h0m0s``."""
+    """Write the bounds of a Quantity or Duration in a message of pydantic as on the wire: ``1Gi``, ``1h0m0s``."""
     return _BOUND.sub(lambda found: found[1] or _duration(found[2]), message)
 
 

@@ -11,7 +11,8 @@ from typing_extensions import TypeIs, get_original_bases
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
-from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.reference import ResourceType
 from reconciler.meta.scalars import format_micro_time
 from reconciler.objects.builtin import (
     TypedObject,
@@ -71,7 +72,7 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
 
 
 def resource_type_from(kind: KindLike) -> ResourceType | None:
-    """Return how a kind is served if its class defines it; None if discovery is needed."""
+    """Return the resource type that a class defines; None if discovery is needed."""
     return kind.resource_type if is_kind_class(kind) else None
 
 
@@ -121,7 +122,7 @@ _BUILT_IN_GROUPS = frozenset(_CLUSTER_SCOPED) | {
 
 
 def presumed_resource_type(kind: KindLike) -> ResourceType:
-    """Return how a kind is served: as its class defines it, else by the naming rules of Kubernetes' own kinds.
+    """Return the resource type that a class defines, or that follows from the naming rules of Kubernetes' own kinds.
 
     A kind given as text that is not built in is assumed to be namespaced and to have a regular plural.
 
@@ -179,7 +180,7 @@ def from_document(kind: type[R], document: JSONObject, *, lenient: bool = False)
 @overload
 def from_document(kind: str | GroupVersionKind, document: JSONObject, *, lenient: bool = False) -> Unstructured: ...
 def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> TypedObject | Unstructured:
-    """Return an object of a kind: an instance of the class if a class is given, else an `Unstructured`.
+    """Read a document as an instance of a class if one is given, else as an `Unstructured`.
 
     List items lack apiVersion and kind; they are added. The document is kept, not copied.
 

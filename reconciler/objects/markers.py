@@ -10,13 +10,13 @@ from pydantic.config import JsonDict
 
 from reconciler._core.wire import JSONObject
 
-__all__ = ["PrinterColumn", "Rule", "Scale", "rule", "schema_extra"]
+__all__ = ["CELRule", "PrinterColumn", "Scale", "rule", "schema_extra"]
 
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CELRule:
     """A CEL validation rule; see `rule`."""
 
     expression: str
@@ -61,7 +61,7 @@ def rule(
     | None = None,
     field_path: str | None = None,
     optional_old_self: bool | None = None,
-) -> Rule:
+) -> CELRule:
     """Return a CEL rule: ``rule("self.minimum <= self.maximum", message="minimum must not exceed maximum")``.
 
     Args:
@@ -77,12 +77,12 @@ def rule(
     Raises:
         ValueError: the expression is empty, the message has several lines, or the reason or the path is invalid.
     """
-    return Rule(expression, message, message_expression, reason, field_path, optional_old_self)
+    return CELRule(expression, message, message_expression, reason, field_path, optional_old_self)
 
 
 def schema_extra(
     *,
-    rules: Sequence[Rule] = (),
+    rules: Sequence[CELRule] = (),
     immutable: bool = False,
     list_type: Literal["atomic", "set", "map"] | None = None,
     list_map_keys: Sequence[str] = (),
@@ -114,9 +114,9 @@ def schema_extra(
     """
     if bool(list_map_keys) != (list_type == "map"):
         raise ValueError('list_type="map" and list_map_keys go together: name the fields that identify an item')
-    if isinstance(rules, (str, Rule)) or any(not isinstance(one, Rule) for one in rules):
+    if isinstance(rules, (str, CELRule)) or any(not isinstance(one, CELRule) for one in rules):
         raise TypeError("rules must be a sequence of rules: rules=[rule('self.size <= 100')]")
-    every = [*rules, *([Rule("self == oldSelf", "is immutable")] if immutable else [])]
+    every = [*rules, *([CELRule("self == oldSelf", "is immutable")] if immutable else [])]
     extra: JsonDict = {}
     if every:
         extra["x-kubernetes-validations"] = [one.to_dict() for one in every]

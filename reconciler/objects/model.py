@@ -46,7 +46,7 @@ __all__ = [
 
 
 def read_leniently(annotation: Any, data: Any) -> Any:
-    """Return data parsed as an annotation; if that fails, its parts, and in the end the data itself.
+    """Parse data as an annotation; if that fails, parse its parts, and keep those that fail as they are.
 
     A model gets each field that is valid on its own. A missing or null field gets its default, or None if it is
     required. Validators of the model as a whole are skipped.

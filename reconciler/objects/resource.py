@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, cast
@@ -11,9 +12,10 @@ from typing_extensions import TypeVar
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
-from reconciler.meta import GroupVersionKind, Request, ResourceType, equal, request_of
+from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import copy_json
 from reconciler.meta.metadata import name_of, namespace_of
+from reconciler.meta.reference import ResourceType
 from reconciler.objects.crd import check_paths, generate_crd
 from reconciler.objects.declaration import (
     Definition,
@@ -27,7 +29,7 @@ from reconciler.objects.declaration import (
     typed_tuple,
 )
 from reconciler.objects.duration import wire_message
-from reconciler.objects.markers import PrinterColumn, Rule, Scale
+from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta, read_leniently
 
 __all__ = ["AnyResource", "InvalidObject", "Resource"]
@@ -118,7 +120,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         categories: Sequence[str] = (),
         printer_columns: Sequence[PrinterColumn] = (),
         selectable_fields: Sequence[str] = (),
-        rules: Sequence[Rule] = (),
+        rules: Sequence[CELRule] = (),
         scale: Scale | None = None,
         deprecated: bool | str = False,
         storage: bool = True,
@@ -165,7 +167,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
             own_columns=columns,
             printer_columns=columns_of(columns, cls.status_model),
             selectable_fields=string_tuple(cls.__name__, "selectable_fields", selectable_fields),
-            rules=typed_tuple(cls.__name__, "rules", rules, Rule, "rule('self.spec.size > 0')"),
+            rules=typed_tuple(cls.__name__, "rules", rules, CELRule, "rule('self.spec.size > 0')"),
             scale=scale,
             deprecated=check_deprecated(cls.__name__, deprecated),
             storage=storage,
@@ -188,7 +190,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], *, lenient: bool = False) -> Self:
-        """Return an object read from its document, which is kept and must not be changed afterwards.
+        """Read an object from its document, which is kept and must not be changed afterwards.
 
         Args:
             document: the object as the API serves it.
@@ -214,7 +216,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
 
     @classmethod
     def from_valid(cls, document: JSONObject) -> Self:
-        """Return an object whose document was found to fit its models before; each part is read when it is used.
+        """Read an object whose document fitted its models before; each part is read when it is used.
 
         Args:
             document: the object; kept, and must not be changed afterwards. A list item, which lacks apiVersion and
@@ -259,6 +261,10 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         if (status := self._part("status", self.status_model)) or "status" in document:
             result["status"] = status
         return result
+
+    def copy(self) -> Self:
+        """Return a copy; a change of one does not change the other. It is the base that `Client.patch_from` needs."""
+        return copy.deepcopy(self)
 
     def _part(self, part: str, model: type[BaseModel], *, exclude_defaults: bool = False) -> Any:
         """Return a part as sent to the server; a part that does not fit its model as it was read."""
@@ -338,7 +344,7 @@ _PARTS = frozenset({"metadata", "spec", "status"})
 
 
 def _read(document: Mapping[str, Any], part: str, model: type[BaseModel], problems: list[tuple[str, str]]) -> Any:
-    """Return a part of a document as its model; read leniently, with its problems added, if it does not fit."""
+    """Read a part of a document as its model; if it does not fit, read it leniently and add its problems."""
     data = document.get(part)
     if data is None:
         data = {}

@@ -86,7 +86,9 @@ class _Generator(GenerateJsonSchema):
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
         """Return the schema of a field with a default, which pydantic writes without the field's own serializer."""
         if "default" in schema and not isinstance(schema["default"], AbstractSet):
-            with suppress(PydanticSchemaError, PydanticSerializationError):  # pydantic's own way will do
+            with suppress(
+                PydanticSchemaError, PydanticSerializationError
+            ):  # pydantic's own form of the default is enough
                 serializer = SchemaSerializer(schema["schema"])
                 default = serializer.to_python(schema["default"], mode="json", by_alias=True, warnings="error")
                 return super().default_schema({**schema, "default": default})
@@ -124,7 +126,7 @@ _BOUNDS = {
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> JSONObject:
-    """Return the structural schema of a model.
+    """Convert a model to a structural schema.
 
     Args:
         model: its wire names (aliases) become the properties.

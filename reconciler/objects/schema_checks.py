@@ -340,7 +340,7 @@ _GROUPS = {"=": "a lookahead", "!": "a lookahead", "<=": "a lookbehind", "<!": "
 
 
 def check_pattern(where: str, pattern: str) -> None:
-    """Raise SchemaError for a regular expression that Python has and RE2, the server's engine, has not."""
+    """Raise SchemaError for a regular expression that is valid in Python, but not in RE2, the server's engine."""
     for part in _REGEX_PART.finditer(pattern):
         what = None
         if part["group"]:

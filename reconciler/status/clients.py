@@ -39,10 +39,10 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.http import parse_retry_after
-from reconciler.meta import GroupVersionKind, Request, ResourceType, request_of
+from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.documents import is_object
 from reconciler.meta.metadata import gvk_of
-from reconciler.meta.reference import WRITE_METHODS
+from reconciler.meta.reference import WRITE_METHODS, ResourceType
 from reconciler.status.documents import kind_of
 from reconciler.status.kopf import KopfPatch
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter

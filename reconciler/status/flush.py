@@ -35,8 +35,8 @@ from reconciler.errors import (
     TransportError,
     error_text,
 )
-from reconciler.meta import equal, identical
-from reconciler.meta.documents import format_path, get_path, merge_diff
+from reconciler.meta import equal
+from reconciler.meta.documents import format_path, get_path, identical, merge_diff
 from reconciler.meta.scalars import parse_version
 from reconciler.status.documents import ObjectVersion, owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed

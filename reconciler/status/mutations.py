@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 
 import msgspec
 
-from reconciler.meta import PathError, equal, find_condition, has_condition, identical, set_condition
-from reconciler.meta.conditions import are_conditions
-from reconciler.meta.documents import delete_path, format_path, get_path, is_object, merge_patch, set_path
+from reconciler.meta import PathError, equal, find_condition, set_condition
+from reconciler.meta.conditions import are_conditions, has_condition
+from reconciler.meta.documents import delete_path, format_path, get_path, identical, is_object, merge_patch, set_path
 from reconciler.status.documents import copy_json, to_json
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 
-from reconciler.backoff import retry_after_delay
+from reconciler._core.backoff import retry_after_delay
 from reconciler.errors import (
     APIError,
     Conflict,
@@ -25,8 +25,7 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.meta import Version
-from reconciler.meta.scalars import parse_version
+from reconciler.meta.scalars import Version, parse_version
 from reconciler.status.documents import ObjectVersion
 from reconciler.status.errors import (
     StatusConflict,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from reconciler._core.backoff import Backoff
 from reconciler._core.field_managers import union_of_fields, upgrade_managed_fields
-from reconciler.backoff import Backoff
 from reconciler.clock import Clock
-from reconciler.meta import equal, identical
+from reconciler.meta import equal
 from reconciler.meta.conditions import keep_transition_times
-from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
+from reconciler.meta.documents import format_path, get_path, identical, merge_diff, merge_patch, set_path
 from reconciler.meta.reference import WRITE_METHODS
 from reconciler.status.documents import FieldTree, ObjectVersion, copy_json, field_trees
 from reconciler.status.fields import ValueForms

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from reconciler.meta import GroupVersionKind, Request, Version, is_older
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import get_path
+from reconciler.meta.scalars import Version, is_older
 from reconciler.status.documents import digest
 
 if TYPE_CHECKING:

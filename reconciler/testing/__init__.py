@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from reconciler.testing.virtual_clock import VirtualClock, new_virtual_loop, virtual_time
+from reconciler.testing.virtual_clock import VirtualClock, virtual_time
 
 if TYPE_CHECKING:
     from reconciler.testing.cluster import Cluster
 
-__all__ = ["Cluster", "VirtualClock", "new_virtual_loop", "virtual_time"]
+__all__ = ["Cluster", "VirtualClock", "virtual_time"]
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name

@@ -69,7 +69,7 @@ class Cluster:
 
     @contextlib.asynccontextmanager
     async def service_account(self, name: str, namespace: str | None = None) -> AsyncIterator[Client]:
-        """Yield a client with the rights of a service account: those of the roles that are bound to it.
+        """Yield a client with the permissions of a service account: those of the roles that are bound to it.
 
         A real server notices a new binding a moment after it was created.
 

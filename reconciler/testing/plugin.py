@@ -173,7 +173,8 @@ def control_plane(request: pytest.FixtureRequest) -> Generator[ControlPlane]:
     """
     if not request.config.getoption(_OPTION):
         pytest.skip(_SKIPPED)
-    from reconciler.testing.control_plane import BinariesMissing, ControlPlane, binaries_path
+    from reconciler.testing.control_plane import ControlPlane
+    from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path
 
     try:
         binaries = binaries_path()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytest
 
-    from reconciler.testing.control_plane import AuditRecord
+    from reconciler.testing.control_plane.plane import AuditRecord
 
 __all__ = ["format_audit_records", "sections"]
 

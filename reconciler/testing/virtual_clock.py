@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from unittest import mock
 
-from reconciler.clock import use_clock
+from reconciler.clock import seconds_of, use_clock
 from reconciler.errors import MissingExtra
 
 __all__ = ["EPOCH", "VirtualClock", "new_virtual_loop", "virtual_time"]
@@ -52,13 +52,13 @@ class VirtualClock:
         """Return `epoch` plus the loop's time."""
         return self.epoch + timedelta(seconds=self.monotonic())
 
-    def step(self, seconds: float) -> None:
-        """Set the wall clock forward by this many seconds, or back; the loop's time continues."""
-        self.epoch += timedelta(seconds=seconds)
+    def step(self, seconds: float | timedelta) -> None:
+        """Set the wall clock forward by seconds, or a timedelta, or back; the loop's time continues."""
+        self.epoch += timedelta(seconds=seconds_of(seconds))
 
     @contextlib.contextmanager
     def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Let time pass at most as fast as real time while `busy` returns True, which is called in the loop."""
+        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True."""
         loop = asyncio.get_running_loop()
         work = _ThreadWork(busy, loop)
         loop.run_in_executor(work, busy)  # type: ignore[arg-type]  # only its submit is called
@@ -66,7 +66,7 @@ class VirtualClock:
 
 
 class _ThreadWork(asyncio.Future[None]):
-    """A future that is pending while a thread works: looptime does not jump while one of an executor is.
+    """A future that is pending while a thread works. While a future of an executor is pending, looptime does not jump.
 
     It is the executor as well, so that looptime learns of it.
     """

@@ -17,7 +17,7 @@ the cluster).
 from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings
 from reconciler.webhook.configurations import ServiceReference, conversion_configuration, webhook_configurations
 from reconciler.webhook.conversion import ConversionFailed, Converter
-from reconciler.webhook.review import AdmissionRequest, Operation
+from reconciler.webhook.review import AdmissionRequest
 from reconciler.webhook.server import WebhookServer
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "Converter",
     "Defaulter",
     "Denied",
-    "Operation",
     "ServiceReference",
     "Validator",
     "Warnings",

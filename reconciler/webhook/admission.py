@@ -12,10 +12,11 @@ from typing_extensions import TypeVar
 from reconciler._core.hooks import check_hooks, own_members
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind
-from reconciler.objects import InvalidObject, KindLike, from_document, gvk_from, kind_argument, to_document
-from reconciler.webhook.review import AdmissionRequest, Operation, Verdict, json_patch, same
+from reconciler.objects import InvalidObject
+from reconciler.objects.kinds import KindLike, from_document, gvk_from, kind_argument, to_document
+from reconciler.webhook.review import AdmissionRequest, Operation, ReviewVerdict, json_patch, same
 
-__all__ = ["Admission", "Defaulter", "Denied", "Validator", "Warnings"]
+__all__ = ["AdmissionWebhook", "Defaulter", "Denied", "Validator", "Warnings"]
 
 Warnings = Sequence[str] | None
 """Messages that the user sees although the request is allowed."""
@@ -24,7 +25,7 @@ R = TypeVar("R", default=Any)
 
 
 class Denied(ReconcilerError):
-    """The request is denied.
+    """Raised by a webhook to deny a request.
 
     Args:
         message: tells the user what is wrong and what to do.
@@ -47,10 +48,10 @@ class Denied(ReconcilerError):
         self.reason = reason or ("Invalid" if causes else "Forbidden")
         self.causes = tuple(causes)
 
-    def verdict(self, request: AdmissionRequest, kind: GroupVersionKind) -> Verdict:
+    def verdict(self, request: AdmissionRequest, kind: GroupVersionKind) -> ReviewVerdict:
         """Return the verdict that denies a request for an object of a kind; with causes, its details name both."""
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in self.causes]
-        return Verdict(
+        return ReviewVerdict(
             allowed=False,
             code=self.code,
             reason=self.reason,
@@ -61,7 +62,7 @@ class Denied(ReconcilerError):
         )
 
 
-class Admission(Generic[R]):
+class AdmissionWebhook(Generic[R]):
     """The base class of `Validator` and `Defaulter`; subclass one of those instead.
 
     Attributes:
@@ -86,7 +87,7 @@ class Admission(Generic[R]):
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        declared = resource or kind_argument(cls, Admission)
+        declared = resource or kind_argument(cls, AdmissionWebhook)
         if declared is not None:
             cls.resource = declared
         given: Any = cls.operations
@@ -123,26 +124,28 @@ class Admission(Generic[R]):
             not request.subresource or not {request.subresource, "*"}.isdisjoint(self.subresources)
         )
 
-    async def review(self, request: AdmissionRequest) -> Verdict:
+    async def review(self, request: AdmissionRequest) -> ReviewVerdict:
         """Review a request; see the subclasses. Cancellation leaves the request unanswered."""
         raise NotImplementedError
 
     def _object(self, document: Any) -> Any:
         return from_document(self.resource, document)  # type: ignore[arg-type]
 
-    def _denial(self, error: Denied | APIError | InvalidObject, request: AdmissionRequest) -> Verdict:
+    def _denial(self, error: Denied | APIError | InvalidObject, request: AdmissionRequest) -> ReviewVerdict:
         if isinstance(error, Denied):
             return error.verdict(request, self.gvk)
         if isinstance(error, APIError):
-            return Verdict(allowed=False, code=error.status, reason=error.reason or "Forbidden", message=error.message)
-        return Verdict(allowed=False, code=422, reason="Invalid", message=str(error))
+            return ReviewVerdict(
+                allowed=False, code=error.status, reason=error.reason or "Forbidden", message=error.message
+            )
+        return ReviewVerdict(allowed=False, code=422, reason="Invalid", message=str(error))
 
     @classmethod
     def _base(cls) -> str:
         return "Validator" if cls.verb == "validate" else "Defaulter"
 
 
-class Validator(Admission[R]):
+class Validator(AdmissionWebhook[R]):
     """A validating webhook: override any of the three methods.
 
     A method returns warnings or None, or raises `Denied`. A typed error of the API, such as `Conflict`, denies the
@@ -174,7 +177,7 @@ class Validator(Admission[R]):
         """Validate a deletion; called only if ``"DELETE"`` is in `operations`. Allowed by default."""
         return None
 
-    async def review(self, request: AdmissionRequest) -> Verdict:
+    async def review(self, request: AdmissionRequest) -> ReviewVerdict:
         """Call the method for the operation. Cancellation leaves the request unanswered."""
         document = request.document
         try:
@@ -187,14 +190,14 @@ class Validator(Admission[R]):
                 case "DELETE":
                     found = self.validate_delete(self._object(document.get("oldObject")), request)
                 case _:
-                    return Verdict(allowed=True)
+                    return ReviewVerdict(allowed=True)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
             return self._denial(error, request)
-        return Verdict(allowed=True, warnings=tuple(warnings or ()))
+        return ReviewVerdict(allowed=True, warnings=tuple(warnings or ()))
 
 
-class Defaulter(Admission[R]):
+class Defaulter(AdmissionWebhook[R]):
     """A mutating webhook that sets defaults before objects are validated and stored: override `default`.
 
     It is never called for deletions, even if `operations` contains them. Fields that the model does not know are kept.
@@ -217,11 +220,11 @@ class Defaulter(Admission[R]):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement default()")
 
-    async def review(self, request: AdmissionRequest) -> Verdict:
+    async def review(self, request: AdmissionRequest) -> ReviewVerdict:
         """Call `default` and return its changes as a patch. Cancellation leaves the request unanswered."""
         document = request.document.get("object")
         if request.operation not in ("CREATE", "UPDATE") or not isinstance(document, dict):
-            return Verdict(allowed=True)
+            return ReviewVerdict(allowed=True)
         try:
             obj = self._object(copy.deepcopy(document))  # an Unstructured shares the document it is made from
             before = to_document(obj)
@@ -231,7 +234,7 @@ class Defaulter(Admission[R]):
             return self._denial(error, request)
         # Only the changes of `default`, not what the model adds when it is serialized.
         patch = json_patch(document, _rebase(document, before, to_document(obj)))
-        return Verdict(allowed=True, warnings=tuple(warnings or ()), patch=patch)
+        return ReviewVerdict(allowed=True, warnings=tuple(warnings or ()), patch=patch)
 
 
 def _rebase(document: Any, before: Any, after: Any) -> Any:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reconciler._core.wire import JSONObject
-from reconciler.objects import presumed_resource_type
-from reconciler.webhook.admission import Admission
+from reconciler.objects.kinds import presumed_resource_type
+from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.server import WebhookServer
 
@@ -34,7 +34,7 @@ class ServiceReference:
 
 
 def webhook_configurations(
-    webhooks: WebhookServer | Iterable[Admission | Converter],
+    webhooks: WebhookServer | Iterable[AdmissionWebhook | Converter],
     *,
     name: str,
     service: ServiceReference | None = None,
@@ -63,8 +63,8 @@ def webhook_configurations(
         raise ValueError("pass exactly one of service= and url=")
     if isinstance(webhooks, WebhookServer):
         webhooks = [each for endpoint in webhooks.admissions.values() for each in endpoint.reviewers]
-    admissions = [each for each in webhooks if isinstance(each, Admission)]
-    reviewers: dict[str, list[Admission]] = {}  # of each path
+    admissions = [each for each in webhooks if isinstance(each, AdmissionWebhook)]
+    reviewers: dict[str, list[AdmissionWebhook]] = {}  # of each path
     for each in admissions:
         reviewers.setdefault(each.served_at, []).append(each)
 
@@ -136,13 +136,13 @@ def _client_config(
     return client
 
 
-def _name(reviewer: Admission) -> str:
+def _name(reviewer: AdmissionWebhook) -> str:
     """Return a name with at least three labels, which the API server requires."""
     gvk = reviewer.gvk
     return f"{reviewer.verb}-{gvk.version}-{gvk.kind.lower()}.{gvk.group or 'core.reconciler.dev'}"
 
 
-def _rules(reviewers: Iterable[Admission]) -> list[JSONObject]:
+def _rules(reviewers: Iterable[AdmissionWebhook]) -> list[JSONObject]:
     """Return the distinct rules of the webhooks that share a path."""
     rules: list[JSONObject] = []
     for rule in map(_rule, reviewers):
@@ -151,7 +151,7 @@ def _rules(reviewers: Iterable[Admission]) -> list[JSONObject]:
     return rules
 
 
-def _rule(reviewer: Admission) -> JSONObject:
+def _rule(reviewer: AdmissionWebhook) -> JSONObject:
     assert reviewer.resource is not None  # noqa: S101 - gvk has checked it
     plural = presumed_resource_type(reviewer.resource).plural
     return {

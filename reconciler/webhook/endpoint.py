@@ -1,4 +1,4 @@
-"""Webhook endpoints: they answer every review of one path, even if a webhook fails."""
+"""Answers every review of one path, even if a webhook fails."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import msgspec.json
 
 from reconciler._core.cancellation import is_cancelled
-from reconciler.webhook.admission import Admission
+from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
 from reconciler.webhook.review import (
     ADMISSION_VERSIONS,
     AdmissionRequest,
     BadReview,
-    Verdict,
+    ReviewVerdict,
     apply_json_patch,
     read_review,
     request_of,
@@ -54,20 +54,20 @@ class AdmissionEndpoint:
         reviewers: validators or defaulters, not both; called in order.
     """
 
-    def __init__(self, reviewers: Sequence[Admission]) -> None:
+    def __init__(self, reviewers: Sequence[AdmissionWebhook]) -> None:
         self._reviewers = list(reviewers)
 
     @property
-    def reviewers(self) -> Sequence[Admission]:
+    def reviewers(self) -> Sequence[AdmissionWebhook]:
         """Return the reviewers."""
         return self._reviewers
 
-    def add(self, reviewer: Admission) -> None:
+    def add(self, reviewer: AdmissionWebhook) -> None:
         """Add a reviewer."""
         self._reviewers.append(reviewer)
 
     async def answer(self, body: bytes) -> Reply:
-        """Return the response to a request body. Cancellation leaves the request unanswered."""
+        """Review a request body, and return the response. Cancellation leaves the request unanswered."""
         try:
             version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
             request = request_of(document)
@@ -81,7 +81,7 @@ class AdmissionEndpoint:
             verdict = _internal_error(f"the response cannot be encoded: {type(error).__name__}")
             return Reply(200, write_admission(version, request.uid, verdict), verdict.code, failed=True)
 
-    async def _verdict(self, request: AdmissionRequest) -> tuple[Verdict, bool]:
+    async def _verdict(self, request: AdmissionRequest) -> tuple[ReviewVerdict, bool]:
         """Return the verdict, and whether a reviewer failed."""
         warnings: list[str] = []
         patch: list[object] = []
@@ -100,11 +100,11 @@ class AdmissionEndpoint:
             if not verdict.allowed:
                 return replace(verdict, warnings=warnings), False
             patch += verdict.patch
-        return Verdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
+        return ReviewVerdict(allowed=True, warnings=warnings, patch=patch), False  # type: ignore[arg-type]
 
 
-def _internal_error(message: str) -> Verdict:
-    return Verdict(allowed=False, code=500, reason="InternalError", message=message)
+def _internal_error(message: str) -> ReviewVerdict:
+    return ReviewVerdict(allowed=False, code=500, reason="InternalError", message=message)
 
 
 def _with_patch(request: AdmissionRequest, patch: list[object]) -> AdmissionRequest:
@@ -127,7 +127,7 @@ class ConversionEndpoint:
         self._converter = converter
 
     async def answer(self, body: bytes) -> Reply:
-        """Return the response to a request body: all objects converted, or none and the reason.
+        """Convert all objects of a request body, or none; return the response.
 
         Cancellation leaves the request unanswered.
         """

@@ -16,7 +16,7 @@ __all__ = [
     "AdmissionRequest",
     "BadReview",
     "Operation",
-    "Verdict",
+    "ReviewVerdict",
     "apply_json_patch",
     "json_patch",
     "read_review",
@@ -71,7 +71,7 @@ class AdmissionRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ReviewVerdict:
     """The result of a review.
 
     Attributes:
@@ -94,7 +94,7 @@ class Verdict:
 
 
 def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[str, JSONObject]:
-    """Return the version of a review and its request.
+    """Parse a review into its version and its request.
 
     Raises:
         BadReview: the body is not a valid review; the message says why.
@@ -136,7 +136,7 @@ class _Sent(msgspec.Struct, rename="camel"):
 
 
 def request_of(document: JSONObject) -> AdmissionRequest:
-    """Return the request of an AdmissionReview.
+    """Parse the request of an AdmissionReview.
 
     Raises:
         BadReview: a field has the wrong type; the message names it.
@@ -160,8 +160,8 @@ def request_of(document: JSONObject) -> AdmissionRequest:
     )
 
 
-def write_admission(version: str, uid: str, verdict: Verdict) -> bytes:
-    """Return an AdmissionReview with its response as JSON."""
+def write_admission(version: str, uid: str, verdict: ReviewVerdict) -> bytes:
+    """Encode an AdmissionReview with its response."""
     response: JSONObject = {"uid": uid, "allowed": verdict.allowed}
     if not verdict.allowed:
         status = {"code": verdict.code, "reason": verdict.reason, "message": verdict.message, "status": "Failure"}
@@ -177,7 +177,7 @@ def write_admission(version: str, uid: str, verdict: Verdict) -> bytes:
 
 
 def json_patch(before: Any, after: Any) -> list[JSONObject]:
-    """Return the operations that turn `before` into `after`; lists that differ are replaced as a whole."""
+    """Compute the operations that turn `before` into `after`; lists that differ are replaced as a whole."""
     return list(_operations(before, after, ""))
 
 
@@ -211,7 +211,7 @@ def _escaped(key: str) -> str:
 
 
 def apply_json_patch(document: Any, operations: list[Any]) -> Any:
-    """Return a copy of a document with operations of `json_patch` applied."""
+    """Apply operations of `json_patch` to a copy of a document."""
     for operation in operations:
         parts = [_unescaped(part) for part in operation["path"].split("/")[1:]]
         document = _apply(document, parts, operation)

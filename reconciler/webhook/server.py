@@ -14,7 +14,7 @@ from reconciler._core.limits import BadBody, Limits
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.webhook.admission import Admission
+from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 
@@ -138,7 +138,7 @@ class WebhookServer:
         self._bound: int | None = None
         self._listening = asyncio.Event()
 
-    def add(self, handler: Admission | Converter) -> None:
+    def add(self, handler: AdmissionWebhook | Converter) -> None:
         """Add a validator, defaulter or converter. Several validators, or several defaulters, may share a path.
 
         Raises:
@@ -149,13 +149,13 @@ class WebhookServer:
         if self._metrics is not None:
             self._metrics.expect(handler.served_at)
 
-    def _register(self, handler: Admission | Converter) -> None:
+    def _register(self, handler: AdmissionWebhook | Converter) -> None:
         if isinstance(handler, Converter):
             if handler.served_at in (*self._admissions, *self._conversions):
                 raise ConfigurationError(f"the webhook path {handler.served_at} is already used")
             self._conversions[handler.served_at] = ConversionEndpoint(handler)
             return
-        if not isinstance(handler, Admission):
+        if not isinstance(handler, AdmissionWebhook):
             raise TypeError(f"add() takes instances of Validator, Defaulter and Converter, not {handler!r}")
         path = handler.served_at
         existing = self._admissions.get(path)

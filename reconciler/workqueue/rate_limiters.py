@@ -16,8 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Protocol, SupportsIndex, runtime_checkable
 
+from reconciler._core.backoff import Backoff
 from reconciler._core.cancellation import FAILURES
-from reconciler.backoff import Backoff
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import RepeatedFailures
 

@@ -18,8 +18,9 @@ from reconciler.cache.decoding import WireReader, cached_object
 from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
-from reconciler.meta import GroupVersionKind, ResourceType, Version, is_older
-from reconciler.meta.scalars import parse_version
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.reference import ResourceType
+from reconciler.meta.scalars import Version, is_older, parse_version
 
 GVK = GroupVersionKind("example.com", "v1", "Database")
 DATABASES = ResourceType(GVK, "databases", namespaced=True, subresources=frozenset({"status"}))

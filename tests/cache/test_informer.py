@@ -17,7 +17,8 @@ from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.cache.informer import Informer
 from reconciler.cache.scope import Scope
 from reconciler.errors import NotServed
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 from tests.cache.scripted import (
     DATABASES,
     GVK,

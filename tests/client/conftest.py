@@ -13,7 +13,8 @@ import pytest
 from reconciler.client import Client
 from reconciler.client import configuration as _configuration
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, ResourceType
+from reconciler.meta import Request
+from reconciler.meta.reference import ResourceType
 
 APIS = {
     "/api/v1": [

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import reconciler
+import reconciler.controller
 from docs._extensions import demo_picture, reference
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
+from reconciler.controller.wake import predicates
 from reconciler.manager import LeaderElection
 from reconciler.notification import NotificationMetrics
+from reconciler.status.writer import Strategy
 from tests.manager.working import RecordingReconciler, config_map
 
 DOCS = Path(__file__).parents[2] / "docs"
 CODE = Path(reconciler.__file__).parent
+EXPLAINED = (
+    "reconciler",
+    "reconciler.clock",
+    "reconciler.errors",
+    "reconciler.http",
+    "reconciler.meta",
+    "reconciler.objects",
+    "reconciler.testing",
+    "reconciler.testing.control_plane",
+    "reconciler.webhook",
+)
+"""Packages whose public names are all in handwritten pages."""
 
 
 @pytest.mark.virtual_time
@@ -81,6 +98,39 @@ def test_a_page_for_each_public_package_and_a_section_for_each_command() -> None
     commands = reference.command_sections()
     assert {"run", "apiserver", "routes test"} <= set(re.findall(r"^## (.*)$", commands, re.MULTILINE))
     assert "\nreconciler routes test [OPTIONS] FILE [ATTRIBUTES...]\n" in commands
+
+
+def handwritten_code() -> str:
+    """Return the code, in blocks and between backticks, of the pages that people write."""
+    pages = [page for page in DOCS.glob("*.md") if page.name != "api-reference.md"]
+    texts = [page.read_text() for page in [*pages, DOCS.parent / "README.md"]]
+    return "\n".join(
+        code for text in texts for code in re.findall(r"^```.*?^```|`[^`\n]+`", text, re.DOTALL | re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("package", EXPLAINED)
+def test_every_public_name_is_in_the_code_of_a_handwritten_page(package: str) -> None:
+    words = set(re.findall(r"\w+", handwritten_code()))
+    assert set(importlib.import_module(package).__all__) - words - {"__version__"} == set()
+
+
+def test_the_table_of_packages_has_each_public_one() -> None:
+    table = (DOCS / "api-reference.md").read_text().partition("|---|")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(reconciler[\w.]*)`", table))
+    assert named == {name for name in reference.public_packages() if name.count(".") < 2}
+
+
+def test_every_predicate_is_exported_and_in_the_table_of_the_page() -> None:
+    table = (DOCS / "controller.md").read_text().partition("| predicate | passes |")[2].partition("\n\n")[0]
+    helpers = {"EventFilter", "check_predicate", "passes_all"}
+    assert {name for name in predicates.__all__ if not re.search(rf"`{name}\b", table)} == helpers
+    assert set(predicates.__all__) - set(reconciler.controller.__all__) <= helpers
+
+
+def test_the_page_of_the_batcher_says_when_to_choose_each_strategy() -> None:
+    page = (DOCS / "status-batcher.md").read_text()
+    assert [name for name in get_args(Strategy) if f'`strategy="{name}"`' not in page] == []
 
 
 def test_the_picture_of_the_demo_has_its_current_texts() -> None:

@@ -19,7 +19,8 @@ from reconciler import Client, ConditionedStatus, Manager, Model, ObjectMeta, Ou
 from reconciler.cli import main
 from reconciler.controller import CacheSyncTimeout
 from reconciler.manager import LeaderElection
-from reconciler.testing.control_plane import ControlPlane, binaries_path
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane.binaries import binaries_path
 from tests import real_server
 
 pytestmark = pytest.mark.control_plane

@@ -16,7 +16,8 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import NotFound, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind
-from reconciler.testing.control_plane import ControlPlane, ControlPlaneFailed
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane.process import ControlPlaneFailed
 from tests import real_server
 from tests.cache.test_on_both_servers import until
 from tests.e2e.test_server_restart import Lamp, Lamps, lit, shining

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from reconciler import Client, Manager, Model, ObjectMeta, Request, Resource
+from reconciler._core.backoff import longest_retry_after
 from reconciler.apiserver import APIServer
-from reconciler.backoff import longest_retry_after
 from reconciler.controller import Reconciler, ResourceReconciler
 from reconciler.errors import TooManyRequests
 from reconciler.manager import LeaderElection

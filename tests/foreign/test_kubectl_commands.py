@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.apiserver import APIServer
-from reconciler.testing.control_plane import ControlPlane, binaries_path
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane.binaries import binaries_path
 from tests.foreign.kubectl_sessions import SCRIPTS, Command, Outcome, Session, commands_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedded-api-server-compatibility.md"

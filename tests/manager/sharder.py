@@ -17,7 +17,7 @@ from reconciler.cache import Cache, CachedObject
 from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.errors import APIError, TransportError
-from reconciler.objects import KindLike
+from reconciler.objects.kinds import KindLike
 
 LEASE = "coordination.k8s.io/v1/Lease"
 RING_LABEL = "alpha.sharding.timebertt.dev/controllerring"

@@ -12,9 +12,6 @@ from reconciler.meta import (
     GroupVersionKind,
     PathError,
     Request,
-    ResourceType,
-    controller_of,
-    is_newer,
     owner_reference,
     request_of,
     set_controller_reference,
@@ -22,6 +19,7 @@ from reconciler.meta import (
 from reconciler.meta.documents import delete_path, format_path, get_path, parse_path, set_path
 from reconciler.meta.metadata import (
     add_finalizer,
+    controller_of,
     gvk_of,
     has_finalizer,
     name_of,
@@ -30,7 +28,8 @@ from reconciler.meta.metadata import (
     uid_of,
     version_of,
 )
-from reconciler.meta.scalars import format_micro_time, format_time, parse_time, parse_version
+from reconciler.meta.reference import ResourceType
+from reconciler.meta.scalars import format_micro_time, format_time, is_newer, parse_time, parse_version
 from reconciler.objects import Model, Resource
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")

@@ -20,18 +20,8 @@ from reconciler import Client, ConditionedStatus, Manager, Outcome, ResourceReco
 from reconciler.errors import ConfigurationError, NotFound
 from reconciler.meta import Request, request_of
 from reconciler.meta.documents import merge_diff
-from reconciler.objects import (
-    InvalidObject,
-    Model,
-    ObjectMeta,
-    Resource,
-    Unstructured,
-    documents_to_compare,
-    from_document,
-    gvk_from,
-    original_document,
-    to_document,
-)
+from reconciler.objects import InvalidObject, Model, ObjectMeta, Resource, Unstructured
+from reconciler.objects.kinds import documents_to_compare, from_document, gvk_from, original_document, to_document
 from tests.objects.serving import serve
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.objects import CRDChange, compare_crds
+from reconciler.objects import compare_crds
+from reconciler.objects.compatibility import CRDChange
 
 Document = dict[str, Any]
 

@@ -10,16 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.objects import (
-    InvalidObject,
-    ObjectMeta,
-    Resource,
-    Unstructured,
-    from_document,
-    gvk_from,
-    resource_type_from,
-    to_document,
-)
+from reconciler.objects import InvalidObject, ObjectMeta, Resource, Unstructured
+from reconciler.objects.kinds import from_document, gvk_from, resource_type_from, to_document
 
 
 class ThingSpec(BaseModel):

@@ -184,7 +184,10 @@ def test_conditioned_status_brings_ready_reason_and_age() -> None:
             {"printer_columns": [PrinterColumn("", ".spec.size")]},
             "Made: printer column '' has no name, or the",
         ),
-        ({"rules": ["self.spec.size > 0"]}, "Made: rules contains 'self.spec.size > 0', not a Rule: write rule('self"),
+        (
+            {"rules": ["self.spec.size > 0"]},
+            "Made: rules contains 'self.spec.size > 0', not a CELRule: write rule(",
+        ),
         ({"rules": "self.spec.size > 0"}, "Made: rules must be a sequence: write rules=(rule('self.spec.size > 0'),)"),
         ({"scale": ".spec.replicas"}, "Made: scale must be a Scale, not '.spec.replicas': write scale=Scale("),
         ({"deprecated": ""}, "Made: deprecated must be True or a warning in one line"),

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AfterValidator, BaseModel, Field, RootModel, field_validator, model_validator
 
-from reconciler.objects import ConditionedStatus, InvalidObject, Model, Resource, Unstructured, from_document
+from reconciler.objects import ConditionedStatus, InvalidObject, Model, Resource, Unstructured
+from reconciler.objects.kinds import from_document
 
 
 class Port(Model):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
 from reconciler.objects import ConditionedStatus, InvalidObject, Model, ObjectMeta, Resource
 
 
@@ -367,3 +368,16 @@ def test_changes_are_read_back_and_unknown_fields_survive(spec: dict[str, Any], 
 def test_reading_and_writing_is_the_identity(spec: dict[str, Any]) -> None:
     original = document(spec=spec)
     assert Database.from_dict(copy.deepcopy(original)).to_dict() == original
+
+
+@pytest.mark.parametrize("read", [Database.from_dict, Database.from_valid], ids=["read", "read when used"])
+def test_a_copy_is_independent_and_keeps_what_the_models_do_not_know(read: Any) -> None:
+    document = Database(metadata=ObjectMeta(name="db1"), spec=DatabaseSpec(size=3, tags=["a"])).to_dict()
+    document["spec"]["unknown"] = 1
+    original = read(document)
+    changed = original.copy()
+    assert type(changed) is Database
+    changed.spec.size = 5
+    changed.spec.tags.append("b")
+    assert original.to_dict() == document
+    assert changed.to_dict()["spec"] == document["spec"] | {"size": 5, "tags": ["a", "b"]}

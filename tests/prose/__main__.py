@@ -27,11 +27,6 @@ _RULES = tomllib.loads((HERE / "words.toml").read_text())
 _WORDS = [
     (re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE), advice) for words, advice in _RULES["words"].items()
 ]
-_ANY = frozenset(_RULES["openings"]["any"])
-_VERBS = frozenset(_RULES["openings"]["noun_phrase"])
-_THIRD_PERSON = frozenset(form for verb in _VERBS for form in (f"{verb}s", f"{verb}es", f"{verb[:-1]}ies"))
-_PLURAL = re.compile(r"\w+ (?:of|from|that|to|for|in|with|as|over|and|by)\b")
-"""A noun in the plural that looks like a verb: "Reads from the API server", "Writes that may have been applied"."""
 _ENDINGS = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n\s*[-*|#]|\n\s*\w+:(?=\s)")
 _QUOTED = re.compile(r"``[^`]*``|`[^`]*`|https?://\S+|\"[^\"\n]*\"")
 
@@ -45,36 +40,18 @@ def findings(path: Path) -> Iterator[Finding]:
         yield from _in_prose(_without_code(text), 1)
         return
     tree = ast.parse(text)
-    docstrings = {}
+    docstrings = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             match node.body[0]:
                 case ast.Expr(value=ast.Constant(value=str()) as docstring):
-                    docstrings[id(docstring)] = node
+                    docstrings.add(id(docstring))
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            owner = docstrings.get(id(node))
-            if owner is not None:
-                yield from _opening(owner, node)
-            yield from _in_prose(node.value, node.lineno, sentences=owner is not None)
+            yield from _in_prose(node.value, node.lineno, sentences=id(node) in docstrings)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and not token.string.startswith(("#:", "# noqa", "# type")):
             yield from _in_prose(token.string, token.start[0], sentences=False)
-
-
-def _opening(owner: ast.AST, docstring: ast.Constant) -> Iterator[Finding]:
-    text = str(docstring.value).strip()
-    first = "" if re.match(r"\w+ of ", text) else text.partition(" ")[0]
-    if first in _ANY:
-        yield (
-            docstring.lineno,
-            first,
-            "open with a noun phrase (module, class) or a usual verb: return, check …",
-        )
-    elif isinstance(owner, ast.Module | ast.ClassDef) and (
-        first in _VERBS or (first in _THIRD_PERSON and not _PLURAL.match(text))
-    ):
-        yield docstring.lineno, first, "a module or class docstring is a noun phrase: what the thing is"
 
 
 def _in_prose(text: str, line: int, *, sentences: bool = True) -> Iterator[Finding]:

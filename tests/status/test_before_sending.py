@@ -16,7 +16,8 @@ import kubernetes.aio
 import kubernetes_asyncio
 import pytest
 
-from reconciler.meta import GroupVersionKind, ResourceType
+from reconciler.meta import GroupVersionKind
+from reconciler.meta.reference import ResourceType
 from reconciler.status import StatusBatcher, StatusError, StatusUnavailable, clients
 
 HOST = "https://10.255.255.1:6443"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALLOWED = {"_core", "errors", "clock", "backoff", "http", "meta", "status", "_version"}
+ALLOWED = {"_core", "_version", "clock", "errors", "http", "meta", "status"}
 
 PROGRAM = """
 import sys

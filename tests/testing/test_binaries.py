@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.clock import SystemClock
-from reconciler.testing.control_plane import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane.binaries import BuildProgress, find_or_build
+from reconciler.testing.control_plane import build
+from reconciler.testing.control_plane.binaries import BinariesMissing, BuildProgress, binaries_path, find_or_build
 
 GO = """#!/bin/sh
 set -e

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from reconciler.client import Client
 from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import Forbidden, NotFound
-from reconciler.testing.control_plane import AuditRecord, BinariesMissing, ControlPlane, ControlPlaneFailed
-from reconciler.testing.control_plane.plane import new_private_key, read_audit_log
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane.binaries import BinariesMissing
+from reconciler.testing.control_plane.plane import AuditRecord, new_private_key, read_audit_log
+from reconciler.testing.control_plane.process import ControlPlaneFailed
 
 
 def pretend(directory: Path, **programs: str) -> Path:

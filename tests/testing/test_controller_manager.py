@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from reconciler import Client
-from reconciler.testing.control_plane import BinariesMissing, ControlPlane, binaries_path
+from reconciler.testing.control_plane import ControlPlane
+from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(180)]
 

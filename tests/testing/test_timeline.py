@@ -165,7 +165,7 @@ async def test_it(client):
 
 @pytest.fixture
 def binaries() -> Path:
-    from reconciler.testing.control_plane import binaries_path
+    from reconciler.testing.control_plane.binaries import binaries_path
 
     return binaries_path()
 

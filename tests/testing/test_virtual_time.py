@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from reconciler.clock import current_clock
-from reconciler.testing import virtual_time
+from reconciler.testing import VirtualClock, virtual_time
 
 
 @pytest_asyncio.fixture
@@ -80,3 +80,11 @@ async def test_a_jump_takes_few_rounds_of_the_loop(monkeypatch: pytest.MonkeyPat
     for _ in range(100):
         await asyncio.sleep(1)
     assert rounds <= 400
+
+
+def test_the_wall_clock_is_stepped_by_seconds_or_a_timedelta() -> None:
+    clock = VirtualClock()
+    before = clock.now()
+    clock.step(60)
+    clock.step(timedelta(hours=1))
+    assert clock.now() - before == timedelta(minutes=61)

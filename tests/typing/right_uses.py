@@ -60,7 +60,8 @@ from reconciler.notification import (
     PermanentDeliveryError,
     RetryableDeliveryError,
 )
-from reconciler.objects import Duration, KindLike, PrinterColumn, Quantity, Scale, generate_crd, rule, schema_extra
+from reconciler.objects import Duration, PrinterColumn, Quantity, Scale, generate_crd, rule, schema_extra
+from reconciler.objects.kinds import KindLike
 from reconciler.status import StatusWriter, guard
 from reconciler.status.writer import Strategy
 from reconciler.testing import Cluster, virtual_time

@@ -23,7 +23,7 @@ from reconciler.webhook import (
     Validator,
     Warnings,
 )
-from reconciler.webhook.admission import Admission
+from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
 from reconciler.webhook.review import apply_json_patch, json_patch
 from tests.webhook.database import Database, Defaults, Rules, database
@@ -46,7 +46,7 @@ def review(
     )
 
 
-async def response_to(body: bytes, *reviewers: Admission[Any]) -> dict[str, Any]:
+async def response_to(body: bytes, *reviewers: AdmissionWebhook[Any]) -> dict[str, Any]:
     reply = await AdmissionEndpoint(reviewers).answer(body)
     assert reply.status == 200
     found = msgspec.json.decode(reply.body)

@@ -27,7 +27,7 @@ def is_json(text: str) -> bool:
 
 
 @dataclass(slots=True)
-class _Frame:
+class _Container:
     """The object or array that is being parsed.
 
     Attributes:
@@ -60,7 +60,7 @@ class JSONText:
 
     def __init__(self, redact_text: Callable[[str], str]) -> None:
         self._redact_text = redact_text
-        self._frames = [_Frame(is_object=False, kind=None)]
+        self._frames = [_Container(is_object=False, kind=None)]
 
     def redact(self, text: str) -> str:
         """Return the JSON without secrets."""
@@ -70,7 +70,7 @@ class JSONText:
         frame = self._frames[-1]
         if lexeme in ("{", "["):
             kind = frame.kind_of_value()
-            self._frames.append(_Frame(is_object=lexeme == "{", kind=None if kind == "mixed" else kind))
+            self._frames.append(_Container(is_object=lexeme == "{", kind=None if kind == "mixed" else kind))
         elif lexeme in ("}", "]"):
             self._frames.pop()
         elif lexeme == ",":
@@ -81,7 +81,7 @@ class JSONText:
             return f'"{PLACEHOLDER}"'
         return lexeme
 
-    def _string(self, frame: _Frame, lexeme: str) -> str:
+    def _string(self, frame: _Container, lexeme: str) -> str:
         text: str = json.loads(lexeme)
         is_key = frame.is_object and frame.key is None
         if is_key:

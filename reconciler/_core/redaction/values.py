@@ -294,7 +294,7 @@ class _NamedValue:
         return self._quoted(opened, always=False) if opened is not None else None
 
     def _content(self, begin: int) -> tuple[int, int, str] | None:
-        """Return the content of a tag; None if it is none, as in ``--token <token> --verbose``."""
+        """Return the content of a tag; None if this is not a tag, as in ``--token <token> --verbose``."""
         end = self._text.find("<", begin)
         if end < 0 and self._text[begin : begin + 1].isspace():
             return None

@@ -13,7 +13,8 @@ from reconciler._core.wire import JSONObject
 from reconciler.cli.output import print_json
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
-from reconciler.objects import AnyResource, CRDChange, compare_crds, generate_crd
+from reconciler.objects import AnyResource, compare_crds, generate_crd
+from reconciler.objects.compatibility import CRDChange
 
 __all__ = ["check_crd", "definitions_of", "dump_yaml", "print_crd"]
 

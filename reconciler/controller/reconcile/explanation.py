@@ -25,7 +25,8 @@ from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
-from reconciler.meta import Request, Version
+from reconciler.meta import Request
+from reconciler.meta.scalars import Version
 from reconciler.workqueue import Explanation
 
 __all__ = [

@@ -13,9 +13,9 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from reconciler._core.backoff import longest_retry_after, retry_after_delay
 from reconciler._core.cancellation import is_cancelled
 from reconciler._core.cycle import current_cycle
-from reconciler.backoff import longest_retry_after, retry_after_delay
 from reconciler.clock import Clock
 from reconciler.controller.observers import Observers
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore

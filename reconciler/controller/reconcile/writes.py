@@ -20,7 +20,8 @@ from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
 from reconciler.controller.result import ObjectMoved
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind, Request, ResourceType
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
 from reconciler.objects import InvalidObject
 
 __all__ = [

@@ -17,7 +17,8 @@ from reconciler._core.redaction import is_secret_name
 from reconciler._core.wire import UNDECODABLE
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.client.network import excerpt
-from reconciler.meta import GroupVersionKind, Request, Version, equal
+from reconciler.meta import GroupVersionKind, Request, equal
+from reconciler.meta.scalars import Version
 
 __all__ = [
     "MAX_FIELDS",

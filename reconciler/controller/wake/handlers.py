@@ -28,8 +28,10 @@ from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueu
 from reconciler.controller.wake.predicates import EventFilter, passes_all
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
-from reconciler.meta import GroupVersionKind, Request, ResourceType
-from reconciler.objects import InvalidObject, KindLike, Unstructured, from_document, gvk_from
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.reference import ResourceType
+from reconciler.objects import InvalidObject, Unstructured
+from reconciler.objects.kinds import KindLike, from_document, gvk_from
 from reconciler.workqueue import WorkQueue
 
 if TYPE_CHECKING:

@@ -24,8 +24,11 @@ from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.errors import ConfigurationError, describe_error
-from reconciler.meta import Request, ResourceType, request_of
-from reconciler.objects import KindLike, TypedObject, Unstructured, to_document
+from reconciler.meta import Request, request_of
+from reconciler.meta.reference import ResourceType
+from reconciler.objects import Unstructured
+from reconciler.objects.builtin import TypedObject
+from reconciler.objects.kinds import KindLike, to_document
 from reconciler.workqueue import WorkQueue
 
 __all__ = [

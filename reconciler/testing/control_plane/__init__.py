@@ -5,8 +5,7 @@ this package contains. Several control planes may run side by side. Each has its
 an audit log, and leaves nothing behind. There are no controllers in it: no garbage collection, no pods.
 """
 
-from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path, build
-from reconciler.testing.control_plane.plane import AuditRecord, ControlPlane
-from reconciler.testing.control_plane.process import ControlPlaneFailed
+from reconciler.testing.control_plane.binaries import build
+from reconciler.testing.control_plane.plane import ControlPlane
 
-__all__ = ["AuditRecord", "BinariesMissing", "ControlPlane", "ControlPlaneFailed", "binaries_path", "build"]
+__all__ = ["ControlPlane", "build"]

@@ -13,7 +13,7 @@ import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import msgspec
 
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
+from reconciler.clock import seconds_of
 from reconciler.meta.scalars import parse_time
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build, write_private
 from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken
@@ -161,7 +162,7 @@ class ControlPlane:
         apiserver_flags: more arguments for kube-apiserver, such as ``"--feature-gates=X=true"``.
         controller_manager: run the cluster's own controllers, too: garbage collection, Deployments, Jobs and so on. No
             pod runs, since there are no nodes. Defaults to False.
-        start_timeout: seconds for one start. Defaults to 60.
+        start_timeout: seconds, or a timedelta, for one start. Defaults to 60.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class ControlPlane:
         audit_level: AuditLevel = "Metadata",
         apiserver_flags: Sequence[str] = (),
         controller_manager: bool = False,
-        start_timeout: float = 60.0,
+        start_timeout: float | timedelta = 60.0,
     ) -> None:
         self._binaries = Path(binaries) if binaries is not None else None
         all_powerful = ["system:masters"]
@@ -182,7 +183,7 @@ class ControlPlane:
         self._audit_level: AuditLevel = audit_level
         self._flags = tuple(apiserver_flags)
         self._controller_manager = controller_manager
-        self._start_timeout = start_timeout
+        self._start_timeout = seconds_of(start_timeout)
         self._cancelled = threading.Event()
         self._running: ControlPlaneProcesses | None = None
 

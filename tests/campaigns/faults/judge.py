@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from reconciler.meta.scalars import parse_time
-from reconciler.testing.control_plane import AuditRecord
+from reconciler.testing.control_plane.plane import AuditRecord
 from tests.campaigns.faults import channels
 from tests.campaigns.faults.campaign import ATTEMPTS, LEASE, Campaign
 from tests.campaigns.faults.replica import ProcessLife

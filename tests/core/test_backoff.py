@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.backoff import MAX_RETRY_AFTER, Backoff, longest_retry_after, retry_after_delay
+from reconciler._core.backoff import MAX_RETRY_AFTER, Backoff, longest_retry_after, retry_after_delay
 from reconciler.errors import ReconcilerError
 
 
