@@ -1,4 +1,4 @@
-"""TLS contexts of servers: from certificate files that are reloaded when they change, or self-signed."""
+"""TLS contexts of clients, and of servers: from files that are reloaded when they change, or self-signed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from os import PathLike
 from pathlib import Path
 
 from reconciler.clock import current_clock
@@ -18,8 +19,34 @@ from reconciler.errors import ConfigurationError, MissingExtra
 
 __all__ = [
     "CertWatcher",
+    "client_tls_context",
     "self_signed_context",
 ]
+
+
+def client_tls_context(
+    cafile: str | PathLike[str] | None = None, *, cadata: str | None = None, verify: bool = True
+) -> ssl.SSLContext:
+    """Return a TLS context that accepts the certificates that Go programs such as kubectl accept.
+
+    Args:
+        cafile: PEM file of the authorities to trust, or of the certificate of the server itself. Default: the system's,
+            unless `cadata` is given.
+        cadata: the same as a string.
+        verify: whether to verify the server's certificate and name. Default True.
+
+    Raises:
+        OSError, ssl.SSLError, ValueError: the authorities cannot be read.
+    """
+    context = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    # As in Go, and the same in every version of Python: 3.13 made both flags the default. Private authorities, as those
+    # of clusters, often lack the extensions that the strict check demands.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 _log = logging.getLogger("reconciler.http")

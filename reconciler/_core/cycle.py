@@ -12,8 +12,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from reconciler.meta.documents import Version
     from reconciler.meta.reference import GroupVersionKind, Request
-    from reconciler.meta.scalars import Version
 
 __all__ = [
     "Cycle",

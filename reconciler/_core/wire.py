@@ -21,7 +21,7 @@ import msgspec
 
 __all__ = [
     "UNDECODABLE",
-    "Condition",
+    "ConditionObject",
     "JSONObject",
     "JSONValue",
     "ManagedFieldsEntry",
@@ -41,7 +41,7 @@ JSONObject: TypeAlias = dict[str, Any]
 """A JSON object: the document of a Kubernetes object, or a part of one."""
 
 
-class Condition(TypedDict):
+class ConditionObject(TypedDict):
     """An entry of ``status.conditions``, as metav1.Condition defines it."""
 
     type: str

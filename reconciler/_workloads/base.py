@@ -25,7 +25,7 @@ from reconciler.errors import (
     TransportError,
 )
 from reconciler.meta import Request
-from reconciler.meta.scalars import format_time, parse_time
+from reconciler.meta.documents import format_time, parse_time
 
 __all__ = [
     "AFTER",

@@ -17,8 +17,8 @@ from reconciler.client.requests import ListOptions, Selector
 from reconciler.client.responses import InvalidItem
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.documents import parse_version
 from reconciler.meta.reference import ResourceType
-from reconciler.meta.scalars import parse_version
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, gvk_from

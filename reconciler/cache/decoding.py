@@ -22,8 +22,8 @@ from reconciler.cache.scope import HashRange, Transform
 from reconciler.cache.store import CachedObject, CachedOwner
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.documents import Version, parse_version
 from reconciler.meta.metadata import gvk_of, name_of
-from reconciler.meta.scalars import Version, parse_version
 
 _MANAGED_FIELDS = b'"managedFields":'
 

@@ -14,7 +14,7 @@ from reconciler._core.cancellation import FAILURES
 from reconciler.cache.overlay import Overlay
 from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, WritableStore
 from reconciler.errors import RepeatedFailures
-from reconciler.meta.scalars import Version, is_older
+from reconciler.meta.documents import Version, is_older
 from reconciler.objects import InvalidObject
 
 Handler = Callable[[CacheEvent], None]

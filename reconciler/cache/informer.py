@@ -30,8 +30,8 @@ from reconciler.client.session import ClientSession
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
 from reconciler.meta import Request
+from reconciler.meta.documents import Version, parse_version
 from reconciler.meta.reference import ResourceType
-from reconciler.meta.scalars import Version, parse_version
 from reconciler.objects import Unstructured
 
 _logger = logging.getLogger("reconciler.cache")

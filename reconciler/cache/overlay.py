@@ -40,7 +40,7 @@ import msgspec
 from reconciler.cache.store import CachedObject, Store
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 
 MAX_AGE = 60.0
 """Seconds that an entry is trusted without confirmation by the watch; after that, the server is asked."""

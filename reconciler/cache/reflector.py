@@ -57,8 +57,8 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
+from reconciler.meta.documents import Version, is_older, parse_version
 from reconciler.meta.reference import ResourceType
-from reconciler.meta.scalars import Version, is_older, parse_version
 
 PAGE = 500
 """Objects per page, as in client-go's pager."""

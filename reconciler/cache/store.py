@@ -21,8 +21,7 @@ from reconciler._core.cancellation import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.documents import get_path, parse_path
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version, get_path, parse_path
 from reconciler.objects import AnyResource, InvalidObject, Resource, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, from_document

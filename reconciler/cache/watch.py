@@ -31,8 +31,8 @@ from reconciler.errors import (
 )
 from reconciler.http import HTTPResponse, LineSplitter
 from reconciler.meta import Request
+from reconciler.meta.documents import Version, is_older, parse_version
 from reconciler.meta.reference import ResourceType
-from reconciler.meta.scalars import Version, is_older, parse_version
 
 
 class NotCached(ReconcilerError):

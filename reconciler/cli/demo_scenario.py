@@ -22,7 +22,7 @@ from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Reconciler, Result
 from reconciler.manager import Manager
 from reconciler.meta import Request
-from reconciler.meta.scalars import format_micro_time, parse_time
+from reconciler.meta.documents import format_micro_time, parse_time
 from reconciler.notification import (
     Channel,
     ConsoleChannel,

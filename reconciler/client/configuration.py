@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from reconciler._core.tls import client_tls_context
+from reconciler._core.certificates import client_tls_context
 from reconciler.client.credentials import ClusterSettings, CredentialRenewer, exec_login_of, reason_of
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in

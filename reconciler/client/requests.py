@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from reconciler._core.wire import JSONObject
 from reconciler.meta import GroupVersionKind, Request, request_of, set_controller_reference
+from reconciler.meta.documents import encodable
 from reconciler.meta.metadata import gvk_of
-from reconciler.meta.scalars import encodable
 from reconciler.objects import Resource as _Resource
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject, is_built_in_object

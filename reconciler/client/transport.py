@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-from reconciler._core.tls import client_tls_context
+from reconciler._core.certificates import client_tls_context
 from reconciler.client.http11 import MAX_BODY, Head, HTTPConnection
 from reconciler.client.network import (
     Origin,

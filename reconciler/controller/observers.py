@@ -11,10 +11,10 @@ from reconciler.meta import GroupVersionKind, Request
 if TYPE_CHECKING:
     from reconciler.controller.reconcile.cycle import Reconcile
 
-__all__ = ["ControllerMetrics", "NoMetrics", "Observer", "Observers", "ReconcileResult"]
+__all__ = ["ControllerMetrics", "NoMetrics", "Observers", "ReconcileObserver", "ReconcileResult"]
 
 
-class Observer:
+class ReconcileObserver:
     """An observer of a controller's reconciles; a subclass overrides the methods that it needs.
 
     The methods are called on the event loop, and must neither block nor raise. What the controller does next does not
@@ -46,9 +46,9 @@ class Observer:
 class Observers:
     """The observers of one controller; each method calls those that override it, in their order."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[ReconcileObserver]) -> None:
         def overridden(name: str) -> Callable[..., None]:
-            default = getattr(Observer, name)
+            default = getattr(ReconcileObserver, name)
             return _each([getattr(each, name) for each in observers if getattr(type(each), name) is not default])
 
         self.event: Callable[[Request, GroupVersionKind, CacheEvent], None] = overridden("event")

@@ -43,7 +43,7 @@ from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
 from reconciler.manager.errors import LeadershipLost, NotLeader
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import LeaderCounters
 
 __all__ = [

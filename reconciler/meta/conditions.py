@@ -12,8 +12,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from reconciler.meta.documents import is_object
-from reconciler.meta.scalars import format_time
+from reconciler.meta.documents import format_time, is_object
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject

@@ -26,7 +26,7 @@ import msgspec.json
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.notification.channel import idempotency_key
 from reconciler.notification.deliverer import recipients_of
 from reconciler.notification.observers import StatusChange

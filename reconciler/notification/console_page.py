@@ -17,7 +17,7 @@ from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
 from reconciler.manager.console import Page
 from reconciler.manager.console.html import address, pill, section, table
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import DeliveryAttempt
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels.limits import LimitedChannel

@@ -22,7 +22,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import Request, equal
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import (
     TERMINAL_PHASES,
     ChannelStatus,

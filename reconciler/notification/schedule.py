@@ -24,7 +24,7 @@ from enum import Enum
 from typing import TypedDict
 
 from reconciler._core.backoff import MAX_RETRY_AFTER, Backoff
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import (
     CHANNEL_LIMIT,
     TERMINAL_PHASES,

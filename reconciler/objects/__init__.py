@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from reconciler.objects.crd import generate_crd
-from reconciler.objects.duration import Duration, format_duration, parse_duration
+from reconciler.objects.fields import Duration, Quantity, format_duration, parse_duration
 from reconciler.objects.markers import PrinterColumn, Scale, rule, schema_extra
 from reconciler.objects.model import (
     Condition,
@@ -21,7 +21,6 @@ from reconciler.objects.model import (
     SecretKeySelector,
     TypedObjectReference,
 )
-from reconciler.objects.quantity import Quantity
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
 from reconciler.objects.schema_checks import SchemaError
 from reconciler.objects.unstructured import Unstructured

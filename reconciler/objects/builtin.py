@@ -18,8 +18,8 @@ from typing_extensions import TypeIs
 
 from reconciler._core.wire import JSONObject
 from reconciler.meta import GroupVersionKind
+from reconciler.meta.documents import format_micro_time
 from reconciler.meta.metadata import name_of
-from reconciler.meta.scalars import format_micro_time
 from reconciler.objects.resource import InvalidObject, merge_changes
 
 __all__ = [

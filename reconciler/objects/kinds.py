@@ -12,8 +12,8 @@ from typing_extensions import TypeIs, get_original_bases
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
+from reconciler.meta.documents import format_micro_time
 from reconciler.meta.reference import ResourceType
-from reconciler.meta.scalars import format_micro_time
 from reconciler.objects.builtin import (
     TypedObject,
     class_gvk,

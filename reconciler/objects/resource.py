@@ -28,7 +28,7 @@ from reconciler.objects.declaration import (
     string_tuple,
     typed_tuple,
 )
-from reconciler.objects.duration import wire_message
+from reconciler.objects.fields import wire_message
 from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta, read_leniently
 

@@ -23,7 +23,7 @@ from pydantic_core.core_schema import DecimalSchema, TimedeltaSchema, WithDefaul
 
 from reconciler._core.wire import JSONObject
 from reconciler.meta.documents import without_nulls
-from reconciler.objects.duration import format_duration
+from reconciler.objects.fields import format_duration
 from reconciler.objects.schema_checks import (
     cel_name,
     check_default,

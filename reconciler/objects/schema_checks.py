@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
-from reconciler.objects.duration import wire_message
+from reconciler.objects.fields import wire_message
 
 __all__ = [
     "InvalidPath",

@@ -21,8 +21,7 @@ import msgspec
 
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.documents import copy_json as copy_any
-from reconciler.meta.documents import is_object
-from reconciler.meta.scalars import format_micro_time, format_time
+from reconciler.meta.documents import format_micro_time, format_time, is_object
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry

@@ -36,8 +36,7 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import equal
-from reconciler.meta.documents import format_path, get_path, identical, merge_diff
-from reconciler.meta.scalars import parse_version
+from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version
 from reconciler.status.documents import ObjectVersion, owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves

@@ -42,10 +42,20 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.meta import equal, request_of
 from reconciler.meta.conditions import keep_transition_times
-from reconciler.meta.documents import format_path, get_path, merge_diff, merge_patch, set_path
+from reconciler.meta.documents import (
+    Version,
+    format_micro_time,
+    format_path,
+    get_path,
+    is_newer,
+    is_older,
+    merge_diff,
+    merge_patch,
+    parse_version,
+    set_path,
+)
 from reconciler.meta.metadata import gvk_of, uid_of, version_of
 from reconciler.meta.reference import WRITE_METHODS
-from reconciler.meta.scalars import Version, format_micro_time, is_newer, is_older, parse_version
 from reconciler.status.documents import copy_json, document_of, is_kind, owned_by_others_only, owners_of, owns
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark

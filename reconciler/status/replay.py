@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from reconciler.meta import equal
-from reconciler.meta.documents import delete_path, format_path, get_path
-from reconciler.meta.scalars import Version, is_older
+from reconciler.meta.documents import Version, delete_path, format_path, get_path, is_older
 from reconciler.status.documents import copy_json
 from reconciler.status.mutations import (
     Increment,

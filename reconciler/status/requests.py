@@ -25,7 +25,7 @@ from reconciler.errors import (
     TransportError,
     Unauthorized,
 )
-from reconciler.meta.scalars import Version, parse_version
+from reconciler.meta.documents import Version, parse_version
 from reconciler.status.documents import ObjectVersion
 from reconciler.status.errors import (
     StatusConflict,

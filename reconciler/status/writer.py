@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.documents import get_path
-from reconciler.meta.scalars import Version, is_older
+from reconciler.meta.documents import Version, get_path, is_older
 from reconciler.status.documents import digest
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from reconciler.client import Client
 from reconciler.errors import AlreadyExists, Forbidden, NotFound, OutcomeUnknown, ServerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from reconciler.testing import virtual_time
 from tests.depth import examples

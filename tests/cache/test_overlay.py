@@ -11,7 +11,7 @@ from reconciler.cache import overlay as module
 from reconciler.cache.overlay import Overlay, OverlayExpired
 from reconciler.cache.store import WritableStore
 from reconciler.meta import Request
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 from tests.cache.scripted import cached
 from tests.campaigns.overlay import OverlayModel
 from tests.depth import examples

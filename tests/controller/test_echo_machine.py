@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 from tests.depth import examples
 
 GVK = GroupVersionKind("example.com", "v1", "Tree")

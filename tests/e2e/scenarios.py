@@ -16,7 +16,7 @@ from typing import Any
 
 from reconciler import Manager
 from reconciler.errors import NotFound
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.notification import (
     Message,
     NotificationOperator,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.events.recorder import Correlation, Correlator, Occurrence, Subject
+from reconciler.events import Correlation, Correlator, Occurrence, Subject
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

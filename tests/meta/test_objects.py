@@ -16,7 +16,18 @@ from reconciler.meta import (
     request_of,
     set_controller_reference,
 )
-from reconciler.meta.documents import delete_path, format_path, get_path, parse_path, set_path
+from reconciler.meta.documents import (
+    delete_path,
+    format_micro_time,
+    format_path,
+    format_time,
+    get_path,
+    is_newer,
+    parse_path,
+    parse_time,
+    parse_version,
+    set_path,
+)
 from reconciler.meta.metadata import (
     add_finalizer,
     controller_of,
@@ -29,7 +40,6 @@ from reconciler.meta.metadata import (
     version_of,
 )
 from reconciler.meta.reference import ResourceType
-from reconciler.meta.scalars import format_micro_time, format_time, is_newer, parse_time, parse_version
 from reconciler.objects import Model, Resource
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")

@@ -11,7 +11,7 @@ import pytest
 from reconciler.cache import Cache, CachedClient
 from reconciler.controller import Controller
 from reconciler.errors import Invalid
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.notification import (
     ConsoleChannel,
     Message,

@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.notification import NotificationMetrics, NotificationRequest
 from reconciler.testing import VirtualClock
 from reconciler.testing.virtual_clock import EPOCH

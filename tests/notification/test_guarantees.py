@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.errors import NotFound
 from reconciler.manager import NotLeader
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.notification import (
     DeferredDeliveryError,
     NotificationRequest,

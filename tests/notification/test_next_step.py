@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.notification.api import ChannelPolicySpec
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.policies import PolicyTable

@@ -20,7 +20,7 @@ from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
 from reconciler.errors import APIError, Conflict, Invalid
-from reconciler.meta.scalars import format_micro_time, parse_time
+from reconciler.meta.documents import format_micro_time, parse_time
 from reconciler.notification import (
     ConsoleChannel,
     DeferredDeliveryError,

@@ -14,7 +14,7 @@ from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
 from reconciler.controller import Controller
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.notification import Message, NotificationReconciler, NotificationRequest
 from reconciler.notification.channel import ChannelRegistry
 

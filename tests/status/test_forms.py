@@ -11,7 +11,7 @@ import kubernetes_asyncio
 import pytest
 from pydantic import Field
 
-from reconciler.meta.scalars import parse_quantity
+from reconciler.meta.documents import parse_quantity
 from reconciler.objects import Condition, ConditionedStatus, Model, Resource, schema_extra
 from reconciler.status import StatusBatcher
 from tests.status.scripted import ScriptedServer

@@ -28,9 +28,9 @@ from reconciler._core.redaction.forms import (
     redact_schemes,
     redact_urls,
 )
+from reconciler._core.redaction.hints import PLACEHOLDER
 from reconciler._core.redaction.json import JSONText, is_json
 from reconciler._core.redaction.names import NAME_HINTS
-from reconciler._core.redaction.quotes import PLACEHOLDER
 from reconciler._core.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler._core.redaction.values import redact_values
 

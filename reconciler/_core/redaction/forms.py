@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from reconciler._core.redaction.hints import Hints
-from reconciler._core.redaction.quotes import PLACEHOLDER, backslashes_before
+from reconciler._core.redaction.hints import PLACEHOLDER, Hints, backslashes_before
 
 __all__ = [
     "DATABASE_HINTS",

@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler._core.redaction.harmless import looks_random
-from reconciler._core.redaction.names import Kind, kind_of_name, strong
-from reconciler._core.redaction.quotes import PLACEHOLDER
+from reconciler._core.redaction.hints import PLACEHOLDER
+from reconciler._core.redaction.names import Kind, kind_of_name, looks_random, strong
 from reconciler._core.redaction.values import USER_FLAGS, without_password
 
 __all__ = ["JSONText", "is_json"]

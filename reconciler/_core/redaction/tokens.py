@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler._core.redaction.hints import Hints
-from reconciler._core.redaction.quotes import PLACEHOLDER
+from reconciler._core.redaction.hints import PLACEHOLDER, Hints
 
 __all__ = ["TOKEN_HINTS", "redact_tokens"]
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 import sys
 
-from reconciler._core.redaction.harmless import is_harmless, is_placeholder, looks_random
-from reconciler._core.redaction.names import KEY_OWNERS, NAME_HINTS, Kind, kind_of_name, strong
-from reconciler._core.redaction.quotes import PLACEHOLDER, closing_quote
+from reconciler._core.redaction.hints import PLACEHOLDER, closing_quote
+from reconciler._core.redaction.names import (
+    KEY_OWNERS,
+    NAME_HINTS,
+    Kind,
+    is_harmless,
+    is_placeholder,
+    kind_of_name,
+    looks_random,
+    strong,
+)
 
 __all__ = ["USER_FLAGS", "redact_values", "without_password"]
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from reconciler._core.tls import client_tls_context
+from reconciler._core.certificates import client_tls_context
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import Convert
 from reconciler.apiserver.encoding.refusals import Refusal

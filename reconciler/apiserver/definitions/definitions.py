@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from reconciler._core.wire import Condition, JSONObject
+from reconciler._core.wire import ConditionObject, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
 from reconciler.apiserver.builtin.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
@@ -118,7 +118,7 @@ class Definitions:
 
     def _establish(self, resource: APIResource, stored: Stored) -> None:
         spec, now = stored.doc["spec"], self._cluster.now()
-        conditions: list[Condition] = [
+        conditions: list[ConditionObject] = [
             {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
             for kind, reason, message in (
                 ("NamesAccepted", "NoConflicts", "no conflicts found"),

@@ -20,7 +20,7 @@ from reconciler.manager.endpoints.keys import (
     KeysDocument,
     RunReport,
 )
-from reconciler.meta.scalars import human_duration
+from reconciler.meta.documents import human_duration
 
 __all__ = ["print_explanation"]
 

@@ -15,7 +15,7 @@ from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument
-from reconciler.meta.scalars import human_duration
+from reconciler.meta.documents import human_duration
 
 try:
     from rich.console import Console, Group, RenderableType

@@ -23,7 +23,7 @@ from reconciler.controller.result import Completion
 from reconciler.controller.wake.change_log import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 from reconciler.status.recording import StatusMetrics
 
 __all__ = [

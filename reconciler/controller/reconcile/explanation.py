@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from reconciler.clock import Clock
-from reconciler.controller.observers import Observer, ReconcileResult
+from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
@@ -26,7 +26,7 @@ from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
 from reconciler.meta import Request
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
 
 __all__ = [
@@ -132,7 +132,7 @@ class _Shared(msgspec.Struct, frozen=True, gc=False):
     reconcile_id: str | None
 
 
-class RunHistory(Observer):
+class RunHistory(ReconcileObserver):
     """The reconciles of one controller's keys.
 
     Args:

@@ -15,7 +15,7 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.observers import Observer
+from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.result import Completion, error_message
 from reconciler.errors import TerminalError, describe_error, error_text
@@ -57,7 +57,7 @@ class _Failing(msgspec.Struct, gc=False):
     delay: float = FIRST_REPEAT
 
 
-class FailureLog(Observer):
+class FailureLog(ReconcileObserver):
     """The log of the failed reconciles of one controller.
 
     An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
@@ -197,7 +197,7 @@ class _Row(msgspec.Struct, gc=False):
     reported: int = 0
 
 
-class FailureEvents(Observer):
+class FailureEvents(ReconcileObserver):
     """A recorder of Warning Events on objects whose reconciles fail, and of Normal ones when they succeed again.
 
     The third failure in a row is reported, and a terminal error, a timeout or a refused status at once; while it

@@ -25,8 +25,8 @@ from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.result import Outcome, error_message
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
+from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
-from reconciler.meta.scalars import parse_version
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, original_document, to_document
 from reconciler.status import StatusBatcher

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.hooks import log_metrics_failure, report
-from reconciler.controller.observers import ControllerMetrics, Observer
+from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons
 from reconciler.errors import describe_error
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcomes", "Spans"]
 
 
-class Outcomes(Observer):
+class Outcomes(ReconcileObserver):
     """The counters of reconciles since the start: plain integers, read by `Controller.statistics`, and the metrics.
 
     Args:
@@ -67,7 +67,7 @@ class Outcomes(Observer):
         report(self._metrics.echo_dropped)
 
 
-class Spans(Observer):
+class Spans(ReconcileObserver):
     """The spans of reconciles, while a tracer provider is set.
 
     A span is called ``reconcile <controller>`` and is the parent of the spans inside the reconcile, including the

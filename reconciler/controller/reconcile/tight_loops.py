@@ -27,7 +27,7 @@ import msgspec
 
 from reconciler._core.hooks import report
 from reconciler.clock import Clock
-from reconciler.controller.observers import ControllerMetrics, Observer
+from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons as words
 from reconciler.meta import Request
@@ -294,7 +294,7 @@ class StormAlarm(Generic[K]):
             self._quiet_until.popitem(last=False)
 
 
-class TightLoops(Observer):
+class TightLoops(ReconcileObserver):
     """The observer that logs and counts tight loops.
 
     Args:

@@ -18,7 +18,7 @@ from reconciler._core.wire import UNDECODABLE
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.client.network import excerpt
 from reconciler.meta import GroupVersionKind, Request, equal
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 
 __all__ = [
     "MAX_FIELDS",

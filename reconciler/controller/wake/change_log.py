@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reconciler.cache import CacheEvent, EventType
 from reconciler.clock import Clock
-from reconciler.controller.observers import Observer
+from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.wake.change import FieldWriters, ObjectChange
 from reconciler.meta import GroupVersionKind, Request
 
@@ -107,7 +107,7 @@ class WakingChanges:
         return size
 
 
-class ChangeLog(Observer):
+class ChangeLog(ReconcileObserver):
     """The changes that enqueued the keys of a controller.
 
     Args:

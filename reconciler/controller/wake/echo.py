@@ -47,7 +47,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from reconciler.cache import CacheEvent
-from reconciler.meta.scalars import Version
+from reconciler.meta.documents import Version
 
 __all__ = ["EchoStatistics", "EchoTracker", "Wake"]
 

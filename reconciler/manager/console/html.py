@@ -14,7 +14,7 @@ from htpy import Node
 
 from reconciler._core.wire import JSONObject
 from reconciler.manager.console.timeline import Mark, Timeline
-from reconciler.meta.scalars import human_duration
+from reconciler.meta.documents import human_duration
 
 __all__ = [
     "Navigation",

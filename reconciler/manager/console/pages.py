@@ -34,7 +34,7 @@ from reconciler.manager.console.html import (
 )
 from reconciler.manager.console.state import PERIOD, SECONDS
 from reconciler.manager.console.timeline import run_id, timeline_of
-from reconciler.meta.scalars import human_duration
+from reconciler.meta.documents import human_duration
 
 __all__ = [
     "KEY",

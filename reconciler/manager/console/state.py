@@ -19,7 +19,7 @@ from reconciler.controller import Controller
 from reconciler.manager.election import Elector
 from reconciler.manager.endpoints.keys import read_keys
 from reconciler.manager.waiting import waits
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 
 __all__ = [
     "PERIOD",

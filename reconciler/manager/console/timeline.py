@@ -9,7 +9,7 @@ from typing import Literal
 
 from reconciler._core.wire import JSONObject
 from reconciler.controller.wake import reasons
-from reconciler.meta.scalars import human_duration
+from reconciler.meta.documents import human_duration
 
 __all__ = ["Mark", "Tick", "Timeline", "run_id", "timeline_of"]
 

@@ -20,7 +20,7 @@ from reconciler.errors import describe_error
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler, LoopBlocked, MainLoop
 from reconciler.manager.event_loop import LIVENESS_LIMIT
 from reconciler.meta import Request
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.workqueue import Explanation
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from reconciler._core.tls import client_tls_context
+from reconciler._core.certificates import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
 from reconciler.notification.channel import Message, footer

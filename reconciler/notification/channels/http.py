@@ -15,7 +15,7 @@ from urllib.request import getproxies_environment, proxy_bypass
 import msgspec.json
 from pydantic import Field, model_validator
 
-from reconciler._core.tls import client_tls_context
+from reconciler._core.certificates import client_tls_context
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after

@@ -17,7 +17,7 @@ from reconciler.cache import CacheEvent
 from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
 from reconciler.errors import ConfigurationError, error_text
-from reconciler.meta.scalars import format_micro_time
+from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import (
     ERROR_LIMIT,
     NotificationRequest,

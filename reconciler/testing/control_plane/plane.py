@@ -22,7 +22,7 @@ import msgspec
 
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.clock import seconds_of
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build, write_private
 from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler._core.tls import client_tls_context
+from reconciler._core.certificates import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.testing.control_plane.binaries import (

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from reconciler.meta.scalars import parse_time
+from reconciler.meta.documents import parse_time
 from reconciler.testing.control_plane.plane import AuditRecord
 from tests.campaigns.faults import channels
 from tests.campaigns.faults.campaign import ATTEMPTS, LEASE, Campaign

@@ -1,7 +1,12 @@
-"""The event recorder: a correlator, a queue that callers fill, and one task that sends Events.
+"""Event recording: Kubernetes Events about objects, as shown by ``kubectl describe``.
 
-The correlator decides whether an occurrence becomes a new Event, raises a count, or is dropped. Its three steps
-(aggregation, counting, spam filter) and all numbers are those of client-go's. Times are monotonic seconds.
+The recorder never blocks its caller and never raises errors of the API server. Identical events become one Event with a
+count, and many similar ones become one combined Event. Events are rate-limited per object. Memory is bounded, and
+dropped events are counted. Events are best effort: keep state in ``status``.
+
+Callers fill a queue, and one task sends it. A correlator decides whether an occurrence becomes a new Event, raises a
+count, or is dropped. Its three steps (aggregation, counting, spam filter), and all numbers, are those of client-go's
+classic recorder. Times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -33,20 +38,12 @@ from reconciler.errors import (
     TransportError,
     error_text,
 )
+from reconciler.meta.documents import encodable, format_time
 from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
-from reconciler.meta.scalars import encodable, format_time
 from reconciler.objects import Resource
 from reconciler.objects.kinds import to_document
 
-__all__ = [
-    "Correlation",
-    "Correlator",
-    "EventRecorder",
-    "EventSink",
-    "EventStatistics",
-    "Occurrence",
-    "Subject",
-]
+__all__ = ["EventRecorder"]
 
 
 CACHE_SIZE = 4096
