@@ -46,8 +46,12 @@ def public_packages() -> list[str]:
     """Return the modules that have ``__all__`` and no private part: packages, their public subpackages, and leaves."""
     found = ["reconciler"]
     for module in pkgutil.walk_packages(reconciler.__path__, "reconciler."):
-        leaf = module.name.count(".") == 1 and not module.name.rpartition(".")[2].startswith("_")
-        if (module.ispkg or leaf) and _documented(importlib.import_module(module.name)):
+        private = any(part.startswith("_") for part in module.name.split("."))
+        if (
+            (module.ispkg or module.name.count(".") == 1)
+            and not private
+            and _documented(importlib.import_module(module.name))
+        ):
             found.append(module.name)
     return sorted(found)
 

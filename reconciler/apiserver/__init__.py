@@ -9,7 +9,6 @@ grow with the number of requests before it. What is kept of the past is bounded,
 """
 
 from reconciler.apiserver.faults import (
-    Chaos,
     CutWatches,
     Delay,
     Fault,
@@ -26,7 +25,6 @@ from reconciler.apiserver.serving.request_log import LoggedRequest, RequestLog
 
 __all__ = [
     "APIServer",
-    "Chaos",
     "CutWatches",
     "Delay",
     "Fault",

@@ -19,7 +19,7 @@ Guarantees:
 from reconciler.cache.cache import Cache
 from reconciler.cache.cached_client import CachedClient
 from reconciler.cache.scope import LabelSelector, Transform
-from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, owner_uids
+from reconciler.cache.store import CachedObject, CacheEvent, EventType, owner_uids
 from reconciler.cache.watch import CacheNotSynced, NotCached
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "EventType",
     "LabelSelector",
     "NotCached",
-    "Store",
     "Transform",
     "owner_uids",
 ]

@@ -36,7 +36,7 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.reference import ResourceType
 from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
-from reconciler.telemetry import tracer
+from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
 
 if TYPE_CHECKING:

@@ -34,12 +34,12 @@ from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
-from reconciler.telemetry import tracer
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
+from reconciler.telemetry.tracing import tracer
 
 if TYPE_CHECKING:
-    from reconciler.manager.console import Console
+    from reconciler.manager.console.server import Console
     from reconciler.webhook import Converter, Defaulter, Validator, WebhookServer
 
     Webhook = Validator | Defaulter | Converter
@@ -468,7 +468,7 @@ class Manager:
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
     def _serve_console(self, address: str) -> Console:
-        from reconciler.manager.console import Console
+        from reconciler.manager.console.server import Console
         from reconciler.manager.console.state import Parts
 
         console = Console(

@@ -35,7 +35,6 @@ from reconciler.status.errors import (
     StatusUnavailable,
     TooManyStatusWrites,
 )
-from reconciler.status.replay import Unsaved
 from reconciler.status.writer import StatusWriter, SyncStatusWriter
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ __all__ = [
     "StatusWriter",
     "SyncStatusWriter",
     "TooManyStatusWrites",
-    "Unsaved",
     "guard",
 ]
 

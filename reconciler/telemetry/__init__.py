@@ -9,6 +9,5 @@ including the lines of other libraries. This library never configures logging it
 """
 
 from reconciler.telemetry.logs import JSONFormatter, TextFormatter
-from reconciler.telemetry.tracing import tracer
 
-__all__ = ["JSONFormatter", "TextFormatter", "tracer"]
+__all__ = ["JSONFormatter", "TextFormatter"]

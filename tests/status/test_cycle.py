@@ -18,8 +18,8 @@ from reconciler.status import (
     StatusError,
     StatusOutcomeUnknown,
     StatusRejected,
-    Unsaved,
 )
+from reconciler.status.replay import Unsaved
 from tests.status.scripted import GVK, KEY, ScriptedServer, api_error, lost, meanwhile, never_arrived, refused
 
 pytestmark = pytest.mark.virtual_time

@@ -17,7 +17,7 @@ from reconciler import Client, Manager, Outcome, Reconciler, Request, Result, St
 from reconciler.apiserver import APIServer
 from reconciler.controller import ResourceReconciler
 from reconciler.objects import Unstructured
-from reconciler.telemetry import tracer
+from reconciler.telemetry.tracing import tracer
 
 
 class Maps(Reconciler):
@@ -129,7 +129,7 @@ async def test_an_error_is_recorded(spans: InMemorySpanExporter, error: Exceptio
 def test_without_the_package_nothing_is_traced_or_imported() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "from reconciler.telemetry import tracer\n"
+        "from reconciler.telemetry.tracing import tracer\n"
         "assert tracer() is None\n"
         "import reconciler.manager\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry.')]\n"

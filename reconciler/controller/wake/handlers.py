@@ -35,9 +35,10 @@ from reconciler.objects.kinds import KindLike, from_document, gvk_from
 from reconciler.workqueue import WorkQueue
 
 if TYPE_CHECKING:
-    from reconciler.cache import Cache, Store
+    from reconciler.cache import Cache
     from reconciler.cache.handlers import HandlerRegistration
     from reconciler.cache.informer import Informer
+    from reconciler.cache.store import Store
 
 __all__ = [
     "FAN_OUT_THRESHOLD",

@@ -8,8 +8,8 @@ from reconciler.errors import MissingExtra
 
 try:
     from reconciler.manager.console.pages import Page
-    from reconciler.manager.console.server import Console
+
 except ModuleNotFoundError as error:
     raise MissingExtra("htpy", extra="console", purpose="the console") from error
 
-__all__ = ["Console", "Page"]
+__all__ = ["Page"]
