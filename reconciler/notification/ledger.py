@@ -32,6 +32,7 @@ from reconciler.notification.api import (
 )
 from reconciler.notification.routing.router import Resolution
 from reconciler.notification.schedule import ERRORS_LIMIT, Settlement, Summary
+from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def is_too_large(obj: NotificationRequest, channels: Sequence[str]) -> bool:
     """Return whether a request may grow beyond what etcd stores when all its attempts are recorded."""
     entries = len(channels) * (obj.spec.retry_policy.max_attempts + 1)
     errors = ERRORS_LIMIT * 4 * (obj.spec.retry_policy.max_attempts + 1)  # a character takes up to four bytes
-    return len(msgspec.json.encode(obj.to_dict())) + entries * ENTRY_BYTES + errors > OBJECT_BYTES
+    return len(msgspec.json.encode(original_document(obj))) + entries * ENTRY_BYTES + errors > OBJECT_BYTES
 
 
 def set_failed(status: RequestStatusBatcher, reason: str, message: str, *, now: datetime) -> None:
