@@ -65,7 +65,7 @@ async def list_all(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     page = await _all_pages(session, resource, namespace, query, limit, metadata_only=metadata_only)
-    read = partial(_metadata_of, resource.gvk) if metadata_only else partial(from_document, kind)
+    read = partial(_metadata_of, resource.gvk) if metadata_only else _reader_of(kind)
     return _list_result(session, resource.gvk, page, read)
 
 
@@ -82,7 +82,7 @@ async def list_pages(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     async for page in _pages(session, resource, namespace, query, limit):
-        yield _list_result(session, resource.gvk, page, partial(from_document, kind))
+        yield _list_result(session, resource.gvk, page, _reader_of(kind))
 
 
 async def _all_pages(
@@ -311,3 +311,7 @@ def _describe(obj: TypedObject | Unstructured | None) -> str:
     status = msgspec.json.encode(document.get("status")).decode()
     facts.append(f"status {status[:_LONGEST_STATUS]}{'…' if len(status) > _LONGEST_STATUS else ''}")
     return ", ".join(facts)
+
+
+def _reader_of(kind: KindLike) -> Callable[[JSONObject], Any]:
+    return lambda document: from_document(kind, document)

@@ -146,9 +146,14 @@ class Controller:
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
+        gvk = gvk_from(checked.kind)
+        self._access = access_rules(
+            [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
+        )
+        self._ownership = Ownership(gvk, client, self._shard_filter.matches)
+        client = self._checked_client(client, cache, checked.watches)
         recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
         self._recorder = recorder if events is None else None  # the controller runs its own only
-        gvk = gvk_from(checked.kind)
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
@@ -168,12 +173,7 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
         )
-        self._access = access_rules(
-            [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
-        )
         self._informers = self._make_informers(cache, options, checked, clock)
-        self._ownership = Ownership(gvk, client, self._shard_filter.matches)
-        client = self._checked_client(client, cache, checked.watches)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)

@@ -154,7 +154,7 @@ class NotificationOperator:
             observers.append(self.audit)
         history: History | None = None
         if manager.console is not None:
-            from reconciler.notification.console_page import History, receivers_page  # needs the extra `console`
+            from reconciler.notification.console_page import History  # needs the extra `console`
 
             history = History()
             observers.append(history)
@@ -176,6 +176,8 @@ class NotificationOperator:
         self._add_alerts(manager)
         manager.add_controller(reconciler, workers=self._options.workers)
         if manager.console is not None and history is not None:
+            from reconciler.notification.console_page import receivers_page
+
             manager.console.add(receivers_page(self.channels, history, reconciler.waiting))
             manager.console.redact = self.redactor.redact
         return reconciler

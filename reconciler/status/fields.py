@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from reconciler._core.wire import JSONObject
-    from reconciler.status.mutations import Path, PathLike
 
 __all__ = [
     "UNSET",

@@ -302,4 +302,4 @@ async def test_watches_take_three_quarters_of_an_api_clients_connections(connect
     configuration = Configuration(host="http://127.0.0.1:1")
     configuration.connection_pool_maxsize = connections
     async with ApiClient(configuration) as api:
-        assert Client(KubernetesAsyncioTransport(api)).session.max_streams == streams
+        assert Client(KubernetesAsyncioTransport(api)).session.connection.max_streams == streams

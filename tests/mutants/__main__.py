@@ -31,8 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "workqueue": ("reconciler/workqueue/**/*.py",),
     "client": ("reconciler/client/**/pool.py",),
     "manager": (
-        "reconciler/manager/**/elector.py",
-        "reconciler/manager/election/**/options.py",
+        "reconciler/manager/**/election.py",
         "reconciler/manager/**/lifecycle.py",
     ),
 }

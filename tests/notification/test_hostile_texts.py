@@ -357,7 +357,7 @@ import asyncio, tempfile
 from reconciler.errors import MissingExtra
 from reconciler.notification import *
 from reconciler.notification import Redactor
-from reconciler.notification.channels import SlackChannel, SlackConfig
+from reconciler.notification.channels.slack import SlackChannel, SlackConfig
 m = Message(name="n", namespace="d", uid="u", type="Simple", priority="Low", subject="s", channel="c",
             body=Redactor().redact("password=hunter2"))
 async def main():
