@@ -28,7 +28,7 @@ from reconciler._core.redaction.forms import (
     redact_schemes,
     redact_urls,
 )
-from reconciler._core.redaction.hints import PLACEHOLDER
+from reconciler._core.redaction.hints import PLACEHOLDER, Hints
 from reconciler._core.redaction.json import JSONText, is_json
 from reconciler._core.redaction.names import NAME_HINTS
 from reconciler._core.redaction.tokens import TOKEN_HINTS, redact_tokens
@@ -52,7 +52,9 @@ once."""
 _HARMLESS = re.compile(r"[\w-]{0,15}\Z")
 """A word that is too short for a token with a known prefix."""
 
-_HINTS = (KEY_HINTS, URL_HINTS, DATABASE_HINTS, TOKEN_HINTS, LOGIN_HINTS, NAME_HINTS, SCHEME_HINTS)
+_GROUPS = (KEY_HINTS, URL_HINTS, DATABASE_HINTS, TOKEN_HINTS, LOGIN_HINTS, NAME_HINTS, SCHEME_HINTS)
+
+_HINTS = Hints(*(text for hints in _GROUPS for text in hints.texts))
 """Text without any of these contains no secret."""
 
 
@@ -62,7 +64,7 @@ def redact(text: str) -> str:
 
 
 def _redact(text: str, levels: int) -> str:
-    if _HARMLESS.match(text) or not any(hints.is_in(text) for hints in _HINTS):
+    if _HARMLESS.match(text) or not _HINTS.is_in(text):
         return text
     if levels and text.lstrip()[:1] in ("{", "[", '"') and is_json(text):
         return JSONText(lambda inner: _redact(inner, levels - 1)).redact(text)

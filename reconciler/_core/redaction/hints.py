@@ -21,9 +21,13 @@ class Hints:
 
     Args:
         hints: the strings, in ASCII.
+
+    Attributes:
+        texts: as given.
     """
 
     def __init__(self, *hints: str) -> None:
+        self.texts = hints
         given = {hint.lower().encode() for hint in hints}
         self._hints = [hint for hint in given if not any(hint.startswith(other) for other in given - {hint})]
 
