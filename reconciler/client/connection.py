@@ -262,7 +262,7 @@ class Connection:
         self.discovery = DiscoveryCache(self)
         self.written = WrittenDocuments()
         self.takeovers = FieldTakeovers()
-        self.server_clock = ServerClock(current_clock if clock is None else lambda: clock)
+        self.server_clock = ServerClock(lambda: self.clock)
         self.invalid_items = InvalidItemLog()
         self._warnings = WarningLog()
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
