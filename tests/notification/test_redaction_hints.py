@@ -52,7 +52,7 @@ def test_a_hint_at_every_place_finds_the_same(text: str) -> None:
     found = redact_forms(text)
     everywhere = _Everywhere()
     with (
-        patch.object(engine, "_HINTS", [everywhere]),
+        patch.object(engine, "_HINTS", everywhere),
         patch.multiple(forms, URL_HINTS=everywhere, SCHEME_HINTS=everywhere, LOGIN_HINTS=everywhere),
         patch.object(forms, "DATABASE_HINTS", everywhere),
         patch.object(tokens, "TOKEN_HINTS", everywhere),
