@@ -79,7 +79,7 @@ ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
 class ControllerMetrics(Protocol):
     """The metrics of one controller. The methods are called on the event loop, and must not block.
 
-    What those raise that are called while the controller runs is logged once and ignored.
+    An exception of a method that is called while the controller runs is logged once and ignored.
     """
 
     def set_max_concurrent_reconciles(self, workers: int, /) -> None:

@@ -126,6 +126,26 @@ async def test_an_error_is_recorded(spans: InMemorySpanExporter, error: Exceptio
     assert span.events[0].name == "exception"
 
 
+class Slow(Reconciler):
+    async def reconcile(self, request: Request, /) -> Outcome:
+        await asyncio.sleep(60)
+        return None
+
+
+@pytest.mark.virtual_time
+async def test_a_timeout_is_recorded_as_an_error(spans: InMemorySpanExporter, apiserver: APIServer) -> None:
+    async with Client(apiserver) as client:
+        manager = Manager(client)
+        manager.add_controller(Slow(), resource="v1/ConfigMap", timeout=5)
+        async with manager.running():
+            await client.create(config_map())
+            await asyncio.sleep(6)
+    span = named(spans, "reconcile configmap")
+    assert dict(span.attributes or {})["reconciler.result"] == "error"
+    assert span.status.status_code is trace.StatusCode.ERROR
+    assert span.events[0].name == "exception"
+
+
 def test_without_the_package_nothing_is_traced_or_imported() -> None:
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
@@ -140,6 +160,7 @@ def test_without_the_package_nothing_is_traced_or_imported() -> None:
 def test_without_a_provider_a_reconcile_creates_no_span() -> None:
     program = """
 import asyncio
+import contextlib
 from unittest import mock
 from opentelemetry import trace
 from reconciler import Client, Manager, ResourceReconciler
@@ -154,14 +175,18 @@ async def main():
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client)
         controller = manager.add_controller(Maps())
-        with mock.patch.object(trace.ProxyTracer, "start_as_current_span") as made, \\
-             mock.patch.object(trace.NoOpTracer, "start_as_current_span") as empty:
+        with contextlib.ExitStack() as stack:
+            starts = [
+                stack.enter_context(mock.patch.object(made, name))
+                for made in (trace.ProxyTracer, trace.NoOpTracer)
+                for name in ("start_as_current_span", "start_span")
+            ]
             async with manager.running():
                 metadata = {"name": "m", "namespace": "default"}
                 await client.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
                 while not controller.statistics().reconciles:
                     await asyncio.sleep(0.01)
-            assert not made.called and not empty.called
+            assert not [start for start in starts if start.called]
 
 asyncio.run(main())
 """
