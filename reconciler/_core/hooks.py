@@ -1,4 +1,8 @@
-"""Finds misspelled methods and attributes of subclasses, which would never be called and never be read."""
+"""The code of users that the library calls: misspelled hooks of subclasses, and metrics back ends that raise.
+
+A misspelled method would never be called, and a misspelled attribute never be read: both are refused when the class is
+defined. What a metrics back end raises is logged, and does not reach what it measures.
+"""
 
 from __future__ import annotations
 
