@@ -6,8 +6,6 @@ import math
 import random
 from dataclasses import dataclass
 
-__all__ = ["MAX_RETRY_AFTER", "Backoff", "longest_retry_after", "retry_after_delay"]
-
 MAX_RETRY_AFTER = 3600.0
 """Seconds up to which a server's ``Retry-After`` is honored."""
 

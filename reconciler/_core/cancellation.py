@@ -6,13 +6,6 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-__all__ = [
-    "FAILURES",
-    "RunningTimeout",
-    "is_cancelled",
-]
-
-
 TICKS = 10
 """Parts of a `RunningTimeout`; a pause of the process counts as one of them at most."""
 

@@ -17,12 +17,6 @@ from pathlib import Path
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError, MissingExtra
 
-__all__ = [
-    "CertWatcher",
-    "client_tls_context",
-    "self_signed_context",
-]
-
 
 def client_tls_context(
     cafile: str | PathLike[str] | None = None, *, cadata: str | None = None, verify: bool = True

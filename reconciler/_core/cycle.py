@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from reconciler.meta.documents import Version
     from reconciler.meta.reference import GroupVersionKind, Request
 
-__all__ = [
-    "Cycle",
-    "current_cycle",
-]
-
 
 class Cycle(Protocol):
     """One reconcile of one key by one controller.

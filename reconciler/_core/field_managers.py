@@ -23,17 +23,6 @@ from reconciler._core.cycle import current_cycle
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "FORMER_FIELD_MANAGER",
-    "check_field_manager",
-    "default_field_manager",
-    "difference_of_fields",
-    "program_name",
-    "union_of_fields",
-    "upgrade_managed_fields",
-]
-
-
 FORMER_FIELD_MANAGER = "kube-reconciler"
 """The default of earlier releases, the same in all programs. Fields written under it are taken over."""
 

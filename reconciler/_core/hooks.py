@@ -16,16 +16,6 @@ from typing import Any
 from reconciler._core.cancellation import FAILURES
 from reconciler.errors import RepeatedFailures
 
-__all__ = [
-    "check_hooks",
-    "closest",
-    "is_data",
-    "log_metrics_failure",
-    "own_members",
-    "report",
-]
-
-
 _SIMILAR = 0.85
 """The similarity from which a name counts as a misspelled one: ``finalise`` and ``finalize_`` do, ``finalize_all`` does
 not. Names are compared without underscores and case."""

@@ -5,14 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "MAX_LEVELS",
-    "BadBody",
-    "Limits",
-    "exceeds_max_levels",
-]
-
-
 MAX_LEVELS = 128
 """Levels of objects and lists in a document. Go's decoder accepts 10,000; Python's stack has room for far fewer."""
 

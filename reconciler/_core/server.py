@@ -14,12 +14,6 @@ from aiohttp import web
 
 from reconciler._core.limits import BadBody, Limits
 
-__all__ = [
-    "HTTPServer",
-    "read_body",
-]
-
-
 _log = logging.getLogger("reconciler.http")
 
 

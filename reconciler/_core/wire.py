@@ -19,21 +19,6 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
-__all__ = [
-    "UNDECODABLE",
-    "ConditionObject",
-    "JSONObject",
-    "JSONValue",
-    "ManagedFieldsEntry",
-    "OwnerReferenceObject",
-    "StatusObject",
-    "json_array",
-    "json_elements",
-    "json_members",
-    "json_parts",
-]
-
-
 JSONValue: TypeAlias = bool | int | float | str | list["JSONValue"] | dict[str, "JSONValue"] | None
 """Any JSON value."""
 

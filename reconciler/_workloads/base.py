@@ -27,24 +27,6 @@ from reconciler.errors import (
 from reconciler.meta import Request
 from reconciler.meta.documents import format_time, parse_time
 
-__all__ = [
-    "AFTER",
-    "EXIT_CODE",
-    "POD",
-    "PodRunner",
-    "WorkloadReconciler",
-    "hash_of",
-    "is_active",
-    "is_terminating",
-    "owned_metadata",
-    "pod_of",
-    "ready_since",
-    "scaled",
-    "set_condition",
-    "without_zeros",
-]
-
-
 POD = "v1/Pod"
 _PASSING = (AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests, TransportError)
 """What passes: another client was faster, the namespace is being deleted, the server has a fault."""

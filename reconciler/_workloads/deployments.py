@@ -21,11 +21,6 @@ from reconciler._workloads.base import (
 )
 from reconciler.controller import Outcome, Result
 
-__all__ = [
-    "Deployments",
-    "ReplicaSets",
-]
-
 
 class ReplicaSets(WorkloadReconciler):
     """Creates and deletes the pods of ReplicaSets, and counts them in the status."""

@@ -17,8 +17,6 @@ from reconciler._workloads.base import (
 )
 from reconciler.controller import Outcome, Result
 
-__all__ = ["Jobs"]
-
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _MANAGER = "kubernetes.io/job-controller"
 _BACKOFF, _MAX_BACKOFF = 10.0, 600.0

@@ -21,12 +21,6 @@ from reconciler.controller import Outcome, Result, Watch
 from reconciler.errors import AlreadyExists
 from reconciler.meta import Request
 
-__all__ = [
-    "DaemonSets",
-    "StatefulSets",
-]
-
-
 REVISION_HASH = "controller-revision-hash"
 
 

@@ -28,8 +28,6 @@ from reconciler.cli.options import (
 from reconciler.cli.targets import PYPROJECT, read_pyproject
 from reconciler.errors import ConfigurationError
 
-__all__ = ["app", "config_sources"]
-
 Format = Literal["text", "json"]
 ControllerManager = Annotated[
     bool, Parameter(help="Include kube-controller-manager: garbage collection, Deployments, Jobs.", negative=())

@@ -32,15 +32,6 @@ from reconciler.notification import (
     NotificationRequest,
 )
 
-__all__ = [
-    "Attempt",
-    "DemoResult",
-    "new_notification",
-    "play",
-    "running_operator",
-]
-
-
 _TERMINAL = {"Sent", "PartiallySent", "Failed"}
 _POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 30, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}
 _NAIVE_LATENCY = 0.04

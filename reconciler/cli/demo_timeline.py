@@ -16,12 +16,6 @@ from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.testing import virtual_time
 
-__all__ = [
-    "run_demo",
-    "run_live",
-]
-
-
 try:  # the whole extra at once, before anything is shown
     import jsonschema_rs  # noqa: F401
     import looptime  # noqa: F401

@@ -25,13 +25,6 @@ from reconciler.cli.output import write_files, write_kubeconfig
 from reconciler.cli.servers import describe_data
 from reconciler.errors import ConfigurationError, MissingExtra
 
-__all__ = [
-    "print_certificates",
-    "run_dev",
-    "write_certificates",
-]
-
-
 _FILES = ("ca.crt", "tls.crt", "tls.key")
 
 

@@ -24,8 +24,6 @@ from reconciler.manager import Manager
 from reconciler.objects import Unstructured
 from reconciler.webhook import Converter, conversion_configuration, webhook_configurations
 
-__all__ = ["ProcessOptions"]
-
 _log = logging.getLogger("reconciler.dev")
 
 

@@ -19,11 +19,6 @@ from reconciler.notification.redaction import one_line, visible
 from reconciler.notification.routing.config import RoutingConfig, read_routing
 from reconciler.notification.routing.router import attributes_of
 
-__all__ = [
-    "print_audit",
-    "print_routes",
-]
-
 
 def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:
     """Print the receivers and channels that a notification reaches.

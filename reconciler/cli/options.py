@@ -17,25 +17,6 @@ from reconciler.errors import ConfigurationError
 if TYPE_CHECKING:
     from reconciler.manager import EndpointSecurity
 
-__all__ = [
-    "KUBECONFIG",
-    "AccessFlags",
-    "Authentication",
-    "ConsoleAddress",
-    "Controllers",
-    "Data",
-    "DevOptions",
-    "ManifestOptions",
-    "NewKubeconfig",
-    "NotificationFlags",
-    "OperatorOptions",
-    "PodOptions",
-    "RunOptions",
-    "SecurityFlags",
-    "options_as_typed",
-    "with_console_address",
-]
-
 _CONSOLE_ADDRESS = "127.0.0.1:8082"
 """Where ``--console`` without an address serves the console."""
 

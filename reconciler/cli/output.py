@@ -13,14 +13,6 @@ import msgspec
 
 from reconciler.errors import ConfigurationError, ReconcilerError
 
-__all__ = [
-    "exit_with",
-    "print_json",
-    "write_files",
-    "write_kubeconfig",
-]
-
-
 _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
 

@@ -16,8 +16,6 @@ from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, Manager
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
-__all__ = ["run_target"]
-
 _log = logging.getLogger("reconciler.run")
 
 

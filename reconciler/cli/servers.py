@@ -19,15 +19,6 @@ from reconciler.cli.output import write_kubeconfig
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 
-__all__ = [
-    "APIServerOptions",
-    "build_binaries",
-    "describe_data",
-    "print_binaries_path",
-    "run_apiserver",
-    "run_control_plane",
-]
-
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 

@@ -22,17 +22,6 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import Manager
 from reconciler.objects import Resource
 
-__all__ = [
-    "PYPROJECT",
-    "load_resource",
-    "load_target",
-    "one_line_errors",
-    "operator_name",
-    "read_pyproject",
-    "setup_function",
-]
-
-
 PYPROJECT = Path("pyproject.toml")
 
 

@@ -42,8 +42,6 @@ from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = ["Controller", "ControllerStatistics"]
-
 _log = logging.getLogger("reconciler.controller")
 
 

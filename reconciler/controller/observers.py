@@ -11,8 +11,6 @@ from reconciler.meta import GroupVersionKind, Request
 if TYPE_CHECKING:
     from reconciler.controller.reconcile.cycle import Reconcile
 
-__all__ = ["ControllerMetrics", "NoMetrics", "Observers", "ReconcileObserver", "ReconcileResult"]
-
 
 class ReconcileObserver:
     """An observer of a controller's reconciles; a subclass overrides the methods that it needs.

@@ -31,8 +31,6 @@ from reconciler.status.writer import Strategy
 from reconciler.workqueue import RateLimiter
 from reconciler.workqueue.rate_limiters import guarded_limiter
 
-__all__ = ["CheckedOptions", "ControllerKeywords", "ControllerOptions", "required_permissions"]
-
 _log = logging.getLogger("reconciler.controller")
 
 _STRATEGIES = ("auto", *get_args(Strategy))

@@ -11,17 +11,6 @@ from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.objects.kinds import KindLike, gvk_from, is_built_in, presumed_resource_type
 
-__all__ = [
-    "AccessRule",
-    "Permission",
-    "PermissionCheck",
-    "Verb",
-    "access_rules",
-    "full_name",
-    "rbac_verbs",
-]
-
-
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "apply"]
 """A verb of RBAC. ``"apply"`` means ``create`` and ``patch``, which a server-side apply needs."""
 

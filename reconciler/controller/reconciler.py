@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from reconciler.objects.kinds import KindLike
     from reconciler.status.recording import StatusMetrics
 
-__all__ = ["ControllerBinding", "Reconciler", "bind", "binding_of", "call_override"]
-
 T = TypeVar("T")
 
 

@@ -39,8 +39,6 @@ from reconciler.status import StatusBatcher, StatusError, StatusRejected, Status
 from reconciler.status.strategies import OnError
 from reconciler.status.writer import Strategy
 
-__all__ = ["ResourceReconciler", "defines_finalize", "strategy_of"]
-
 _log = logging.getLogger("reconciler.controller")
 
 CORE_GROUP = "reconciler.dev"

@@ -28,24 +28,6 @@ from reconciler.controller.observers import ReconcileResult
 from reconciler.errors import APIError, ReconcilerError, TerminalError, error_text
 from reconciler.workqueue.order import as_priority
 
-__all__ = [
-    "CacheSyncTimeout",
-    "Completion",
-    "ControllerError",
-    "NotBound",
-    "ObjectMoved",
-    "Outcome",
-    "ReconcileCancelled",
-    "ReconcileTimeout",
-    "Result",
-    "check_outcome",
-    "error_message",
-    "is_terminal",
-    "result_of",
-    "run_to_completion",
-    "text_without_values",
-]
-
 
 class ControllerError(ReconcilerError):
     """The base class of the errors that controllers raise."""

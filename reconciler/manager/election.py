@@ -46,17 +46,6 @@ from reconciler.manager.errors import LeadershipLost, NotLeader
 from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import LeaderCounters
 
-__all__ = [
-    "EXIT_CODE",
-    "LEASE_ANNOTATIONS",
-    "PROCESS_ANNOTATION",
-    "Elector",
-    "LeaderElection",
-    "Watchdog",
-    "complete_election",
-    "lease_namespace",
-]
-
 _log = logging.getLogger("reconciler.manager")
 
 

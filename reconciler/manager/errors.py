@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from reconciler.errors import ReconcilerError
 
-__all__ = ["GracePeriodExceeded", "LeadershipLost", "ManagerError", "NotLeader"]
-
 
 class ManagerError(ReconcilerError):
     """The base class of a manager's errors; raised itself for a call in the wrong state."""

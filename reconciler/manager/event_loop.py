@@ -21,8 +21,6 @@ from reconciler.clock import Clock, process_time
 from reconciler.telemetry.logs import own_frames
 from reconciler.telemetry.registry import EventLoopCounters
 
-__all__ = ["LIVENESS_LIMIT", "BlockedLoopDetector", "BlockedLoopWatchdog", "LoopBlock"]
-
 _log = logging.getLogger("reconciler.manager")
 
 LIMIT = 1.0

@@ -21,8 +21,6 @@ from reconciler.manager.runnables import RunnableGroup, Supervisor, Webhooks, fi
 from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
 from reconciler.telemetry.logs import NamedValues
 
-__all__ = ["Lifecycle", "State"]
-
 _log = logging.getLogger("reconciler.manager")
 
 SYNC_TIMEOUT = 120.0

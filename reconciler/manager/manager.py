@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
     Webhook = Validator | Defaulter | Converter
 
-__all__ = ["Manager", "ManagerStatistics"]
-
 
 @dataclass(frozen=True, slots=True)
 class ManagerStatistics:

@@ -12,8 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 
-__all__ = ["EXIT_CODE", "handled_signals", "tuned_garbage_collector"]
-
 _log = logging.getLogger("reconciler.manager")
 
 EXIT_CODE = 1

@@ -13,8 +13,6 @@ from reconciler.errors import ConfigurationError
 from reconciler.manager.election import LeaderElection
 from reconciler.objects.kinds import presumed_resource_type
 
-__all__ = ["rbac_documents"]
-
 _API = "rbac.authorization.k8s.io"
 
 _REVIEW_RULES = (

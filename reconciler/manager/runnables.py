@@ -11,8 +11,6 @@ from typing import Any, Protocol, cast, runtime_checkable
 from reconciler.errors import describe_error
 from reconciler.manager.errors import ManagerError
 
-__all__ = ["Runnable", "RunnableGroup", "Supervisor", "Webhooks", "first_failure", "name_and_call"]
-
 _log = logging.getLogger("reconciler.manager")
 
 

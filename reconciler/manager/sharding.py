@@ -36,18 +36,6 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.telemetry.registry import MetricsRegistry, ShardCounters
 
-__all__ = [
-    "IndexShardFilter",
-    "KindInProgress",
-    "RingLabels",
-    "RingShardFilter",
-    "Shard",
-    "ShardByIndex",
-    "ShardRing",
-    "Sharding",
-    "new_shard",
-]
-
 _log = logging.getLogger("reconciler.manager")
 
 
@@ -481,6 +469,7 @@ class RingShard(_PartialShard):
 
     @contextlib.contextmanager
     def claimed(self, cluster: object) -> Iterator[None]:
+        """Keep other rings of this process from taking the same Lease inside the block."""
         lease = (cluster, self._namespace, self._shard)
         if _claimed.setdefault(lease, self) is not self:
             raise ConfigurationError(

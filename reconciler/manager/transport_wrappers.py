@@ -14,8 +14,6 @@ from reconciler.telemetry.tracing import is_tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["CountingTransport", "FencedTransport", "TracingTransport", "UrgentTransport"]
-
 
 class _TransportWrapper:
     """The base of transports that pass requests to another one."""

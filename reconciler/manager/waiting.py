@@ -20,8 +20,6 @@ from reconciler.errors import (
 )
 from reconciler.manager.election import Elector
 
-__all__ = ["Wait", "drains", "keys_in_progress", "lists", "remind", "report_progress", "waits"]
-
 _log = logging.getLogger("reconciler.manager")
 
 PERIOD = 30.0

@@ -17,18 +17,6 @@ from reconciler.meta.documents import format_time, is_object
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "CONDITION_STRINGS",
-    "are_conditions",
-    "check_condition",
-    "condition_is_true",
-    "find_condition",
-    "has_condition",
-    "keep_transition_times",
-    "remove_condition",
-    "set_condition",
-]
-
 _NAME = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _PREFIX = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/"
 

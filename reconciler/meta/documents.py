@@ -24,32 +24,6 @@ if TYPE_CHECKING:
 
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "PathError",
-    "Version",
-    "copy_json",
-    "delete_path",
-    "encodable",
-    "equal",
-    "format_micro_time",
-    "format_path",
-    "format_time",
-    "get_path",
-    "human_duration",
-    "identical",
-    "is_newer",
-    "is_object",
-    "is_older",
-    "merge_diff",
-    "merge_patch",
-    "parse_path",
-    "parse_quantity",
-    "parse_time",
-    "parse_version",
-    "set_path",
-    "without_nulls",
-]
-
 
 def encodable(text: str) -> str:
     """Replace each lone surrogate in text with ``?``: UTF-8, and so the API, cannot represent it.

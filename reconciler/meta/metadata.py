@@ -11,22 +11,6 @@ from reconciler.meta.reference import GroupVersionKind, Request, path_segment
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, OwnerReferenceObject
 
-__all__ = [
-    "AlreadyOwned",
-    "add_finalizer",
-    "controller_of",
-    "gvk_of",
-    "has_finalizer",
-    "name_of",
-    "namespace_of",
-    "owner_reference",
-    "remove_finalizer",
-    "request_of",
-    "set_controller_reference",
-    "uid_of",
-    "version_of",
-]
-
 
 def _metadata(obj: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = obj.get("metadata")

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-__all__ = ["WRITE_METHODS", "GroupVersionKind", "Request", "ResourceType", "WriteMethod", "path_segment"]
-
-
 _LONGEST_SEGMENT = 253
 _is_plain = re.compile(r"[a-z0-9][a-z0-9.:-]{0,252}").fullmatch  # matches almost every name and namespace
 _changes_path = re.compile(r"[/?#%\x00-\x1f\x7f\ud800-\udfff]").search

@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
     from reconciler.client import Client
 
-__all__ = ["AlertReceiver"]
-
-
 ALERT_LIMIT = 10_000
 """Maximum alerts of a group."""
 

@@ -14,33 +14,6 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from reconciler.notification.channel import CHANNEL_PATTERN, IncidentAction
 from reconciler.objects import ConditionedStatus, Model, PrinterColumn, Resource, rule, schema_extra
 
-__all__ = [
-    "BODY_LIMIT",
-    "CHANNEL_LIMIT",
-    "TERMINAL_PHASES",
-    "ActionLink",
-    "AttemptResult",
-    "ChannelPolicy",
-    "ChannelPolicySpec",
-    "ChannelState",
-    "ChannelStatus",
-    "DeliveryAttempt",
-    "DeliveryGuarantee",
-    "Incident",
-    "NotificationRequest",
-    "NotificationRequestSpec",
-    "NotificationRequestStatus",
-    "NotificationType",
-    "Phase",
-    "Priority",
-    "RetryPolicy",
-    "RoutingConfigObject",
-    "RoutingConfigSpec",
-    "RoutingConfigStatus",
-    "RoutingError",
-]
-
-
 NotificationType = Literal["Escalation", "Simple", "StatusUpdate", "Approval", "ManualReview", "Completion"]
 """What a notification is about."""
 

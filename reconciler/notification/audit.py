@@ -31,9 +31,6 @@ from reconciler.notification.channel import idempotency_key
 from reconciler.notification.deliverer import recipients_of
 from reconciler.notification.observers import StatusChange
 
-__all__ = ["AuditLine", "AuditLog", "read_chain"]
-
-
 FIRST = "0" * 64
 """The hash before the first line of all."""
 

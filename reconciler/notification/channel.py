@@ -17,23 +17,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, error_text
 from reconciler.notification.redaction import encodable, escaped
 
-__all__ = [
-    "CHANNEL_PATTERN",
-    "Channel",
-    "ChannelRegistry",
-    "IncidentAction",
-    "Link",
-    "Message",
-    "call_channel",
-    "close_channel",
-    "footer",
-    "idempotency_key",
-    "installed_channels",
-    "message_document",
-    "message_json",
-]
-
-
 IncidentAction = Literal["Trigger", "Acknowledge", "Resolve"]
 """What happened to an incident."""
 

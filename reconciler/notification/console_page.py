@@ -23,9 +23,6 @@ from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.observers import StatusChange
 
-__all__ = ["History", "receivers_page"]
-
-
 ENTRIES = 200
 """Attempts that are kept, over all channels."""
 

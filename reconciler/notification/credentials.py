@@ -23,9 +23,6 @@ from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliv
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = ["Credentials", "SecretSource"]
-
-
 _log = logging.getLogger("reconciler.notification")
 
 SIZE_LIMIT = 65_536

@@ -21,8 +21,6 @@ from reconciler.notification.errors import (
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.schedule import Delivery, DeliveryVerdict
 
-__all__ = ["Deliverer", "build_messages", "recipients_of"]
-
 
 def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:
     """Return the recipients that a request names for a channel: those of its kind, ``slack`` for ``slack:oncall``."""

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from reconciler.errors import ReconcilerError
 
-__all__ = [
-    "DeferredDeliveryError",
-    "DeliveryError",
-    "PermanentDeliveryError",
-    "RetryableDeliveryError",
-    "UnknownDeliveryError",
-]
-
 
 class DeliveryError(ReconcilerError):
     """The base class of the errors that channels raise on purpose.

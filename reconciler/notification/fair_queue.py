@@ -31,9 +31,6 @@ from reconciler.notification.channel import ChannelRegistry, idempotency_key
 from reconciler.notification.channels.limits import Limiter
 from reconciler.notification.policies import PolicyTable
 
-__all__ = ["FairQueue"]
-
-
 PRIORITY_BOOST = 3600.0
 """Seconds of waiting that one step of priority is worth."""
 

@@ -38,20 +38,6 @@ from reconciler.status import StatusBatcher
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
 
-__all__ = [
-    "StalenessCheck",
-    "UnsavedResults",
-    "WriteAhead",
-    "delete_finished",
-    "is_too_large",
-    "remove_write_ahead",
-    "set_ended",
-    "set_failed",
-    "set_routing",
-    "set_settlement",
-]
-
-
 RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
 """The status batcher of a NotificationRequest."""
 

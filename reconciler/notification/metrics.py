@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from reconciler.notification.reconciler import NotificationReconciler
     from reconciler.notification.routing.router import RoutingTable
 
-__all__ = ["NotificationMetrics"]
-
-
 HEALTH_WINDOW = 20
 """Number of recent attempts that a channel's health score covers."""
 

@@ -11,9 +11,6 @@ from typing import Protocol
 from reconciler.events import EventRecorder
 from reconciler.notification.api import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
 
-__all__ = ["EventEmitter", "NotificationStatistics", "Observer", "Outbox", "StatusChange"]
-
-
 _log = logging.getLogger("reconciler.notification")
 
 OUTBOX_LIMIT = 10_000

@@ -24,8 +24,6 @@ from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
 
-__all__ = ["NotificationOperator", "NotificationOptions"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationOptions:

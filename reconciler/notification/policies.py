@@ -22,9 +22,6 @@ from reconciler.webhook import AdmissionRequest, Denied, Validator
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = ["PolicyRefusal", "PolicySource", "PolicyTable", "PolicyValidator"]
-
-
 _log = logging.getLogger("reconciler.notification")
 
 LISTED = 10

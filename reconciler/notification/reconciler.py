@@ -65,8 +65,6 @@ from reconciler.objects import InvalidObject
 from reconciler.status import StatusBatcher, StatusError, StatusInvalid, StatusTooLarge
 from reconciler.status.strategies import OnError
 
-__all__ = ["NotificationReconciler"]
-
 WAIT_IN_PLACE = 0.05
 """A reconcile at most this many seconds before the due time waits for it, which is cheaper than another reconcile.
 Timers and wall clocks drift apart by less during the longest backoff."""

@@ -24,21 +24,6 @@ from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
 from reconciler.errors import ConfigurationError, MissingExtra, error_text
 from reconciler.notification.errors import DeliveryError
 
-__all__ = [
-    "ERROR_LIMIT",
-    "KnownSecrets",
-    "RedactingFilter",
-    "Redactor",
-    "encodable",
-    "escaped",
-    "listed",
-    "one_line",
-    "shortened",
-    "visible",
-    "visible_line",
-]
-
-
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 _UNSAFE = (

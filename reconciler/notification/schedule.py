@@ -38,21 +38,6 @@ from reconciler.notification.api import (
 )
 from reconciler.notification.redaction import shortened
 
-__all__ = [
-    "Delivery",
-    "DeliveryVerdict",
-    "Plan",
-    "Settlement",
-    "Summary",
-    "after_completion",
-    "channels_of",
-    "is_deferred",
-    "next_due",
-    "plan",
-    "settle",
-]
-
-
 _MESSAGE_LIMIT = 1024
 
 

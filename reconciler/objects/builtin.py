@@ -22,18 +22,6 @@ from reconciler.meta.documents import format_micro_time
 from reconciler.meta.metadata import name_of
 from reconciler.objects.resource import InvalidObject, merge_changes
 
-__all__ = [
-    "BuiltInObject",
-    "TypedObject",
-    "class_gvk",
-    "is_built_in_class",
-    "is_built_in_object",
-    "known_fields",
-    "model_document",
-    "model_from_document",
-    "model_original",
-]
-
 
 class TypedObject(Protocol):
     """An object whose kind is a class: an instance of a `Resource`, or of a class of ``lightkube.resources``."""

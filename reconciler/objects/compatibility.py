@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["CRDChange", "compare_crds"]
-
 Schema = Mapping[str, Any]
 _SHOWN = 120
 """Maximum characters of a value in a message."""

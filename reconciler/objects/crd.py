@@ -15,8 +15,6 @@ from reconciler.objects.schema_checks import InvalidPath, SchemaError, refusal, 
 if TYPE_CHECKING:
     from reconciler.objects.resource import AnyResource
 
-__all__ = ["SchemaError", "check_paths", "generate_crd", "structural_schema"]
-
 # What a path may name below metadata; the schema of a CRD says only that it is an object.
 _STRINGS: JSONObject = {"type": "object", "additionalProperties": {"type": "string"}}
 _TIME: JSONObject = {"type": "string", "format": "date-time"}

@@ -12,20 +12,6 @@ from pydantic import BaseModel
 from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, Model
 
-__all__ = [
-    "API_GROUP",
-    "CAMEL_CASE",
-    "Definition",
-    "Scope",
-    "check_deprecated",
-    "check_names",
-    "columns_of",
-    "models_of",
-    "plural_of",
-    "string_tuple",
-    "typed_tuple",
-]
-
 Scope = Literal["Namespaced", "Cluster"]
 
 T = TypeVar("T")

@@ -16,16 +16,6 @@ from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
 from reconciler.meta.documents import parse_quantity
 
-__all__ = [
-    "QUANTITY_PATTERN",
-    "Duration",
-    "Quantity",
-    "format_duration",
-    "parse_duration",
-    "wire_message",
-]
-
-
 _MICROSECONDS: dict[str, Fraction | int] = {
     "ns": Fraction(1, 1000),
     "us": 1,

@@ -28,21 +28,6 @@ from reconciler.objects.declaration import plural_of
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource
 from reconciler.objects.unstructured import Unstructured
 
-__all__ = [
-    "KindLike",
-    "documents_to_compare",
-    "from_document",
-    "gvk_from",
-    "is_built_in",
-    "is_kind_class",
-    "kind_argument",
-    "original_document",
-    "presumed_resource_type",
-    "resource_type_from",
-    "to_document",
-]
-
-
 KindLike = str | GroupVersionKind | type[TypedObject]
 """A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, a subclass of Resource, a class of ``lightkube.resources``."""
 

@@ -10,8 +10,6 @@ from pydantic.config import JsonDict
 
 from reconciler._core.wire import JSONObject
 
-__all__ = ["CELRule", "PrinterColumn", "Scale", "rule", "schema_extra"]
-
 _REASONS = ("FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate")
 
 

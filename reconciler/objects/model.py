@@ -31,19 +31,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.meta.conditions import CONDITION_STRINGS
 from reconciler.objects.markers import PrinterColumn, schema_extra
 
-__all__ = [
-    "Condition",
-    "ConditionedStatus",
-    "ConfigMapKeySelector",
-    "LocalObjectReference",
-    "Model",
-    "ObjectMeta",
-    "OwnerReference",
-    "SecretKeySelector",
-    "TypedObjectReference",
-    "read_leniently",
-]
-
 
 def read_leniently(annotation: Any, data: Any) -> Any:
     """Parse data as an annotation; if that fails, parse its parts, and keep those that fail as they are.

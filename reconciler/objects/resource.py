@@ -32,8 +32,6 @@ from reconciler.objects.fields import wire_message
 from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, ObjectMeta, read_leniently
 
-__all__ = ["AnyResource", "InvalidObject", "Resource"]
-
 SpecT_co = TypeVar("SpecT_co", bound=BaseModel, default=Any, covariant=True)
 StatusT_co = TypeVar("StatusT_co", bound=BaseModel, default=ConditionedStatus, covariant=True)
 

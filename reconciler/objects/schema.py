@@ -35,8 +35,6 @@ from reconciler.objects.schema_checks import (
     scalar_union,
 )
 
-__all__ = ["first_paragraph", "structural_schema"]
-
 _RULES = "x-kubernetes-validations"
 _NO_FORM = "x-no-form"
 

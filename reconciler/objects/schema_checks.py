@@ -20,20 +20,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
 from reconciler.objects.fields import wire_message
 
-__all__ = [
-    "InvalidPath",
-    "SchemaError",
-    "cel_name",
-    "check_default",
-    "check_default_type",
-    "check_models",
-    "check_pattern",
-    "discriminated_union",
-    "refusal",
-    "scalar_union",
-    "schema_at",
-]
-
 
 class SchemaError(ReconcilerError, TypeError):
     """A field that the API cannot express; the message has ``Model.field``, the reason, and what to write instead."""

@@ -10,8 +10,6 @@ from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.documents import copy_json
 from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
 
-__all__ = ["Unstructured"]
-
 
 class Unstructured(MutableMapping[str, Any]):
     """Any object: a mapping over its document, with properties for common metadata.

@@ -32,8 +32,6 @@ else:
 
     S = TypeVar("S")  # the default is for type checkers: at run time this package loads only the standard library
 
-__all__ = ["StatusBatcher"]
-
 _RNG = random.SystemRandom()
 
 _logger = logging.getLogger("reconciler.status")

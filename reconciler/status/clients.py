@@ -50,21 +50,6 @@ from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "AsyncioClientWriter",
-    "BlockingClientWriter",
-    "ClientBinding",
-    "OfficialWriter",
-    "before_sending",
-    "before_the_write",
-    "bind",
-    "from_aiohttp",
-    "from_urllib3",
-    "read_answer",
-    "shown_cause",
-]
-
-
 _PASSWORD = re.compile(r"(?<=://)[^\s/]*@")
 """User and password in the address of a proxy, which aiohttp's errors quote."""
 

@@ -27,22 +27,6 @@ if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
     from reconciler.status.mutations import Path
 
-__all__ = [
-    "FieldTree",
-    "ObjectVersion",
-    "copy_json",
-    "digest",
-    "document_of",
-    "field_trees",
-    "in_form_of",
-    "is_kind",
-    "kind_of",
-    "owned_by_others_only",
-    "owners_of",
-    "owns",
-    "to_json",
-]
-
 _PLAIN = frozenset({str, bool, int, type(None)})
 """Types whose values are JSON as they are; a float may be infinite."""
 

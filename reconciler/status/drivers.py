@@ -29,12 +29,6 @@ from reconciler.status.writer import StatusWriter
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "AsyncDriver",
-    "BlockingDriver",
-]
-
-
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds that a flush has left once its controller is stopping and has cancelled the reconcile."""
 

@@ -32,23 +32,6 @@ from reconciler.meta.documents import format_path
 if TYPE_CHECKING:
     from reconciler.status.mutations import Mutation
 
-__all__ = [
-    "StatusConflict",
-    "StatusContested",
-    "StatusError",
-    "StatusInvalid",
-    "StatusNotOpen",
-    "StatusOutcomeUnknown",
-    "StatusRejected",
-    "StatusSubresourceMissing",
-    "StatusTooLarge",
-    "StatusUnavailable",
-    "TooManyStatusWrites",
-    "UnknownStatusField",
-    "cut",
-    "listed",
-]
-
 MAX_NAMED = 12
 """How many mutations or fields a message names."""
 

@@ -47,13 +47,6 @@ if TYPE_CHECKING:
 
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "UNSET",
-    "StatusFields",
-    "ValueForms",
-]
-
-
 _ALWAYS = {
     "observedGeneration": "observedGeneration",
     "observed_generation": "observedGeneration",

@@ -48,11 +48,6 @@ from reconciler.status.writer import Target
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "Flush",
-]
-
-
 _logger = logging.getLogger("reconciler.status")
 
 

@@ -65,11 +65,6 @@ from reconciler.status.writer import SentWrite, Target
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 
-__all__ = [
-    "KopfPatch",
-]
-
-
 OLDEST = (1, 44, 5)
 """The functions of 1.44.0 to 1.44.4 get a body that they cannot change if kopf has nothing else to patch."""
 

@@ -26,29 +26,6 @@ from reconciler.status.documents import copy_json, to_json
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "DECISIONS",
-    "Append",
-    "ApplyStatistics",
-    "Increment",
-    "KeyIndex",
-    "Merge",
-    "Mutate",
-    "Mutation",
-    "Path",
-    "PathLike",
-    "Remove",
-    "RemoveItem",
-    "Set",
-    "SetCondition",
-    "Upsert",
-    "apply_all",
-    "first_by_key",
-    "item_key",
-    "same_key",
-]
-
-
 Key = tuple[str, ...]
 
 _PLAIN = frozenset({str, int, float, type(None)})

@@ -30,13 +30,6 @@ if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
     from reconciler.status.clients import ClientBinding
 
-__all__ = [
-    "PendingFlush",
-    "Recording",
-    "StatusMetrics",
-    "StatusStatistics",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class StatusStatistics:

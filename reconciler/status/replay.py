@@ -31,20 +31,6 @@ from reconciler.status.mutations import (
 if TYPE_CHECKING:
     from reconciler.status.mutations import Path
 
-__all__ = [
-    "MAX_MARKS",
-    "MAX_MUTATIONS",
-    "Replayable",
-    "UnansweredWrites",
-    "Unsaved",
-    "compacted",
-    "has_mark",
-    "marks_at",
-    "select_replayable",
-    "with_mark",
-]
-
-
 MAX_MUTATIONS = 1000
 """Mutations kept for one object. A controller that fails to save for so long loses the oldest, which are counted."""
 

@@ -47,19 +47,6 @@ if TYPE_CHECKING:
     from reconciler.status.mutations import Mutation
     from reconciler.status.strategies import DesiredStatus
 
-__all__ = [
-    "Effect",
-    "Effects",
-    "FlushRequests",
-    "FlushResult",
-    "Outcome",
-    "Pause",
-    "ReadObject",
-    "WriteReport",
-    "WriteStatus",
-    "is_refusal",
-]
-
 
 class ReadObject(msgspec.Struct, frozen=True):
     """A request for a consistent read of the whole object."""

@@ -43,19 +43,6 @@ if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
     from reconciler.status.recording import StatusMetrics
 
-__all__ = [
-    "BACKOFF",
-    "STRATEGIES",
-    "DesiredStatus",
-    "FlushPolicy",
-    "OnError",
-    "StatusStrategy",
-    "check_flush_timeout",
-    "check_options",
-    "desired_status",
-]
-
-
 BACKOFF = Backoff(base=0.01, factor=4, maximum=1.0, jitter=0.5)
 """Before each retry: about 10, 40, 160, 640 ms. client-go's RetryOnConflict starts at 10 ms as well. The jitter keeps
 replicas that collided once from colliding again."""

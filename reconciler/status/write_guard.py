@@ -21,8 +21,6 @@ from reconciler.status.documents import document_of
 from reconciler.status.errors import TooManyStatusWrites
 from reconciler.status.write_interception import Addressed, listen, stop_listening, watched
 
-__all__ = ["GuardStatistics", "StatusWrite", "StatusWrites", "guard"]
-
 MAX_OBJECTS = 1024
 """Objects whose last cycles are kept; beyond it, the one written longest ago is forgotten."""
 

@@ -21,8 +21,6 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-__all__ = ["Addressed", "WriteListener", "listen", "listeners", "status_write", "stop_listening", "watched"]
-
 _OBJECT = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
     r"/(?P<plural>[^/]+)/(?P<name>[^/]+?)(?P<status>/status)?$"

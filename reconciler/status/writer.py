@@ -34,18 +34,6 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.status.mutations import Path
 
-__all__ = [
-    "RETRY_AFTER",
-    "SentWrite",
-    "StatusMemory",
-    "StatusWriter",
-    "Strategy",
-    "SyncStatusWriter",
-    "Target",
-    "memory_of",
-]
-
-
 RETRY_AFTER = 600.0
 """Seconds after which the value is sent again. A schema changes rarely, and a useless request costs little."""
 

@@ -22,15 +22,6 @@ from reconciler.telemetry.families import (
 )
 from reconciler.workqueue import QueueStatistics
 
-__all__ = [
-    "ControllerCounters",
-    "QueueCounters",
-    "StatusCounters",
-    "controller_families",
-    "queue_families",
-    "status_families",
-]
-
 _LABELS = ("name", "controller")
 _RESULTS = ("success", "error", "requeue", "requeue_after")
 

@@ -10,20 +10,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
-__all__ = [
-    "MAX_LABELS",
-    "OTHER",
-    "QUEUE_BUCKETS",
-    "RECONCILE_BUCKETS",
-    "STATUS_BUCKETS",
-    "Histogram",
-    "MetricFactory",
-    "Sample",
-    "counter",
-    "gauge",
-    "histogram",
-]
-
 MAX_LABELS = 25
 """Distinct values of one label, such as priorities; further values share one. controller-runtime's number."""
 

@@ -23,15 +23,6 @@ from reconciler._core.cycle import current_cycle
 from reconciler.errors import error_text
 from reconciler.meta import Request
 
-__all__ = [
-    "JSONFormatter",
-    "NamedValues",
-    "TextFormatter",
-    "fold_traceback",
-    "own_frames",
-]
-
-
 _HERE = str(Path(__file__).resolve().parent.parent) + "/"
 _PYTHON = tuple({sysconfig.get_path(name).rstrip("/") + "/" for name in ("stdlib", "platstdlib")})
 _INSTALLED = ("/site-packages/", "/dist-packages/")

@@ -19,19 +19,6 @@ from reconciler.telemetry.controllers import (
 )
 from reconciler.telemetry.families import counter, gauge
 
-__all__ = [
-    "EventLoopCounters",
-    "LeaderCounters",
-    "MetricsRegistry",
-    "RequestCounters",
-    "ShardCounters",
-    "cache_families",
-    "event_loop_families",
-    "leader_families",
-    "request_families",
-    "shard_families",
-]
-
 
 class EventLoopCounters:
     """Counters of the event loop.

@@ -11,8 +11,6 @@ from reconciler._version import __version__
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["is_tracing", "tracer"]
-
 
 @cache
 def tracer() -> Tracer | None:

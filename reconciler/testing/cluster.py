@@ -23,8 +23,6 @@ from reconciler.testing.timeline import format_audit_records
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
 
-__all__ = ["Cluster", "embedded_cluster", "real_cluster"]
-
 _CRD = "apiextensions.k8s.io/v1/CustomResourceDefinition"
 _SERVED_WITHIN = 30.0
 """Seconds within which a real server serves a new kind; it usually takes one."""

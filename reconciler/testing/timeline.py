@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from reconciler.testing.control_plane.plane import AuditRecord
 
-__all__ = ["format_audit_records", "sections"]
-
 _MOST_LINES = 200
 _MOST_OBJECTS = 20
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})

@@ -17,8 +17,6 @@ from unittest import mock
 from reconciler.clock import seconds_of, use_clock
 from reconciler.errors import MissingExtra
 
-__all__ = ["EPOCH", "VirtualClock", "new_virtual_loop", "virtual_time"]
-
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The wall time at loop time 0."""
 

@@ -16,8 +16,6 @@ from reconciler.objects import InvalidObject
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, kind_argument, to_document
 from reconciler.webhook.review import AdmissionRequest, Operation, ReviewVerdict, json_patch, same
 
-__all__ = ["AdmissionWebhook", "Defaulter", "Denied", "Validator", "Warnings"]
-
 Warnings = Sequence[str] | None
 """Messages that the user sees although the request is allowed."""
 

@@ -13,8 +13,6 @@ from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.conversion import Converter
 from reconciler.webhook.server import WebhookServer
 
-__all__ = ["ServiceReference", "conversion_configuration", "webhook_configurations"]
-
 FailurePolicy = Literal["Fail", "Ignore"]
 
 

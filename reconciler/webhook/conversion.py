@@ -9,8 +9,6 @@ from typing import Any
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, ReconcilerError
 
-__all__ = ["ConversionFailed", "Converter"]
-
 Step = Callable[[JSONObject], JSONObject | None]
 """A function that changes a document in place or returns another one. ``apiVersion`` is set afterwards."""
 

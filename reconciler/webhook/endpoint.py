@@ -22,8 +22,6 @@ from reconciler.webhook.review import (
     write_admission,
 )
 
-__all__ = ["AdmissionEndpoint", "ConversionEndpoint", "Reply"]
-
 _log = logging.getLogger("reconciler.webhook")
 
 

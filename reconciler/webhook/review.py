@@ -12,19 +12,6 @@ import msgspec
 from reconciler._core.limits import MAX_LEVELS, exceeds_max_levels
 from reconciler._core.wire import JSONObject
 
-__all__ = [
-    "AdmissionRequest",
-    "BadReview",
-    "Operation",
-    "ReviewVerdict",
-    "apply_json_patch",
-    "json_patch",
-    "read_review",
-    "same",
-    "write_admission",
-]
-
-
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 """The operation that the API server is about to perform."""
 

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from aiohttp import web
     from prometheus_client import CollectorRegistry
 
-__all__ = [
-    "WebhookMetrics",
-    "WebhookServer",
-]
-
-
 _BUCKETS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """10 ns to 1000 s, one bucket per decade; controller-runtime's."""
 

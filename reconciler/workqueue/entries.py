@@ -9,23 +9,6 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-__all__ = [
-    "MAX_REASONS",
-    "Explanation",
-    "InProgress",
-    "K",
-    "QueueEntry",
-    "QueueMetrics",
-    "QueueStatistics",
-    "Reasons",
-    "due_reasons",
-    "explain",
-    "named",
-    "with_reason",
-    "without_reason",
-]
-
-
 K = TypeVar("K", bound=Hashable)
 
 MAX_REASONS = 32

@@ -22,18 +22,6 @@ from typing import Generic
 from reconciler.errors import RepeatedFailures
 from reconciler.workqueue.entries import K, QueueEntry
 
-__all__ = [
-    "STARVATION_LIMIT",
-    "Alarm",
-    "FairOrder",
-    "Inbox",
-    "ReadyOrder",
-    "Timers",
-    "Waiters",
-    "as_priority",
-]
-
-
 _log = logging.getLogger("reconciler.workqueue")
 
 STARVATION_LIMIT = 100

@@ -34,8 +34,6 @@ from reconciler.workqueue.entries import (
 from reconciler.workqueue.order import Alarm, FairOrder, Inbox, ReadyOrder, Timers, Waiters, as_priority
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
 
-__all__ = ["QueueShutDown", "WorkQueue"]
-
 _TIMERS_PER_TURN = 200
 """How many timers are processed before the loop may do something else: about a millisecond of work."""
 

@@ -21,19 +21,6 @@ from reconciler._core.cancellation import FAILURES
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import RepeatedFailures
 
-__all__ = [
-    "ExponentialBackoff",
-    "FastSlow",
-    "MaxOf",
-    "NeverRaises",
-    "RateLimiter",
-    "SharedBudget",
-    "TokenBucket",
-    "WithMaxWait",
-    "guarded_limiter",
-    "when_duplicate",
-]
-
 _log = logging.getLogger("reconciler.workqueue")
 
 

@@ -34,8 +34,6 @@ from reconciler._core.redaction.names import NAME_HINTS
 from reconciler._core.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler._core.redaction.values import redact_values
 
-__all__ = ["redact", "redact_error"]
-
 ERROR_LIMIT = 4_096
 """Maximum characters of an error that are scanned; what stores or shows an error takes fewer."""
 

@@ -6,18 +6,6 @@ import re
 
 from reconciler._core.redaction.hints import PLACEHOLDER, Hints, backslashes_before
 
-__all__ = [
-    "DATABASE_HINTS",
-    "KEY_HINTS",
-    "LOGIN_HINTS",
-    "SCHEME_HINTS",
-    "URL_HINTS",
-    "redact_logins",
-    "redact_private_keys",
-    "redact_schemes",
-    "redact_urls",
-]
-
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 KEY_HINTS = Hints("-----BEGIN")
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'`]")

@@ -8,13 +8,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "PLACEHOLDER",
-    "Hints",
-    "backslashes_before",
-    "closing_quote",
-]
-
 
 class Hints:
     """Fixed strings, one of which occurs, in any case, wherever a pattern can match.

@@ -11,8 +11,6 @@ from reconciler._core.redaction.hints import PLACEHOLDER
 from reconciler._core.redaction.names import Kind, kind_of_name, looks_random, strong
 from reconciler._core.redaction.values import USER_FLAGS, without_password
 
-__all__ = ["JSONText", "is_json"]
-
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\s"{}\[\]:,]++|[{}\[\]:,]|\s++', re.DOTALL)
 
 

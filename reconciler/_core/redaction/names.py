@@ -11,19 +11,6 @@ from typing import Literal
 
 from reconciler._core.redaction.hints import Hints
 
-__all__ = [
-    "KEY_OWNERS",
-    "NAME_HINTS",
-    "Kind",
-    "is_harmless",
-    "is_placeholder",
-    "is_secret_name",
-    "kind_of_name",
-    "looks_random",
-    "strong",
-]
-
-
 Kind = Literal["secret", "countable", "header", "weak", "mixed"]
 """What a name says about its value.
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from reconciler._core.redaction.hints import PLACEHOLDER, Hints
 
-__all__ = ["TOKEN_HINTS", "redact_tokens"]
-
 _FORMS: tuple[tuple[str, str], ...] = (
     # The beginnings and the rest. Prefixes and alphabets are those that the services document.
     ("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", r"[A-Za-z0-9_-]{16,}"),

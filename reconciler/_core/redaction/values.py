@@ -17,8 +17,6 @@ from reconciler._core.redaction.names import (
     strong,
 )
 
-__all__ = ["USER_FLAGS", "redact_values", "without_password"]
-
 STRUCTURE_LIMIT = 4096
 """Maximum characters of a mapping or list under a secret name that are redacted outside JSON."""
 

@@ -18,18 +18,6 @@ from reconciler._core.scalars import use_kubernetes_scalars
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import quoted, recorded
 
-__all__ = [
-    "InvalidJSON",
-    "InvalidYAML",
-    "OutOfRange",
-    "check_value",
-    "condition_of",
-    "decode_yaml",
-    "read_json",
-    "value_at",
-]
-
-
 _INT64 = 2**63
 _TOO_DEEP = "exceeded max depth"
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)

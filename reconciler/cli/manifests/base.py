@@ -14,21 +14,6 @@ from reconciler.manager import Manager
 from reconciler.objects import AnyResource, Resource
 from reconciler.webhook import Converter, ServiceReference, conversion_configuration, webhook_configurations
 
-__all__ = [
-    "GRACE_PERIOD",
-    "HEALTH_PORT",
-    "METRICS_PORT",
-    "Installation",
-    "base_files",
-    "deployment",
-    "disruption_budget",
-    "labels",
-    "metrics_service",
-    "new_object",
-    "own_definitions",
-]
-
-
 _WEBHOOK_PORT = 9443
 _CERTIFICATES = "/etc/webhook/certs"
 

@@ -16,8 +16,6 @@ from reconciler.errors import ConfigurationError
 from reconciler.objects import AnyResource, compare_crds, generate_crd
 from reconciler.objects.compatibility import CRDChange
 
-__all__ = ["check_crd", "definitions_of", "dump_yaml", "print_crd"]
-
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _API_VERSION = "apiextensions.k8s.io/v1"
 _KIND = "CustomResourceDefinition"

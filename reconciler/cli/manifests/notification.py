@@ -20,8 +20,6 @@ from reconciler.manager import Manager
 from reconciler.notification import ChannelPolicy, NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.api import RoutingConfigObject
 
-__all__ = ["notification_manifests"]
-
 _ROUTING = """\
 route:
   receiver: default

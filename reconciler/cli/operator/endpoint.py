@@ -20,8 +20,6 @@ from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager.endpoints.keys import KeysDocument
 from reconciler.manager.endpoints.security import read_token
 
-__all__ = ["HINT", "EndpointError", "printable", "read_keys"]
-
 T = TypeVar("T")
 
 _TIMEOUT = 10.0

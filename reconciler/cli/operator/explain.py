@@ -22,8 +22,6 @@ from reconciler.manager.endpoints.keys import (
 )
 from reconciler.meta.documents import human_duration
 
-__all__ = ["print_explanation"]
-
 _RESULTS = {
     "success": "succeeded",
     "requeue": "succeeded and asked for one more",

@@ -28,15 +28,6 @@ from reconciler.client.requests import ListOptions
 from reconciler.errors import ConfigurationError, Forbidden, NotFound, ReconcilerError
 from reconciler.manager.election import LEASE_ANNOTATIONS
 
-__all__ = [
-    "Operator",
-    "Pod",
-    "PodError",
-    "find_pod",
-    "reached",
-]
-
-
 _PORT_NAMES = ("metrics", "health", "http-metrics")
 _DEFAULT_PORT = 8080
 _MAX_NAMED = 5

@@ -25,8 +25,6 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra("rich", extra="cli", purpose="'reconciler top'") from error
 
-__all__ = ["print_top"]
-
 _MAX_ROWS = 15
 """Failing keys, and hot keys, that are shown."""
 

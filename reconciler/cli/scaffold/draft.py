@@ -21,15 +21,6 @@ from pathlib import Path
 from reconciler.cli.scaffold.rendering import NewKind, certificate_files, import_line, kind_files, webhook_files
 from reconciler.errors import ConfigurationError
 
-__all__ = [
-    "Draft",
-    "add_resource",
-    "add_to_function",
-    "find_classes",
-    "find_function",
-    "parse_module",
-]
-
 
 def parse_module(path: str, text: str) -> ast.Module:
     """Return the syntax tree of a module.

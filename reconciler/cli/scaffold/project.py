@@ -17,14 +17,6 @@ from reconciler.cli.scaffold.rendering import NewKind, check_kind, project_files
 from reconciler.cli.targets import read_pyproject
 from reconciler.errors import ConfigurationError
 
-__all__ = [
-    "ProjectOptions",
-    "add_kind",
-    "add_webhook",
-    "create_project",
-]
-
-
 _NAME = re.compile(r"[a-z](_?[a-z0-9])*")
 _LONGEST = 40
 _TAKEN_DIRECTORIES = frozenset({"certs", "deploy", "dist", "examples", "tests"})

@@ -13,17 +13,6 @@ import reconciler
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.objects.declaration import API_GROUP, CAMEL_CASE
 
-__all__ = [
-    "NewKind",
-    "certificate_files",
-    "check_kind",
-    "import_line",
-    "kind_files",
-    "project_files",
-    "snake_case",
-    "webhook_files",
-]
-
 _TEMPLATES = Path(__file__).parent / "templates"
 _LINE = 120
 """Maximum characters of a line, as the project's settings of ruff say."""

@@ -26,17 +26,6 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version
 from reconciler.status.recording import StatusMetrics
 
-__all__ = [
-    "Reconcile",
-    "ReconcileContext",
-    "ReconcileRun",
-    "UnsavedStatistics",
-    "UnsavedStore",
-    "current_reconcile",
-    "current_run",
-]
-
-
 MAX_UNSAVED = 1000
 """The highest number of objects per controller whose unsaved mutations are kept."""
 

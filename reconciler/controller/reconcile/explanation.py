@@ -29,18 +29,6 @@ from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
 
-__all__ = [
-    "MAX_RUNS",
-    "KeyExplanation",
-    "KeyState",
-    "ReconcileFailure",
-    "RunExplanation",
-    "RunHistory",
-    "explain_key",
-    "state_of",
-]
-
-
 MAX_RUNS = 10
 """The highest number of reconciles that are kept for a key."""
 

@@ -24,14 +24,6 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject
 from reconciler.status import StatusError
 
-__all__ = [
-    "FAILED",
-    "SUCCEEDED",
-    "FailureEvents",
-    "FailureLog",
-]
-
-
 _log = logging.getLogger("reconciler.controller")
 
 FIRST_REPEAT = 10.0

@@ -35,19 +35,6 @@ from reconciler.status.mutations import Set
 if TYPE_CHECKING:
     from reconciler.client import Client
 
-__all__ = [
-    "RECONCILING",
-    "STALLED",
-    "AssignedStatus",
-    "ensure_finalizer",
-    "has_status_field",
-    "record_observed_generation",
-    "record_outcome",
-    "record_retry",
-    "release_finalizer",
-]
-
-
 _MAX_CONFLICTS = 5
 """How often a newer version is read before the conflict is raised; the reconcile is then retried with backoff."""
 

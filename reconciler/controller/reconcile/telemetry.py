@@ -19,8 +19,6 @@ from reconciler.telemetry.tracing import is_tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-__all__ = ["Outcomes", "Spans"]
-
 
 class Outcomes(ReconcileObserver):
     """The counters of reconciles since the start: plain integers, read by `Controller.statistics`, and the metrics.

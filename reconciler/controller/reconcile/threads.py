@@ -22,8 +22,6 @@ from reconciler.clock import held_while
 from reconciler.controller.result import ControllerError, ReconcileCancelled
 from reconciler.controller.wake.watches import discard
 
-__all__ = ["ReconcileThreads", "ThreadBridge"]
-
 T = TypeVar("T")
 
 _MUST_STOP = "the reconcile must stop: its timeout expired, or the controller stops"

@@ -34,13 +34,6 @@ from reconciler.meta import Request
 from reconciler.workqueue import RateLimiter
 from reconciler.workqueue.rate_limiters import NeverRaises, SharedBudget, guarded_limiter
 
-__all__ = [
-    "AgainLimiter",
-    "Storm",
-    "StormAlarm",
-    "TightLoops",
-]
-
 _log = logging.getLogger("reconciler.controller")
 
 

@@ -28,13 +28,6 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.status.recording import StatusMetrics
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
-__all__ = [
-    "Worker",
-    "WorkerPool",
-    "WorkerState",
-]
-
-
 _log = logging.getLogger("reconciler.controller")
 
 

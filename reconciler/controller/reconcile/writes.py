@@ -24,12 +24,6 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.reference import ResourceType
 from reconciler.objects import InvalidObject
 
-__all__ = [
-    "OwnChanges",
-    "Ownership",
-    "OwnershipGate",
-]
-
 
 class OwnChanges:
     """The observer of a controller's writes: notifies the reconcile if one changed another object, and the cache.

@@ -20,19 +20,6 @@ from reconciler.client.network import excerpt
 from reconciler.meta import GroupVersionKind, Request, equal
 from reconciler.meta.documents import Version
 
-__all__ = [
-    "MAX_FIELDS",
-    "Difference",
-    "FieldChange",
-    "FieldWriters",
-    "Item",
-    "ObjectChange",
-    "Path",
-    "differences",
-    "format_fields",
-]
-
-
 _LIST_KEYS = ("name", "type", "key", "uid", "ip", "containerPort", "port")
 """Members that identify an item of a list, as in the built-in kinds; the first one that fits is used."""
 

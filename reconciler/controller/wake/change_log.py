@@ -20,13 +20,6 @@ from reconciler.meta import GroupVersionKind, Request
 if TYPE_CHECKING:
     from reconciler.controller.reconcile.cycle import Reconcile
 
-__all__ = [
-    "ChangeLog",
-    "Creation",
-    "WakingChanges",
-]
-
-
 _MAX_OBJECTS = 5
 """Objects that are remembered for a reconcile; further ones are counted."""
 

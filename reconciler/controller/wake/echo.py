@@ -49,8 +49,6 @@ import msgspec
 from reconciler.cache import CacheEvent
 from reconciler.meta.documents import Version
 
-__all__ = ["EchoStatistics", "EchoTracker", "Wake"]
-
 K = TypeVar("K", bound=Hashable)
 
 _MAX_OPAQUE = 64

@@ -40,15 +40,6 @@ if TYPE_CHECKING:
     from reconciler.cache.informer import Informer
     from reconciler.cache.store import Store
 
-__all__ = [
-    "FAN_OUT_THRESHOLD",
-    "LOW_PRIORITY",
-    "MappedHandler",
-    "PrimaryHandler",
-    "WatchedInformers",
-]
-
-
 LOW_PRIORITY = -100
 """The priority of what is not urgent: the initial list, resyncs, everything after a restored backup, and one change
 that enqueues more keys than `FAN_OUT_THRESHOLD`. The number is controller-runtime's."""

@@ -23,8 +23,6 @@ from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, QueueShutDown, WorkQueue
 
-__all__ = ["CONCURRENT_CALLS", "RETRY_TIMEOUT", "MapperQueue"]
-
 CONCURRENT_CALLS = 10
 """Concurrent calls of an ``async`` mapper, so that one that hangs does not block the others."""
 

@@ -16,21 +16,6 @@ from reconciler.controller.permissions import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.meta import Request
 
-__all__ = [
-    "EventFilter",
-    "Predicate",
-    "ShardFilter",
-    "Unsharded",
-    "annotations_changed",
-    "check_predicate",
-    "generation_changed",
-    "labels_changed",
-    "labels_match",
-    "passes_all",
-    "resource_version_changed",
-]
-
-
 EventFilter = Callable[[CacheEvent], bool]
 """A function that returns whether an event matters; a `Predicate` is one."""
 

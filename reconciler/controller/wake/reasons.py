@@ -9,26 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 
-__all__ = [
-    "AGAIN",
-    "DELETED",
-    "DRAIN",
-    "ENQUEUE",
-    "EVENT",
-    "OWNED",
-    "REQUEUE_AFTER",
-    "RESTART",
-    "RESYNC",
-    "RETRY",
-    "REWRITTEN",
-    "SOURCE",
-    "WATCHED",
-    "because",
-    "detailed",
-    "word",
-    "words",
-]
-
 EVENT = "event"
 """The primary object appeared or changed: the only reason that is compared with the observed version."""
 

@@ -31,25 +31,6 @@ from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, to_document
 from reconciler.workqueue import WorkQueue
 
-__all__ = [
-    "ChannelSource",
-    "Enqueue",
-    "KeySource",
-    "Mapper",
-    "OwnerMapper",
-    "Requests",
-    "SourceLike",
-    "SourceRunner",
-    "Watch",
-    "check_requests",
-    "check_seconds",
-    "controller_owner",
-    "discard",
-    "every_owner",
-    "wait_at_most",
-]
-
-
 T = TypeVar("T")
 
 

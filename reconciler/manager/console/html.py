@@ -16,25 +16,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.manager.console.timeline import Mark, Timeline
 from reconciler.meta.documents import human_duration
 
-__all__ = [
-    "Navigation",
-    "address",
-    "changes_of",
-    "chart",
-    "chip",
-    "clock",
-    "document",
-    "facts",
-    "key_link",
-    "key_text",
-    "next_text",
-    "pill",
-    "section",
-    "state_pill",
-    "table",
-    "timeline",
-]
-
 Navigation = Sequence[tuple[str, str]]
 """Path and title of the pages in the navigation."""
 

@@ -36,14 +36,6 @@ from reconciler.manager.console.state import PERIOD, SECONDS
 from reconciler.manager.console.timeline import run_id, timeline_of
 from reconciler.meta.documents import human_duration
 
-__all__ = [
-    "KEY",
-    "KEYS",
-    "NOW",
-    "PROCESS",
-    "Page",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -19,8 +19,6 @@ from reconciler.manager.console.state import Parts, Samples, read_state
 from reconciler.manager.endpoints.handlers import Turns
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
 
-__all__ = ["Console"]
-
 _log = logging.getLogger("reconciler.manager")
 
 _PERIOD = 1.0

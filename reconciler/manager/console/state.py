@@ -21,15 +21,6 @@ from reconciler.manager.endpoints.keys import read_keys
 from reconciler.manager.waiting import waits
 from reconciler.meta.documents import format_micro_time
 
-__all__ = [
-    "PERIOD",
-    "SECONDS",
-    "Parts",
-    "Samples",
-    "read_state",
-]
-
-
 PERIOD = 2.0
 """Seconds between two samples."""
 

@@ -11,8 +11,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.controller.wake import reasons
 from reconciler.meta.documents import human_duration
 
-__all__ = ["Mark", "Tick", "Timeline", "run_id", "timeline_of"]
-
 Lane = Literal["woken by", "reconciles", "writes", "waits"]
 
 _STEPS = (

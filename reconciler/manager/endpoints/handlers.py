@@ -24,20 +24,6 @@ from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.workqueue import Explanation
 
-__all__ = [
-    "Check",
-    "CheckResult",
-    "Checks",
-    "Turns",
-    "debug_queue",
-    "health",
-    "is_selected",
-    "limit_of",
-    "metrics",
-    "report",
-]
-
-
 _log = logging.getLogger("reconciler.manager")
 
 Check = Callable[[], object | Awaitable[object]]

@@ -21,18 +21,6 @@ from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.meta import Request
 
-__all__ = [
-    "ChangeReport",
-    "ControllerReport",
-    "ErrorReport",
-    "FieldReport",
-    "KeyReport",
-    "KeysDocument",
-    "RunReport",
-    "debug_keys",
-    "read_keys",
-]
-
 _MAX_KEYS = 100
 """Keys per controller that are shown by default, and with all of their reconciles if a name is given."""
 

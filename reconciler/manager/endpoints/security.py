@@ -29,18 +29,6 @@ from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.http import HTTPRequest
 
-__all__ = [
-    "AccessRefused",
-    "EndpointSecurity",
-    "Guard",
-    "ReviewFailed",
-    "ReviewedUser",
-    "Reviewer",
-    "is_token",
-    "read_token",
-    "sent_token",
-]
-
 _log = logging.getLogger("reconciler.manager")
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -26,18 +26,6 @@ if TYPE_CHECKING:
 
     from reconciler._core.server import HTTPServer
 
-__all__ = [
-    "Address",
-    "EndpointRequest",
-    "EndpointResponse",
-    "Handler",
-    "LoopBlocked",
-    "LoopThread",
-    "MainLoop",
-    "Servers",
-]
-
-
 T = TypeVar("T")
 
 _BLOCKED = 0.1

@@ -23,16 +23,6 @@ from reconciler.notification.errors import PermanentDeliveryError, RetryableDeli
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver, ResolveResult
 
-__all__ = [
-    "canonical_host",
-    "check_literal",
-    "check_mail_server",
-    "check_name",
-    "checked_socket",
-    "guarded_resolver",
-    "is_local",
-]
-
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LOCAL_NETWORKS = [

@@ -42,9 +42,6 @@ from reconciler.notification.redaction import visible, visible_line
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["AppriseConfig"]
-
-
 HTTP_PLUGINS = frozenset(
     """
 acs africas_talking apprise_api awswhatsapp bale bark betterstack bluesky brevo bulksms bulkvs burstsms chanify

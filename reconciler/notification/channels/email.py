@@ -34,8 +34,6 @@ from reconciler.notification.redaction import one_line, visible, visible_line
 if TYPE_CHECKING:
     import aiosmtplib
 
-__all__ = ["EmailChannel", "EmailConfig", "email_message"]
-
 _log = logging.getLogger("reconciler.notification")
 
 

@@ -43,20 +43,6 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-__all__ = [
-    "ConnectionConfig",
-    "HTTPChannel",
-    "HTTPConfig",
-    "HTTPSender",
-    "OutgoingRequest",
-    "WebURL",
-    "WebhookChannel",
-    "WebhookConfig",
-    "encoded",
-    "status_error",
-]
-
-
 RESPONSE_LIMIT = 2_048
 """Maximum bytes of a response that are read, for the error text. Then the connection is closed."""
 

@@ -16,8 +16,6 @@ from reconciler.notification.channel import Channel, Message, call_channel, clos
 from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
 from reconciler.notification.routing.config import ReceiverConfig
 
-__all__ = ["BreakerState", "CircuitBreaker", "LimitedChannel", "Limiter", "LimitsConfig", "NamespacedChannel", "Pacer"]
-
 _log = logging.getLogger("reconciler.notification")
 
 RESERVATION_TIMEOUT = 60.0

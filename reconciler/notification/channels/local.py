@@ -18,8 +18,6 @@ from reconciler.notification.channel import Message, message_json
 from reconciler.notification.errors import RetryableDeliveryError
 from reconciler.notification.redaction import visible, visible_line
 
-__all__ = ["ConsoleChannel", "FileChannel", "LogChannel"]
-
 _HEAD_BEGIN = re.compile(r"^(?=[^\S\n]*\[)", re.MULTILINE)
 
 

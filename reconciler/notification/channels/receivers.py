@@ -21,8 +21,6 @@ from reconciler.notification.channels.slack import SlackConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.routing.config import ReceiverConfig, RoutingConfig
 
-__all__ = ["RECEIVER_KINDS", "ReceiverChannels"]
-
 RECEIVER_KINDS: Mapping[str, type[LimitsConfig]] = {
     "webhook": WebhookConfig,
     "slack": SlackConfig,

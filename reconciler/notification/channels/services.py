@@ -16,9 +16,6 @@ from reconciler.notification.credentials import Credentials
 from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.redaction import one_line, shortened, visible, visible_line
 
-__all__ = ["CloudEventsConfig", "DiscordConfig", "JSMConfig", "MattermostConfig", "PagerDutyConfig", "TeamsConfig"]
-
-
 DISCORD_TITLE = 256
 DISCORD_DESCRIPTION = 4_096
 DISCORD_TOTAL = 6_000

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
-__all__ = ["SlackChannel", "SlackConfig", "mrkdwn", "slack_payload"]
-
 HEADER_LIMIT = 150
 SECTION_LIMIT = 3_000
 SECTIONS = 10

@@ -20,8 +20,6 @@ from reconciler.notification.channel import Message, message_document
 from reconciler.notification.channels import template_process
 from reconciler.notification.errors import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 
-__all__ = ["Template"]
-
 _INVALID = frozenset({"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"})
 _EXCEEDED = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPROF, template_process.LIMIT_EXCEEDED})
 

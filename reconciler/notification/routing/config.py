@@ -18,9 +18,6 @@ from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import listed, shortened
 from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
 
-__all__ = ["Problem", "ReceiverConfig", "RoutingConfig", "RoutingConfigError", "read_routing"]
-
-
 Path = tuple[str | int, ...]
 """The keys and indexes that lead to a value from the top of the document."""
 

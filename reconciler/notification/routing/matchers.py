@@ -15,8 +15,6 @@ from typing import Any, Literal, cast
 from reconciler.errors import MissingExtra
 from reconciler.notification.redaction import shortened
 
-__all__ = ["Matcher", "MatcherError", "Operator", "parse_matchers"]
-
 Operator = Literal["=", "!=", "=~", "!~"]
 """Equal, not equal, matches the whole value, does not match the whole value."""
 

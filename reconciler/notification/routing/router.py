@@ -38,18 +38,6 @@ from reconciler.status import StatusBatcher
 if TYPE_CHECKING:
     from reconciler.cache import Cache
 
-__all__ = [
-    "ConfigMapSource",
-    "FallbackRouter",
-    "FileSource",
-    "Resolution",
-    "Router",
-    "RoutingConfigReconciler",
-    "RoutingTable",
-    "attributes_of",
-]
-
-
 _log = logging.getLogger("reconciler.notification")
 
 

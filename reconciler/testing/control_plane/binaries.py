@@ -22,23 +22,6 @@ import msgspec
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
 
-__all__ = [
-    "ETCD_DATA",
-    "TERMINAL_PERIOD",
-    "BinariesMissing",
-    "BuildProgress",
-    "apiserver_command",
-    "binaries_path",
-    "build",
-    "etcd_command",
-    "is_package",
-    "manager_certificate",
-    "manager_command",
-    "write_manager_kubeconfig",
-    "write_private",
-]
-
-
 _log = logging.getLogger("reconciler.testing")
 
 _MODULE = Path(__file__).parent.parent / "envtest"

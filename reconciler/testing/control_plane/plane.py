@@ -24,22 +24,10 @@ from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.clock import seconds_of
 from reconciler.meta.documents import parse_time
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build, write_private
-from reconciler.testing.control_plane.process import ControlPlaneFailed, ControlPlaneProcesses, PortTaken
+from reconciler.testing.control_plane.process import ControlPlaneProcesses, PortTaken
 
 if TYPE_CHECKING:
     from reconciler.client import Client
-
-__all__ = [
-    "PROBE",
-    "AuditLevel",
-    "AuditRecord",
-    "ControlPlane",
-    "ControlPlaneFailed",
-    "audit_policy",
-    "new_private_key",
-    "read_audit_log",
-]
-
 
 PROBE = "control-plane-probe"
 """The user of the readiness probe; its requests are not recorded."""

@@ -33,9 +33,6 @@ from reconciler.testing.control_plane.binaries import (
     write_private,
 )
 
-__all__ = ["ControlPlaneFailed", "ControlPlaneProcesses", "PortTaken", "Process"]
-
-
 _WATCHDOG = 'read -r pid && test "$pid" && { read -r _ || { kill -9 "$pid"; rm -rf "$1"; }; }'
 """The program of a shell whose input is a pipe from this process.
 
