@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.errors import NotSent, OutcomeUnknown
+from reconciler.http import HTTPRequest
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
 
 pytestmark = pytest.mark.virtual_time
@@ -423,3 +425,45 @@ async def test_chaos_excludes_kinds_of_faults(server: APIServer, api: Api) -> No
         server.faults.chaos(without=["thunder"])
     with pytest.raises(ValueError, match="from 0 to 1, not 5"):
         server.faults.chaos(rate=5)
+
+
+async def test_a_fault_hits_exactly_the_nth_matching_request(server: APIServer, api: Api) -> None:
+    fault = server.faults.add(status=500, nth=3, verb="list")
+    other = server.faults.add(status=503, nth=3, verb="list")
+    await api.make("a")
+    assert [(await api.get(WIDGETS)).status for _ in range(5)] == [200, 200, 500, 503, 200]
+    assert (fault.hits, fault.matched, other.hits) == (1, 3, 1)
+    with pytest.raises(ValueError, match="from 1, so it cannot be 0"):
+        server.faults.add(status=500, nth=0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_callbacks_run_before_and_after_a_write_takes_effect(server: APIServer, api: Api, lost: bool) -> None:
+    await api.make("a")
+    sizes = []
+
+    async def read(request: HTTPRequest) -> None:
+        assert request.method == "PATCH"
+        sizes.append((await api.get(f"{WIDGETS}/a"))["spec"]["size"])
+
+    server.faults.add(before=read, after=read, lost=lost, after_commit=True, verb="patch")
+    server.faults.add(after=lambda _: sizes.append("plain"), verb="patch")
+    with contextlib.nullcontext() if not lost else pytest.raises(OutcomeUnknown):
+        await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
+    assert sizes == [1, 5, "plain"]
+
+
+async def test_a_callback_lets_somebody_else_write_first(server: APIServer, api: Api) -> None:
+    (made,) = await api.make("a")
+    server.faults.add(before=lambda _: api.patch(f"{WIDGETS}/a", {"spec": {"size": 9}}), verb="update")
+    assert (await api.put(f"{WIDGETS}/a", {**made.body, "spec": {"size": 2}})).status == 409
+
+
+async def test_a_request_that_is_not_handled_has_no_callback_after(server: APIServer, api: Api) -> None:
+    calls: list[str] = []
+    server.faults.add(
+        before=lambda _: calls.append("before"), after=lambda _: calls.append("after"), status=500, verb="list"
+    )
+    assert (await api.get(WIDGETS)).status == 500
+    assert calls == ["before"]
+    assert server.requests(status=500)[0].fault == "500, callback before and callback after"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -18,6 +20,7 @@ from reconciler.apiserver.faults import (
     Lose,
     Refuse,
     ReorderEvents,
+    RequestCallback,
     Stale,
     Stall,
     StallWatches,
@@ -128,6 +131,7 @@ class HandlerChain:
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
+        await _call([each.before for each in strike.callbacks], request)
         watching = call is not None and call.verb == "watch"
         if Stall in strike.effects and not watching:
             await self._stall(request, call, strike)
@@ -140,17 +144,20 @@ class HandlerChain:
                 refusal = refuse.refusal(call)
                 return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
         response = await self._handle_in_order(request, call, strike)
+        await _call([each.after for each in strike.callbacks], request)
         if call is not None:
-            plural = call.endpoint.info.plural
-            if CutWatches in strike.effects:
-                self.cut_watches(plural)
-            if StallWatches in strike.effects:
-                self.stall_watches(plural)
+            self._disturb_watches(call.endpoint.info.plural, strike)
         if lose is not None and lose.after_commit:
             raise _unknown(request, "a fault withheld the response")
         if refuse is not None and refuse.after_commit:
             return refusal_response(refuse.refusal(call))
         return response
+
+    def _disturb_watches(self, plural: str, strike: Strike) -> None:
+        if CutWatches in strike.effects:
+            self.cut_watches(plural)
+        if StallWatches in strike.effects:
+            self.stall_watches(plural)
 
     async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         if request.timeout is not None and request.timeout < strike.delay:
@@ -306,6 +313,13 @@ class HandlerChain:
             if not stalled.done():
                 stalled.set_result(None)
         self.log_commits("by the server")
+
+
+async def _call(callbacks: Iterable[RequestCallback | None], request: HTTPRequest) -> None:
+    for callback in callbacks:
+        result = None if callback is None else callback(request)
+        if inspect.isawaitable(result):
+            await result
 
 
 def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:
