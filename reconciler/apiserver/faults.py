@@ -229,6 +229,9 @@ class Match:
         return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
 
 
+ALL_REQUESTS = Match()
+
+
 def _values(wanted: OneOrMore) -> Collection[str]:
     return (wanted,) if isinstance(wanted, str) else wanted
 

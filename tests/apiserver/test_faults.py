@@ -467,3 +467,58 @@ async def test_a_request_that_is_not_handled_has_no_callback_after(server: APISe
     assert (await api.get(WIDGETS)).status == 500
     assert calls == ["before"]
     assert server.requests(status=500)[0].fault == "500, callback before and callback after"
+
+
+async def test_held_watches_receive_everything_late_and_in_order(server: APIServer, api: Api) -> None:
+    stream = await api.watch(allowWatchBookmarks="true", resourceVersion=(await api.get(WIDGETS)).version)
+    with server.hold_watches() as hold:
+        await api.make("a")
+        await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
+        assert await stream.quiet(600)
+        assert (len(hold), server.statistics().watches) == (1, 1)
+        await api.make("b")
+    shown = [(event["type"], event["object"]["metadata"]["name"]) for event in await stream.take(3)]
+    assert shown == [("ADDED", "a"), ("MODIFIED", "a"), ("ADDED", "b")]
+    hold.release()
+    await api.make("c")
+    assert (await stream.next())["object"]["metadata"]["name"] == "c"
+    assert "1 watches of all kinds were held" in "\n".join(server.log.timeline())
+
+
+async def test_the_watches_of_one_client_and_kind_are_held(server: APIServer, api: Api) -> None:
+    version = (await api.get(WIDGETS)).version
+    held, of_other_kind = [await api.watch(path, agent="life 1") for path in (WIDGETS, CONFIG_MAPS)]
+    of_other_client = await api.watch(agent="life 2")
+    hold = server.hold_watches("widgets", user_agent="life 1")
+    await api.make("a")
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
+    for stream in (of_other_client, of_other_kind):
+        assert (await stream.next())["object"]["metadata"]["name"] == "a"
+    again = await api.watch(agent="life 1", resourceVersion=version)
+    initial = await api.watch(agent="life 1")
+    assert (await initial.next())["object"]["metadata"]["name"] == "a"
+    await api.make("b")
+    for stream in (held, again, initial):
+        assert await stream.quiet(60)
+    hold.release()
+    assert [(await stream.next())["object"]["metadata"]["name"] for stream in (held, again, initial)] == ["a", "a", "b"]
+    assert server.cut_watches(user_agent="life 1") == 4
+
+
+async def test_a_stall_can_be_undone_and_spares_new_watches(server: APIServer, api: Api) -> None:
+    stream = await api.watch()
+    hold = server.hold_watches("widgets", later=False)
+    await api.make("a")
+    assert (await (await api.watch()).next())["object"]["metadata"]["name"] == "a"
+    assert await stream.quiet(60)
+    hold.release()
+    assert (await stream.next())["object"]["metadata"]["name"] == "a"
+
+
+async def test_a_held_watch_has_missed_too_much_if_the_history_is_gone(server: APIServer, api: Api) -> None:
+    stream = await api.watch()
+    with server.hold_watches():
+        await api.make("a")
+        server.compact()
+        assert await stream.quiet(60)
+    assert (await stream.next())["object"]["code"] == 410
