@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
 T = TypeVar("T")
@@ -63,7 +64,8 @@ class Life:
     def connect(self, server: Transport) -> Transport:
         """Return a connection of the program to a server, such as an `APIServer`, for its client.
 
-        The server handles a request to its end, although the life ends; watches are closed then.
+        The server handles a request to its end, although the life ends; watches are closed then. Requests of its
+        ``finally`` blocks raise `NotSent`.
         """
         return _Connection(self, server)
 
@@ -143,6 +145,8 @@ class _Connection:
         self._server = server
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if self._life.ended:  # a ``finally`` block, when the coroutines are closed
+            raise NotSent("the program's life has ended")
         return await self._life.outside(self._answer(request))
 
     async def _answer(self, request: HTTPRequest) -> HTTPResponse:
