@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import msgspec
 
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.documents import copy_json as copy_any
-from reconciler.meta.documents import format_micro_time, format_time, is_object
+from reconciler.meta.documents import copy_json, format_micro_time, format_time, is_object
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
@@ -108,14 +107,6 @@ def _from_generated_model(value: Any) -> Any:
     if isinstance(value, datetime):
         return _timestamp(value)
     return copy_json(value)
-
-
-def copy_json(value: Any) -> Any:
-    """Return a copy that shares no dict and no list with `value`."""
-    try:
-        return msgspec.to_builtins(value)
-    except TypeError:  # not plain JSON: one of the caller's objects, or a mapping other than a dict
-        return copy_any(value)
 
 
 def digest(value: Any) -> bytes:

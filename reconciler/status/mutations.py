@@ -20,8 +20,17 @@ import msgspec
 
 from reconciler.meta import PathError, equal, find_condition, set_condition
 from reconciler.meta.conditions import are_conditions, has_condition
-from reconciler.meta.documents import delete_path, format_path, get_path, identical, is_object, merge_patch, set_path
-from reconciler.status.documents import copy_json, to_json
+from reconciler.meta.documents import (
+    copy_json,
+    delete_path,
+    format_path,
+    get_path,
+    identical,
+    is_object,
+    merge_patch,
+    set_path,
+)
+from reconciler.status.documents import to_json
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject

@@ -15,9 +15,9 @@ import msgspec
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.hooks import log_metrics_failure
-from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version
+from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.meta.metadata import uid_of
-from reconciler.status.documents import ObjectVersion, copy_json, owns
+from reconciler.status.documents import ObjectVersion, owns
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush import Flush
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves

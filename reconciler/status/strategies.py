@@ -20,9 +20,9 @@ from reconciler._core.field_managers import union_of_fields, upgrade_managed_fie
 from reconciler.clock import Clock
 from reconciler.meta import equal
 from reconciler.meta.conditions import keep_transition_times
-from reconciler.meta.documents import format_path, get_path, identical, merge_diff, merge_patch, set_path
+from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, merge_patch, set_path
 from reconciler.meta.reference import WRITE_METHODS
-from reconciler.status.documents import FieldTree, ObjectVersion, copy_json, field_trees
+from reconciler.status.documents import FieldTree, ObjectVersion, field_trees
 from reconciler.status.fields import ValueForms
 from reconciler.status.mutations import (
     Append,
