@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
-from reconciler.client.memory import FieldTakeovers, InvalidItemLog, ServerClock, WarningLog, WrittenDocuments
+from reconciler.client.memory import InvalidItemLog, ServerClock, WarningLog, WrittenDocuments
 from reconciler.client.responses import decode, failure
 from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry, retry
 from reconciler.clock import Clock, current_clock
@@ -261,7 +261,6 @@ class Connection:
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = DiscoveryCache(self)
         self.written = WrittenDocuments()
-        self.takeovers = FieldTakeovers()
         self.server_clock = ServerClock(lambda: self.clock)
         self.invalid_items = InvalidItemLog()
         self._warnings = WarningLog()

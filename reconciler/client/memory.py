@@ -1,4 +1,4 @@
-"""The shared memory of clients on one connection: server clock, written documents, fields taken over, warnings.
+"""The shared memory of clients on one connection: server clock, written documents, warnings.
 
 Each memory is bounded: the least recent entry is forgotten.
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from reconciler._core.field_managers import FORMER_FIELD_MANAGER, difference_of_fields, upgrade_managed_fields
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
 from reconciler.client.requests import SERVER_METADATA
@@ -24,7 +23,7 @@ from reconciler.client.responses import InvalidItem
 from reconciler.clock import Clock, boottime_of, current_clock
 from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind, Request, equal
-from reconciler.meta.metadata import uid_of, version_of
+from reconciler.meta.metadata import version_of
 
 _logger = logging.getLogger("reconciler.client")
 
@@ -121,9 +120,6 @@ class ServerClock:
         self._logged = large
 
 
-_MAX_TAKEN_OVER = 10_000
-"""Objects whose takeover is remembered."""
-
 _MAX_INVALID = 1024
 """Versions of invalid objects that are remembered. A forgotten one would be logged again."""
 
@@ -180,63 +176,6 @@ def _is_same(stored: Any, wanted: Any, sent: Any) -> bool:
 def _is_same_member(stored: Any, wanted: Any, sent: Any) -> bool:
     # A member that is absent both from `wanted` and from `sent` was filled in by the server.
     return equal(wanted, sent) or _is_same(stored, wanted, sent)
-
-
-class FieldTakeovers:
-    """The objects whose fields were taken over from the field manager that earlier releases shared.
-
-    An apply removes only fields that its manager applied before. Fields of the former manager would stay forever, and
-    would be conflicts without force. So the entries of that manager are moved to the manager that applies now, once
-    for each object and process. Not more often: another program may still use an earlier release and write under the
-    former name again.
-    """
-
-    def __init__(self) -> None:
-        self._done: LRU[tuple[str, str, str | None], None] = LRU(_MAX_TAKEN_OVER)
-
-    def managed_fields(
-        self, document: Mapping[str, Any], manager: str, subresource: str | None
-    ) -> list[JSONObject] | None:
-        """Return the managedFields that move the former manager's fields to `manager`; None if nothing must move.
-
-        Args:
-            document: the object as it is stored.
-            manager: the field manager of the apply.
-            subresource: the subresource of the apply.
-        """
-        if manager == FORMER_FIELD_MANAGER or (uid_of(document), manager, subresource) in self._done:
-            return None
-
-        def taken(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-            if entry.get("manager") != FORMER_FIELD_MANAGER or (entry.get("subresource") or None) != subresource:
-                return {}
-            fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
-            if subresource is not None or entry.get("operation") == "Apply":
-                return fields
-            return _without_patched_fields(fields)
-
-        metadata = document.get("metadata") or {}
-        return upgrade_managed_fields(metadata.get("managedFields") or (), manager, taken)
-
-    def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
-        """Record that an object's fields were taken over, or cannot be."""
-        self._done[uid_of(document), manager, subresource] = None
-
-
-def names_former_manager(answer: bytes | str) -> bool:
-    """Return whether the text of a response contains the name of the former field manager."""
-    name = f'"{FORMER_FIELD_MANAGER}"'
-    return name in answer if isinstance(answer, str) else name.encode() in answer
-
-
-def _without_patched_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the fields of an update without finalizers and status, which are patched and never applied with the rest.
-
-    The next apply would remove a finalizer that was moved, and the object could go without its cleanup.
-    """
-    finalizers = (fields.get("f:metadata") or {}).get("f:finalizers", {})
-    patched = {"f:metadata": {"f:finalizers": finalizers}, "f:status": fields.get("f:status", {})}
-    return difference_of_fields(fields, patched)
 
 
 class InvalidItemLog:

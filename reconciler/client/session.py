@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from reconciler._core.field_managers import FORMER_FIELD_MANAGER, default_field_manager
+from reconciler._core.field_managers import default_field_manager
 from reconciler._core.wire import JSONObject
 from reconciler.client.connection import JSON, Connection, accept_header
 from reconciler.client.requests import (
@@ -170,11 +170,6 @@ class ClientSession:
             controller: the name of the controller that writes; None for the one whose reconcile is running, if any.
         """
         return self.options.field_manager or default_field_manager(self.options.program, controller)
-
-    @property
-    def former_field_manager(self) -> str:
-        """The name that earlier releases used in place of the default field manager; ``""`` if one was chosen."""
-        return FORMER_FIELD_MANAGER if self.options.field_manager is None else ""
 
     # Kinds, names and paths.
 

@@ -46,11 +46,6 @@ class ClientStatusWriter:
         return self._session.field_manager(getattr(self._cycle, "controller", ""))
 
     @property
-    def former_field_manager(self) -> str:
-        """The name that earlier releases used in its place; ``""`` if there was none."""
-        return self._session.former_field_manager
-
-    @property
     def client(self) -> object:
         """The object that clients on one connection share; the batcher attaches its knowledge of the server to it."""
         return self._session.connection.discovery

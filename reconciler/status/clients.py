@@ -22,7 +22,6 @@ import msgspec
 
 from reconciler._core.cancellation import RunningTimeout
 from reconciler._core.field_managers import (
-    FORMER_FIELD_MANAGER,
     check_field_manager,
     default_field_manager,
     program_name,
@@ -171,7 +170,6 @@ class OfficialWriter:
         request: its name and namespace.
         client: what identifies server and credentials: a program may create an ApiClient from it for each object.
         unsupported: why a strategy cannot be sent.
-        former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last response.
     """
@@ -203,7 +201,6 @@ class OfficialWriter:
         self._declared = declared if isinstance(declared, ResourceType) else None
         self.request_timeout = timeout
         self.field_manager = field_manager
-        self.former_field_manager = ""
         self.warnings: Sequence[str] = ()
 
     @property
@@ -490,8 +487,6 @@ def bind(
             field_manager=check_field_manager(field_manager) or default_field_manager(program_name()),
             timeout=timeout,
         )
-        if field_manager is None:
-            writer.former_field_manager = FORMER_FIELD_MANAGER
         return ClientBinding(writer, is_async)
     raise TypeError(
         f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
-from reconciler._core.field_managers import union_of_fields, upgrade_managed_fields
+from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
 from reconciler.meta.conditions import keep_transition_times
@@ -272,28 +272,11 @@ class ApplyStrategy(StatusStrategy):
         write to ``/status`` does not change managedFields like this (seen on kube-apiserver 1.36).
 
         Fields of the status that the manager owns through earlier patches would outlive an apply that leaves them out.
-        So would fields written under its former name. Of those only the changing ones are taken over, since other
-        controllers had that name too.
         """
-        tip, manager, former = desired.tip, target.field_manager, target.former_field_manager
-
-        def taken(entry: Mapping[str, Any]) -> FieldTree:
-            tree = (entry.get("fieldsV1") or {}).get("f:status")
-            if not isinstance(tree, Mapping):
-                return {}
-            if entry.get("manager") == manager:
-                return {"f:status": tree} if entry.get("operation") == "Update" else {}
-            if not former or entry.get("manager") != former:
-                return {}
-            fields: FieldTree = {}
-            for path in desired.fields:
-                fields = union_of_fields(fields, _branch(tree, path))
-            return {"f:status": fields} if fields else {}
-
-        managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
+        managed_fields = _as_applied(desired.tip.managed_fields, target.field_manager)
         if managed_fields is None:
             return None
-        return DesiredStatus(tip, (), tip.status, {}, 0, _TakeoverStrategy(managed_fields))
+        return DesiredStatus(desired.tip, (), desired.tip.status, {}, 0, _TakeoverStrategy(managed_fields))
 
 
 class _TakeoverStrategy(StatusStrategy):
@@ -355,18 +338,30 @@ def desired_status(
     return DesiredStatus(tip, mutations, computed, diff, statistics.trimmed, policy.strategy)
 
 
-def _branch(tree: FieldTree, path: Path) -> FieldTree:
-    """Return the part of a tree at a path, or what represents the path's value in it."""
-    if not path:
-        return tree
-    name = f"f:{path[0]}"
-    sub = tree.get(name)
-    if not isinstance(sub, Mapping):
-        return {}
-    if not sub or len(path) == 1:
-        return {name: sub}
-    deeper = _branch(sub, path[1:])
-    return {name: deeper} if deeper else {}
+def _as_applied(managed_fields: Sequence[ManagedFieldsEntry], manager: str) -> Sequence[JSONObject] | None:
+    """Return managed fields in which a manager applied what it patched of the status; None if it patched nothing.
+
+    client-go's ``csaupgrade`` does the same.
+    """
+    entries: list[JSONObject] = [{**entry, "fieldsV1": dict(entry.get("fieldsV1") or {})} for entry in managed_fields]
+    own = [entry for entry in entries if entry.get("manager") == manager]
+    patched = [
+        entry
+        for entry in own
+        if entry.get("operation") == "Update" and isinstance(entry["fieldsV1"].get("f:status"), Mapping)
+    ]
+    if not patched:
+        return None
+    places = {entry.get("subresource") for entry in patched}
+    applied = [entry for entry in own if entry.get("operation") == "Apply" and entry.get("subresource") in places]
+    tree: JSONObject = {}
+    for entry in applied:
+        tree = union_of_fields(tree, entry["fieldsV1"])
+    for entry in patched:
+        tree = union_of_fields(tree, {"f:status": entry["fieldsV1"].pop("f:status")})
+    united = {**(applied or patched)[0], "operation": "Apply", "fieldsV1": tree}
+    kept = [entry for entry in entries if entry not in applied and (entry not in patched or entry["fieldsV1"])]
+    return [*kept, united]
 
 
 def _applied(old: Any, new: Any, tree: FieldTree | None, path: Path, keys: ListKeys) -> Any:
