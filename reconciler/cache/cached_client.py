@@ -170,7 +170,8 @@ class CachedClient(Client):
         informer = self._cache.find(gvk, namespace or self.session.options.namespace)
         if not informer.synced:
             informer, _ = await self._informer(gvk, namespace)
-        self.session.options.namespace_for(informer.resource, namespace)
+        if self.session.options.namespace is not None:
+            self.session.options.namespace_for(informer.resource, namespace)
         try:  # nearly every read of a reconcile ends here
             return informer.overlay.get(request)
         except OverlayExpired:

@@ -18,7 +18,7 @@ from reconciler.client.memory import InvalidItemLog, ServerClock, WarningLog, Wr
 from reconciler.client.responses import decode, failure
 from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry, retry
 from reconciler.clock import Clock, current_clock
-from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError, Unauthorized
+from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.reference import ResourceType
@@ -261,7 +261,7 @@ class Connection:
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = DiscoveryCache(self)
         self.written = WrittenDocuments()
-        self.server_clock = ServerClock(lambda: self.clock)
+        self.server_clock = ServerClock(current_clock if clock is None else lambda: clock)
         self.invalid_items = InvalidItemLog()
         self._warnings = WarningLog()
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
@@ -346,17 +346,21 @@ class Connection:
             APIError: the server reported a failure.
             TransportError: there was no response.
         """
+        response = await self.send(request)
+        if response.status == 401 and await self._renewed(request.timeout):
+            await response.close()
+            response = await self.send(request)
+        if 200 <= response.status < 300:
+            return response
+        await response.close()
+        raise failure(request, response, self.now())
+
+    async def _renewed(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - that of a request
         try:
-            return await self._exchange(request)
-        except Unauthorized:
-            try:
-                async with asyncio.timeout(request.timeout):
-                    renewed = await self.renew()
-            except TimeoutError:
-                renewed = False
-            if not renewed:
-                raise
-        return await self._exchange(request)
+            async with asyncio.timeout(timeout):
+                return await self.renew()
+        except TimeoutError:
+            return False
 
     async def renew(self) -> bool:
         """Read the credentials again, if the transport can, and return whether they changed.
@@ -364,13 +368,6 @@ class Connection:
         A cancelled call leaves the credentials as they were.
         """
         return isinstance(self._credentials, _Renewable) and await self._credentials.renew()
-
-    async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
-        response = await self.send(request)
-        if 200 <= response.status < 300:
-            return response
-        await response.close()
-        raise failure(request, response, self.now())
 
     async def execute(
         self, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None

@@ -323,12 +323,12 @@ class ClientSession:
         field_manager: str | None = None,
     ) -> list[tuple[str, str]]:
         """Return the query parameters of a write."""
-        given = (
-            ("dryRun", "All" if dry_run or self.options.dry_run else None),
-            ("fieldManager", field_manager or self.field_manager()),
-            ("fieldValidation", field_validation or self.options.field_validation),
-        )
-        return [(name, text) for name, text in given if text]
+        query = [("fieldManager", field_manager or self.field_manager())]
+        if dry_run or self.options.dry_run:
+            query.insert(0, ("dryRun", "All"))
+        if validation := field_validation or self.options.field_validation:
+            query.append(("fieldValidation", validation))
+        return query
 
     def stores(self, *, dry_run: bool) -> bool:
         """Return whether a call changes what is stored: neither it nor the client is a dry run."""

@@ -30,6 +30,7 @@ class ClientStatusWriter:
         gvk: the object's kind.
         request: its name and namespace.
         warnings: the ``Warning`` headers of the last response.
+        client: what clients on one connection share; the batcher attaches its knowledge of the server to it.
     """
 
     def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
@@ -37,6 +38,7 @@ class ClientStatusWriter:
         self.request = request
         self.warnings: Sequence[str] = ()
         self._cycle = current_cycle.get()
+        self.client: object = session.connection.discovery
         self._session = session
         self._kind = kind
 
@@ -44,11 +46,6 @@ class ClientStatusWriter:
     def field_manager(self) -> str:
         """The field manager of the writes: of the reconcile that was running when this writer was made."""
         return self._session.field_manager(getattr(self._cycle, "controller", ""))
-
-    @property
-    def client(self) -> object:
-        """The object that clients on one connection share; the batcher attaches its knowledge of the server to it."""
-        return self._session.connection.discovery
 
     @property
     def identity(self) -> Hashable:
@@ -88,7 +85,7 @@ class ClientStatusWriter:
             APIError: the server reported a failure.
         """
         session = self._session
-        resource = await session.resource_for(self._kind, *self.request)
+        resource = await session.resource_type(self._kind)
         method = WRITE_METHODS[strategy]
         options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":

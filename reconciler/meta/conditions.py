@@ -66,7 +66,7 @@ def _check_words(type: object, reason: object) -> None:
 
 def are_conditions(value: Any) -> TypeGuard[list[JSONObject]]:
     """Return whether a value is a list of nothing but objects."""
-    return isinstance(value, list) and all(issubclass(each, dict) for each in set(map(type, value)))
+    return isinstance(value, list) and set(map(type, value)) <= {dict}
 
 
 def find_condition(conditions: Sequence[JSONObject], type: str) -> JSONObject | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def _metadata(obj: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = obj.get("metadata")
-    return metadata if is_object(metadata) else {}
+    return metadata if type(metadata) is dict or is_object(metadata) else {}
 
 
 def gvk_of(obj: Mapping[str, Any]) -> GroupVersionKind:

@@ -509,7 +509,7 @@ def _check_parents(status: JSONObject, path: Path) -> None:
 
 
 def _is_lower(value: Any, than: Any) -> bool:
-    return _is_number(value) and _is_number(than) and bool(value < than)
+    return {type(value), type(than)} <= {int, float} and bool(value < than)
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

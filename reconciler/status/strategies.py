@@ -23,7 +23,7 @@ from reconciler.meta.conditions import keep_transition_times
 from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, merge_patch, set_path
 from reconciler.meta.reference import WRITE_METHODS
 from reconciler.status.documents import FieldTree, ObjectVersion, field_trees
-from reconciler.status.fields import ValueForms
+from reconciler.status.fields import forms_of
 from reconciler.status.mutations import (
     Append,
     ApplyStatistics,
@@ -119,11 +119,6 @@ class FlushPolicy(msgspec.Struct, frozen=True):
     on_error: OnError = "flush"
     join: bool = True
     metrics: StatusMetrics | None = None
-
-    @property
-    def forms(self) -> ValueForms | None:
-        """Return which texts mean the same according to the kind's model; None for untyped kinds."""
-        return ValueForms.of(self.typed)
 
     def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> ObjectVersion:
         """Return what this kind of write needs of an object.
@@ -323,7 +318,7 @@ def desired_status(
         if "conditions" in computed:
             keep_transition_times(tip.status, computed)
         diff = merge_diff(tip.status, computed)
-    forms = policy.forms if diff else None
+    forms = forms_of(policy.typed) if diff else None
     if forms is not None:
         kept = forms.keep(tip.status, computed)
         if kept is not computed:  # rare, and costs a second diff
