@@ -330,10 +330,6 @@ class ClientSession:
             query.append(("fieldValidation", validation))
         return query
 
-    def stores(self, *, dry_run: bool) -> bool:
-        """Return whether a call changes what is stored: neither it nor the client is a dry run."""
-        return not (dry_run or self.options.dry_run)
-
     def begin_write(
         self,
         verb: str,
@@ -349,7 +345,7 @@ class ClientSession:
     ) -> PendingWrite:
         """Prepare a write and notify the observer that it begins."""
         request = self.connection.request(method, path, query, body=body, content_type=content_type)
-        observer = self.observer if self.stores(dry_run=dry_run) else None
+        observer = None if dry_run or self.options.dry_run else self.observer
         begun = observer.begin_write(resource, key) if observer is not None else None
         return PendingWrite(request, resource, verb, key, observer, begun)
 

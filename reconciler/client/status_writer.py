@@ -11,7 +11,6 @@ from reconciler.client.requests import encode
 from reconciler.client.responses import decode
 from reconciler.client.session import ClientSession
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, error_text
-from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.reference import WRITE_METHODS
 from reconciler.objects import InvalidObject
@@ -90,11 +89,12 @@ class ClientStatusWriter:
         options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
+        key = session.key(resource, *self.request)
         write = session.begin_write(
             "patch" if strategy == "merge" else strategy,
             resource,
-            session.key(resource, *self.request),
-            path=session.object_path(resource, *self.request, subresource),
+            key,
+            path=resource.path(*key, subresource),
             query=options,
             body=encode(body),
             method=method.http,
@@ -102,7 +102,10 @@ class ClientStatusWriter:
         )
         try:
             response = await session.connection.once(write.request)
-            answer = _object_in(write.request, response)
+            try:
+                answer = decode(write.request, response)
+            except (APIError, InvalidObject) as error:  # as of a proxy's sign-in page; it may have been applied
+                raise InvalidResponse(error_text(error)) from error
         except BaseException as error:
             write.failed(error)
             if isinstance(error, (Conflict, NotFound)):
@@ -111,15 +114,3 @@ class ClientStatusWriter:
         self.warnings = response.warnings
         write.record(response.body)
         return answer
-
-
-def _object_in(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
-    """Return the object in the response to a write.
-
-    Raises:
-        InvalidResponse: there is none, as in a proxy's sign-in page; the write may have been applied.
-    """
-    try:
-        return decode(request, response)
-    except (APIError, InvalidObject) as error:
-        raise InvalidResponse(error_text(error)) from error

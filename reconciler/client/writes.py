@@ -144,7 +144,7 @@ async def delete(
     name = name or ""
     resource = await session.resource_for(kind, name, namespace)
     body = delete_options(
-        dry_run=not session.stores(dry_run=dry_run),
+        dry_run=dry_run or session.options.dry_run,
         propagation=propagation,
         grace_period=grace_period,
         uid=uid,

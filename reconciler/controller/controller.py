@@ -267,7 +267,8 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
+        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -480,14 +481,12 @@ class Controller:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        if not self._shard_filter.sharded:
-            return await self._call_reconciler(cycle)
+    async def _reconcile_owned(self, cycle: Reconcile) -> object:
         if not await self._shard_filter.may_reconcile(cycle.request):
             self._forget(cycle.request)
             return None
         try:
-            return await self._call_reconciler(cycle)
+            return await self._reconcile(cycle)
         except Exception as error:
             if cycle.owned is not False:
                 raise
@@ -498,7 +497,7 @@ class Controller:
             self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: Reconcile) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:

@@ -145,7 +145,7 @@ def equal(left: Any, right: Any) -> bool:
     kind, other_kind = type(left), type(right)
     if left is right:
         return True
-    if is_object(left) and is_object(right):
+    if kind is other_kind is dict or (is_object(left) and is_object(right)):
         for key, value in left.items():
             other = right.get(key)
             if type(value) is type(other) and type(value) in _SCALARS:  # nearly all members

@@ -44,7 +44,7 @@ from reconciler.meta.metadata import gvk_of
 from reconciler.meta.reference import WRITE_METHODS, ResourceType
 from reconciler.status.documents import kind_of
 from reconciler.status.kopf import KopfPatch
-from reconciler.status.writer import Strategy
+from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
@@ -458,13 +458,12 @@ def bind(
             else "an object has its own name: name= and namespace= are for a kind only"
         )
     if hasattr(api, "status_writer"):
-        api = api.status_writer(obj_or_kind, name=name, namespace=namespace)
-    if hasattr(api, "read") and hasattr(api, "write") and hasattr(api, "request") and hasattr(api, "identity"):
-        write = api.write
-        return ClientBinding(api, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))
+        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
     if _is_kopf_patch(type(api)):  # type: ignore[arg-type]  # every class is hashable
         patch = KopfPatch(api, obj_or_kind)
         return ClientBinding(patch, None, patch)
+    if hasattr(api, "read") and hasattr(api, "write") and hasattr(api, "request") and hasattr(api, "identity"):
+        return _of_writer(api)
     api_client = getattr(api, "api_client", api)
     is_async = _is_async(type(api_client))  # type: ignore[arg-type]  # every class is hashable
     if is_async is not None:
@@ -506,3 +505,8 @@ def _is_kopf_patch(client_class: type) -> bool:
 
 _is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 """Called for each batcher, with the same few functions."""
+
+
+def _of_writer(writer: StatusWriter | SyncStatusWriter) -> ClientBinding:
+    write = writer.write
+    return ClientBinding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))

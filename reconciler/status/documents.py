@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -242,17 +242,21 @@ class ObjectVersion(msgspec.Struct, frozen=True):
             TypeError: its status is not an object.
         """
         metadata, status = document.get("metadata") or {}, document.get("status") or {}
-        generation, managed_fields = metadata.get("generation"), metadata.get("managedFields")
+        generation, entries = metadata.get("generation"), metadata.get("managedFields") or ()
+        are_objects = type(entries) is list and set(map(type, entries)) <= {dict}
         if type(status) is not dict and not is_object(status):
             raise TypeError(f"the status is a {type(status).__name__}, not an object, so it has no fields to record")
+        around: Mapping[str, Any] = document if with_frame else {}
+        if around and not private:
+            around = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
         return cls(
             version=str(metadata.get("resourceVersion") or ""),
             uid=str(metadata.get("uid") or ""),
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(status),
-            managed_fields=tuple(managed_fields) if _are_objects(managed_fields) else (),
+            managed_fields=tuple(entries) if are_objects else (),
             rest=_rest(document) if with_rest else b"",
-            around=_around(document, private=private) if with_frame else {},
+            around=around,
         )
 
     @property
@@ -268,20 +272,9 @@ class ObjectVersion(msgspec.Struct, frozen=True):
         return {**kept, "metadata": metadata}
 
 
-def _are_objects(value: Any) -> TypeGuard[list[Any]]:
-    return type(value) is list and set(map(type, value)) <= {dict}
-
-
 def _rest(document: Mapping[str, Any]) -> bytes:
     metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _MOVED}
     return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
-
-
-def _around(document: Mapping[str, Any], *, private: bool) -> Mapping[str, Any]:
-    if private:
-        return document
-    copied: JSONObject = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
-    return copied
 
 
 def field_trees(managed_fields: Sequence[ManagedFieldsEntry]) -> Iterator[tuple[str, FieldTree]]:

@@ -294,8 +294,11 @@ class ValueForms:
             kept = wanted
             for key, item in wanted.items():
                 before = stored.get(key)
-                if before is not None and before != item:
-                    after = self._kept(_member_of(value_type.annotation, key, self._module), before, item)
+                if before is None or before == item:
+                    continue
+                member = _member_of(value_type.annotation, key, self._module)
+                if member.read is not None or isinstance(item, (dict, list)):
+                    after = self._kept(member, before, item)
                     if after is not item:
                         kept = {**kept, key: after}
             return kept

@@ -19,14 +19,11 @@ from reconciler._core.backoff import Backoff
 from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
-from reconciler.meta.conditions import keep_transition_times
-from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, merge_patch, set_path
+from reconciler.meta.documents import copy_json, format_path, get_path, merge_patch
 from reconciler.meta.reference import WRITE_METHODS
 from reconciler.status.documents import FieldTree, ObjectVersion, field_trees
-from reconciler.status.fields import forms_of
 from reconciler.status.mutations import (
     Append,
-    ApplyStatistics,
     Mutation,
     Path,
     RemoveItem,
@@ -36,8 +33,7 @@ from reconciler.status.mutations import (
     item_key,
     leaves,
 )
-from reconciler.status.replay import marks_at, with_mark
-from reconciler.status.writer import StatusMemory, Strategy, Target
+from reconciler.status.writer import Strategy, Target
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
@@ -290,47 +286,6 @@ class _TakeoverStrategy(StatusStrategy):
 STRATEGIES: Mapping[str, StatusStrategy] = {
     each.name: each for each in (StatusStrategy(), UpdateStrategy(), ApplyStrategy())
 }
-
-
-def desired_status(
-    policy: FlushPolicy,
-    memory: StatusMemory,
-    *,
-    tip: ObjectVersion,
-    mutations: Sequence[Mutation],
-    computed: JSONObject,
-    statistics: ApplyStatistics,
-    mark: str,
-) -> DesiredStatus:
-    """Return the desired status for a computed one.
-
-    Args:
-        policy: how it is sent.
-        memory: what was learned over the client.
-        tip: the version that it is conditional on.
-        mutations: what was applied.
-        computed: the result, which is changed.
-        statistics: what else applying them did.
-        mark: the id to add at the policy's token path, if it has one and there is something to write.
-    """
-    diff: JSONObject = {}
-    if not identical(tip.status, computed):
-        if "conditions" in computed:
-            keep_transition_times(tip.status, computed)
-        diff = merge_diff(tip.status, computed)
-    forms = forms_of(policy.typed) if diff else None
-    if forms is not None:
-        kept = forms.keep(tip.status, computed)
-        if kept is not computed:  # rare, and costs a second diff
-            computed, diff = kept, merge_diff(tip.status, kept)
-    if diff and memory.has_answers:
-        paths = [path for path, _ in leaves(diff)]
-        if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
-            computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
-    if diff and policy.token is not None:
-        set_path(computed, policy.token, with_mark(marks_at(tip.status, policy.token), mark))
-        diff = merge_diff(tip.status, computed)
-    return DesiredStatus(tip, mutations, computed, diff, statistics.trimmed, policy.strategy)
 
 
 def _as_applied(managed_fields: Sequence[ManagedFieldsEntry], manager: str) -> Sequence[JSONObject] | None:
