@@ -21,7 +21,7 @@ from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 
 _logger = logging.getLogger("reconciler.cache")

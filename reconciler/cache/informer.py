@@ -31,7 +31,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.meta.documents import Version, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 
 _logger = logging.getLogger("reconciler.cache")
@@ -149,8 +149,8 @@ class Informer:
 
         None asks for a cluster-scoped kind, or for all namespaces.
         """
-        clustered = self._resource is not None and not self._resource.namespaced
-        return clustered or self.scope.covers(namespace)
+        watched = self.scope.namespaces
+        return watched is None or namespace in watched or not (self._resource is None or self._resource.namespaced)
 
     def version(self, namespace: str | None = None) -> str:
         """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.

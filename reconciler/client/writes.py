@@ -20,13 +20,13 @@ from reconciler.client.requests import (
     answer_kind,
     apply_document,
     check_conditions,
+    decode,
     delete_options,
     encode,
     patch_body,
     selector_query,
     split_kind_or_object,
 )
-from reconciler.client.responses import decode
 from reconciler.client.retry import RetryOn
 from reconciler.client.session import ClientSession, PendingWrite
 from reconciler.errors import (

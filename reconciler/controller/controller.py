@@ -17,15 +17,14 @@ from reconciler.controller.options import CheckedOptions, ControllerKeywords, Co
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
-from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
 from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
@@ -33,7 +32,7 @@ from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer

@@ -20,7 +20,6 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from reconciler._core.cancellation import RunningTimeout
 from reconciler._core.field_managers import (
     check_field_manager,
     default_field_manager,
@@ -40,10 +39,10 @@ from reconciler.errors import (
 from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.documents import is_object
-from reconciler.meta.metadata import gvk_of
-from reconciler.meta.reference import WRITE_METHODS, ResourceType
+from reconciler.meta.metadata import WRITE_METHODS, ResourceType, gvk_of
 from reconciler.status.documents import kind_of
 from reconciler.status.kopf import KopfPatch
+from reconciler.status.requests import RunningTimeout
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:

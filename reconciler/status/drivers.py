@@ -17,12 +17,11 @@ from collections.abc import Awaitable, Callable, Generator
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from reconciler._core.cancellation import RunningTimeout
 from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
 from reconciler.status.recording import PendingFlush, Recording
-from reconciler.status.requests import Pause, ReadObject
+from reconciler.status.requests import Pause, ReadObject, RunningTimeout
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:

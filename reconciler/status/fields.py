@@ -24,8 +24,8 @@ from operator import is_
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from reconciler.meta.conditions import check_condition
 from reconciler.meta.documents import encodable, format_path, is_object, parse_path, parse_quantity, parse_time
+from reconciler.meta.metadata import check_condition
 from reconciler.status.documents import to_json
 from reconciler.status.errors import UnknownStatusField
 from reconciler.status.mutations import (

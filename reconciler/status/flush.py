@@ -36,8 +36,8 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import equal
-from reconciler.meta.conditions import keep_transition_times
 from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version, set_path
+from reconciler.meta.metadata import keep_transition_times
 from reconciler.status.documents import ObjectVersion, owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.fields import forms_of

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 import msgspec
 
 from reconciler.meta import PathError, equal, find_condition, set_condition
-from reconciler.meta.conditions import are_conditions, has_condition
 from reconciler.meta.documents import (
     copy_json,
     delete_path,
@@ -30,6 +29,7 @@ from reconciler.meta.documents import (
     merge_patch,
     set_path,
 )
+from reconciler.meta.metadata import are_conditions, has_condition
 from reconciler.status.documents import to_json
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
 from reconciler.meta.documents import copy_json, format_path, get_path, merge_patch
-from reconciler.meta.reference import WRITE_METHODS
+from reconciler.meta.metadata import WRITE_METHODS
 from reconciler.status.documents import FieldTree, ObjectVersion, field_trees
 from reconciler.status.mutations import (
     Append,

@@ -20,7 +20,7 @@ import msgspec
 from reconciler._core.cycle import current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.result import Completion
-from reconciler.controller.wake.change_log import Creation, WakingChanges
+from reconciler.controller.wake.change import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version

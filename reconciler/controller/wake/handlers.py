@@ -29,7 +29,7 @@ from reconciler.controller.wake.predicates import EventFilter, passes_all
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.kinds import KindLike, from_document, gvk_from
 from reconciler.workqueue import WorkQueue
