@@ -1,4 +1,4 @@
-"""One connection to an API server, shared by clients: sending, retries, typed failures, discovery of kinds, and its clock.
+"""One connection to an API server, shared by clients: requests, retries, typed failures, discovery of kinds, its clock.
 
 A time that one machine stores is read by another. A due time means the same on both if both use the server's clock,
 which `ServerClock` estimates from the ``Date`` of responses.
@@ -280,9 +280,9 @@ class ServerClock:
         self._high = timedelta.max
         self._logged = False
 
-    def steady_time(self) -> datetime:
+    def steady_time(self, clock: Clock | None = None) -> datetime:
         """Return the machine's steady time."""
-        clock = self._clock()
+        clock = clock or self._clock()
         seconds = timedelta(seconds=boottime_of(clock)())
         if self._zero is None:
             self._zero = clock.now() - seconds
@@ -291,7 +291,8 @@ class ServerClock:
     @property
     def ahead(self) -> timedelta:
         """The offset of the server's clock from the wall clock, whose steps are included."""
-        stepped = self.steady_time() - self._clock().now()
+        clock = self._clock()
+        stepped = self.steady_time(clock) - clock.now()
         return self.offset + (stepped if abs(stepped) > _STEP else _ZERO)
 
     def is_new(self, date: str) -> bool:

@@ -212,8 +212,9 @@ class ClientSession:
 
     def with_namespace(self, resource: ResourceType, document: JSONObject) -> JSONObject:
         """Return an object's document with the client's namespace filled in."""
-        namespace = self.options.namespace_for(resource, namespace_of(document))
-        if namespace == namespace_of(document):
+        given = namespace_of(document)
+        namespace = self.options.namespace_for(resource, given)
+        if namespace == given:
             return document
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 

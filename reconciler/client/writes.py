@@ -38,7 +38,7 @@ from reconciler.errors import (
 from reconciler.http import HTTPResponse
 from reconciler.meta import request_of
 from reconciler.meta.documents import merge_diff, merge_patch
-from reconciler.meta.metadata import controller_of, name_of, namespace_of, uid_of, version_of
+from reconciler.meta.metadata import controller_of, name_of, namespace_of, path_segment, uid_of, version_of
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, documents_to_compare, from_document, to_document
@@ -55,16 +55,16 @@ async def create(
     """Create an object and return it as stored."""
     query = session.write_options(**options)
     kind, resource, document = await session.resolve(obj)
-    name, namespace = name_of(document), namespace_of(document)
+    key = name, namespace = request_of(document)
     if resource.namespaced and not namespace:
         raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
     if name:
-        session.object_path(resource, name, namespace)  # refuses an invalid name
+        path_segment(name, f"{resource.gvk.kind} name")
     write = session.begin_write(
         "create",
         resource,
-        request_of(document),
-        path=session.collection_path(resource, namespace),
+        key,
+        path=resource.path(namespace=namespace),
         query=query,
         body=encode(document),
         method="POST",

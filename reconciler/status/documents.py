@@ -126,7 +126,7 @@ def to_json(value: Any, where: str = "value") -> Any:
         TypeError: the value cannot be JSON; the message has its path, not the value.
         ValueError: a number is not finite, a datetime has no time zone, or there is a lone surrogate.
     """
-    converted = _converted(value, where)
+    converted = value if type(value) in _PLAIN else _converted(value, where)
     try:
         msgspec.json.encode(converted)
     except UnicodeEncodeError:

@@ -114,7 +114,7 @@ class StatusFields:
         elif target is not None:
             found += [Set((key,), item, overwrite) for key, item in self.model_values(target).items()]
         for name, item in fields.items():
-            found.append(Set(self.path((name,)), to_json(item, name), overwrite))
+            found.append(Set(_path_of(self._model, self._kind, (name,)), to_json(item, name), overwrite))
         return found
 
     def merge(self, target: Any, document: Any, fields: Mapping[str, object]) -> list[Mutation]:

@@ -207,10 +207,11 @@ class Set(_OnePath, frozen=True):
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Replace the value; an ``observedGeneration`` never decreases."""
-        if self.value is None:
-            delete_path(status, self.path)
-        elif not (self.is_generation and _is_lower(self.value, get_path(status, self.path))):
-            set_path(status, self.path, copy_json(self.value))
+        value, path = self.value, self.path
+        if value is None:
+            delete_path(status, path)
+        elif path[-1] != "observedGeneration" or not _is_lower(value, get_path(status, path)):
+            set_path(status, path, value if type(value) in _PLAIN else copy_json(value))
 
     @property
     def is_generation(self) -> bool:
