@@ -546,21 +546,19 @@ class StatusBatcher(Generic[S]):
 
     def _record(self, *mutations: Mutation) -> None:
         """Record mutations; if one cannot be applied, those before it are recorded."""
-        for mutation in mutations:
-            if self._policy.strategy.is_owned:
-                self._policy.strategy.check(mutation, self._recording.tip.managed_fields)
-            try:
-                self._recording.record(mutation)
-            except StatusNotOpen:
-                if not self.joined:
-                    raise
-                # The outer block has ended, but this one, in a task of its own, has not: continue alone.
-                self._recorded_here = None
-                self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
-                self._recording.record(mutation)
-            else:
-                if self._recorded_here is not None:
-                    self._recorded_here.append(mutation)
+        strategy = self._policy.strategy
+        if strategy.is_owned:
+            for mutation in mutations:
+                strategy.check(mutation, self._recording.tip.managed_fields)
+        try:
+            self._recording.record(mutations, self._recorded_here)
+        except StatusNotOpen:
+            if not self.joined:
+                raise
+            # The outer block has ended, but this one, in a task of its own, has not: continue alone.
+            self._recorded_here = None
+            self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
+            self._recording.record(mutations)
 
     def _close(self, error: BaseException | None) -> Recording | None:
         """End the recording; return it if this batcher must flush it."""

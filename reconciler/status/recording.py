@@ -281,24 +281,30 @@ class Recording:
 
     # Recording.
 
-    def record(self, mutation: Mutation) -> None:
-        """Apply a mutation to the working status, and keep it.
+    def record(self, mutations: Sequence[Mutation], into: list[Mutation] | None = None) -> None:
+        """Apply mutations to the working status, and keep them.
+
+        Args:
+            mutations: in the order of their calls. If one cannot be applied, those before it are kept.
+            into: a list that those which are kept are added to as well.
 
         Raises:
-            StatusNotOpen: the block has not started, or has ended.
-            PathError, TypeError: it cannot be applied; nothing was recorded.
+            StatusNotOpen: the block has not started, or has ended; nothing was recorded.
+            PathError, TypeError: a mutation cannot be applied.
         """
         with self._lock:
             if not self.is_open:
                 raise self.not_open()
-            if self._returned and id(mutation) in self._returned:
-                return
-            working = self._working if self._working is not None else self._working_status()
-            if working is not self._base or not mutation.leaves_unchanged(working):
-                if working is self._base:
-                    working = self._working = copy_json(working)
-                mutation.apply(working, self._statistics)
-            self._recorded.append(mutation)
+            for mutation in mutations:
+                if id(mutation) not in self._returned:
+                    working = self._working if self._working is not None else self._working_status()
+                    if working is not self._base or not mutation.leaves_unchanged(working):
+                        if working is self._base:
+                            working = self._working = copy_json(working)
+                        mutation.apply(working, self._statistics)
+                    self._recorded.append(mutation)
+                if into is not None:
+                    into.append(mutation)
 
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
         """Forget recorded mutations that have not been sent; those in flight are not sent again."""
