@@ -6,7 +6,7 @@ import asyncio
 import logging
 import operator
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import EllipsisType, TracebackType
 from typing import Self
@@ -21,7 +21,7 @@ from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.telemetry.registry import CachedKind
 
@@ -298,14 +298,12 @@ class Cache:
         for informer in self._of_kind(resource, namespace):
             informer.overlay.invalidate_all(namespace)
 
-    def _of_kind(self, resource: ResourceType, namespace: str | None) -> list[Informer]:
-        """Return the informers of a kind, in any version of the API, that cover a namespace."""
+    def _of_kind(self, resource: ResourceType, namespace: str | None) -> Iterator[Informer]:
+        """Yield the informers of a kind, in any version of the API, that cover a namespace."""
         group_kind = (resource.gvk.group, resource.gvk.kind)
-        return [
-            informer
-            for informer in self._informers.values()
-            if (informer.gvk.group, informer.gvk.kind) == group_kind and informer.covers(namespace)
-        ]
+        for informer in self._informers.values():
+            if (informer.gvk.group, informer.gvk.kind) == group_kind and informer.covers(namespace):
+                yield informer
 
     async def remove(self, informer: Informer) -> None:
         """Stop an informer and remove it; does nothing if it does not belong to this cache.

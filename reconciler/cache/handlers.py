@@ -310,7 +310,7 @@ class Sink:
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)
-        if (cached.namespace is not None) != self._namespaced:
+        if (cached.request.namespace is not None) != self._namespaced:
             self._on_other_scope()
         if cached.problem is not None:
             _logger.warning("%r cannot be decoded, reading it will raise InvalidObject: %s", cached, cached.problem)

@@ -31,7 +31,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.meta.documents import Version, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 
 _logger = logging.getLogger("reconciler.cache")
@@ -149,8 +149,8 @@ class Informer:
 
         None asks for a cluster-scoped kind, or for all namespaces.
         """
-        clustered = self._resource is not None and not self._resource.namespaced
-        return clustered or self.scope.covers(namespace)
+        watched = self.scope.namespaces
+        return watched is None or namespace in watched or not (self._resource is None or self._resource.namespaced)
 
     def version(self, namespace: str | None = None) -> str:
         """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.
@@ -325,8 +325,6 @@ class Informer:
             answer: the body of the response; ignored if it is of another kind, such as a Scale.
             baseline: what was known when the write was sent; see `Overlay.record_write`.
         """
-        if not self.covers(request.namespace):
-            return
         if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:

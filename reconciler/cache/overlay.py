@@ -333,7 +333,8 @@ class Overlay:
             self._entries.pop(request, None)
             if not self._passed(request, entry):
                 self._entries[request] = entry
-                self._shrink()
+                if len(self._entries) > 1:
+                    self._shrink()
         elif existing.version is None:
             self.invalidate(request)  # from now on, only a request that is newer than this response, too, ends it
 
@@ -357,7 +358,7 @@ class Overlay:
         if entry.version is None or progress is None or (stored is not None and stored.uid == entry.deleted):
             return False
         if isinstance(entry.version, int) and isinstance(progress, int):
-            return _reached(progress, entry.version) or (stored is not None and _reached(stored.version, entry.version))
+            return progress >= entry.version or (stored is not None and _reached(stored.version, entry.version))
         return stored is not entry.basis or (stored is not None and stored.version == entry.version)
 
     def _current_in(self, namespace: str | None) -> dict[Request, _OverlayEntry]:

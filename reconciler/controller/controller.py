@@ -17,15 +17,14 @@ from reconciler.controller.options import CheckedOptions, ControllerKeywords, Co
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
-from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
 from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
@@ -33,7 +32,7 @@ from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
@@ -275,7 +274,8 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
+        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -488,14 +488,12 @@ class Controller:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        if not self._shard_filter.sharded:
-            return await self._call_reconciler(cycle)
+    async def _reconcile_owned(self, cycle: Reconcile) -> object:
         if not await self._shard_filter.may_reconcile(cycle.request):
             self._forget(cycle.request)
             return None
         try:
-            return await self._call_reconciler(cycle)
+            return await self._reconcile(cycle)
         except Exception as error:
             if cycle.owned is not False:
                 raise
@@ -506,7 +504,7 @@ class Controller:
             self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: Reconcile) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:

@@ -20,7 +20,7 @@ from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBrid
 from reconciler.controller.result import ControllerError, NotBound, Outcome
 from reconciler.controller.wake.watches import discard
 from reconciler.meta import Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient

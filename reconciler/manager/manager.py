@@ -33,10 +33,10 @@ from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
-from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
+from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.tracing import tracer
+from reconciler.telemetry.tracing import ObservedTransport, tracer
 
 if TYPE_CHECKING:
     from reconciler.manager.console.server import Console
@@ -413,7 +413,7 @@ class Manager:
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
-            lambda transport: UrgentTransport(CountingTransport(transport, self.metrics.requests)),
+            lambda transport: UrgentTransport(ObservedTransport(transport, self.metrics.requests)),
             retries=Retries(attempts=1),
         )
         with_events = self._shard.name is None
@@ -432,13 +432,11 @@ class Manager:
 
     def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
         # Not the manager's own client: a standby must answer scrapes, too.
-        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        own = client.through(lambda transport: ObservedTransport(transport, self.metrics.requests))
         return Guard(security, Reviewer(own, self._clock), self._clock)
 
     def _wrap_transport(self, transport: Transport) -> Transport:
-        transport = CountingTransport(transport, self.metrics.requests)
-        if (spans := tracer()) is not None:
-            transport = TracingTransport(transport, spans)
+        transport = ObservedTransport(transport, self.metrics.requests, tracer())
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:

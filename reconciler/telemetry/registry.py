@@ -15,10 +15,11 @@ from reconciler.telemetry.controllers import (
     QueueCounters,
     StatusCounters,
     controller_families,
+    counter,
+    gauge,
     queue_families,
     status_families,
 )
-from reconciler.telemetry.families import counter, gauge
 
 
 class EventLoopCounters:
