@@ -231,6 +231,7 @@ class Reconcile:
         changes: the changes that enqueued the key; None if no change did.
         completion: how it ended; None while it is in progress, and if it was cancelled.
         seconds: its duration; 0.0 while it is in progress.
+        task: the task that runs it; None before it begins.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
@@ -245,6 +246,7 @@ class Reconcile:
         self.by_timer = by_timer
         self.completion: Completion | None = None
         self.seconds = 0.0
+        self.task: asyncio.Task[Any] | None = None
         self.writes = 0
         self.status_written = False
         self.changes: Creation | WakingChanges | None = None
@@ -266,6 +268,11 @@ class Reconcile:
     def bridge(self) -> ThreadBridge:
         """Return what lets threads of the reconcile wait for awaitables on the loop."""
         return ThreadBridge(self._context.loop)
+
+    @property
+    def thread(self) -> int | None:
+        """Return the thread that works for it; None for none."""
+        return self.bridge.thread if "bridge" in vars(self) else None
 
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.

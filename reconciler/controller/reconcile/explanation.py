@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -20,6 +19,8 @@ import msgspec
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile
+from reconciler.controller.reconcile.frames import Place, frames_of
+from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
@@ -45,9 +46,6 @@ _CLOCK_WAS_SET = timedelta(seconds=1)
 """Two readings of the clocks that differ by less say nothing about the time between them."""
 
 _MAX_MESSAGE = 500
-_MAX_FRAMES = 6
-
-_HOME = __file__.removesuffix("controller/reconcile/explanation.py")
 
 S = TypeVar("S", bound=Hashable)
 
@@ -58,7 +56,7 @@ class ReconcileFailure(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         type: the name of the exception's class.
         message: its text, at most 500 characters, without the values that the API server or a model rejected.
-        traceback: the frames of your code, the innermost one last, such as ``"operator.py:12 in reconcile_object"``.
+        traceback: the frames of your code, as ``"operator.py:12 in reconcile_object"``, the innermost one last.
         terminal: whether it was a `TerminalError`, which is not retried.
         timed_out: whether the timeout expired.
     """
@@ -304,29 +302,10 @@ def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailur
     return ReconcileFailure(
         type=type(error).__name__,
         message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
-        traceback=_frames_of(error.__traceback__),
+        traceback=frames_of(error.__traceback__),
         terminal=completion.terminal,
         timed_out=completion.timed_out,
     )
-
-
-def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
-    """Return the frames outside this library, or else the innermost one, as ``file:line in function``."""
-    frames, last = [], None
-    while traceback is not None:
-        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
-        last = (code.co_filename, line, code.co_name)
-        if not code.co_filename.startswith(_HOME):
-            frames.append(last)
-        traceback = traceback.tb_next
-    if not frames and last is not None:
-        frames.append(last)
-    return tuple(f"{_short(path)}:{line} in {name}" for path, line, name in frames[-_MAX_FRAMES:])
-
-
-def _short(path: str) -> str:
-    """Return the last two parts of a path: enough to find the file, and nothing about the machine."""
-    return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
 KeyState = Literal["in progress", "ready", "waiting", "idle", "unknown"]
@@ -346,6 +325,7 @@ class KeyExplanation:
         waits_for: what must happen for the next reconcile, or for the end of the one in progress.
         exists: whether the cache has the object; False for kinds of objects that are not in the cluster.
         in_progress: seconds since the reconcile in progress began; None without one.
+        place: where the reconcile in progress is in your code, and what it waits for; None without one.
         current_reasons: the reasons of the reconcile in progress.
         current_changes: the changes of objects that enqueued the key for it.
         ready: seconds since the key became ready; None if it is not.
@@ -366,6 +346,7 @@ class KeyExplanation:
     waits_for: str
     exists: bool
     in_progress: float | None
+    place: Place | None
     current_reasons: frozenset[str]
     current_changes: tuple[ObjectChange, ...]
     ready: float | None
@@ -386,6 +367,7 @@ def explain_key(
     state: WorkerState,
     history: RunHistory,
     changes: ChangeLog,
+    running: RunningReconciles,
     request: Request,
     *,
     workers: int,
@@ -398,6 +380,7 @@ def explain_key(
         state: of the controller's workers.
         history: the latest reconciles of each key.
         changes: the changes that enqueued each key.
+        running: the reconciles in progress.
         request: the key.
         workers: the number of workers.
         started: whether the workers have started.
@@ -413,6 +396,7 @@ def explain_key(
         waits_for=_waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs),
         exists=stored is not None,
         in_progress=queued.in_progress,
+        place=running.place(request),
         current_reasons=queued.current_reasons,
         current_changes=changes.current(request),
         ready=queued.ready,

@@ -254,22 +254,24 @@ class FailureEvents(ReconcileObserver):
         is_last_word = completion.terminal and row.reported != hash(message)
         if row.reported_at is None or now - row.reported_at >= _INTERVAL or is_last_word:
             row.reported_at, row.reported = now, hash(message)
-            self._events.warning(self._reference(obj), FAILED, message)
+            self._events.warning(reference_to(self._gvk, obj), FAILED, message)
 
     def _record_success(self, key: Request, row: _Row) -> None:
         obj = self._stored(key)
         if obj is not None and obj.uid == row.uid:
-            self._events.normal(self._reference(obj), SUCCEEDED, "reconciled without an error again")
+            self._events.normal(reference_to(self._gvk, obj), SUCCEEDED, "reconciled without an error again")
 
-    def _reference(self, obj: CachedObject) -> JSONObject:
-        metadata = {
-            "name": obj.name,
-            "namespace": obj.namespace,
-            "uid": obj.uid,
-            "resourceVersion": str(obj.version),
-        }
-        present = {key: value for key, value in metadata.items() if value}
-        return {"apiVersion": self._gvk.api_version, "kind": self._gvk.kind, "metadata": present}
+
+def reference_to(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
+    """Return what an Event about an object must contain of it."""
+    metadata = {
+        "name": obj.name,
+        "namespace": obj.namespace,
+        "uid": obj.uid,
+        "resourceVersion": str(obj.version),
+    }
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _has_event(error: Exception) -> bool:
