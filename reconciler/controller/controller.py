@@ -398,6 +398,7 @@ class Controller:
             self._changes,
             self._running,
             request,
+            waits_of=self._waits_of,
             workers=self._workers,
             started=self._pool.started,
             rows=rows,
@@ -481,6 +482,12 @@ class Controller:
     def _warn_of(self, request: Request, reason: str, message: str) -> None:
         if (stored := self._stored(request)) is not None:
             self._warn(reference_to(self.kind, stored), reason, message)
+
+    def _waits_of(self, request: Request) -> str | None:
+        try:
+            return self._reconciler.waits_for(request)
+        except Exception as error:  # noqa: BLE001 - of an override; the rest of the explanation is right
+            return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
 
     def _stored(self, request: Request) -> CachedObject | None:
         return self._informers.stored(request)

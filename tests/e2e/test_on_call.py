@@ -22,6 +22,7 @@ from reconciler import (
 )
 from reconciler.apiserver import APIServer
 from reconciler.manager import LeaderElection
+from reconciler.objects import generate_crd
 from tests.e2e.on_call import Screens
 
 pytestmark = pytest.mark.virtual_time
@@ -199,3 +200,79 @@ async def test_a_token_that_dies(server: APIServer, client: Client, caplog: pyte
         await asyncio.sleep(120)
         assert "[+]credentials ok" in await screens.readyz()
         assert "401" not in screens.top() + await screens.readyz()
+
+
+async def test_a_status_field_that_the_definition_does_not_have(server: APIServer, client: Client) -> None:
+    definition = generate_crd(Disk)
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    del schema["properties"]["status"]["properties"]["phase"]
+    await server.apply(definition)
+    await client.create(disk())
+    screens = new_screens(client)
+    async with screens.running():
+        await asyncio.sleep(5)
+        problem = "the server did not store status.phase: the schema in the CRD has no such field"
+        for text in (screens.explain("Disk", "a"), screens.top(), await screens.console()):
+            assert problem in text
+        assert await screens.events("a") == [f"Warning StatusFieldNotStored: {problem}"]
+        await server.apply(Disk)
+        stored = await client.get(Disk, "a", "default")
+        await client.patch(Disk, "a", "default", patch={"spec": {"size": stored.spec.size + 1}})
+        await asyncio.sleep(700)
+        await client.patch(Disk, "a", "default", patch={"spec": {"size": stored.spec.size + 2}})
+        await asyncio.sleep(5)
+        assert problem not in screens.explain("Disk", "a")
+        assert "Nothing fails" in await screens.console()
+
+
+async def test_a_webhook_that_is_down(server: APIServer, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+    await client.create(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "guard"},
+            "webhooks": [
+                {
+                    "name": "guard.example.com",
+                    "clientConfig": {"service": {"name": "guard", "namespace": "default"}},
+                    "rules": [
+                        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]}
+                    ],
+                    "admissionReviewVersions": ["v1"],
+                    "sideEffects": "None",
+                }
+            ],
+        }
+    )
+
+    async def body(disk: Disk, _: StatusBatcher[DiskStatus]) -> Outcome:
+        await client.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "namespace": "default"}})
+        return None
+
+    screens = new_screens(client, body)
+    async with screens.running():
+        await asyncio.sleep(30)
+        texts = [screens.explain("Disk", "a"), screens.top(), await screens.console(), caplog.text]
+        for text in (*texts, *await screens.events("a")):
+            assert 'failed calling webhook "guard.example.com"' in text
+        assert any("Warning ReconcileFailed: " in each for each in await screens.events("a"))
+
+
+async def test_a_failure_in_the_library_alone_is_one_line(
+    server: APIServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+    server.faults.add(subresource="status", status=403, times=None)
+    screens = new_screens(client)
+    async with screens.running():
+        await asyncio.sleep(5)
+        [failure, *_] = [each for each in caplog.records if "failed on" in each.getMessage()]
+        assert failure.exc_info is None
+        assert "403 Forbidden" in failure.getMessage()
+        explained = screens.explain("Disk", "a").splitlines()
+        at = next(number for number, line in enumerate(explained) if "403 Forbidden" in line)
+        assert explained[at + 1].strip().startswith("status/")
+        assert "reconcile_id" in explained[at + 2]

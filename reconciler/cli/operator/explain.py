@@ -185,6 +185,7 @@ def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) 
         yield from _changes(key.current_changes)
     yield from _last(key.runs, document.now)
     yield from _next(key)
+    yield from (f"  Warning: {each}." for each in key.warnings)
     if key.unsaved_status:
         yield "  Part of its status could not be written; the next reconcile writes it."
     if not key.cached:

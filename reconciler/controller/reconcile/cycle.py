@@ -237,6 +237,7 @@ class Reconcile:
         status_metrics: receives the flushes of a batcher without metrics of its own.
         owned: whether it may write, once that is decided; see `Ownership`. None while each write asks.
         changed_others: whether it changed an object other than its own, which can enqueue its key again.
+        warnings: reasons and messages of what is wrong with the object, although nothing failed.
         behind: whether a conflict showed that the cache is behind.
     """
 
@@ -253,6 +254,7 @@ class Reconcile:
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False
+        self.warnings: list[tuple[str, str]] = []
         self.changed_others = False
         self._context = context
         self._uid: str | None = None
@@ -342,6 +344,10 @@ class Reconcile:
         if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
             return
         self._context.unsaved.keep(self.request, uid, mutations)
+
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the object, although nothing failed. Thread-safe."""
+        self.warnings.append((reason, message))
 
     def take_unsaved(self, uid: str) -> object | None:
         """Return, once, what an earlier reconcile could not save for an object of this uid."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile
@@ -39,6 +40,8 @@ its own."""
 
 _MAX_SHARED = 256
 """How many different outcomes are shared between rows."""
+
+_MAX_WARNED = 1_000
 
 _OVERTAKEN, _ECHOES = 0x80, 0x7F
 
@@ -146,6 +149,7 @@ class RunHistory(ReconcileObserver):
         self._first = 0
         self._surplus = 0  # rows beyond the limit of their keys
         self._zero: datetime | None = None
+        self._warnings: LRU[Request, tuple[str, ...]] = LRU(_MAX_WARNED)
         self.dropped = 0
 
     def ended(self, reconcile: Reconcile, /) -> None:
@@ -174,6 +178,10 @@ class RunHistory(ReconcileObserver):
         self._shared.append(shared)
         self._seen.append(0)
         self._changes.append(reconcile.changes)
+        if reconcile.warnings:
+            self._warnings[run.request] = tuple(message for _, message in reconcile.warnings)
+        elif status_written and self._warnings:
+            self._warnings.pop(run.request, None)
         if writes:
             self._awaited[run.request] = self._first + row
 
@@ -206,6 +214,10 @@ class RunHistory(ReconcileObserver):
     def rows(self, key: Request) -> list[int]:
         """Return the rows of a key, oldest first; ten at most."""
         return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
+
+    def warnings(self, key: Request) -> tuple[str, ...]:
+        """Return what the latest status write of a key found to be wrong, although nothing failed."""
+        return self._warnings.get(key, ())
 
     def since(self, row: int) -> float:
         """Return the monotonic second at which the reconcile of a row began."""
@@ -336,6 +348,8 @@ class KeyExplanation:
         failures: consecutive failures.
         observed_version: the newest resourceVersion that a reconcile has observed; None if none has.
         cached_version: the resourceVersion in the cache; None without an object.
+        warnings: what is wrong with the object, although no reconcile failed, such as a status field that the server
+            does not store.
         unsaved: whether status mutations of an earlier reconcile wait to be written.
         runs: the latest reconciles, oldest first; ten at most.
     """
@@ -356,6 +370,7 @@ class KeyExplanation:
     failures: int
     observed_version: Version | None
     cached_version: Version | None
+    warnings: tuple[str, ...]
     unsaved: bool
     runs: tuple[RunExplanation, ...]
 
@@ -370,6 +385,7 @@ def explain_key(
     running: RunningReconciles,
     request: Request,
     *,
+    waits_of: Callable[[Request], str | None],
     workers: int,
     started: bool,
     rows: Sequence[int] | None = None,
@@ -382,6 +398,7 @@ def explain_key(
         changes: the changes that enqueued each key.
         running: the reconciles in progress.
         request: the key.
+        waits_of: returns what the reconciler says that a key waits for.
         workers: the number of workers.
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
@@ -389,11 +406,13 @@ def explain_key(
     queued, stored = state.queue.explain(request), state.informers.stored(request)
     runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
+    waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
+    own = waits_of(request)
     return KeyExplanation(
         controller=state.name,
         request=request,
         state=state_of(queued, remembered=bool(runs)),
-        waits_for=_waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs),
+        waits_for=waits_for if own is None else f"{waits_for}; {own}",
         exists=stored is not None,
         in_progress=queued.in_progress,
         place=running.place(request),
@@ -406,6 +425,7 @@ def explain_key(
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
+        warnings=history.warnings(request),
         unsaved=request in state.unsaved,
         runs=tuple(runs),
     )

@@ -17,8 +17,9 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
+from reconciler.controller.reconcile.frames import is_foreign
 from reconciler.controller.result import Completion, error_message
-from reconciler.errors import TerminalError, describe_error, error_text
+from reconciler.errors import ReconcilerError, TerminalError, describe_error, error_text
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject
@@ -53,9 +54,10 @@ class FailureLog(ReconcileObserver):
     """The log of the failed reconciles of one controller.
 
     An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
-    is logged with its traceback, and again after five minutes. In between, each key that fails with it is logged in one
-    line. Further failures of the same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on;
-    the others are logged at DEBUG.
+    is logged with its traceback, and again after five minutes; an error of this library without any of your code in
+    its traceback is one line. In between, each key that fails with it is logged in one line. Further failures of the
+    same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on; the others are logged at
+    DEBUG.
 
     Args:
         clock: source of monotonic time.
@@ -101,7 +103,7 @@ class FailureLog(ReconcileObserver):
             f" ({failures} times, same error)" if failures > 1 else "",
             self._what_follows(run.request, completion),
             describe_error(error),
-            exc_info=error if traced else None,
+            exc_info=error if traced and not (isinstance(error, ReconcilerError) and is_foreign(error)) else None,
             extra=run.log_fields(),
         )
 
@@ -224,6 +226,9 @@ class FailureEvents(ReconcileObserver):
         An object that has taken the name of the reconciled one since is not affected.
         """
         completion, key = reconcile.completion, reconcile.request
+        if reconcile.warnings and (obj := self._stored(key)) is not None:
+            for reason, message in reconcile.warnings:
+                self._events.warning(reference_to(self._gvk, obj), reason, message)
         if completion is None:
             return
         if completion.error is not None:

@@ -73,15 +73,22 @@ def frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
 
     Without any of your code it is the innermost one alone.
     """
-    frames = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        frames.append(Frame(code.co_filename, traceback.tb_lineno, code.co_name))
-        traceback = traceback.tb_next
+    frames = _frames(traceback)
     own = _own(frames)
     if frames and (not own or (frames[-1] not in own and frames[-1].package != "reconciler")):
         own.append(frames[-1])
     return tuple(str(each) for each in own[-_MAX_FRAMES:])
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Return whether none of your code is in the traceback of an error, of its causes and of the parts of a group."""
+    linked: BaseException | None = error
+    while linked is not None:
+        parts = linked.exceptions if isinstance(linked, BaseExceptionGroup) else ()
+        if _own(_frames(linked.__traceback__)) or not all(map(is_foreign, parts)):
+            return False
+        linked = linked.__cause__ or linked.__context__
+    return True
 
 
 def place_of_task(task: asyncio.Task[Any]) -> Place:
@@ -96,6 +103,15 @@ def place_of_thread(thread: int) -> Place:
         frames.append(_frame(frame))
         frame = frame.f_back
     return _place(frames[::-1])
+
+
+def _frames(traceback: TracebackType | None) -> list[Frame]:
+    frames = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(Frame(code.co_filename, traceback.tb_lineno, code.co_name))
+        traceback = traceback.tb_next
+    return frames
 
 
 def _place(frames: Sequence[Frame]) -> Place:

@@ -111,6 +111,7 @@ def _problem(controller: JSONObject, key: JSONObject) -> Node:
             pill(next_text(key), kind),
         ],
         error and h.p(".error")[error_text(error)],
+        [h.p[f"Warning: {each}."] for each in key.get("warnings", [])],
         key.get("stuck") and h.p[f"Stuck {place_text(key)}. timeout= of the controller ends such reconciles."],
     ]
 
@@ -281,6 +282,8 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
     else:
         yield "quiet", "No reconcile of it is remembered."
     yield "quiet", [_next_sentence(key, state["now"]), changes_of(key.get("next_changes", []))]
+    for each in key.get("warnings", []):
+        yield "warn", f"Warning: {each}."
     if key.get("unsaved_status"):
         yield "warn", "Part of its status could not be written; the next reconcile writes it."
 

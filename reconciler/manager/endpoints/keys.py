@@ -108,6 +108,7 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     cached: bool
     cached_version: str | None = None
     observed_version: str | None = None
+    warnings: tuple[str, ...] = ()
     unsaved_status: bool = False
     runs: tuple[RunReport, ...]
 
@@ -287,7 +288,11 @@ def _has_state(controller: Controller, key: Request, rows: Sequence[int], state:
         return not state or _is_failing(controller, rows)
     queued = controller.queue.explain(key)
     if state == "attention":
-        return _is_failing(controller, rows) or _is_stuck(controller, queued.in_progress)
+        return (
+            _is_failing(controller, rows)
+            or bool(controller.history.warnings(key))
+            or _is_stuck(controller, queued.in_progress)
+        )
     return state == state_of(queued, remembered=bool(rows))
 
 
@@ -340,6 +345,7 @@ def _key(
         cached=found.exists,
         cached_version=_version(found.cached_version),
         observed_version=_version(found.observed_version),
+        warnings=found.warnings,
         unsaved_status=found.unsaved,
         runs=tuple(_run(run, changes(run.changes), trusted=trusted) for run in reversed(found.runs)),
     )
