@@ -303,6 +303,26 @@ def _paths(schema: JSONObject, path: str) -> Iterator[str]:
             yield from _paths(schema[key], path + step)
 
 
+def field_paths(schema: JSONObject, path: str) -> Iterator[str]:
+    """Yield the path of each field of a schema that is not an object with members of its own."""
+    members = {f"{path}.{key}": member for key, member in (schema.get("properties") or {}).items()}
+    if not members:
+        yield path
+    for below, member in members.items():
+        yield from field_paths(member, below)
+    items = schema.get("items")
+    if isinstance(items, dict) and items.get("properties"):
+        yield from field_paths(items, f"{path}[]")
+
+
+def field_values(schema: Schema, path: str, own: Mapping[str, SearchStrategy[Any]]) -> SearchStrategy[Any]:
+    """Return the strategy of the values of a field, by its path."""
+    place = schema.document
+    for part in path.replace("[]", ".[]").split("."):
+        place = place["items"] if part == "[]" else place["properties"][part]
+    return _Values(own).of(place, path)
+
+
 @dataclass(frozen=True, slots=True)
 class _Values:
     """Strategies of the values of a schema; those of the user take precedence."""
