@@ -16,6 +16,7 @@ from unittest import mock
 
 from reconciler.clock import seconds_of, use_clock
 from reconciler.errors import MissingExtra
+from reconciler.testing.lifetimes import LifetimeLoop
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The wall time at loop time 0."""
@@ -110,8 +111,7 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
     would then loop forever, because time does not move while there is work to do.
     """
 
-    class ExactLoop(type(loop)):  # type: ignore[misc]  # mypy does not support run-time base classes
-        _scheduled: list[asyncio.TimerHandle]
+    class ExactLoop(LifetimeLoop, type(loop)):  # type: ignore[misc]  # mypy does not support run-time base classes
         reached = 0.0
 
         def time(self) -> float:

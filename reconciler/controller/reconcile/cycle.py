@@ -267,6 +267,11 @@ class Reconcile:
         """Return what lets threads of the reconcile wait for awaitables on the loop."""
         return ThreadBridge(self._context.loop)
 
+    def stop_threads(self) -> None:
+        """Let the threads of the reconcile, if there are any, raise `ReconcileCancelled` at their next wait."""
+        if "bridge" in self.__dict__:
+            self.bridge.stop()
+
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
 

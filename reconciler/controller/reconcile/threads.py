@@ -113,7 +113,8 @@ class ReconcileThreads:
         future = asyncio.wrap_future(result)
         self._waited_for.add(future)
         try:
-            with held_while(lambda: bridge is None or not bridge.waits()):
+            # A frame that is never resumed, of a process that a test has killed, must not hold time forever.
+            with held_while(lambda: not result.done() and (bridge is None or not bridge.waits())):
                 return await asyncio.shield(future)
         except asyncio.CancelledError:
             if bridge is not None:

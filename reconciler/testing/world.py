@@ -1,0 +1,547 @@
+"""A world: an API server with an operator on it, in virtual time, whose process can end and start again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from reconciler.apiserver import APIServer
+from reconciler.apiserver.serving.request_log import LoggedRequest
+from reconciler.apiserver.verbs.watch import WatchResponse
+from reconciler.cache import CacheEvent
+from reconciler.client import Client
+from reconciler.controller import Reconciler
+from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
+from reconciler.controller.observers import ReconcileObserver, observe_reconciles
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
+from reconciler.controller.wake import reasons
+from reconciler.errors import ConfigurationError, NotSent, ReconcilerError, describe_error
+from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.manager import Manager
+from reconciler.manager.setup import setup_function
+from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta.metadata import gvk_of
+from reconciler.objects.kinds import to_document
+from reconciler.testing.lifetimes import Lifetime, LifetimeLoop
+from reconciler.testing.trace import Happening, Trace, TraceEvent
+
+_QUIET = 1.0
+"""Virtual seconds without a request, a reconcile or an effect, after which nothing happens any more."""
+
+
+class NotSettled(ReconcilerError):
+    """The operator still works after the bounds of `World.settle`. The message says what still runs, and why."""
+
+
+class OperatorFailed(ReconcilerError):
+    """The operator did not start, or its process ended by itself; its cause is the exception."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sender:
+    process: int
+    run: ReconcileRun | None
+
+
+_sender: contextvars.ContextVar[_Sender | None] = contextvars.ContextVar("sender", default=None)
+
+
+class OperatorProcess:
+    """One process of the operator: its lifetime, its connection to the server and its manager.
+
+    Args:
+        number: from 1, in the order of the starts.
+        world: the world that it runs in.
+
+    Attributes:
+        number: as given.
+        lifetime: ends with the process.
+        manager: the manager; None until it is created.
+        failure: the exception with which the process ended by itself; None if it did not.
+        in_progress: its reconciles in progress.
+    """
+
+    def __init__(self, number: int, world: World) -> None:
+        self.number = number
+        self.lifetime = Lifetime(f"operator {number}")
+        self.manager: Manager | None = None
+        self.failure: Exception | None = None
+        self.in_progress: set[Reconcile] = set()
+        self._world = world
+        self._ready = asyncio.Event()
+        self._in_flight = 0
+        self._streams: list[HTTPResponse] = []
+        self._main: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the operator, and return when its controllers run.
+
+        Raises:
+            OperatorFailed: it did not start.
+        """
+        self._main = self.lifetime.create_task(self._run())
+        ready = asyncio.ensure_future(self._ready.wait())
+        await asyncio.wait({self._main, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self.failure is not None:
+            raise OperatorFailed(f"the operator did not start: {describe_error(self.failure)}") from self.failure
+
+    async def _run(self) -> None:
+        world = self._world
+        rng = random.Random(f"{world.seed}/{self.number}")  # noqa: S311 - reproducible on purpose
+        handler = _ProcessEffects(self, world)
+        try:
+            with use_effect_handler(handler), observe_reconciles(_ProcessObserver(self, world)):
+                manager = self.manager = Manager(Client(self, user_agent=world.name, rng=rng), **world.manager_options)
+                await world.set_up(manager)
+                async with manager.running():
+                    self._ready.set()
+                    await asyncio.Event().wait()
+        except Exception as error:  # noqa: BLE001 - whatever ends the process is its failure
+            self.failure = error
+            world.happened(TraceEvent(what="ended", at=world.now, process=self.number, error=error))
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request to the server, which handles a write even if this process ends before the response.
+
+        Raises:
+            NotSent: the process has ended.
+        """
+        if self.lifetime.ended:
+            raise NotSent(f"{self.lifetime.name} has ended")
+        sender = _Sender(self.number, current_run())
+        if request.method in ("GET", "HEAD"):
+            token = _sender.set(sender)
+            try:
+                response = await self._world.server.send(request)
+            finally:
+                _sender.reset(token)
+            if response.chunks is not None:
+                self._streams = [each for each in self._streams if not getattr(each.chunks, "closed", False)]
+                self._streams.append(response)
+            return response
+        self._in_flight += 1
+        try:
+            return await self._world.serve(request, sender)
+        finally:
+            self._in_flight -= 1
+
+    async def stop(self) -> None:
+        """Stop the process as SIGTERM does: it drains, and cleans up."""
+        if self.running and self._main is not None:
+            self._main.cancel()
+            await asyncio.wait({self._main})
+            self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number))
+
+    def kill(self) -> None:
+        """End the process as SIGKILL does: nothing of it runs again."""
+        if not self.running:
+            return
+        self.lifetime.end()
+        self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number, text="killed"))
+        for response in self._streams:
+            if isinstance(response.chunks, WatchResponse):
+                response.chunks.cut()
+        for reconcile in self.in_progress:
+            reconcile.stop_threads()
+
+    async def release(self) -> None:
+        """Let the code of a killed process clean up, without any effect."""
+        await self.lifetime.release()
+
+    @property
+    def running(self) -> bool:
+        """Return whether the process runs."""
+        return not self.lifetime.ended and self._main is not None and not self._main.done()
+
+    def unfinished(self, horizon: float) -> list[str]:
+        """Return what still runs, or will within a number of seconds; idle timers do not count."""
+        found = [f"{self._in_flight} requests wait for their responses"] if self._in_flight else []
+        for controller in self.manager.controllers if self.manager is not None else ():
+            if controller.statistics().mapper_pending:
+                found.append(f"{controller.name}: a mapper has not ended")
+            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
+                state = controller.queue.explain(key)
+                waits = state.in_progress is None and state.ready is None
+                idle = all(map(_is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                    controller.name, key
+                )
+                if not waits or (state.due is not None and state.due <= horizon and not idle):
+                    found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, key)}")
+        return found
+
+
+def _is_declared(reason: str) -> bool:
+    return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
+
+
+class _ProcessObserver(ReconcileObserver):
+    """Adds the reconciles of a process, and the events that enqueue their keys, to the trace of its world."""
+
+    def __init__(self, process: OperatorProcess, world: World) -> None:
+        self._process = process
+        self._world = world
+
+    def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
+        text = f"{event.type.value} {gvk.kind} {event.object.request} at version {event.object.version}"
+        self._add("event", key=key, text=text)
+
+    def begun(self, reconcile: Reconcile, /) -> None:
+        self._process.in_progress.add(reconcile)
+        self._world.begun(reconcile)
+        self._add("begun", run=reconcile.run, key=reconcile.request)
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        self._process.in_progress.discard(reconcile)
+        error = None if reconcile.completion is None else reconcile.completion.error
+        self._world.ended(reconcile, error)
+        self._add("done", run=reconcile.run, key=reconcile.request, error=error)
+
+    def _add(self, what: Happening, **fields: Any) -> None:
+        self._world.happened(TraceEvent(what=what, at=self._world.now, process=self._process.number, **fields))
+
+
+class _ProcessEffects:
+    """Adds the effects of a process to the trace of its world, and passes them on.
+
+    Args:
+        process: the process.
+        world: its world.
+    """
+
+    def __init__(self, process: OperatorProcess, world: World) -> None:
+        handler = world.effects
+        self.planning = handler is not None and handler.planning
+        self._process = process
+        self._world = world
+        self._handler = handler
+
+    async def __call__(self, call: EffectCall, /) -> Any:
+        if self._process.lifetime.ended:
+            raise asyncio.CancelledError  # the code of a killed process cleans up, and must not reach anything
+        world, process = self._world, self._process
+        event = TraceEvent(what="effect", at=world.now, process=process.number, run=current_run(), effect=call)
+        world.happened(event)
+        return await (call.run() if self._handler is None else self._handler(call))
+
+
+class World:
+    """An embedded API server with an operator on it, in virtual time. The operator's process can end and start again.
+
+    Use it with ``async with``, inside `virtual_time`. The operator starts at the first step, or by `start`.
+
+    Args:
+        operator: a Reconciler class, several, or a function that takes a Manager and adds controllers to it. Each
+            process of the operator makes new instances.
+        server: the server. By default a new one, which the world closes.
+        snapshot: the state to begin with, from `APIServer.snapshot`. Default: an empty server, or what `server` has.
+        definitions: CustomResourceDefinitions and other objects to apply first: classes, documents or paths. The kinds
+            of the operator's controllers need not be among them.
+        seed: the seed of everything random. Default 0.
+        name: the user agent of the operator. Default ``"operator"``.
+        manager_options: options of its Manager. Default: none.
+        effects: handles the operator's effects. Default None: they are called.
+        options: options of its controllers, such as ``owns=``.
+
+    Attributes:
+        server: the server.
+        client: the client of the user, who writes the scenario.
+        trace: what happened.
+        processes: the processes of the operator, oldest first.
+
+    Raises:
+        ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
+    """
+
+    def __init__(
+        self,
+        operator: object,
+        *,
+        server: APIServer | None = None,
+        snapshot: bytes | None = None,
+        definitions: Sequence[object] = (),
+        seed: int = 0,
+        name: str = "operator",
+        manager_options: Mapping[str, Any] | None = None,
+        effects: EffectHandler | None = None,
+        **options: Any,
+    ) -> None:
+        for each in operator if isinstance(operator, (list, tuple)) else [operator]:
+            if isinstance(each, Reconciler):
+                raise ConfigurationError(
+                    f"pass the class {type(each).__name__}, or a function that takes the Manager, not an instance: "
+                    "each process of the operator starts with empty memory"
+                )
+        self._operator, self._options = operator, options
+        self._new_setup()  # raises for what is not an operator
+        self.server = server or APIServer(seed=seed, controllers=("garbage", "namespaces"))
+        self.seed = seed
+        self.name = name
+        self.manager_options = dict(manager_options or {})
+        self.effects = effects
+        self.trace = Trace()
+        self.processes: list[OperatorProcess] = []
+        self._own_server = server is None
+        self._snapshot = snapshot
+        self._definitions = definitions
+        self._failures: dict[tuple[str, Request], Exception] = {}
+        self._reconciled: dict[tuple[str, Request], int] = {}
+        self._effects_seen: set[tuple[str, str]] = set()
+        self._activity = self._changed_at = self._most = self._reconciles_left = 0
+        self._enough: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the server. Cancellation closes it.
+
+        Raises:
+            ConfigurationError: time is not virtual; the snapshot or a definition is invalid.
+        """
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, LifetimeLoop):
+            raise ConfigurationError(
+                "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
+                "@pytest.mark.virtual_time"
+            )
+        self._began = loop.time()
+        self._context = contextvars.copy_context()
+        if self._own_server:
+            await self.server.__aenter__()
+        self.client = Client(self.server, user_agent="user")
+        self.server.log.follow(self._record_request)
+        if self._snapshot is not None:
+            await self.server.restore(self._snapshot)
+        await self.server.apply(*self._definitions)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Kill the operator, let its code clean up without effects, and close the server."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            await process.release()
+        if self._own_server:
+            await self.server.close()
+
+    @property
+    def now(self) -> float:
+        """Return the virtual seconds since the world began."""
+        return asyncio.get_running_loop().time() - self._began
+
+    # The operator
+
+    @property
+    def process(self) -> OperatorProcess | None:
+        """Return the newest process of the operator, if one runs."""
+        return next((each for each in reversed(self.processes) if each.running), None)
+
+    async def start(self) -> OperatorProcess:
+        """Start a process of the operator with empty memory, beside those that run, and return it.
+
+        Returns when its controllers have started. Cancellation kills it.
+
+        Raises:
+            OperatorFailed: it did not start; the cause is what it raised.
+        """
+        process = OperatorProcess(len(self.processes) + 1, self)
+        self.processes.append(process)
+        self.happened(TraceEvent(what="started", at=self.now, process=process.number))
+        try:
+            await process.start()
+        except BaseException:
+            process.kill()
+            raise
+        return process
+
+    async def ensure_started(self) -> None:
+        """Start the operator, unless it has been started before."""
+        if not self.processes:
+            await self.start()
+
+    def crash(self) -> None:
+        """Kill the processes of the operator, as SIGKILL does: nothing of them runs again."""
+        for process in self.processes:
+            process.kill()
+
+    def _new_setup(self) -> Callable[[Manager], Awaitable[None]]:
+        return setup_function(
+            self._operator, getattr(self._operator, "__name__", repr(self._operator)), **self._options
+        )
+
+    async def set_up(self, manager: Manager) -> None:
+        """Add new controllers of the operator to a manager, and apply the definitions that the server lacks."""
+        await self._new_setup()(manager)
+        for controller in manager.controllers:
+            for kind in controller.kinds:
+                if isinstance(kind, type) and hasattr(kind, "crd") and kind not in self._definitions:
+                    self._definitions = (*self._definitions, kind)
+                    await self.server.apply(kind)
+
+    async def serve(self, request: HTTPRequest, sender: _Sender) -> HTTPResponse:
+        """Handle a request of a process in a task of the server, so that the end of the process does not stop it."""
+        context = self._context.copy()
+        context.run(_sender.set, sender)
+        return await asyncio.get_running_loop().create_task(self.server.send(request), context=context)
+
+    # The user
+
+    async def create(self, obj: Any) -> Any:
+        """Create an object as a user does, and return it as stored.
+
+        Raises:
+            APIError: the server refused it.
+        """
+        await self._step(f"creates {_described(obj)}")
+        return await self.client.create(obj)
+
+    async def patch(self, obj: Any, patch: Mapping[str, Any], *, subresource: str | None = None) -> Any:
+        """Send a merge patch of an object as a user does, and return the object as stored.
+
+        Args:
+            obj: an object with kind and name; its version is not compared.
+            patch: the members to set, and None for those to remove.
+            subresource: such as ``"status"``. Default: the object itself.
+
+        Raises:
+            APIError: the server refused it.
+        """
+        await self._step(f"patches {_described(obj)}: {msgspec.json.encode(patch).decode()}")
+        kind, key = _gvk(obj), request_of(obj)
+        return await self.client.patch(kind, key.name, key.namespace, patch=patch, subresource=subresource)
+
+    async def delete(self, obj: Any) -> None:
+        """Delete an object as a user does; finalizers keep it.
+
+        Raises:
+            APIError: the server refused it, or it does not exist.
+        """
+        await self._step(f"deletes {_described(obj)}")
+        key = request_of(obj)
+        await self.client.delete(_gvk(obj), key.name, key.namespace)
+
+    async def _step(self, text: str) -> None:
+        await self.ensure_started()
+        self.happened(TraceEvent(what="user", at=self.now, text=text))
+
+    async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
+        """Wait until nothing happens any more but declared timers.
+
+        Nothing happens if no reconcile, request or effect occurs for a second, and no key is in progress, ready or
+        waits for a retry. A timer of a key (``requeue_after``) is waited for if it is due within the horizon, until a
+        reconcile of the key that follows the last change changes nothing.
+
+        Args:
+            horizon: how many virtual seconds ahead timers and retries are waited for. Default 60.
+            limit: the highest number of virtual seconds. Default 3600.
+            reconciles: the highest number of reconciles. Default 1000.
+
+        Raises:
+            NotSettled: a bound is exceeded; the message says what still runs, and why.
+        """
+        await self.ensure_started()
+        until = self.now + limit
+        self._most = self._activity + reconciles * _PER_RECONCILE
+        self._reconciles_left = reconciles
+        self._enough = asyncio.get_running_loop().create_future()
+        try:
+            while True:
+                activity = self._activity
+                await asyncio.wait({self._enough}, timeout=_QUIET)
+                process = self.process
+                if process is None:
+                    self._check_processes()
+                    return
+                unfinished = process.unfinished(horizon)
+                if activity == self._activity and not unfinished:
+                    return
+                if self._enough.done() or self.now >= until:
+                    raise NotSettled(self._explained(unfinished, limit, reconciles))
+        finally:
+            self._enough = None
+
+    def _check_processes(self) -> None:
+        failure = self.processes[-1].failure
+        if failure is not None:
+            raise OperatorFailed(f"the operator's process ended by itself: {describe_error(failure)}") from failure
+
+    def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
+        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s of virtual time"
+        last = [event for event in self.trace.writes() if not _is_bookkeeping(event.request)][-3:]
+        still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
+        writes = "; ".join(event.request.summary() for event in last if event.request is not None)
+        return f"the operator still works after {bound}: {still}. Its latest writes: {writes or 'none'}"
+
+    # What happens, as it happens
+
+    def happened(self, event: TraceEvent) -> None:
+        """Add an event to the trace."""
+        self.trace.add(event)
+        if event.what == "begun":
+            self._reconciles_left -= 1
+        if event.what in ("begun", "effect") or (event.request is not None and not _is_bookkeeping(event.request)):
+            self._activity += 1
+        if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
+            self._effects_seen.add(named)
+            self._changed_at = self._activity
+        if self._enough is not None and not self._enough.done() and self._is_enough():
+            self._enough.set_result(None)
+
+    def _is_enough(self) -> bool:
+        return self._reconciles_left <= 0 or self._activity >= self._most
+
+    def _record_request(self, entry: LoggedRequest) -> None:
+        if entry.effective and not _is_bookkeeping(entry):
+            self._changed_at = self._activity + 1
+        sender = _sender.get()
+        process, run = (0, None) if sender is None else (sender.process, sender.run)
+        self.happened(TraceEvent(what="request", at=self.now, process=process, run=run, request=entry))
+
+    def begun(self, reconcile: Reconcile) -> None:
+        """Record which change a reconcile can have seen."""
+        self._reconciled[reconcile.run.controller, reconcile.request] = self._activity
+
+    def ended(self, reconcile: Reconcile, error: Exception | None) -> None:
+        """Record how the latest reconcile of a key failed, if it did."""
+        named = (reconcile.run.controller, reconcile.request)
+        if error is None:
+            self._failures.pop(named, None)
+        else:
+            self._failures[named] = error
+
+    def is_unchanged_since_reconcile(self, controller: str, key: Request) -> bool:
+        """Return whether nothing changed since the latest reconcile of a key began."""
+        return self._reconciled.get((controller, key), -1) >= self._changed_at
+
+    def failure_of(self, controller: str, key: Request) -> str:
+        """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""
+        error = self._failures.get((controller, key))
+        return "" if error is None else f", failed: {describe_error(error)}"
+
+
+_PER_RECONCILE = 20
+"""How many requests and effects are expected at most for each reconcile, while a world settles."""
+
+
+def _is_bookkeeping(entry: LoggedRequest | None) -> bool:
+    """Return whether a request only keeps a lease, a watch or an Event."""
+    return entry is not None and (entry.verb == "watch" or entry.resource in ("leases", "events"))
+
+
+def _described(obj: Any) -> str:
+    document = to_document(obj)
+    return f"{document.get('kind', '')} {request_of(document)}"
+
+
+def _gvk(obj: Any) -> GroupVersionKind:
+    return gvk_of(to_document(obj))
