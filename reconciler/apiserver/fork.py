@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import difflib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -42,6 +42,7 @@ Progress = Callable[[str, int], None]
 
 _AT_THE_START = (DEFINITIONS, "namespaces")
 _ADMISSION = "admissionregistration.k8s.io"
+_NOT_IN_FILE = "it is not in the file"
 _PAGE = 500
 _ATTEMPTS = 5
 _PAUSE = Backoff(base=0.2, maximum=10.0, jitter=0.2)
@@ -50,10 +51,15 @@ _SECONDS = 65.0
 
 
 class ReadOnlyTransport:
-    """A transport that sends GET requests alone, for a program that must not change a cluster."""
+    """A transport that sends GET requests alone, for a program that must not change a cluster.
+
+    Args:
+        transport: sends them. If its time is not that of the running loop, its ``pause`` waits for some seconds.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        self.pause: Callable[[float], Awaitable[None]] = getattr(transport, "pause", asyncio.sleep)
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a GET request once. Cancellation has no effect on the server.
@@ -99,6 +105,22 @@ def find_resource(cluster: ClusterStorage, name: str) -> APIResource:
     raise ConfigurationError(f"the cluster has no kind {name!r}: {hint}")
 
 
+class ForkChange(NamedTuple):
+    """An object that is not as it was copied.
+
+    Attributes:
+        resource: such as ``deployments.apps``.
+        key: ``namespace/name``, or the name.
+        before: as it was copied; None if it is new.
+        after: as it is now; None if it is gone.
+    """
+
+    resource: str
+    key: str
+    before: JSONObject | None
+    after: JSONObject | None
+
+
 class Fork:
     """What a server copies of another cluster, and has copied.
 
@@ -131,6 +153,7 @@ class Fork:
         self._copying: dict[str, asyncio.Lock] = {}
         self._served: dict[tuple[str, str], frozenset[str]] = {}
         self._version = 0
+        self._own: dict[tuple[str, str], JSONObject] = {}
         self.report = report
         self.before: dict[str, dict[str, JSONObject]] = {}
         self.unasked: dict[str, None] = {}
@@ -176,8 +199,13 @@ class Fork:
         Raises:
             ConfigurationError: the cluster has no kind of a name.
         """
+        self._handler = handler
         for resource in handler.cluster.registry.resources():
-            resource.store.complete = resource_name(resource) in self.before
+            name, objects = resource_name(resource), resource.store.objects
+            resource.store.complete = name in self.before
+            self._own |= {
+                (name, key): each.doc for key, each in objects.items() if key not in self.before.get(name, ())
+            }
         self.report.selectors = {
             resource_name(find_resource(handler.cluster, name)): selector
             for name, selector in self.report.selectors.items()
@@ -185,7 +213,7 @@ class Fork:
 
     # copies
 
-    async def prepare(self, handler: Handler, request: HTTPRequest) -> None:
+    async def prepare(self, request: HTTPRequest) -> None:
         """Copy the objects of the kind that a request is for, unless they are here. Cancellation copies nothing.
 
         Raises:
@@ -195,46 +223,64 @@ class Fork:
         path = split_path(request.path)
         if path is None:
             return
-        registry = handler.cluster.registry
+        registry = self._handler.cluster.registry
         endpoint = registry.endpoint(path.group, path.version, path.plural)
         if endpoint is None:
-            if not path.plural or not any(each.info.group == path.group for each in registry.resources()):
-                await self._note_unknown(handler, path)
-            return
+            if not any(each.info.group == path.group for each in registry.resources()):
+                await self._note_unknown(path)
         # Events are written far more often than they are read, and each has a name of its own.
-        if endpoint.info.kind != "Event" or request.method == "GET":
-            await self.copy(handler, endpoint.resource)
+        elif path.plural != "events" or request.method == "GET":
+            await self.copy(endpoint.resource)
 
-    async def prepare_kind(self, handler: Handler, document: Mapping[str, Any]) -> None:
-        """Copy the objects of the kind of a document, as `prepare`."""
-        kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
-        if (endpoint := handler.cluster.registry.by_kind(*kind)) is not None:
-            await self.copy(handler, endpoint.resource)
-
-    async def copy(self, handler: Handler, resource: APIResource) -> None:
+    async def copy(self, kind: APIResource | str) -> None:
         """Copy the objects of a kind, unless they are here. Cancellation copies nothing.
 
         Raises:
+            ConfigurationError: the cluster has no kind of this name.
             APIError: the cluster refused for another reason than permissions.
             TransportError: the cluster did not respond.
         """
-        if resource.store.complete or "list" not in resource.info.verbs:
+        cluster = self._handler.cluster
+        resource = find_resource(cluster, kind) if isinstance(kind, str) else kind
+        name, info = resource_name(resource), resource.info
+        if name in self.before or "list" not in info.verbs:
             return
-        name = resource_name(resource)
-        if resource.info.stored_as is not None:
-            resource = handler.cluster.registry.built_in(resource.info.plural, resource.info.stored_as)
+        if info.stored_as is not None:
+            resource = cluster.registry.built_in(info.plural, info.stored_as)
         async with self._copying.setdefault(name, asyncio.Lock()):
-            if resource.store.complete:
+            if name in self.before:
                 return
-            if self._source is None:
-                self.report.missing[name] = "it is not in the file"
+            if self._source is not None:
+                documents = await self._read(resource)
+                self._handler.load(name, documents)
             else:
-                self.before[name] = await self._read(resource)
-                handler.load(name, self.before[name])
-            revisions = handler.cluster.revisions
-            revisions.current = max(revisions.current, self._version)
-            resource.store.compact(revisions.current)
+                documents = {}
+                if not resource.custom or name in self.before.get(DEFINITIONS, ()):
+                    self.report.missing[name] = _NOT_IN_FILE
+            self.before[name] = documents
+            cluster.revisions.current = max(cluster.revisions.current, self._version)
+            resource.store.compact(cluster.revisions.current)
             resource.store.complete = True
+
+    async def prepare_kind(self, document: Mapping[str, Any]) -> None:
+        """Copy the objects of the kind of a document, as `prepare`."""
+        kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
+        if (endpoint := self._handler.cluster.registry.by_kind(*kind)) is not None:
+            await self.copy(endpoint.resource)
+
+    # what happened to the copies
+
+    def changes(self) -> Iterator[ForkChange]:
+        """Yield the objects that are not as they were copied, without those that every server has."""
+        for resource in self._handler.cluster.registry.resources():
+            if resource.info.stored_as is not None:
+                continue
+            name, objects = resource_name(resource), resource.store.objects
+            before = self.before.get(name, {})
+            for key in sorted(before.keys() | objects.keys()):
+                old, new = before.get(key), objects[key].doc if key in objects else None
+                if old is not new and old != new and self._own.get((name, key)) is not new:
+                    yield ForkChange(name, key, old, new)
 
     def pristine(self) -> State:
         """Return what was copied, without any changes since."""
@@ -249,7 +295,8 @@ class Fork:
             self.report.denied[name] = error.message
             return {}
         if listed is None:
-            self.report.missing[name] = "the cluster does not serve it"
+            if not resource.custom:
+                self.report.missing[name] = "the cluster does not serve it"
             return {}
         endpoint, items = listed
         if name == "secrets" and self._values is not None:
@@ -316,9 +363,9 @@ class Fork:
             if not token:
                 return items
 
-    async def _note_unknown(self, handler: Handler, path: ResourcePath) -> None:
-        """Record that a kind or group is asked for which the cluster serves and this server does not know."""
-        if any(each.info.group == path.group for each in handler.cluster.registry.resources()) or self._source is None:
+    async def _note_unknown(self, path: ResourcePath) -> None:
+        """Record that a group is asked for which the cluster serves and this server does not know."""
+        if self._source is None:
             return
         place = _group_path(path.group, path.version)
         key = (path.group, path.version)
@@ -343,7 +390,7 @@ class Fork:
                 if attempt == _ATTEMPTS - 1:
                     raise
                 pause = _PAUSE.delay(attempt, retry_after=error.retry_after)
-            await asyncio.sleep(pause)
+            await self._source.pause(pause)
         raise AssertionError("the last attempt returns or raises")
 
 

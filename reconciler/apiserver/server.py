@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.faults import EventOrder, Match, OneOrMore
-from reconciler.apiserver.fork import Fork, Progress, find_resource
+from reconciler.apiserver.fork import Fork, Progress
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
@@ -298,7 +298,7 @@ class APIServer:
         fork.attach(handler)
         self._handler_chain.replace_handler(handler)
         for kind in self._kinds_at_once:
-            await fork.copy(handler, find_resource(handler.cluster, kind))
+            await fork.copy(kind)
 
     def _use(self, data: DataDirectory) -> None:
         try:
@@ -448,7 +448,7 @@ class APIServer:
         # Yields once, as any transport does: a client that sends requests in a loop must not starve the others.
         await asyncio.sleep(0)
         if self._fork is not None:
-            await self._fork.prepare(self._handler_chain.handler, request)
+            await self._fork.prepare(request)
         return await self._handler_chain.handle(request)
 
     def connect_webhooks(self, address: str, server: Transport) -> None:
@@ -539,12 +539,11 @@ class APIServer:
             ConfigurationError: a file cannot be read, or a document has a kind that is not served.
             MissingExtra: a definition needs a library that is not installed.
         """
-        handler = self._handler_chain.handler
         for thing in things:
             for document in documents_of(thing):
                 if self._fork is not None:
-                    await self._fork.prepare_kind(handler, document)
-                await handler.apply(document)
+                    await self._fork.prepare_kind(document)
+                await self._handler_chain.handler.apply(document)
                 self._handler_chain.log_commits("by apply()")
         await asyncio.sleep(0)
 
