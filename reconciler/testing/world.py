@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.serving.request_log import LoggedRequest
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Reconciler
-from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
+from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver, observe_reconciles
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
 from reconciler.controller.wake import reasons
@@ -28,9 +29,10 @@ from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.metadata import gvk_of
-from reconciler.objects.kinds import to_document
+from reconciler.objects import Resource
+from reconciler.objects.kinds import KindLike, from_document, gvk_from, to_document
 from reconciler.testing.life import Life
-from reconciler.testing.trace import Happening, Trace, TraceEvent
+from reconciler.testing.trace import Author, Happening, StateChange, Trace, TraceEvent, calling_line, is_bookkeeping
 
 _QUIET = 1.0
 """Virtual seconds without a request, a reconcile or an effect, after which nothing happens any more."""
@@ -44,13 +46,60 @@ class OperatorFailed(ReconcilerError):
     """The operator did not start, or its process ended by itself; its cause is the exception."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Sender:
-    process: int
-    run: ReconcileRun | None
+    """Who sends a request, and what it changed."""
+
+    def __init__(
+        self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
+    ) -> None:
+        self.author = author
+        self.process = process
+        self.run = run
+        self.line = line
+        self.text = text
+        self.changes: list[StateChange] = []
 
 
 _sender: contextvars.ContextVar[_Sender | None] = contextvars.ContextVar("sender", default=None)
+
+
+class Interference:
+    """What happens around the steps of a scenario; a subclass overrides what it needs."""
+
+    async def before_step(self, number: int, /) -> bool:  # noqa: ARG002 - for overrides
+        """Called before a step, counted from 1; a step is left out if it returns False."""
+        return True
+
+    async def after_step(self, number: int, /) -> None:
+        """Called after a step."""
+
+    async def before_wait(self) -> bool:
+        """Called before the user waits for the operator; it returns whether the user does."""
+        return True
+
+    async def before_read(self) -> None:
+        """Called before the user reads, and would see what the operator has done by now."""
+
+
+class _PersonsTransport:
+    """The connection of a user, or of somebody else."""
+
+    def __init__(self, world: World, author: Author) -> None:
+        self._world = world
+        self._author = author
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if self._author == "user" and request.method == "GET":
+            await self._world.interference.before_read()
+        token = _sender.set(_Sender(self._author))
+        try:
+            return await self._world.server.send(request)
+        finally:
+            _sender.reset(token)
+
+
+current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.ContextVar("process", default=None)
+"""The process that the running code belongs to."""
 
 
 class OperatorProcess:
@@ -96,6 +145,7 @@ class OperatorProcess:
         world = self._world
         rng = random.Random(f"{world.seed}/{self.number}")  # noqa: S311 - reproducible on purpose
         handler = _ProcessEffects(self, world)
+        current_process.set(self)
         try:
             with use_effect_handler(handler), observe_reconciles(_ProcessObserver(self, world)):
                 manager = self.manager = Manager(Client(self, user_agent=world.name, rng=rng), **world.manager_options)
@@ -115,8 +165,11 @@ class OperatorProcess:
         """
         if self.life.ended:
             raise NotSent(f"operator {self.number} has ended")
-        sender = _Sender(self.number, current_run())
-        if request.method in ("GET", "HEAD"):
+        reads = request.method in ("GET", "HEAD")
+        text = "at version 0" if reads and ("resourceVersion", "0") in request.query else ""
+        line = "" if reads and not text else calling_line()
+        sender = _Sender("operator", self.number, current_run(), line=line, text=text)
+        if reads:
             token = _sender.set(sender)
             try:
                 response = await self._world.server.send(request)
@@ -191,7 +244,7 @@ class _ProcessObserver(ReconcileObserver):
         self._process.in_progress.discard(reconcile)
         error = None if reconcile.completion is None else reconcile.completion.error
         self._world.ended(reconcile, error)
-        self._add("done", run=reconcile.run, key=reconcile.request, error=error)
+        self._add("done", run=reconcile.run, key=reconcile.request, error=error, basis=reconcile.basis)
 
     def _add(self, what: Happening, **fields: Any) -> None:
         self._world.happened(TraceEvent(what=what, at=self._world.now, process=self._process.number, **fields))
@@ -241,7 +294,11 @@ class World:
 
     Attributes:
         server: the server.
-        client: the client of the user, who writes the scenario.
+        client: the client of the user.
+        somebody: a client of somebody else, who interferes.
+        interference: what happens around the steps of the user.
+        failed_check: how a check of `always` failed; None if none did.
+        final_checks: the checks of `finally_`.
         trace: what happened.
         processes: the processes of the operator, oldest first.
 
@@ -277,6 +334,11 @@ class World:
         self.effects = effects
         self.trace = Trace()
         self.processes: list[OperatorProcess] = []
+        self.interference = Interference()
+        self.failed_check: Exception | None = None
+        self.final_checks: list[Callable[[], object]] = []
+        self._checks: list[Callable[[], object]] = []
+        self._steps = 0
         self._own_server = server is None
         self._snapshot = snapshot
         self._definitions = definitions
@@ -302,8 +364,10 @@ class World:
         self._context = contextvars.copy_context()
         if self._own_server:
             await self.server.__aenter__()
-        self.client = Client(self.server, user_agent="user")
+        self.client = Client(_PersonsTransport(self, "user"), user_agent="user")
+        self.somebody = Client(_PersonsTransport(self, "somebody"), user_agent="somebody")
         self.server.log.follow(self._record_request)
+        self.server.follow_changes(self._record_change)
         if self._snapshot is not None:
             await self.server.restore(self._snapshot)
         await self.server.apply(*self._definitions)
@@ -391,8 +455,8 @@ class World:
         Raises:
             APIError: the server refused it.
         """
-        await self._step(f"creates {_described(obj)}")
-        return await self.client.create(obj)
+        async with self._step(f"create {_described(obj)}") as goes:
+            return await self.client.create(obj) if goes else obj
 
     async def patch(self, obj: Any, patch: Mapping[str, Any], *, subresource: str | None = None) -> Any:
         """Send a merge patch of an object as a user does, and return the object as stored.
@@ -405,9 +469,11 @@ class World:
         Raises:
             APIError: the server refused it.
         """
-        await self._step(f"patches {_described(obj)}: {msgspec.json.encode(patch).decode()}")
-        kind, key = _gvk(obj), request_of(obj)
-        return await self.client.patch(kind, key.name, key.namespace, patch=patch, subresource=subresource)
+        async with self._step(f"patch {_described(obj)} with {msgspec.json.encode(patch).decode()}") as goes:
+            key = request_of(obj)
+            kind = type(obj) if isinstance(obj, Resource) else _gvk(obj)
+            options: dict[str, Any] = {"patch": patch, "subresource": subresource}
+            return await self.client.patch(kind, key.name, key.namespace, **options) if goes else obj
 
     async def delete(self, obj: Any) -> None:
         """Delete an object as a user does; finalizers keep it.
@@ -415,13 +481,59 @@ class World:
         Raises:
             APIError: the server refused it, or it does not exist.
         """
-        await self._step(f"deletes {_described(obj)}")
-        key = request_of(obj)
-        await self.client.delete(_gvk(obj), key.name, key.namespace)
+        async with self._step(f"delete {_described(obj)}") as goes:
+            if goes:
+                key = request_of(obj)
+                await self.client.delete(_gvk(obj), key.name, key.namespace)
 
-    async def _step(self, text: str) -> None:
+    @contextlib.asynccontextmanager
+    async def _step(self, text: str) -> AsyncIterator[bool]:
         await self.ensure_started()
-        self.happened(TraceEvent(what="user", at=self.now, text=text))
+        self._steps += 1
+        number = self._steps
+        goes = await self.interference.before_step(number)
+        if goes:
+            self.happened(TraceEvent(what="step", at=self.now, author="user", text=text))
+        yield goes
+        if goes:
+            await self.interference.after_step(number)
+
+    def always(self, check: Callable[[], object]) -> None:
+        """Call `check` after each change of an object; it fails by raising, or by returning False.
+
+        Read the state in it with `objects`, which does not wait.
+        """
+        self._checks.append(check)
+
+    def finally_(self, check: Callable[[], object]) -> None:
+        """Call `check` at the end, when nothing happens any more; it fails by raising, or by returning False."""
+        self.final_checks.append(check)
+
+    def objects(self, kind: KindLike, namespace: str | None = None) -> list[Any]:
+        """Return the objects of a kind as they are stored now.
+
+        Args:
+            kind: as for `Client.list`.
+            namespace: their namespace. Default: all.
+        """
+        gvk = gvk_from(kind)
+        return [
+            from_document(kind, dict(each))
+            for each in self.server.objects()
+            if gvk_of(each) == gvk and namespace in (None, each["metadata"].get("namespace"))
+        ]
+
+    def effect(self, name: str, key: str = "", *, once: bool = False, undoes: str = "") -> None:
+        """Record an effect outside the cluster, such as a call of a stand-in service; see `reconciler.effect`."""
+
+        async def nothing() -> None:
+            """Return: the effect has happened."""
+
+        declaration = EffectDeclaration(name, once, undoes)
+        call = EffectCall(declaration, self, {"key": key}, nothing)
+        sender = current_process.get()
+        process = 0 if sender is None else sender.number
+        self.happened(TraceEvent(what="effect", at=self.now, process=process, run=current_run(), effect=call))
 
     async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
         """Wait until nothing happens any more but declared timers.
@@ -439,6 +551,8 @@ class World:
             NotSettled: a bound is exceeded; the message says what still runs, and why.
         """
         await self.ensure_started()
+        if not await self.interference.before_wait():
+            return
         until = self.now + limit
         self._most = self._activity + reconciles * _PER_RECONCILE
         self._reconciles_left = reconciles
@@ -466,7 +580,7 @@ class World:
 
     def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
         bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s of virtual time"
-        last = [event for event in self.trace.writes() if not _is_bookkeeping(event.request)][-3:]
+        last = self.trace.writes()[-3:]
         still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
         writes = "; ".join(event.request.summary() for event in last if event.request is not None)
         return f"the operator still works after {bound}: {still}. Its latest writes: {writes or 'none'}"
@@ -478,7 +592,7 @@ class World:
         self.trace.add(event)
         if event.what == "begun":
             self._reconciles_left -= 1
-        if event.what in ("begun", "effect") or (event.request is not None and not _is_bookkeeping(event.request)):
+        if event.what in ("begun", "effect") or (event.request is not None and not is_bookkeeping(event.request)):
             self._activity += 1
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
@@ -490,11 +604,30 @@ class World:
         return self._reconciles_left <= 0 or self._activity >= self._most
 
     def _record_request(self, entry: LoggedRequest) -> None:
-        if entry.effective and not _is_bookkeeping(entry):
+        if entry.effective and not is_bookkeeping(entry):
             self._changed_at = self._activity + 1
         sender = _sender.get()
-        process, run = (0, None) if sender is None else (sender.process, sender.run)
-        self.happened(TraceEvent(what="request", at=self.now, process=process, run=run, request=entry))
+        if sender is not None:
+            changes, sender.changes = tuple(sender.changes), []
+            event = TraceEvent(
+                what="request",
+                at=self.now,
+                author=sender.author,
+                process=sender.process,
+                run=sender.run,
+                line=sender.line,
+                text=sender.text,
+                request=entry,
+                changes=changes,
+            )
+            self.happened(event)
+
+    def _record_change(self, before: JSONObject | None, after: JSONObject | None) -> None:
+        sender = _sender.get()
+        if sender is not None:
+            sender.changes.append(StateChange(before, after))
+        if self.failed_check is None:
+            self.failed_check = first_failure(self._checks)
 
     def begun(self, reconcile: Reconcile) -> None:
         """Record which change a reconcile can have seen."""
@@ -522,9 +655,15 @@ _PER_RECONCILE = 20
 """How many requests and effects are expected at most for each reconcile, while a world settles."""
 
 
-def _is_bookkeeping(entry: LoggedRequest | None) -> bool:
-    """Return whether a request only keeps a lease, a watch or an Event."""
-    return entry is not None and (entry.verb == "watch" or entry.resource in ("leases", "events"))
+def first_failure(checks: Sequence[Callable[[], object]]) -> Exception | None:
+    """Call checks, and return how the first one that fails does: what it raises, or that it returned False."""
+    for check in checks:
+        try:
+            if check() is False:
+                return AssertionError(f"{getattr(check, '__name__', 'a check')} returned False")
+        except Exception as error:  # noqa: BLE001 - a check fails by raising
+            return error
+    return None
 
 
 def _described(obj: Any) -> str:

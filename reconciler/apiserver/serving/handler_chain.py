@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults import (
@@ -42,6 +43,9 @@ from reconciler.http import HTTPRequest, HTTPResponse
 
 _LATE_SECONDS = 0.05
 
+ChangeFollower = Callable[[JSONObject | None, JSONObject | None], None]
+"""Called with the documents of an object before and after a change, which it must not modify."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerStatistics:
@@ -72,6 +76,7 @@ class HandlerChain:
         faults: the faults.
         log: the request log.
         data: where commits are kept beyond the process, or None.
+        followers: called with each change of an object.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class HandlerChain:
         self._holds: list[WatchHold] = []
         self._stalled: dict[asyncio.Future[None], None] = {}
         self._starts = 1
+        self.followers: list[ChangeFollower] = []
         self._commits: list[tuple[APIResource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
@@ -115,6 +121,8 @@ class HandlerChain:
 
     def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
+        for follower in self.followers:
+            follower(None if old is None else old.doc, None if new is None else new.doc)
 
     async def handle(self, request: HTTPRequest) -> HTTPResponse:
         """Return the response to a request; a cancelled call may have taken effect.
