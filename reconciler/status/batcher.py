@@ -159,13 +159,8 @@ class StatusBatcher(Generic[S]):
             limit=max_conflicts,
             token=None if token is None else self._fields.path(token),
             clock=clock or current_clock(),
-<<<<<<< HEAD
             rng=rng or getattr(self._binding.writer, "rng", None) or _RNG,
-            typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
-=======
-            rng=rng or _RNG,
             typed=typed,
->>>>>>> main
             flush_timeout=flush_timeout,
             on_error=on_error,
             join=join,

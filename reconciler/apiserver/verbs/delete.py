@@ -343,7 +343,6 @@ class GarbageCollector:
         """Collect the objects that the removed object owned."""
         for resource, stored in self._dependents_of(uid):
             current = resource.store.objects.get(stored.key)
-<<<<<<< HEAD
             if current is not None and uid in _owner_uids(current):
                 self._collect_orphan(resource, current)
 
@@ -364,33 +363,18 @@ class GarbageCollector:
         self._deleter.delete_stored(resource, stored, {"propagationPolicy": policy})
 
     def _is_present(self, owner: JSONObject, resource: APIResource, dependent: Stored) -> bool:
-        """Return whether an owner may exist: it does, or the reference cannot be resolved.
+        """Return whether an owner may exist: it does, or the reference cannot be resolved, or was not copied to a fork.
 
         As for the real garbage collector, the kind and the name must be those of the object with this uid, and a
         namespaced owner is in the namespace of its dependent.
         """
         endpoint = self._cluster.registry.by_kind(owner["apiVersion"], owner["kind"])
-        if endpoint is None or (endpoint.info.namespaced and not resource.info.namespaced):
+        if endpoint is None or not endpoint.store.complete:
+            return True
+        if endpoint.info.namespaced and not resource.info.namespaced:
             return True
         found = endpoint.resource.find(dependent.doc["metadata"].get("namespace"), owner["name"])
         return found is not None and found.uid == owner["uid"]
-=======
-            if current is None or uid not in _owner_uids(current):
-                continue
-            if any(self._exists(owner) for owner in _owners(current) if owner["uid"] != uid):
-                self._remove_owner(resource, current, uid)
-            else:
-                held = current.doc["metadata"].get("finalizers") or ()
-                policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
-                self._deleter.delete_stored(resource, current, {"propagationPolicy": policy})
->>>>>>> main
-
-    def _exists(self, owner: JSONObject) -> bool:
-        """Return whether an owner exists; one of a kind whose objects are not copied from a forked cluster may."""
-        if owner["uid"] in self._uids:
-            return True
-        endpoint = self._cluster.registry.by_kind(str(owner.get("apiVersion", "")), str(owner.get("kind", "")))
-        return endpoint is not None and not endpoint.store.complete
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -464,7 +448,6 @@ class GarbageCollector:
             self._cluster.remove(namespaces, stored, doc)
 
 
-<<<<<<< HEAD
 def _owner_uids(stored: Stored | None) -> dict[str, None]:
     """Return the uids of the owners, in order."""
     return dict.fromkeys(owner["uid"] for owner in _owner_references(stored) if owner.get("uid"))
@@ -472,14 +455,6 @@ def _owner_uids(stored: Stored | None) -> dict[str, None]:
 
 def _owner_references(stored: Stored | None) -> list[JSONObject]:
     return [] if stored is None else stored.doc["metadata"].get("ownerReferences") or []
-=======
-def _owners(stored: Stored) -> list[JSONObject]:
-    return [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")]
-
-
-def _owner_uids(stored: Stored | None) -> set[str]:
-    return set() if stored is None else {owner["uid"] for owner in _owners(stored)}
->>>>>>> main
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:
