@@ -91,7 +91,7 @@ def operator(
         requested = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY)
         named = [each for each in keyword if each.name != "request"]
         test.__signature__ = inspect.Signature([requested, *named])  # type: ignore[attr-defined]
-        del test.__wrapped__  # type: ignore[attr-defined]  # pytest would look for the fixtures of the scenario
+        del test.__wrapped__  # pytest would look for the fixtures of the scenario
         return test
 
     return decorate
