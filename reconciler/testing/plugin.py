@@ -33,8 +33,11 @@ _SKIPPED = f"needs a real kube-apiserver: pytest {_OPTION}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for tests that need a real control plane."""
-    parser.getgroup("kube-reconciler").addoption(
+    """Add the options for tests that need a real control plane, and for explorations."""
+    group = parser.getgroup("kube-reconciler")
+    group.addoption("--explore-run", metavar="RUN", help="repeat one run of an exploration, from the end of its report")
+    group.addoption("--explore-html", metavar="FILE", help="write the report of a failed exploration as a page, too")
+    group.addoption(
         _OPTION,
         action="store_true",
         default=False,
