@@ -215,15 +215,15 @@ async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
         await world.settle()
     except Exception as raised:  # noqa: BLE001 - any failure of the scenario is a finding
         error = raised
-    count, run = len(world.trace), Run(world.trace, world.server.objects(), windows.rests, error, world.failed_check)
+    trace = WorldTrace(world.trace)
+    run = Run(trace, world.server.objects(), windows.rests, error, world.failed_check)
     run.watched = tuple(dict.fromkeys(each.resource for each in world.server.requests(verb="watch")))
-    if error is not None:
-        return run
-    run.check = run.check or first_failure(world.final_checks)
-    with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
-        _reconcile_all(world)
-        await world.settle()
-    run.again, world.trace.events[count:] = world.trace.events[count:], []
+    if error is None:
+        run.check = run.check or first_failure(world.final_checks)
+        with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
+            _reconcile_all(world)
+            await world.settle()
+        run.again = world.trace.events[len(trace) :]
     return run
 
 
