@@ -131,14 +131,19 @@ class StallWatches:
 class Stale:
     """A read at resourceVersion "0" shows an earlier state, as a lagging replica does.
 
+    A watch from that state receives what came after it.
+
     Attributes:
         seconds: the age of that state.
+        version: the resourceVersion of that state, in place of its age. The oldest known state is shown if the history
+            does not reach it.
     """
 
-    seconds: float
+    seconds: float = 0.0
+    version: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.seconds} s stale"
+        return f"{self.seconds} s stale" if self.version is None else f"stale: version {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +446,9 @@ class FaultOptions(MatchOptions, total=False):
     stall_watches: bool
     """`StallWatches`."""
     stale: float | None
-    """`Stale`."""
+    """`Stale`, by age."""
+    stale_version: int | None
+    """`Stale`, by version."""
     event_order: EventOrder | None
     """`ReorderEvents`."""
     before: RequestCallback | None
@@ -585,7 +592,7 @@ class Faults:
 def _effects(options: FaultOptions) -> list[Effect]:
     after_commit, expired = options.get("after_commit", False), options.get("expired", False)
     status, latency = options.get("status"), options.get("latency")
-    stale, order = options.get("stale"), options.get("event_order")
+    stale, version, order = options.get("stale"), options.get("stale_version"), options.get("event_order")
     before, after = options.get("before"), options.get("after")
     reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
     code = 410 if status is None else status
@@ -596,7 +603,7 @@ def _effects(options: FaultOptions) -> list[Effect]:
         (options.get("stall"), Stall()),
         (options.get("cut_watches"), CutWatches()),
         (options.get("stall_watches"), StallWatches()),
-        (stale is not None, Stale(stale or 0.0)),
+        (stale is not None or version is not None, Stale(stale or 0.0, version)),
         (order is not None, ReorderEvents(order or "after")),
         (before or after, Callbacks(before, after)),
     )
