@@ -477,7 +477,7 @@ class World:
 
     def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
         bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s of virtual time"
-        last = [event for event in self.trace.writes() if not _is_bookkeeping(event.request)][-3:]
+        last = [event for event in self.trace.writes() if not is_bookkeeping(event.request)][-3:]
         still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
         writes = "; ".join(event.request.summary() for event in last if event.request is not None)
         return f"the operator still works after {bound}: {still}. Its latest writes: {writes or 'none'}"
@@ -489,7 +489,7 @@ class World:
         self.trace.add(event)
         if event.what == "begun":
             self._reconciles_left -= 1
-        if event.what in ("begun", "effect") or (event.request is not None and not _is_bookkeeping(event.request)):
+        if event.what in ("begun", "effect") or (event.request is not None and not is_bookkeeping(event.request)):
             self._activity += 1
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
@@ -501,7 +501,7 @@ class World:
         return self._reconciles_left <= 0 or self._activity >= self._most
 
     def _record_request(self, entry: LoggedRequest) -> None:
-        if entry.effective and not _is_bookkeeping(entry):
+        if entry.effective and not is_bookkeeping(entry):
             self._changed_at = self._activity + 1
         sender = _sender.get()
         process, run = (0, None) if sender is None else (sender.process, sender.run)
@@ -533,7 +533,7 @@ _PER_RECONCILE = 20
 """How many requests and effects are expected at most for each reconcile, while a world settles."""
 
 
-def _is_bookkeeping(entry: LoggedRequest | None) -> bool:
+def is_bookkeeping(entry: LoggedRequest | None) -> bool:
     """Return whether a request only keeps a lease, a watch or an Event."""
     return entry is not None and (entry.verb == "watch" or entry.resource in ("leases", "events"))
 
