@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.state import read_state
 from reconciler.errors import ConfigurationError
-from reconciler.meta.documents import copy_json, merge_diff
+from reconciler.meta.documents import copy_json, merge_diff, without_nulls
+from reconciler.objects import Resource
 from reconciler.testing.differences import ObjectDifference, ObjectKey, compare_states, describe_key, key_of
 from reconciler.testing.explore.strategies import (
     Schema,
     field_paths,
     field_values,
     invalid_documents,
+    replaced,
     schema_of,
     valid_documents,
 )
@@ -42,6 +43,8 @@ Oracle = Literal["same-end", "back-again", "survives-invalid", "settles", "no-er
 _NOT_STATE = frozenset({"leases.coordination.k8s.io", "events", "events.events.k8s.io"})
 _ATTEMPTS_PER_FIELD = 3
 _MOST_SHRINKS = 20
+_VALUES = 8
+"""How many values of a field are tried."""
 _COMBINED = frozenset({"allOf", "anyOf", "oneOf", "not", "format", "uniqueItems", "x-kubernetes-validations"})
 """Keywords that a looser schema lacks, besides those of single values."""
 
@@ -161,50 +164,29 @@ class StateSpace:
             ConfigurationError: no valid object could be drawn.
             OperatorFailed: the operator does not start.
         """
-        drawn = self._draw(self._valid, examples)
-        for path in field_paths(self._schema.document["properties"].get("spec") or {}, "spec"):
+        drawn = draw(self._valid, examples, self._seed)
+        if not drawn:
+            raise ConfigurationError(
+                f"no valid {self._schema.kind} was found; pass strategies of your own with fields=. The last one was "
+                f"refused: {'; '.join(self._schema.refusals)}"
+            )
+        for path in field_paths(self._schema):
             self._change(path, drawn)
         for before, after in itertools.pairwise(drawn):
             self._pair(before, after)
         loose = schema_of(_loosened(self._schema.definition))
-        wrong = [each for each in self._draw(self._invalid, examples) if not loose.problems(each)]
+        wrong = [each for each in draw(self._invalid, examples, self._seed) if not loose.problems(each)]
         for number, document in enumerate(wrong):
             self._survive(drawn[number % len(drawn)], document)
         self.report.specs = len(self._fresh) + len(wrong)
         return self.report
-
-    def _draw(self, strategy: SearchStrategy[Any], number: int) -> list[JSONObject]:
-        """Return different documents, the simplest ones first."""
-        found: dict[bytes, JSONObject] = {}
-
-        @seed(self._seed)
-        @settings(
-            max_examples=4 * number,
-            database=None,
-            phases=[Phase.generate],
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(strategy)
-        def collect(document: Any) -> None:
-            document = document if isinstance(document, dict) else document.to_dict()
-            found.setdefault(_encoded(document), document)
-
-        try:
-            collect()
-        except Unsatisfiable:
-            raise ConfigurationError(
-                f"no valid {self._schema.kind} was found; pass strategies of your own with fields=. The last one was "
-                f"refused: {'; '.join(self._schema.refusals)}"
-            ) from None
-        return list(found.values())[:number]
 
     # The walks
 
     def _change(self, path: str, drawn: Sequence[JSONObject]) -> None:
         """Change one field alone, in several objects until it has an effect."""
         tried = False
-        for before, after in self._neighbors(path, drawn):
+        for before, after in itertools.islice(self._neighbors(path, drawn), _ATTEMPTS_PER_FIELD):
             tried = True
             if self._pair(before, after):
                 break
@@ -214,33 +196,18 @@ class StateSpace:
             self.report.changed.append(path)
 
     def _neighbors(self, path: str, drawn: Sequence[JSONObject]) -> Iterator[tuple[JSONObject, JSONObject]]:
-        values = self._values(path)
-        found = 0
         for document in drawn:
-            for value in values:
-                changed = _with(document, _steps(path), value)
-                if changed is None:
-                    continue
-                completed = self._schema.complete(changed)
-                if _encoded(completed) == _encoded(document) or self._schema.problems(changed, document):
-                    continue
-                if self._schema.problems(changed) or self._schema.unfit(changed):
-                    continue
-                yield document, completed
-                found += 1
-                if found == _ATTEMPTS_PER_FIELD:
-                    return
-                break
-
-    def _values(self, path: str) -> list[Any]:
-        found: dict[bytes, Any] = {}
-        with contextlib.suppress(ConfigurationError):
-            for each in self._draw(st.builds(dict, value=field_values(self._schema, path, self._fields)), 8):
-                found.setdefault(_encoded(each), each["value"])
-        return list(found.values())[::-1]
+            changed = changed_alone(self._schema, document, path, self._fields, seed=self._seed)
+            if changed is not None:
+                yield document, changed
 
     def _pair(self, before: JSONObject, after: JSONObject) -> bool:
-        """Walk from one spec to another and back, and return whether the change had an effect."""
+        """Walk from one spec to another and back, and return whether the change had an effect.
+
+        Does nothing if the server refuses one of the changes.
+        """
+        if self._schema.problems(after, before) or self._schema.problems(before, after):
+            return False
         finding, effect = self._walk(before, after)
         if finding is not None and not any(each.oracle == finding.oracle for each in self.report.findings):
             self.report.findings.append(self._shrunk(finding, before, after))
@@ -359,6 +326,46 @@ class StateSpace:
         return _Stop(objects_in(world), problem, effects)
 
 
+def draw(strategy: SearchStrategy[Any], number: int, start: int) -> list[Any]:
+    """Return different values of a strategy, as plain JSON, the simplest ones first; fewer if it has not so many."""
+    found: dict[bytes, Any] = {}
+
+    @seed(start)
+    @settings(
+        max_examples=4 * number,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def collect(value: Any) -> None:
+        value = value.to_dict() if isinstance(value, Resource) else value
+        found.setdefault(_encoded(value), value)
+
+    with contextlib.suppress(Unsatisfiable):
+        collect()
+    return list(found.values())[:number]
+
+
+def changed_alone(
+    schema: Schema, document: JSONObject, path: str, own: Mapping[str, SearchStrategy[Any]] | None = None, *, seed: int
+) -> JSONObject | None:
+    """Return a valid document that differs in one field alone, with its defaults; None if none was found."""
+    steps = [0 if part == "[]" else part for part in path.replace("[]", ".[]").split(".")]
+    for value in reversed(draw(field_values(schema, path, own or {}), _VALUES, seed)):
+        try:
+            changed = replaced(document, steps, value)
+        except LookupError:
+            return None
+        if schema.problems(changed, document) or schema.problems(changed) or schema.unfit(changed):
+            continue
+        completed: JSONObject = without_nulls(schema.complete(changed))
+        if _encoded(completed) != _encoded(document):
+            return completed
+    return None
+
+
 def objects_in(world: World) -> list[JSONObject]:
     """Return what is stored in a world, without Events and Leases."""
     state = read_state(world.server.snapshot(), "the world")
@@ -392,31 +399,6 @@ def _smaller(before: JSONObject, after: JSONObject) -> Iterator[tuple[JSONObject
         if name in first or name in second:
             less = ({key: value for key, value in spec.items() if key != name} for spec in (first, second))
             yield {**before, "spec": next(less)}, {**after, "spec": next(less)}
-
-
-def _steps(path: str) -> list[str | int]:
-    return [0 if part == "[]" else part for part in path.replace("[]", ".[]").split(".")]
-
-
-def _with(document: Any, steps: Sequence[str | int], value: Any) -> Any:
-    """Return a document with another value at a path; None if it has no such place."""
-    if not steps:
-        return value
-    step = steps[0]
-    if step == "*" and isinstance(document, dict) and document:
-        step = next(iter(document))
-    if isinstance(step, int):
-        usable = isinstance(document, list) and bool(document)
-    else:
-        usable = isinstance(document, dict) and (len(steps) == 1 or step in document)
-    if not usable:
-        return None
-    inner = value if len(steps) == 1 else _with(document[step], steps[1:], value)
-    if inner is None:
-        return None
-    copied = document.copy()
-    copied[step] = inner
-    return copied
 
 
 def _loosened(schema: Any) -> Any:
