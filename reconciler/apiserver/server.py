@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.faults import EventOrder, Match, OneOrMore
 from reconciler.apiserver.serving.handler import Handler
-from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
+from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
 from reconciler.apiserver.state import DataDirectory, read_state, snapshot_of
@@ -461,6 +461,20 @@ class APIServer:
                 await self._handler_chain.handler.apply(document)
                 self._handler_chain.log_commits("by apply()")
         await asyncio.sleep(0)
+
+    def objects(self) -> list[JSONObject]:
+        """Return the documents of all stored objects, in the version that is stored. Do not modify them."""
+        resources = self._handler_chain.handler.cluster.registry.resources()
+        own = [resource for resource in resources if resource.info.stored_as is None]
+        return [stored.doc for resource in own for stored in resource.store.objects.values()]
+
+    def follow_changes(self, follower: ChangeFollower) -> None:
+        """Call `follower` with each change of an object from now on, when it is stored; it must not raise.
+
+        Args:
+            follower: takes the documents of the object before (None if it was created) and after (None if it is gone).
+        """
+        self._handler_chain.followers.append(follower)
 
     # sockets
 

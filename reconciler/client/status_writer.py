@@ -30,12 +30,14 @@ class ClientStatusWriter:
         gvk: the object's kind.
         request: its name and namespace.
         warnings: the ``Warning`` headers of the last response.
+        rng: the client's source of jitter.
     """
 
     def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
         self.gvk: GroupVersionKind = gvk_from(kind)
         self.request = request
         self.warnings: Sequence[str] = ()
+        self.rng = session.connection.rng
         self._cycle = current_cycle.get()
         self._session = session
         self._kind = kind

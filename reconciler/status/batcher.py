@@ -92,7 +92,7 @@ class StatusBatcher(Generic[S]):
         field_manager: the name that an official client's writes are recorded under. Default: the program's name, and in
             a reconcile of this library's controllers the controller's as well. Other clients have their own.
         clock: default: the current clock.
-        rng: jitter of pauses, and ids. Default: seeded by the system.
+        rng: jitter of pauses, and ids. Default: that of the client; if it has none, seeded by the system.
         metrics: notified of each flush. Default: in a reconcile of this library's controllers, the controller's
             metrics; otherwise none.
 
@@ -157,7 +157,7 @@ class StatusBatcher(Generic[S]):
             limit=max_conflicts,
             token=None if token is None else self._fields.path(token),
             clock=clock or current_clock(),
-            rng=rng or _RNG,
+            rng=rng or getattr(self._binding.writer, "rng", None) or _RNG,
             typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
             flush_timeout=flush_timeout,
             on_error=on_error,

@@ -74,7 +74,7 @@ class ObjectDifference:
 
 
 def key_of(document: Mapping[str, Any]) -> ObjectKey:
-    """Return the key of an object. The API version is no part of it: it names a representation."""
+    """Return the key of an object, without the API version, which names a representation."""
     metadata = document["metadata"]
     group = str(document.get("apiVersion", "")).rpartition("/")[0]
     kind = f"{document.get('kind', '')}.{group}" if group else str(document.get("kind", ""))

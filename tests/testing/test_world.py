@@ -82,6 +82,9 @@ async def test_an_operator_does_its_work_until_nothing_happens() -> None:
             "patch configmaps/a in default",
             "update plots/a/status in default",
         ]
+        assert world.trace.writes()[0].line.endswith(" in reconcile_object")
+        removed = [change for event in world.trace.writes("user") for change in event.changes if change.after is None]
+        assert [change.document["kind"] for change in removed] == ["Plot", "ConfigMap"]
         assert {reason for event in world.trace.writes() if event.run for reason in event.run.reasons} == {"event"}
 
 

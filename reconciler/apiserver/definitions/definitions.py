@@ -94,9 +94,8 @@ class Definitions:
             for endpoint in list(resource.endpoints.values()):
                 registry.unserve(endpoint)
             resource.info = info
-        resource.convert = conversion_of(
-            spec, self._webhook_servers, self._cluster.uid, sockets=not getattr(self._cluster.clock, "virtual", False)
-        )
+        sockets = not getattr(self._cluster.clock, "virtual", False)
+        resource.convert = conversion_of(spec, self._webhook_servers, self._cluster.random_uid, sockets=sockets)
         _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults import (
@@ -34,12 +35,16 @@ from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, l
 from reconciler.apiserver.state import DataDirectory
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import AccessDenied
+from reconciler.apiserver.verbs.read import PastState
 from reconciler.apiserver.verbs.watch import WatchHold, WatchResponse
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
 _LATE_SECONDS = 0.05
+
+ChangeFollower = Callable[[JSONObject | None, JSONObject | None], None]
+"""Called with the documents of an object before and after a change, which it must not modify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class HandlerChain:
         faults: the faults.
         log: the request log.
         data: where commits are kept beyond the process, or None.
+        followers: called with each change of an object.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class HandlerChain:
         self._holds: list[WatchHold] = []
         self._stalled: dict[asyncio.Future[None], None] = {}
         self._starts = 1
+        self.followers: list[ChangeFollower] = []
         self._commits: list[tuple[APIResource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
@@ -114,6 +121,8 @@ class HandlerChain:
 
     def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
+        for follower in self.followers:
+            follower(None if old is None else old.doc, None if new is None else new.doc)
 
     async def handle(self, request: HTTPRequest) -> HTTPResponse:
         """Return the response to a request; a cancelled call may have taken effect.
@@ -213,8 +222,8 @@ class HandlerChain:
         refuse, stale = strike.effects.get(Refuse), strike.effects.get(Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
-        seconds = None if stale is None else stale.seconds
-        result = await self.handler.read(request, call, stale=seconds, expired=expired)
+        past: PastState | None = None if stale is None else (stale.seconds, stale.version)
+        result = await self.handler.read(request, call, stale=past, expired=expired)
         if result.watch is not None and call is not None:
             self._watches[result.watch] = call, request
             if Stall in strike.effects:

@@ -312,7 +312,7 @@ class GarbageCollector:
             return
         before, after = _owner_uids(old), _owner_uids(new)
         place = (resource.store, current.key)
-        for uid in before - after:
+        for uid in before.keys() - after.keys():
             held = self._dependents.get(uid, {})
             held.pop(place, None)
             if not held:
@@ -422,10 +422,10 @@ class GarbageCollector:
             self._cluster.remove(namespaces, stored, doc)
 
 
-def _owner_uids(stored: Stored | None) -> set[str]:
-    if stored is None:
-        return set()
-    return {owner["uid"] for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")}
+def _owner_uids(stored: Stored | None) -> dict[str, None]:
+    """Return the uids of the owners, in order."""
+    owners = [] if stored is None else stored.doc["metadata"].get("ownerReferences") or []
+    return dict.fromkeys(owner["uid"] for owner in owners if owner.get("uid"))
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

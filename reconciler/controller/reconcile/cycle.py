@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
-import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler._core.cycle import current_cycle
+from reconciler._core.cycle import RECONCILE_IDS, current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.result import Completion
 from reconciler.controller.wake.change_log import Creation, WakingChanges
@@ -138,11 +136,6 @@ class UnsavedStore:
         return UnsavedStatistics(len(self.entries), len(self._blocked), self._dropped)
 
 
-_RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
-if hasattr(os, "register_at_fork"):  # otherwise each child process would generate the same ids
-    os.register_at_fork(after_in_child=_RNG.seed)
-
-
 class ReconcileRun(msgspec.Struct, frozen=True):
     """The description of one reconcile.
 
@@ -162,7 +155,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
     attempt: int
     priority: int
     since: float = 0.0
-    bits: int = msgspec.field(default_factory=functools.partial(_RNG.getrandbits, 128))
+    bits: int = msgspec.field(default_factory=functools.partial(RECONCILE_IDS.getrandbits, 128))
 
     @property
     def reconcile_id(self) -> str:
@@ -267,11 +260,6 @@ class Reconcile:
         """Return what lets threads of the reconcile wait for awaitables on the loop."""
         return ThreadBridge(self._context.loop)
 
-    def stop_threads(self) -> None:
-        """Let the threads of the reconcile, if there are any, raise `ReconcileCancelled` at their next wait."""
-        if "bridge" in self.__dict__:
-            self.bridge.stop()
-
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
 
@@ -286,6 +274,11 @@ class Reconcile:
             return
         self._uid, self._basis = uid, version
         self._context.tracker.set_basis(self.request, version)
+
+    @property
+    def basis(self) -> Version | None:
+        """Return the oldest version of the object that the reconcile can have read; None if there was none."""
+        return self._basis
 
     @property
     def uid(self) -> str | None:

@@ -1,5 +1,11 @@
-"""Exploration of an operator's states: drawn objects of a kind."""
+"""Exploration of an operator: every crash, late view and lost response of a scenario, and what must be true after it.
 
+`operator` makes a pytest test of a scenario; `World` is what the scenario gets.
+"""
+
+from reconciler.testing.explore.exploration import Budget
+from reconciler.testing.explore.pytest_tests import ExplorationFailed, operator
 from reconciler.testing.explore.strategies import objects
+from reconciler.testing.world import World
 
-__all__ = ["objects"]
+__all__ = ["Budget", "ExplorationFailed", "World", "objects", "operator"]
