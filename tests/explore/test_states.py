@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from typing import Any
 
 import pytest
 from pydantic import Field
 
-from reconciler import ConditionedStatus, Model, Outcome, Resource, ResourceReconciler, StatusBatcher
+from reconciler import (
+    ConditionedStatus,
+    Model,
+    Outcome,
+    Reconciler,
+    Request,
+    Resource,
+    ResourceReconciler,
+    Result,
+    StatusBatcher,
+)
 from reconciler.errors import ConfigurationError, NotFound
-from reconciler.objects import Unstructured, rule
+from reconciler.objects import rule
+from reconciler.testing import explore
 from reconciler.testing.explore.states import StateReport, StateSpace
 from reconciler.testing.explore.strategies import schema_of
 from reconciler.testing.world import World
@@ -20,7 +31,7 @@ class BarnSpec(Model):
     cows: int = Field(default=1, ge=0, le=9)
     sidecar: str | None = None
     comment: str = ""
-    breed: str = Field(default="angus", json_schema_extra={"x-kubernetes-validations": []})
+    breed: str = "angus"
 
 
 class BarnStatus(ConditionedStatus):
@@ -49,13 +60,11 @@ class BarnReconciler(ResourceReconciler[Barn]):
         return None
 
     async def remove_sidecar(self, barn: Barn) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             await self.client.delete("v1/ConfigMap", f"{barn.name}-sidecar", barn.namespace)
-        except NotFound:
-            pass
 
 
-def config_map(barn: Barn, name: str, value: str) -> dict[str, Any]:
+def config_map(barn: Any, name: str, value: str) -> dict[str, Any]:
     metadata = {"name": f"{barn.name}-{name}", "namespace": barn.namespace}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"value": value}}
 
@@ -83,21 +92,28 @@ class FailsForMany(BarnReconciler):
 class NeverRests(BarnReconciler):
     async def reconcile_object(self, barn: Barn, status: StatusBatcher[BarnStatus]) -> Outcome:
         status.set(cows=barn.status.cows + 1)
-        return self.again()
-
-    def again(self) -> Outcome:
-        from reconciler import Result
-
         return Result(again=True)
 
 
-class CleansUpInvalid(ResourceReconciler[Unstructured]):
-    """An operator that deletes what it has made when the spec is invalid."""
+class DestroysInvalid(Reconciler):
+    """Deletes what it has made when the spec is not as it expects."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        try:
+            barn = await self.client.get("example.com/v1/Barn", request.name, request.namespace)
+        except NotFound:
+            return None
+        cows = barn["spec"]["cows"]
+        if 0 <= cows <= 9:
+            await self.client.apply(config_map(barn, "cows", str(cows)), owner=barn)
+        else:
+            await self.client.delete("v1/ConfigMap", f"{request.name}-cows", request.namespace)
+        return None
 
 
-def explored(operator: type[Any], *, examples: int = 6, start: int = 0, **options: Any) -> StateReport:
-    space = StateSpace(schema_of(Barn), lambda: World(operator, owns=["v1/ConfigMap"]), start=start, **options)
-    return space.explore(examples)
+def explored(operator: type[Any], *, start: int = 0, **options: Any) -> StateReport:
+    space = StateSpace(schema_of(Barn), lambda: World(operator, owns=["v1/ConfigMap"], **options), start=start)
+    return space.explore(3)
 
 
 def test_a_correct_operator_has_no_findings_and_its_useless_field_is_named() -> None:
@@ -112,29 +128,58 @@ def test_a_correct_operator_has_no_findings_and_its_useless_field_is_named() -> 
 @pytest.mark.parametrize(
     ("operator", "oracle", "says"),
     [
-        (LeavesSidecar, "same-end", "+ ConfigMap default/example-sidecar"),
-        (NeverShrinks, "back-again", '/data/value: "'),
+        (LeavesSidecar, "back-again", "+ ConfigMap default/example-sidecar"),
+        (NeverShrinks, "same-end", '/data/value: "'),
         (FailsForMany, "no-error", "the barn is full"),
         (NeverRests, "settles", "the operator still works after"),
     ],
 )
-def test_what_is_wrong_is_found_by_the_oracle_that_names_it(
-    operator: type[Any], oracle: str, says: str
-) -> None:
+def test_what_is_wrong_is_found_by_the_oracle_that_names_it(operator: type[Any], oracle: str, says: str) -> None:
     found = {each.oracle: str(each) for each in explored(operator).findings}
     assert oracle in found
     assert says in found[oracle]
 
 
 def test_an_invalid_spec_must_not_destroy_anything() -> None:
-    class Destroys(BarnReconciler):
-        async def reconcile(self, request: Any) -> Outcome:
-            barn = await self.client.get(Unstructured.for_kind("example.com/v1", "Barn"), request.name, request.namespace)
-            return await super().reconcile(request)
-
-    report = explored(Destroys)
-    assert report.findings == []
+    report = explored(DestroysInvalid, resource=Barn)
+    found = {each.oracle: str(each) for each in report.findings}
+    assert "an invalid spec destroyed ConfigMap default/example-cows" in found["survives-invalid"]
+    assert "which is invalid" in found["survives-invalid"]
 
 
 def test_a_seed_repeats_a_walk() -> None:
     assert str(explored(LeavesSidecar, start=3)) == str(explored(LeavesSidecar, start=3))
+
+
+PREPARED: list[str] = []
+
+
+@explore.states(Barn, BarnReconciler, owns=["v1/ConfigMap"], examples=2, without_effect=["spec.comment"])
+async def test_every_barn(world: explore.World) -> None:
+    PREPARED.append(world.name)
+
+
+def test_the_function_prepares_each_world() -> None:
+    PREPARED.clear()
+    test_every_barn()
+    assert len(PREPARED) > 3
+
+
+def test_a_field_without_effect_fails_if_it_is_not_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    async def nothing(world: explore.World) -> None:
+        """Prepare nothing."""
+
+    options: dict[str, Any] = {"owns": ["v1/ConfigMap"], "examples": 2}
+    explore.states(Barn, BarnReconciler, **options)(nothing)()
+    assert "a change of spec.comment has no effect" in capsys.readouterr().out
+    with pytest.raises(explore.ExplorationFailed, match=r"a change of spec\.comment has no effect"):
+        explore.states(Barn, BarnReconciler, without_effect=[], **options)(nothing)()
+
+
+def test_a_kind_of_which_nothing_can_be_drawn_is_named() -> None:
+    definition = Barn.crd()
+    spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    spec["x-kubernetes-validations"] = [{"rule": "false"}]
+    space = StateSpace(schema_of(definition), lambda: World(BarnReconciler))
+    with pytest.raises(ConfigurationError, match=r"no valid Barn was found.*spec: .*failed rule"):
+        space.explore(1)

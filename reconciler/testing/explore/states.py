@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,14 +25,19 @@ from reconciler.errors import ConfigurationError
 from reconciler.meta.documents import copy_json, merge_diff, without_nulls
 from reconciler.objects import Resource
 from reconciler.testing.differences import ObjectDifference, ObjectKey, compare_states, describe_key, key_of
+from reconciler.testing.explore.pytest_tests import ExplorationFailed
+from reconciler.testing.explore.run import Subject
 from reconciler.testing.explore.strategies import (
+    Kind,
     Schema,
     field_paths,
     field_values,
     invalid_documents,
     replaced,
     schema_of,
+    steps_of,
     valid_documents,
+    wrong_alone,
 )
 from reconciler.testing.virtual_clock import virtual_time
 from reconciler.testing.world import NotSettled, OperatorFailed, World
@@ -43,6 +49,7 @@ Oracle = Literal["same-end", "back-again", "survives-invalid", "settles", "no-er
 _NOT_STATE = frozenset({"leases.coordination.k8s.io", "events", "events.events.k8s.io"})
 _ATTEMPTS_PER_FIELD = 3
 _MOST_SHRINKS = 20
+_MOST_RECONCILES = 200
 _VALUES = 8
 """How many values of a field are tried."""
 _COMBINED = frozenset({"allOf", "anyOf", "oneOf", "not", "format", "uniqueItems", "x-kubernetes-validations"})
@@ -174,12 +181,23 @@ class StateSpace:
             self._change(path, drawn)
         for before, after in itertools.pairwise(drawn):
             self._pair(before, after)
-        loose = schema_of(_loosened(self._schema.definition))
-        wrong = [each for each in draw(self._invalid, examples, self._seed) if not loose.problems(each)]
+        if any(each.oracle == "settles" for each in self.report.findings):
+            return self.report
+        wrong = self._wrong(drawn, examples)
         for number, document in enumerate(wrong):
             self._survive(drawn[number % len(drawn)], document)
         self.report.specs = len(self._fresh) + len(wrong)
         return self.report
+
+    def _wrong(self, drawn: Sequence[JSONObject], examples: int) -> list[JSONObject]:
+        """Return invalid documents that a looser schema accepts: for each field one, where possible, and drawn ones."""
+        loose = schema_of(_loosened(self._schema.definition))
+        single = [
+            next((each for each in wrong_alone(self._schema, drawn, path) if not loose.problems(each)), None)
+            for path in field_paths(self._schema)
+        ]
+        others = draw(self._invalid, examples, self._seed)
+        return [each for each in (*single, *others) if each is not None and not loose.problems(each)]
 
     # The walks
 
@@ -312,7 +330,7 @@ class StateSpace:
     async def _settled(self, world: World, seen: int) -> _Stop:
         problem: tuple[Oracle, str] | None = None
         try:
-            await world.settle()
+            await world.settle(reconciles=_MOST_RECONCILES)
         except NotSettled as error:
             problem = "settles", str(error)
         except OperatorFailed as error:
@@ -352,7 +370,7 @@ def changed_alone(
     schema: Schema, document: JSONObject, path: str, own: Mapping[str, SearchStrategy[Any]] | None = None, *, seed: int
 ) -> JSONObject | None:
     """Return a valid document that differs in one field alone, with its defaults; None if none was found."""
-    steps = [0 if part == "[]" else part for part in path.replace("[]", ".[]").split(".")]
+    steps = steps_of(path)
     for value in reversed(draw(field_values(schema, path, own or {}), _VALUES, seed)):
         try:
             changed = replaced(document, steps, value)
@@ -411,3 +429,80 @@ def _loosened(schema: Any) -> Any:
             if key not in dropped
         }
     return [_loosened(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def states(
+    kind: Kind,
+    reconciler: object,
+    /,
+    *,
+    owns: Sequence[object] = (),
+    examples: int = 8,
+    seed: int = 0,
+    fields: Mapping[str, SearchStrategy[Any]] | None = None,
+    invalid: SearchStrategy[Any] | None = None,
+    without_effect: Collection[str] | None = None,
+    name: str = "example",
+    namespace: str = "default",
+    definitions: Sequence[object] = (),
+    **options: Any,
+) -> Callable[[Callable[[World], Awaitable[object]]], Callable[[], None]]:
+    """Make a pytest test that walks through the specs of a kind.
+
+    Where A → B → A ends, a new A must end, and B reached through A must be B from nothing. An invalid spec must not
+    destroy what a valid one has built. Each field of the spec is changed alone at least once, and the report names the
+    fields whose change has no effect. The decorated function is ``async``, takes a `World`, and creates what must exist
+    before.
+
+    Args:
+        kind: the kind: a Resource class, or a CustomResourceDefinition as a document or the path of a file.
+        reconciler: the operator, as for `operator`.
+        owns: the kinds that its objects own, as for `Manager.add_controller`.
+        examples: how many objects are drawn. Default 8.
+        seed: the seed of what is drawn. Default 0.
+        fields: strategies of single fields; see `objects`.
+        invalid: draws invalid objects. Default: a valid one with one wrong value.
+        without_effect: the fields whose change may have no effect; others fail the test. Default: they are only named.
+        name: the name of the object.
+        namespace: its namespace.
+        definitions: CustomResourceDefinitions and other objects that exist before.
+        options: further options of the controllers.
+
+    Raises:
+        ConfigurationError: an argument is invalid, or no valid object can be drawn.
+    """
+    if owns:
+        options["owns"] = list(owns)
+    subject = Subject(reconciler, _nothing, options, definitions)
+    world = functools.partial(subject.new_world, seed=seed, roles=False, options={}, manager={})
+
+    def decorate(prepare: Callable[[World], Awaitable[object]]) -> Callable[[], None]:
+        @functools.wraps(prepare)
+        def test() -> None:
+            __tracebackhide__ = True
+            space = StateSpace(
+                schema_of(kind),
+                world,
+                prepare,
+                start=seed,
+                name=name,
+                namespace=namespace,
+                fields=fields,
+                invalid=invalid,
+            )
+            report = space.explore(examples)
+            useless = (
+                [] if without_effect is None else [each for each in report.without_effect if each not in without_effect]
+            )
+            if report.findings or useless:
+                raise ExplorationFailed(str(report))
+            print(report)  # noqa: T201 - pytest shows it with -s and -rP
+
+        del test.__wrapped__  # pytest would take the world for a fixture
+        return test
+
+    return decorate
+
+
+async def _nothing(_world: World) -> None:
+    """Do nothing: the walks are the scenario."""

@@ -6,6 +6,8 @@ included. For a `Resource` class, the pydantic model must accept it as well.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import re
@@ -245,12 +247,26 @@ def invalid_documents(schema: Schema, valid: SearchStrategy[JSONObject]) -> Sear
     return refused()
 
 
+def wrong_alone(schema: Schema, documents: Sequence[JSONObject], path: str) -> Iterator[JSONObject]:
+    """Yield documents with a wrong value in one field, which the server or the model refuses."""
+    for document, value in itertools.product(documents, _WRONG):
+        with contextlib.suppress(LookupError):
+            broken: JSONObject = replaced(document, steps_of(path), value)
+            if schema.problems(broken) or schema.unfit(broken):
+                yield broken
+
+
 def _places(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
     """Yield the paths of a value and of all values in it."""
     yield path
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, member in below:
         yield from _places(member, (*path, key))
+
+
+def steps_of(path: str) -> list[str | int]:
+    """Return the keys of a field's path; a list stands for its first item."""
+    return [0 if part == "[]" else part for part in path.replace("[]", ".[]").split(".")]
 
 
 def replaced(document: Any, path: Sequence[str | int], value: Any) -> Any:
