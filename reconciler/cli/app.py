@@ -16,6 +16,7 @@ import reconciler
 from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
+    CheckOptions,
     ConsoleAddress,
     Controllers,
     Data,
@@ -77,7 +78,7 @@ def _keys(value: object) -> Iterator[object]:
             yield from _keys(each)
 
 
-_IN_PYPROJECT = frozenset({"dev", "manifests"})
+_IN_PYPROJECT = frozenset({"check", "dev", "manifests"})
 """Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
@@ -263,6 +264,28 @@ def dev(
     from reconciler.cli.dev import run_dev
 
     return run_dev(target, options)
+
+
+@app.command
+def check(
+    target: Annotated[str | None, Parameter(help="MODULE:ATTR as for 'reconciler run'. Omit it with --exec.")] = None,
+    *,
+    options: CheckOptions,
+) -> int:
+    """Prove that an operator survives crashes, late events, lost responses and other writers. Needs no cluster.
+
+    Creates the example, changes each field of its spec, and deletes it, on an API server of its own and in virtual
+    time; then again and again, each time with one disturbance. What must be true after each run needs no code: the
+    state is that of an undisturbed run, nothing is left behind, and so on. The exit code is 1 if something is found.
+    The report ends with a command that repeats the run, in which breakpoints work.
+
+    With --exec the operator is a program in any language. It runs in real time, so there are fewer runs; a crash is
+    SIGKILL. Pass its CustomResourceDefinitions with --objects. In a project of 'reconciler new' target and example are
+    in pyproject.toml.
+    """
+    from reconciler.cli.check import run_check
+
+    return run_check(target, options)
 
 
 @app.command

@@ -271,6 +271,46 @@ class DevOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """The options of ``reconciler check``."""
+
+    example: Annotated[Path, Parameter(help="YAML file with an object of the operator's kind, and what it needs.")]
+    exec: Annotated[
+        str | None,
+        Parameter(help="Command of a program in any language, which finds the server by the variable KUBECONFIG."),
+    ] = None
+    objects: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Objects that exist before, such as CRDs: YAML or JSON file, directory, MODULE:CLASS; repeatable.",
+            show_default=False,
+        ),
+    ] = ()
+    owns: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Kind that the operator's objects own, for a Reconciler class. Can be repeated.", show_default=False
+        ),
+    ] = ()
+    budget: Annotated[
+        float | None,
+        Parameter(help="Seconds of CPU, or with --exec seconds. Default: 30, or 120.", validator=Number(gt=0)),
+    ] = None
+    runs: Annotated[
+        int | None, Parameter(help="Maximum number of disturbed runs of each scenario.", validator=Number(gte=1))
+    ] = None
+    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
+    settle_timeout: Annotated[
+        float,
+        Parameter(help="With --exec: seconds until the program connects, and until it rests.", validator=Number(gt=0)),
+    ] = 30.0
+    repeat: Annotated[str | None, Parameter(help="Repeat one run: copy the last line of a report.")] = None
+    junit: Annotated[Path | None, Parameter(help="Write the results to this file as JUnit XML.")] = None
+    output: Annotated[Literal["text", "json"], Parameter(help="Output format.")] = "text"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestOptions:
     """The options of ``reconciler manifests`` that describe the installation of an operator."""
 

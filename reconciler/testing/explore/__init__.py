@@ -1,6 +1,7 @@
 """Exploration of an operator: every crash, late view and lost response of a scenario, and what must be true after it.
 
-`operator` makes a pytest test of a scenario; `World` is what the scenario gets. `objects` draws objects of a kind.
+`operator` makes a pytest test of a scenario; `World` is what the scenario gets. `states` makes one of all specs of a
+kind, which `objects` draws.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ from reconciler.testing.explore.pytest_tests import ExplorationFailed, operator
 from reconciler.testing.world import World
 
 if TYPE_CHECKING:
+    from reconciler.testing.explore.state_space import states
     from reconciler.testing.explore.strategies import objects
 
-__all__ = ["Budget", "ExplorationFailed", "World", "objects", "operator"]
+__all__ = ["Budget", "ExplorationFailed", "World", "objects", "operator", "states"]
+
+_WITH_HYPOTHESIS = {"objects": "strategies", "states": "state_space"}  # explorations do not need it
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name
 
     def __getattr__(name: str) -> object:
-        if name == "objects":  # loads hypothesis, which explorations do not need
-            return importlib.import_module("reconciler.testing.explore.strategies").objects
+        if name in _WITH_HYPOTHESIS:
+            found = getattr(importlib.import_module(f"{__name__}.{_WITH_HYPOTHESIS[name]}"), name)
+            globals()[name] = found
+            return found
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
