@@ -45,6 +45,7 @@ Progress = Callable[[str, int], None]
 _AT_THE_START = (DEFINITIONS, "namespaces")
 _ADMISSION = "admissionregistration.k8s.io"
 _NOT_IN_FILE = "it is not in the file"
+_HEADERS = {"accept": "application/json", "user-agent": "kube-reconciler fork"}
 _PAGE = 500
 _ATTEMPTS = 5
 _PAUSE = Backoff(base=0.2, maximum=10.0, jitter=0.2)
@@ -422,7 +423,7 @@ class Fork:
 
     async def _get(self, path: str, query: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
         """Return the document at a path of the cluster; transient failures are retried."""
-        request = HTTPRequest("GET", path, query, {"accept": "application/json"}, timeout=_SECONDS)
+        request = HTTPRequest("GET", path, query, _HEADERS, timeout=_SECONDS)
         assert self._source is not None  # noqa: S101 - a fork without a source copies nothing
         for attempt in range(_ATTEMPTS):
             try:

@@ -118,7 +118,7 @@ def write_fork(*names: str, operator: str = "") -> None:
     import sites
 
     async def work() -> bytes:
-        async with APIServer() as cluster, Client(cluster) as client:
+        async with APIServer() as cluster:
             await cluster.apply(sites.Site, *map(site, names), secret())
             if operator:
                 manager = Manager(Client(cluster, user_agent="sites"))
@@ -207,7 +207,7 @@ def test_what_never_comes_to_rest_is_found(capsys: pytest.CaptureFixture[str], n
     code, lines = planned(capsys, name)
     assert code == 2
     found = lines[lines.index("Never at rest:") + 1]
-    assert found == f"  1 Site change again at each reconcile of site: {field} (Site default/bad)"
+    assert found == f"  1 Site changes again at each reconcile of site: {field} (Site default/bad)"
 
 
 def test_an_official_client_is_stopped_and_its_line_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -374,3 +374,29 @@ def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: p
         ("patch", "sites", False),
     ]
     assert results[1][0] == 2
+
+
+def test_the_notification_operator_is_planned(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    from reconciler.notification import NotificationRequest
+
+    spec = {"type": "Simple", "priority": "Low", "subject": "Backup failed", "body": "disk full", "channels": ["file"]}
+    request = {"apiVersion": "notify.reconciler.dev/v1alpha1", "kind": "NotificationRequest", "spec": spec}
+
+    async def snapshot() -> bytes:
+        async with APIServer() as cluster:
+            metadata = {"name": "backup", "namespace": "default"}
+            await cluster.apply(NotificationRequest, request | {"metadata": metadata})
+            async with APIServer.fork(cluster) as server:
+                assert server.forked is not None
+                await server.forked.copy_all()
+                return server.snapshot()
+
+    Path("fork").write_bytes(asyncio.run(snapshot()))
+    options = ["--fork", "fork", "--notification-directory", "sent", "--audit-file", "audit"]
+    code, out, _ = run(capsys, "plan", "notification", *options)
+    lines = out.splitlines()
+    assert code == 2
+    assert "  notificationrequest: send default/backup to file" in lines
+    assert "+  phase: Sent" in lines
+    assert not list(here.glob("sent/*"))
+    assert not Path("audit").exists()

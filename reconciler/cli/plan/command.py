@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class Progress:
 
     def copied(self, kind: str, objects: int) -> None:
         """Called when objects were copied."""
-        self._say(f"copied {objects} {kind}")
+        if objects:
+            self._say(f"copied {objects} {kind}")
 
     def reconciled(self, reconciles: int) -> None:
         """Called when there were so many reconciles."""
@@ -86,7 +88,9 @@ def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
 
 
 def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple[Plan, Plan | None]:
-    run_options = RunOptions(workers=options.workers, notification=options.notification)
+    # A plan writes no audit file, and nobody sends it alerts.
+    flags = replace(options.notification, audit_file=None, audit_key=None, alertmanager_webhook=None)
+    run_options = RunOptions(workers=options.workers, notification=flags)
     setup = operator_setup(target, run_options, handler)
     progress = Progress()
     bounds = Bounds(options.hours, options.rounds, options.seconds)

@@ -8,6 +8,7 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.plan.document import Plan, PlannedObject, unified_diff
+from reconciler.meta.documents import human_duration
 from reconciler.testing.differences import compare_states, describe_key
 
 
@@ -97,4 +98,4 @@ def _sayings(plan: Plan) -> Iterator[str]:
     for unrest in plan.unrest:
         yield f"never at rest: {unrest.objects} {unrest.kind} ({', '.join(unrest.fields)})"
     for timer in plan.timers:
-        yield f"{timer.objects} objects of {timer.controller} act again in {timer.seconds:g} s"
+        yield f"{timer.objects} objects of {timer.controller} act again in {human_duration(timer.seconds)}"

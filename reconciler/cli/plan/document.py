@@ -12,6 +12,7 @@ from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.state import ForkReport
 from reconciler.client.requests import SERVER_METADATA
+from reconciler.meta.documents import merge_patch
 
 Action = Literal["created", "changed", "deleted"]
 
@@ -100,12 +101,15 @@ class PlannedCall(msgspec.Struct, frozen=True, rename="camel"):
         name: the declared effect; or the method and URL of a request of another library.
         key: what the effect concerns; or the line that sends the request.
         controller: the controller whose reconcile calls it; empty outside of reconciles.
+        lasting: whether it counts as a change: the effect must happen once, or undoes another one. All others may be
+            called again at each reconcile.
         calls: how often.
     """
 
     name: str
     key: str
     controller: str
+    lasting: bool
     calls: int
 
 
@@ -175,7 +179,7 @@ class Plan(msgspec.Struct, rename="camel"):
         """0 if nothing would happen, 2 if something would, 1 if something failed."""
         if self.errors or self.outside or any(each.refused for each in self.objects):
             return 1
-        return 2 if self.objects or self.effects or self.unrest else 0
+        return 2 if self.objects or self.unrest or any(each.lasting for each in self.effects) else 0
 
 
 def planned_object(before: JSONObject | None, after: JSONObject | None) -> PlannedObject | None:
@@ -191,7 +195,9 @@ def planned_object(before: JSONObject | None, after: JSONObject | None) -> Plann
         and not (before or after)["metadata"].get("deletionTimestamp")
     )
     action: Action = "created" if before is None else "deleted" if after is None or dying else "changed"
-    shown = [None if each is None else _shown(each) for each in (before, after)]
+    if before is None and after is not None:
+        after = _as_applied(after)
+    shown = [None if before is None else _shown(before), None if after is None else _shown(after)]
     if shown[0] == shown[1]:
         return None
     masked = [
@@ -236,6 +242,37 @@ def _shown(document: JSONObject) -> JSONObject:
     if document["metadata"].get("deletionTimestamp"):
         metadata["deletionTimestamp"] = "set"
     return {**document, "metadata": metadata}
+
+
+def _as_applied(document: JSONObject) -> JSONObject:
+    """Return a document without the fields that nobody applied: the server's defaults.
+
+    Objects that were created otherwise are returned as they are, since their managed fields include the defaults.
+    """
+    entries = document["metadata"].get("managedFields") or []
+    if not entries or any(each.get("operation") != "Apply" for each in entries):
+        return document
+    owned: JSONObject = {"f:apiVersion": {}, "f:kind": {}, "f:metadata": {"f:name": {}, "f:namespace": {}}}
+    for each in entries:
+        owned = merge_patch(owned, each.get("fieldsV1") or {})
+    return dict(_owned(document, owned))
+
+
+def _owned(value: Any, fields: JSONObject) -> Any:
+    if isinstance(value, dict) and fields:
+        return {key: _owned(member, fields[f"f:{key}"]) for key, member in value.items() if f"f:{key}" in fields}
+    if isinstance(value, list) and any(name.startswith("k:") for name in fields):
+        return [_owned(item, found) for item in value if (found := _of_item(item, fields)) is not None]
+    return value
+
+
+def _of_item(item: Any, fields: JSONObject) -> JSONObject | None:
+    """Return the fields of an item of a list that are owned; None if none is."""
+    for name, found in fields.items():
+        keys = msgspec.json.decode(name[2:]) if name.startswith("k:") else None
+        if keys is not None and all(item.get(key) == value for key, value in keys.items()):
+            return {member: below for member, below in found.items() if member != "."}
+    return None
 
 
 def _masked(document: JSONObject, other: JSONObject | None, side: str) -> JSONObject:

@@ -71,7 +71,7 @@ class PlanTrace(Trace):
         self.enough: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.reconciles: Counter[Key] = Counter()
         self.errors: dict[Key, BaseException] = {}
-        self.effects: Counter[tuple[str, str, str]] = Counter()
+        self.effects: Counter[tuple[str, str, str, bool]] = Counter()
         self.causes: defaultdict[tuple[str, str], dict[tuple[str, Request], ReconcileRun]] = defaultdict(dict)
         self.recent: defaultdict[tuple[Key, str, str], list[tuple[str, ...]]] = defaultdict(list)
         self.activity = 0
@@ -86,7 +86,9 @@ class PlanTrace(Trace):
             self._ended((run.controller, run.request), event.error)
         elif event.effect is not None:
             self.activity += 1
-            self.effects[event.effect.name, event.effect.key, "" if run is None else run.controller] += 1
+            effect, controller = event.effect, "" if run is None else run.controller
+            lasting = effect.declaration.once or bool(effect.declaration.undoes)
+            self.effects[effect.name, effect.key, controller, lasting] += 1
         elif request is not None and request.writes and request.effective and request.resource not in _EVENTS:
             self.activity += 1
             resource = f"{request.resource}.{request.group}" if request.group else request.resource
@@ -131,7 +133,7 @@ class _Outside:
     """Refuses the requests that reconciles send through other libraries; a fork cannot stand in for those."""
 
     def __init__(self) -> None:
-        self.calls: Counter[tuple[str, str, str]] = Counter()
+        self.calls: Counter[tuple[str, str, str, bool]] = Counter()
 
     def on_write(self, _addressed: Addressed, _request: str, _frame: FrameType | None) -> Callable[[int | None], None]:
         return lambda _code: None
@@ -141,7 +143,7 @@ class _Outside:
             return
         line = stack_of(frame)[-1].partition("\n")[0].strip()
         run = current_run()
-        self.calls[request, line, "" if run is None else run.controller] += 1
+        self.calls[request, line, "" if run is None else run.controller, True] += 1
         raise OutsideRequest(
             f"{request} is not sent, because this is a plan ({line}): use self.client for the cluster, and declare "
             "other calls with @effect"
@@ -188,7 +190,7 @@ async def make_plan(
             kinds = {each.name: each.kind.kind for each in _controllers(process)}
             plan = _plan_of(target, fork, trace, pending, kinds)
             plan.timers, plan.outside = timers, _calls(outside.calls)
-            plan.notes = [*_notes(fork, stopped), *plan.notes]
+            plan.notes = list(_notes(fork, stopped, unrest=bool(plan.unrest)))
             return plan
     except OperatorFailed as error:
         raise fork.failure or ConfigurationError(f"{target}: {error}") from error
@@ -269,7 +271,7 @@ def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds
             plan.objects.append(found)
     plan.objects.sort(key=lambda each: each.key)
     plan.errors = [
-        PlannedError(controller, str(request), f"{type(error).__name__}: {describe_error(error)}", _place(error))
+        PlannedError(controller, str(request), describe_error(error), _place(error))
         for (controller, request), error in sorted(trace.errors.items(), key=str)
         if not isinstance(error, OutsideRequest)
     ]
@@ -278,7 +280,7 @@ def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds
     return plan
 
 
-def _calls(counted: Counter[tuple[str, str, str]]) -> list[PlannedCall]:
+def _calls(counted: Counter[tuple[str, str, str, bool]]) -> list[PlannedCall]:
     return [PlannedCall(*call, count) for call, count in counted.items()]
 
 
@@ -302,9 +304,9 @@ def _place(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
 
 
-def _notes(fork: Fork, stopped: str) -> Iterator[str]:
+def _notes(fork: Fork, stopped: str, *, unrest: bool) -> Iterator[str]:
     report: ForkReport = fork.report
-    if stopped:
+    if stopped and not unrest:
         yield f"the operator still worked after {stopped}, so the plan may be incomplete"
     for kind, message in report.denied.items():
         yield f"{kind} could not be listed, so the plan takes it that there are none: {message}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.cli.plan.document import Plan, PlannedObject
+from reconciler.cli.plan.document import Plan, PlannedObject, PlannedTimer, Unrest
 from reconciler.meta.documents import human_duration
 
 _COLORS = {"-": "31", "+": "32", "@": "36"}
@@ -26,17 +26,8 @@ def plan_lines(plan: Plan, *, color: bool) -> Iterator[str]:
         f"{each.controller or 'operator'}: {each.name}{_times(each.calls)}{_at(each.key)}" for each in plan.outside
     ]
     yield from _section("Requests of other libraries, which were not sent; a fork cannot stand in for them", outside)
-    unrest = [
-        f"{_count(each.objects, each.kind)} change again at each reconcile of {each.controller}: "
-        f"{', '.join(map(_dotted, each.fields))} ({each.example})"
-        for each in plan.unrest
-    ]
-    yield from _section("Never at rest", unrest)
-    timers = [
-        f"{_count(each.objects, 'object')} of {each.controller} act again in {human_duration(each.seconds)}"
-        for each in plan.timers
-    ]
-    yield from _section("Timers", timers)
+    yield from _section("Never at rest", [_unrest_line(each) for each in plan.unrest])
+    yield from _section("Timers", [_timer_line(each) for each in plan.timers])
     yield from _section("Note", plan.notes)
     yield summary(plan)
 
@@ -52,6 +43,16 @@ def _object_lines(planned: PlannedObject, *, color: bool) -> Iterator[str]:
     if planned.diff and planned.action != "deleted":
         yield from (_paint(line, _COLORS.get(line[:1], "0"), color=color) for line in planned.diff.splitlines())
     yield ""
+
+
+def _unrest_line(each: Unrest) -> str:
+    what = f"{_count(each.objects, each.kind)} {_verb('change', each.objects)} again at each reconcile"
+    return f"{what} of {each.controller}: {', '.join(map(_dotted, each.fields))} ({each.example})"
+
+
+def _timer_line(each: PlannedTimer) -> str:
+    act = _verb("act", each.objects)
+    return f"{_count(each.objects, 'object')} of {each.controller} {act} again in {human_duration(each.seconds)}"
 
 
 def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
@@ -74,6 +75,10 @@ def summary(plan: Plan) -> str:
 
 def _count(number: int, name: str) -> str:
     return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
+def _verb(name: str, number: int) -> str:
+    return f"{name}s" if number == 1 else name
 
 
 def _times(calls: int) -> str:
