@@ -78,7 +78,7 @@ def current_clock() -> Clock:
 
 
 def keep_system_clock() -> None:
-    """Let this thread use the machine's clock even while another one is in force, for sockets beside virtual time."""
+    """Let this thread use the machine's clock even while another one is used, for sockets beside virtual time."""
     _of_thread.clock = _system
 
 

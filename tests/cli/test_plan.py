@@ -113,6 +113,20 @@ def secret() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"a": "aHVudGVyMg==", "b": "Yg=="}}
 
 
+def test_a_changed_definition_is_part_of_the_plan(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fork("a")
+    changed = OPERATOR.replace("seen: int | None = None", "seen: int | None = None\n    owner: str | None = None")
+    Path("newer.py").write_text(changed.replace('phase="Ready"', 'phase="Ready", owner="ann"'))
+    _, out, _ = run(capsys, "plan", "newer:Plain", "--fork", "fork")
+    sys.modules.pop("newer")
+    lines = out.splitlines()
+    assert "~ CustomResourceDefinition sites.example.com is changed" in lines
+    assert "+  owner: ann" in lines
+    assert [line for line in lines if line.startswith("-") and "before/" not in line] == []
+
+
 def write_fork(*names: str, operator: str = "") -> None:
     """Write the file ``fork`` of a cluster with sites, on which an operator has worked."""
     import sites

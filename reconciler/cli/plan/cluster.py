@@ -93,7 +93,7 @@ class ClusterThread:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        # Virtual time stands still while an executor works.
+        # Virtual time does not pass while an executor works.
         found: T = await asyncio.get_running_loop().run_in_executor(None, self._start(work).result)
         return found
 

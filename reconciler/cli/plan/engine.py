@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.fork import Fork
-from reconciler.apiserver.state import ForkReport
+from reconciler.apiserver.serving.request_log import Defined
+from reconciler.apiserver.state import DEFINITIONS, ForkReport
+from reconciler.cli.manifests.base import own_definitions
 from reconciler.cli.plan.document import Cause, Plan, PlannedCall, PlannedError, PlannedTimer, Unrest, planned_object
 from reconciler.cli.run import program_name
 from reconciler.clock import process_time
 from reconciler.controller import Controller, current_run
 from reconciler.controller.effects import EffectCall
 from reconciler.controller.reconcile.cycle import ReconcileRun
-from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
+from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
+from reconciler.manager import Manager
 from reconciler.meta import Request
 from reconciler.status.write_guard import stack_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
@@ -60,7 +63,7 @@ class PlanTrace(Trace):
 
     Args:
         bounds: when there is enough.
-        progress: called now and then with the number of reconciles.
+        progress: called occasionally with the number of reconciles.
     """
 
     def __init__(self, bounds: Bounds, progress: Callable[[int], None]) -> None:
@@ -150,9 +153,38 @@ class _Outside:
         )
 
 
+class _PlannedWorld(World):
+    """A world that has the cluster's definitions, with the changes that the operator's own classes make to them."""
+
+    def __init__(self, target: str, setup: Callable[[Manager], Awaitable[None]], **options: Any) -> None:
+        super().__init__(setup, name=program_name(target), **options)
+        self._target, self._setup = target, setup
+        self.notes: list[str] = []
+
+    async def set_up(self, manager: Manager) -> None:
+        """Add the controllers to a manager, and apply the definitions."""
+        await self._setup(manager)
+        fork = self.server.forked
+        known = {} if fork is None else fork.before.get(DEFINITIONS, {})
+        kinds: list[object] = [kind for each in manager.controllers for kind in each.kinds]
+        classes = (kind.crd() for kind in kinds if isinstance(kind, Defined))
+        for definition in (*classes, *own_definitions(manager, self._target)):
+            name = definition["metadata"]["name"]
+            if (before := known.get(name)) is not None:
+                metadata = {key: value for key, value in before["metadata"].items() if key != "managedFields"}
+                spec = {**definition["spec"], "conversion": before["spec"].get("conversion")}
+                definition = {**definition, "metadata": metadata, "spec": spec}  # noqa: PLW2901 - the same, completed
+            try:
+                await self.server.apply(definition)
+            except APIError as error:
+                self.notes.append(
+                    f"the cluster keeps its definition {name}, since it would refuse the code's: {error.message}"
+                )
+
+
 async def make_plan(
     target: str,
-    setup: Callable[..., Any],
+    setup: Callable[[Manager], Awaitable[None]],
     server: APIServer,
     *,
     bounds: Bounds,
@@ -167,7 +199,7 @@ async def make_plan(
         server: the fork.
         bounds: when to stop.
         namespaces: the namespaces that the operator watches; empty for all.
-        progress: called now and then with the number of reconciles.
+        progress: called occasionally with the number of reconciles.
 
     Raises:
         ConfigurationError: the operator did not start, or ended by itself.
@@ -177,7 +209,7 @@ async def make_plan(
     if fork is None:
         raise ConfigurationError("a plan needs a fork of a cluster")
     options = {"namespaces": namespaces} if namespaces else {}
-    world = World(setup, server=server, name=program_name(target), manager_options=options, effects=_Planned())
+    world = _PlannedWorld(target, setup, server=server, manager_options=options, effects=_Planned())
     trace = world.trace = PlanTrace(bounds, progress)
     listen(outside)
     try:
@@ -190,7 +222,7 @@ async def make_plan(
             kinds = {each.name: each.kind.kind for each in _controllers(process)}
             plan = _plan_of(target, fork, trace, pending, kinds)
             plan.timers, plan.outside = timers, _calls(outside.calls)
-            plan.notes = list(_notes(fork, stopped, unrest=bool(plan.unrest)))
+            plan.notes = [*_notes(fork, stopped, unrest=bool(plan.unrest)), *dict.fromkeys(world.notes)]
             return plan
     except OperatorFailed as error:
         raise fork.failure or ConfigurationError(f"{target}: {error}") from error
