@@ -16,7 +16,7 @@ from unittest import mock
 
 from reconciler.clock import seconds_of, use_clock
 from reconciler.errors import MissingExtra
-from reconciler.testing.lifetimes import LifetimeLoop
+from reconciler.testing.life import stopped_with_life
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The wall time at loop time 0."""
@@ -56,12 +56,16 @@ class VirtualClock:
         self.epoch += timedelta(seconds=seconds_of(seconds))
 
     @contextlib.contextmanager
-    def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True."""
+    def held_while(self, busy: Callable[[], bool], stop: Callable[[], None]) -> Iterator[None]:
+        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True.
+
+        `stop` is called if the program's `Life` ends before the block.
+        """
         loop = asyncio.get_running_loop()
         work = _ThreadWork(busy, loop)
         loop.run_in_executor(work, busy)  # type: ignore[arg-type]  # only its submit is called
-        yield  # looptime refers to `work` weakly; this frame keeps it
+        with stopped_with_life(stop):
+            yield  # looptime refers to `work` weakly; this frame keeps it
 
 
 class _ThreadWork(asyncio.Future[None]):
@@ -111,7 +115,8 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
     would then loop forever, because time does not move while there is work to do.
     """
 
-    class ExactLoop(LifetimeLoop, type(loop)):  # type: ignore[misc]  # mypy does not support run-time base classes
+    class ExactLoop(type(loop)):  # type: ignore[misc]  # mypy does not support run-time base classes
+        _scheduled: list[asyncio.TimerHandle]
         reached = 0.0
 
         def time(self) -> float:

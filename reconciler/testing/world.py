@@ -15,9 +15,9 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.serving.request_log import LoggedRequest
-from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
+from reconciler.clock import current_clock
 from reconciler.controller import Reconciler
 from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver, observe_reconciles
@@ -31,7 +31,7 @@ from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.metadata import gvk_of
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, to_document
-from reconciler.testing.lifetimes import Lifetime, LifetimeLoop
+from reconciler.testing.life import Life
 from reconciler.testing.trace import Author, Happening, StateChange, Trace, TraceEvent, calling_line, is_bookkeeping
 
 _QUIET = 1.0
@@ -103,7 +103,7 @@ current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.Co
 
 
 class OperatorProcess:
-    """One process of the operator: its lifetime, its connection to the server and its manager.
+    """One process of the operator: its life, its connection to the server and its manager.
 
     Args:
         number: from 1, in the order of the starts.
@@ -111,7 +111,7 @@ class OperatorProcess:
 
     Attributes:
         number: as given.
-        lifetime: ends with the process.
+        life: ends with the process.
         manager: the manager; None until it is created.
         failure: the exception with which the process ended by itself; None if it did not.
         in_progress: its reconciles in progress.
@@ -119,14 +119,13 @@ class OperatorProcess:
 
     def __init__(self, number: int, world: World) -> None:
         self.number = number
-        self.lifetime = Lifetime(f"operator {number}")
+        self.life = Life()
         self.manager: Manager | None = None
         self.failure: Exception | None = None
         self.in_progress: set[Reconcile] = set()
         self._world = world
         self._ready = asyncio.Event()
         self._in_flight = 0
-        self._streams: list[HTTPResponse] = []
         self._main: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -135,7 +134,7 @@ class OperatorProcess:
         Raises:
             OperatorFailed: it did not start.
         """
-        self._main = self.lifetime.create_task(self._run())
+        self._main = self.life.start(self._run(), name=f"operator {self.number}")
         ready = asyncio.ensure_future(self._ready.wait())
         await asyncio.wait({self._main, ready}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -164,8 +163,8 @@ class OperatorProcess:
         Raises:
             NotSent: the process has ended.
         """
-        if self.lifetime.ended:
-            raise NotSent(f"{self.lifetime.name} has ended")
+        if self.life.ended:
+            raise NotSent(f"operator {self.number} has ended")
         reads = request.method in ("GET", "HEAD")
         text = "at version 0" if reads and ("resourceVersion", "0") in request.query else ""
         line = "" if reads and not text else calling_line()
@@ -177,8 +176,7 @@ class OperatorProcess:
             finally:
                 _sender.reset(token)
             if response.chunks is not None:
-                self._streams = [each for each in self._streams if not getattr(each.chunks, "closed", False)]
-                self._streams.append(response)
+                self.life.keep_stream(response.chunks)
             return response
         self._in_flight += 1
         try:
@@ -197,22 +195,13 @@ class OperatorProcess:
         """End the process as SIGKILL does: nothing of it runs again."""
         if not self.running:
             return
-        self.lifetime.end()
+        self.life.end()
         self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number, text="killed"))
-        for response in self._streams:
-            if isinstance(response.chunks, WatchResponse):
-                response.chunks.cut()
-        for reconcile in self.in_progress:
-            reconcile.stop_threads()
-
-    async def release(self) -> None:
-        """Let the code of a killed process clean up, without any effect."""
-        await self.lifetime.release()
 
     @property
     def running(self) -> bool:
         """Return whether the process runs."""
-        return not self.lifetime.ended and self._main is not None and not self._main.done()
+        return not self.life.ended and self._main is not None and not self._main.done()
 
     def unfinished(self, horizon: float) -> list[str]:
         """Return what still runs, or will within a number of seconds; idle timers do not count."""
@@ -278,7 +267,7 @@ class _ProcessEffects:
         self._handler = handler
 
     async def __call__(self, call: EffectCall, /) -> Any:
-        if self._process.lifetime.ended:
+        if self._process.life.ended:
             raise asyncio.CancelledError  # the code of a killed process cleans up, and must not reach anything
         world, process = self._world, self._process
         event = TraceEvent(what="effect", at=world.now, process=process.number, run=current_run(), effect=call)
@@ -367,7 +356,7 @@ class World:
             ConfigurationError: time is not virtual; the snapshot or a definition is invalid.
         """
         loop = asyncio.get_running_loop()
-        if not isinstance(loop, LifetimeLoop):
+        if not getattr(current_clock(), "virtual", False):
             raise ConfigurationError(
                 "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
                 "@pytest.mark.virtual_time"
@@ -391,11 +380,11 @@ class World:
         await self.close()
 
     async def close(self) -> None:
-        """Kill the operator, let its code clean up without effects, and close the server."""
+        """Kill the operator, close its coroutines, without effects, and close the server."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            await process.release()
+            process.life.close()
         if self._own_server:
             await self.server.close()
 
