@@ -14,8 +14,11 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
+from reconciler.errors import Invalid
 from reconciler.testing import virtual_time
+from reconciler.testing.control_plane import ControlPlane
 from tests.cli.test_command_line import run
+from tests.real_server import install, until
 
 OPERATOR = """
 import urllib3
@@ -414,3 +417,103 @@ def test_the_notification_operator_is_planned(capsys: pytest.CaptureFixture[str]
     assert "+  phase: Sent" in lines
     assert not list(here.glob("sent/*"))
     assert not Path("audit").exists()
+
+
+POLICY = "admissionregistration.k8s.io/v1"
+
+
+async def deny_red(client: Client) -> None:
+    """Let the cluster refuse ConfigMaps that are red, by a policy, and wait until it does."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+    red = "!has(object.data) || object.data.color != 'red'"
+    await client.create(
+        {
+            "apiVersion": POLICY,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": "no-red"},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [rule]},
+                "validations": [{"expression": red, "message": "red is not allowed"}],
+            },
+        }
+    )
+    await client.create(
+        {
+            "apiVersion": POLICY,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": "no-red"},
+            "spec": {"policyName": "no-red", "validationActions": ["Deny"]},
+        }
+    )
+    probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe", "namespace": "planned"}}
+
+    async def refused() -> bool:
+        try:
+            await client.create(probe | {"data": {"color": "red"}}, dry_run=True)
+        except Invalid:
+            return True
+        return False
+
+    await until(refused)
+
+
+@pytest.mark.control_plane
+async def test_a_plan_of_a_real_cluster_only_reads_and_asks(
+    control_plane: ControlPlane, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sites
+
+    control_plane.write_kubeconfig("kubeconfig")
+    async with control_plane.client() as client:
+        await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "planned"}})
+        await install(client, control_plane, sites.Site)
+        for name in ("a", "b"):
+            await client.create(site(name) | {"metadata": {"name": name, "namespace": "planned"}})
+        await deny_red(client)
+        arguments = ["--kubeconfig", "kubeconfig", "--namespace", "planned"]
+        results = [
+            await asyncio.to_thread(run, capsys, "plan", target, *arguments, *more)
+            for target, more in (
+                ("sites:Plain", []),
+                ("sites:Plain", ["--ask-cluster"]),
+                ("sites:Blue", ["--ask-cluster"]),
+            )
+        ]
+        assert not [each.name for each in await client.list("v1/ConfigMap", "planned") if each.name in ("a", "b")]
+        assert [each.status.phase for each in await client.list(sites.Site, "planned")] == [None, None]
+        await client.delete(f"{POLICY}/ValidatingAdmissionPolicyBinding", "no-red")
+        await client.delete(f"{POLICY}/ValidatingAdmissionPolicy", "no-red")
+    assert [code for code, _, _ in results] == [2, 1, 2], results
+    assert "policy no-red; --ask-cluster asks them" in results[0][1]
+    assert results[1][1].count("ValidatingAdmissionPolicy 'no-red'") == 2
+    assert "refuse" not in results[2][1]
+    asked = [
+        record
+        for record in control_plane.audit()
+        if record.user_agent in ("kube-reconciler plan", "kube-reconciler fork")
+    ]
+    writes = {record.verb for record in asked if "dryRun=All" not in record.uri}
+    assert writes <= {"get", "list"}
+    assert {record.verb for record in asked} == {"get", "list", "create", "patch"}
+
+
+def test_a_plan_copies_in_pages_and_reconciles_each_object_a_few_times(capsys: pytest.CaptureFixture[str]) -> None:
+    names, results, lists = [f"s{number}" for number in range(600)], [], []
+
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("kubeconfig")
+        await cluster.apply(*map(site, names))
+        cluster.clear_requests()
+        arguments = ["plan", "sites:Plain", "--kubeconfig", "kubeconfig", "--output", "json"]
+        results.append(await asyncio.to_thread(run, capsys, *arguments))
+        lists.extend(entry.resource for entry in cluster.requests(verb="list"))
+
+    on_a_cluster(work)
+    plan = json.loads(results[0][1])
+    assert len(plan["objects"]) == 2 * 601
+    assert plan["reconciles"] <= 3 * 601
+    assert lists.count("sites") == 2
+    assert lists.count("configmaps") == 1
+    assert "copied 601 sites.example.com" in results[0][2].splitlines()
+    assert "1000 reconciles" in results[0][2].splitlines()

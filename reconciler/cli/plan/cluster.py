@@ -154,7 +154,7 @@ def _clean(document: JSONObject) -> JSONObject:
 
 
 def _request(method: str, path: str, body: JSONObject | None, content_type: str) -> HTTPRequest:
-    headers = {"accept": "application/json", "content-type": content_type}
+    headers = {"accept": "application/json", "content-type": content_type, "user-agent": "kube-reconciler plan"}
     content = b"" if body is None else msgspec.json.encode(body)
     query = (_DRY_RUN, ("fieldManager", "reconciler-plan"))
     return HTTPRequest(method, path, query if body is not None else query[:1], headers, content, timeout=_SECONDS)
