@@ -42,7 +42,8 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport, parse_retry_af
 Progress = Callable[[str, int], None]
 """Called after each page of a list with the name of the resource and the number of objects so far."""
 
-_AT_THE_START = (DEFINITIONS, "namespaces")
+NAMESPACES = "namespaces"
+_AT_THE_START = (DEFINITIONS, NAMESPACES)
 _ADMISSION = "admissionregistration.k8s.io"
 _NOT_IN_FILE = "it is not in the file"
 _HEADERS = {"accept": "application/json", "user-agent": "kube-reconciler fork"}
@@ -321,7 +322,8 @@ class Fork:
             before = self.before.get(name, {})
             for key in sorted(before.keys() | objects.keys()):
                 old, new = before.get(key), objects[key].doc if key in objects else None
-                if old != new and (new is None or self._own.get((name, key)) is not new):
+                provisioned = name == NAMESPACES and name in self.report.denied
+                if old != new and not provisioned and (new is None or self._own.get((name, key)) is not new):
                     yield ForkChange(name, key, old, new)
 
     def pristine(self) -> State:

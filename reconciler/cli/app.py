@@ -79,7 +79,7 @@ def _keys(value: object) -> Iterator[object]:
             yield from _keys(each)
 
 
-_IN_PYPROJECT = frozenset({"dev", "manifests"})
+_IN_PYPROJECT = frozenset({"dev", "manifests", "plan"})
 """Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
@@ -270,7 +270,6 @@ def dev(
 @app.command
 def plan(
     target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification'.")],
-    /,
     *,
     options: PlanOptions = PlanOptions(),  # noqa: B008 - frozen
     output: Annotated[Format, Parameter(help="Output format.")] = "text",

@@ -517,3 +517,40 @@ def test_a_plan_copies_in_pages_and_reconciles_each_object_a_few_times(capsys: p
     assert lists.count("configmaps") == 1
     assert "copied 601 sites.example.com" in results[0][2].splitlines()
     assert "1000 reconciles" in results[0][2].splitlines()
+
+
+def test_a_user_with_few_permissions_plans_a_namespace_and_is_told_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = []
+    kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "r", "namespace": "team"}}
+    rules = [{"apiGroups": ["example.com"], "resources": ["sites"], "verbs": ["list"]}]
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}
+    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}
+
+    async def work(cluster: APIServer) -> None:
+        await cluster.apply(
+            kind | {"kind": "Role", "rules": rules},
+            kind | {"kind": "RoleBinding", "roleRef": role, "subjects": [subject]},
+            site("b") | {"metadata": {"name": "b", "namespace": "team"}},
+        )
+        cluster.user("ann").write_kubeconfig("kubeconfig")
+        arguments = ["plan", "sites:Plain", "--kubeconfig", "kubeconfig", "--namespace", "team"]
+        results.append(await asyncio.to_thread(run, capsys, *arguments))
+
+    on_a_cluster(work, rbac=True)
+    code, out, _ = results[0]
+    lines = out.splitlines()
+    assert code == 2
+    assert "+ ConfigMap team/b is created" in lines
+    assert not [line for line in lines if "Namespace" in line and "created" in line]
+    said = next(line for line in lines if line.startswith("  configmaps could not be listed"))
+    assert said.startswith("  configmaps could not be listed, so the plan takes it that there are none: ")
+    assert 'User "ann" cannot list resource "configmaps" in API group "" in the namespace "team"' in said
+
+
+def test_a_project_names_its_operator(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    write_fork("a")
+    (here / "pyproject.toml").write_text("[tool.reconciler.plan]\ntarget = 'sites:Plain'\nfork = 'fork'\n")
+    code, out, _ = run(capsys, "plan")
+    assert (code, out.splitlines()[-1]) == (2, "Plan: 1 created, 1 changed, 0 deleted; 2 reconciles.")

@@ -19,6 +19,7 @@ import msgspec
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.fork import Fork
 from reconciler.apiserver.state import private_file, read_state
+from reconciler.cli.operator.endpoint import printable
 from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
 from reconciler.cli.output import print_json
 from reconciler.cli.plan.cluster import ClusterThread, ask
@@ -81,9 +82,9 @@ def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
     color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     if other is not None:
         comparison = compare(plan, other)
-        print_json(comparison) if as_json else print("\n".join(comparison.lines(color=color)))
+        print_json(comparison) if as_json else print("\n".join(printable(comparison).lines(color=color)))
         return 1 if plan.errors or other.errors else comparison.exit_code
-    print_json(plan) if as_json else print("\n".join(plan_lines(plan, color=color)))
+    print_json(plan) if as_json else print("\n".join(plan_lines(printable(plan), color=color)))
     return plan.exit_code
 
 

@@ -99,7 +99,9 @@ class PlanTrace(Trace):
             if run is not None:
                 by = (run.controller, run.request)
                 self.causes[resource, key].setdefault(by, run)
-                self.recent[by, f"{request.kind} {key}", resource].append(request.changed)
+                recent = self.recent[by, f"{request.kind} {key}", resource]
+                recent.append(request.changed)
+                del recent[:-_RECENT]
 
     def _begun(self, key: Key) -> None:
         self.reconciles[key] += 1
@@ -320,7 +322,7 @@ def _unrest(trace: PlanTrace, pending: set[Key]) -> Iterator[Unrest]:
     """Yield what the latest reconciles of keys changed each time."""
     found: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
     for (key, name, _), changes in trace.recent.items():
-        recent = [set(fields) for fields in changes[-_RECENT:]]
+        recent = [set(fields) for fields in changes]
         fields = tuple(sorted(set.intersection(*recent)))
         if key in pending and len(recent) == _RECENT and fields:
             found[key[0], name.partition(" ")[0], fields[:_MAX_FIELDS]].append(name)
