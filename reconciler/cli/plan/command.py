@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.fork import Fork
-from reconciler.apiserver.state import private_file, read_state
+from reconciler.apiserver.fork import NAMESPACES, Fork
+from reconciler.apiserver.state import DEFINITIONS, private_file, read_state
 from reconciler.cli.operator.endpoint import printable
 from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
 from reconciler.cli.output import print_json
@@ -181,12 +181,18 @@ async def _ask(plan: Plan, fork: Fork, cluster: ClusterThread | None) -> None:
             plan.notes.append(f"not asked, and counted as allowing: {', '.join(names)}; --ask-cluster asks them")
         return
     objects = {each.key: each for each in plan.objects}
-    for change in fork.changes():
+    changes = list(fork.changes())
+    new = {(each.resource, each.key) for each in changes if each.before is None}
+    for change in changes:
         document = change.after or change.before or {}
-        metadata = document["metadata"]
+        namespace = document["metadata"].get("namespace") or ""
         group = document["apiVersion"].rpartition("/")[0]
-        planned = objects.get((group, document["kind"], metadata.get("namespace") or "", metadata["name"]))
-        if planned is not None:
+        planned = objects.get((group, document["kind"], namespace, document["metadata"]["name"]))
+        if planned is None:
+            continue
+        if (NAMESPACES, namespace) in new or (DEFINITIONS, change.resource) in new:
+            plan.notes.append(f"{planned} was not asked about: the cluster lacks its namespace or definition")
+        else:
             planned.refused = await ask(cluster, change)
 
 

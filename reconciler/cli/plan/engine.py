@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from reconciler._core.redaction import redact, redact_error
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.fork import Fork
 from reconciler.apiserver.serving.request_log import Defined
@@ -91,7 +92,7 @@ class PlanTrace(Trace):
             self.activity += 1
             effect, controller = event.effect, "" if run is None else run.controller
             lasting = effect.declaration.once or bool(effect.declaration.undoes)
-            self.effects[effect.name, effect.key, controller, lasting] += 1
+            self.effects[effect.name, redact(effect.key), controller, lasting] += 1
         elif request is not None and request.writes and request.effective and request.resource not in _EVENTS:
             self.activity += 1
             resource = f"{request.resource}.{request.group}" if request.group else request.resource
@@ -305,7 +306,7 @@ def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds
             plan.objects.append(found)
     plan.objects.sort(key=lambda each: each.key)
     plan.errors = [
-        PlannedError(controller, str(request), describe_error(error), _place(error))
+        PlannedError(controller, str(request), redact_error(describe_error(error)), _place(error))
         for (controller, request), error in sorted(trace.errors.items(), key=str)
         if not isinstance(error, OutsideRequest)
     ]
