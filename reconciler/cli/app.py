@@ -21,9 +21,11 @@ from reconciler.cli.options import (
     Controllers,
     Data,
     DevOptions,
+    ForkOptions,
     ManifestOptions,
     NewKubeconfig,
     OperatorOptions,
+    PlanOptions,
     RunOptions,
 )
 from reconciler.cli.targets import PYPROJECT, read_pyproject
@@ -78,7 +80,7 @@ def _keys(value: object) -> Iterator[object]:
             yield from _keys(each)
 
 
-_IN_PYPROJECT = frozenset({"check", "dev", "manifests"})
+_IN_PYPROJECT = frozenset({"check", "dev", "manifests", "plan"})
 """Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
@@ -286,6 +288,40 @@ def check(
     from reconciler.cli.check import run_check
 
     return run_check(target, options)
+
+
+@app.command
+def plan(
+    target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification'.")],
+    *,
+    options: PlanOptions = PlanOptions(),  # noqa: B008 - frozen
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
+) -> int:
+    """Print what an operator would do to the objects of a cluster, without doing it.
+
+    The operator runs on a copy of the cluster in this process, in virtual time, until nothing happens any more. The
+    cluster is only read: objects of a kind are copied when the operator first asks for them. Effects that are declared
+    with @effect are listed instead of called. The exit code is 0 if nothing would change, 2 if something would, 1 after
+    an error.
+    """
+    from reconciler.cli.plan.command import print_plan
+
+    return print_plan(target, options, as_json=output == "json")
+
+
+@app.command
+def fork(
+    *,
+    output: Annotated[Path, Parameter(help="The file to write; only its owner can read it.")],
+    options: ForkOptions = ForkOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Copy the objects of a cluster into a file, for 'reconciler plan --fork' and for tests.
+
+    The cluster is only read. The file is a snapshot of the embedded API server, for its method restore().
+    """
+    from reconciler.cli.plan.command import write_fork
+
+    return write_fork(output, options)
 
 
 @app.command

@@ -257,7 +257,7 @@ class OperatorProcess:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
                 waits = state.in_progress is None and state.ready is None
-                idle = all(map(_is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
                     controller.name, key
                 )
                 if not waits or (state.due is not None and state.due <= horizon and not idle):
@@ -265,7 +265,8 @@ class OperatorProcess:
         return found
 
 
-def _is_declared(reason: str) -> bool:
+def is_declared(reason: str) -> bool:
+    """Return whether a reason to reconcile is a delay that the operator asked for."""
     return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
 
 
