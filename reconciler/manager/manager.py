@@ -34,6 +34,7 @@ from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
+from reconciler.recording.collector import Collector, RecordSink
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.tracing import tracer
@@ -71,7 +72,6 @@ class Manager:
         client: the connection to the API server, whose clock and source of jitter the manager uses, too. Its creator
             opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
-        list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
         leader_election: the lease's name, or a `LeaderElection`. Default: no election, all replicas are active.
         sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, instead of leader election.
             Default: no sharding.
@@ -88,6 +88,8 @@ class Manager:
             served.
         grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
             Default 30, controller-runtime's number.
+        recording: where to record what the reconciles depend on: a `Recording` on disk, or a `Trace` in memory.
+            Default: nothing is recorded.
 
     Attributes:
         cache: the informers, for runnables that read from stores. Controllers declare their kinds themselves.
@@ -105,7 +107,6 @@ class Manager:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
-        list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
         sharding: Sharding | None = None,
         metrics: str | None = None,
@@ -115,6 +116,7 @@ class Manager:
         security: EndpointSecurity | None = None,
         console: str | None = None,
         grace_period: float = 30.0,
+        recording: RecordSink | None = None,
     ) -> None:
         if not (grace_period >= 0 and math.isfinite(grace_period)):
             raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
@@ -124,6 +126,10 @@ class Manager:
         self._client = client
         connection = client.session.connection
         self._clock, self._rng = connection.clock, connection.rng
+        self._recording = recording
+        self._collector = None if recording is None else Collector(recording, self._clock)
+        if self._collector is not None:
+            self._clock = self._collector.clock
         self.metrics = MetricsRegistry()
         self._namespaces = namespaces
         self._elector: Elector | None = None
@@ -134,7 +140,7 @@ class Manager:
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
-        self.cache = self._make_cache(own, list_in_pages=list_in_pages)
+        self.cache = self._make_cache(own)
         self.metrics.unreadable = self.cache.unreadable
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
@@ -202,6 +208,7 @@ class Manager:
             status_metrics=self.metrics.status(name),
             check_leader=self.check_leader,
             shard_filter=self._shard.shard_filter(name, checked.kind, checked.watches, self.client),
+            recorder=self._collector,
         )
         self._lifecycle.add_controller(controller)
         return controller
@@ -307,7 +314,7 @@ class Manager:
             Exception: the exception of a runnable.
         """
         with self._claimed_shard(), handled_signals(self.stop), tuned_garbage_collector() as freeze:
-            async with self._lifecycle:
+            async with self._recorded(), self._lifecycle:
                 freeze()
                 await self._lifecycle.wait_for_stop()
 
@@ -322,7 +329,7 @@ class Manager:
             Exception: the same exceptions as `run`.
         """
         with self._claimed_shard():
-            async with self._lifecycle:
+            async with self._recorded(), self._lifecycle:
                 yield self
 
     def stop(self) -> None:
@@ -397,12 +404,11 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
-    def _make_cache(self, client: Client, *, list_in_pages: bool | None) -> Cache:
+    def _make_cache(self, client: Client) -> Cache:
         try:
             return Cache(
                 client,
                 namespaces=self._namespaces,
-                list_in_pages=list_in_pages,
                 partition=self._shard.partition,
                 clock=self._clock,
                 rng=self._rng,
@@ -490,6 +496,19 @@ class Manager:
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)
         return console
+
+    @contextlib.asynccontextmanager
+    async def _recorded(self) -> AsyncIterator[None]:
+        """Record while the block runs, if that was asked for."""
+        if self._recording is None or self._collector is None:
+            yield
+            return
+        self._recording.start(self._client.session.connection.discovery.known)
+        try:
+            with self._collector.recording():
+                yield
+        finally:
+            await self._recording.stop()
 
     def _claimed_shard(self) -> AbstractContextManager[None]:
         transport = self._client.session.connection.transport
