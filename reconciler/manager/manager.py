@@ -35,6 +35,7 @@ from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
 from reconciler.recording.collector import Collector, RecordSink
+from reconciler.recording.recording import Recording
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.tracing import tracer
@@ -503,6 +504,8 @@ class Manager:
         if self._recording is None or self._collector is None:
             yield
             return
+        if isinstance(self._recording, Recording):
+            self.metrics.recording = self._recording.statistics
         self._recording.start(self._client.session.connection.discovery.known)
         try:
             with self._collector.recording():
@@ -532,6 +535,7 @@ class Manager:
             "authentication": self._authentication,
             "shard": shard,
             "leader election": "none" if election is None and shard is None else None,
+            "recording": None if self._recording is None else str(self._recording),
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
         return NamedValues(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})

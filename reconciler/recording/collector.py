@@ -87,6 +87,9 @@ class Trace:
     async def stop(self) -> None:
         """Ignore it."""
 
+    def __str__(self) -> str:
+        return "in memory"
+
 
 class _Current:
     """The record of the reconcile in progress, and the seconds since it began."""
