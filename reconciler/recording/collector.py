@@ -304,7 +304,8 @@ class _RecordedEffects:
         try:
             value = await run
         except BaseException as error:
-            step.error, step.message = type(error).__name__, str(error)
+            step.error, step.message = f"{type(error).__module__}:{type(error).__qualname__}", str(error)
+            step.attributes = encoded(vars(error))
             raise
         step.value = encoded(value)
         return value

@@ -20,14 +20,14 @@ def drawn_through(draw: Draw) -> Iterator[None]:
     That includes `os.urandom`. A function of `random` that a module imported by name before is not included, and
     neither is a `random.Random` of your own.
     """
-    usual, system = random._inst, os.urandom  # noqa: SLF001 - the generator of the module
+    drawn, bits, system = random.random, random.getrandbits, os.urandom
 
     class DrawnRandom(random.Random):
         def random(self) -> float:
-            return float(draw(usual.random))
+            return float(draw(drawn))
 
         def getrandbits(self, k: int, /) -> int:
-            return int(draw(lambda: usual.getrandbits(k)))
+            return int(draw(lambda: bits(k)))
 
     def urandom(size: int, /) -> bytes:
         return bytes(draw(lambda: system(size)))
@@ -35,7 +35,7 @@ def drawn_through(draw: Draw) -> Iterator[None]:
     through = DrawnRandom()
     with contextlib.ExitStack() as stack:
         for name in random.__all__:
-            if getattr(getattr(random, name), "__self__", None) is usual and name not in _STATE:
+            if isinstance(getattr(getattr(random, name), "__self__", None), random.Random) and name not in _STATE:
                 stack.enter_context(mock.patch.object(random, name, getattr(through, name)))
         stack.enter_context(mock.patch.object(random, "_urandom", urandom))
         stack.enter_context(mock.patch.object(os, "urandom", urandom))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import re
@@ -14,13 +13,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from reconciler._core.redaction import redact
 from reconciler.errors import ConfigurationError
 from reconciler.meta.reference import ResourceType
 from reconciler.objects.fields import parse_duration
-from reconciler.recording.records import EffectStep, LogStep, ReadStep, ReconcileRecord, RequestStep
-from reconciler.recording.redaction import DocumentRedactor
-from reconciler.recording.segments import SUFFIX, Batch, SegmentWriter, ServedKind, document_key, reads_of
+from reconciler.recording.records import (
+    EffectStep,
+    LogStep,
+    ReadStep,
+    ReconcileRecord,
+    RequestStep,
+    document_key,
+    reads_of,
+)
+from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
+from reconciler.recording.segments import SUFFIX, Batch, SegmentWriter, ServedKind
 from reconciler.telemetry.registry import RecordingStatistics
 
 _log = logging.getLogger("reconciler.recording")
@@ -189,10 +195,11 @@ class Recording:
             if isinstance(step, RequestStep):
                 redact_request(step, self._redactor)
             elif isinstance(step, LogStep):
-                step.message = _redacted_text(step.message)
+                step.message = redacted_text(step.message)
             elif isinstance(step, EffectStep):
                 step.arguments = self._redactor.redact(step.arguments)
-                step.value, step.message = self._redactor.redact(step.value), _redacted_text(step.message)
+                step.attributes = self._redactor.redact(step.attributes)
+                step.value, step.message = self._redactor.redact(step.value), redacted_text(step.message)
         if any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
 
@@ -215,26 +222,6 @@ class Recording:
             path, oldest, _ = self._full.popleft()
             path.unlink(missing_ok=True)
             size -= oldest
-
-
-def redact_request(step: RequestStep, redactor: DocumentRedactor) -> None:
-    """Replace the secrets in a request and its response."""
-    secret = concerns_secret(step.path)
-    path, mark, query = step.target.partition("?")
-    step.target = path + mark + _redacted_text(query)
-    step.body = redactor.redact(step.body, secret=secret)
-    step.response = redactor.redact(step.response, secret=secret and step.status < 300)
-    step.message = _redacted_text(step.message)
-
-
-_redacted_text = functools.lru_cache(maxsize=1024)(redact)
-"""Queries and messages repeat."""
-
-
-def concerns_secret(path: str) -> bool:
-    """Return whether a path is that of Secrets, or of one of them; or of the token of a service account."""
-    parts = path.split("/")
-    return "secrets" in parts[3:6] or parts[-1] == "token"
 
 
 def _weight(record: ReconcileRecord) -> int:

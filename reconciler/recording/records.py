@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from reconciler.controller.reconcile.explanation import ReconcileFailure
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import Request
 
 
 class ReadStep(msgspec.Struct, array_like=True, tag="read", gc=False):
@@ -105,8 +106,9 @@ class EffectStep(msgspec.Struct, array_like=True, tag="effect"):
         key: what the effect concerns: its first argument.
         arguments: all arguments as JSON; what JSON cannot express is its ``repr``.
         value: the result as JSON.
-        error: the class of the exception that was raised instead; ``""`` for none.
+        error: the class of the exception that was raised instead, ``"module:Class"``; ``""`` for none.
         message: the text of that exception.
+        attributes: its attributes as JSON.
     """
 
     at: float
@@ -116,6 +118,7 @@ class EffectStep(msgspec.Struct, array_like=True, tag="effect"):
     value: bytes = b"null"
     error: str = ""
     message: str = ""
+    attributes: bytes = b"{}"
 
 
 class LogStep(msgspec.Struct, array_like=True, tag="log", gc=False):
@@ -215,14 +218,19 @@ class ReconcileRecord(msgspec.Struct, kw_only=True):
         """Return the requests that write, in order."""
         return [step for step in self.steps if isinstance(step, RequestStep) and step.is_write]
 
-    def is_own(self, step: ReadStep | RequestStep, plural: str = "") -> bool:
-        """Return whether a step concerns the object that is reconciled."""
+
+DocumentKey = tuple[str, str, str | None, str | None]
+
+
+def reads_of(record: ReconcileRecord) -> Iterator[ReadStep]:
+    """Yield the reads of a record, those of its lists included."""
+    for step in record.steps:
         if isinstance(step, ReadStep):
-            return step.kind == self.kind and step.request == self.request
-        parts = step.path.strip("/").split("/")
-        return self.name in parts and (not plural or plural in parts)
+            yield step
+        elif isinstance(step, ListStep):
+            yield from step.items
 
 
-def gvk_of_kind(kind: str) -> GroupVersionKind:
-    """Return the kind of a record."""
-    return GroupVersionKind.parse(kind)
+def document_key(read: ReadStep) -> DocumentKey:
+    """Return what identifies the document of a read."""
+    return read.kind, read.name, read.namespace, read.version

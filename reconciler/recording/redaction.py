@@ -5,6 +5,7 @@ Nearly all of a document is the same in its next version, so each part is redact
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import msgspec
 from reconciler._core.redaction import PLACEHOLDER, redact
 from reconciler._core.redaction.names import kind_of_name
 from reconciler._core.wire import UNDECODABLE
+from reconciler.recording.records import RequestStep
 
 _MAX_PARTS = 50_000
 _MAX_BYTES = 2**23
@@ -134,3 +136,23 @@ def _mask(secret: dict[str, Any]) -> dict[str, Any]:
         }
         masked["metadata"] = {**metadata, "annotations": annotations}
     return masked
+
+
+def redact_request(step: RequestStep, redactor: DocumentRedactor) -> None:
+    """Replace the secrets in a request and its response."""
+    secret = concerns_secret(step.path)
+    path, mark, query = step.target.partition("?")
+    step.target = path + mark + redacted_text(query)
+    step.body = redactor.redact(step.body, secret=secret)
+    step.response = redactor.redact(step.response, secret=secret and step.status < 300)
+    step.message = redacted_text(step.message)
+
+
+redacted_text = functools.lru_cache(maxsize=1024)(redact)
+"""Queries and messages repeat."""
+
+
+def concerns_secret(path: str) -> bool:
+    """Return whether a path is that of Secrets, or of one of them; or of the token of a service account."""
+    parts = path.split("/")
+    return "secrets" in parts[3:6] or parts[-1] == "token"

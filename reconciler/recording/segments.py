@@ -20,7 +20,7 @@ import msgspec
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.reference import ResourceType
-from reconciler.recording.records import ListStep, ReadStep, ReconcileRecord
+from reconciler.recording.records import DocumentKey, ReadStep, ReconcileRecord, document_key, reads_of
 
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
@@ -73,22 +73,6 @@ class Batch(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
-
-DocumentKey = tuple[str, str, str | None, str | None]
-
-
-def reads_of(record: ReconcileRecord) -> Iterator[ReadStep]:
-    """Yield the reads of a record, those of its lists included."""
-    for step in record.steps:
-        if isinstance(step, ReadStep):
-            yield step
-        elif isinstance(step, ListStep):
-            yield from step.items
-
-
-def document_key(read: ReadStep) -> DocumentKey:
-    """Return what identifies the document of a read."""
-    return read.kind, read.name, read.namespace, read.version
 
 
 class SegmentWriter:

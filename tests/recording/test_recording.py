@@ -165,7 +165,7 @@ async def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"contains other files, such as .thesis\.txt"):
         async with recorded(Recording(tmp_path)):
             pass
-    assert os.listdir(tmp_path) == ["thesis.txt"]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "thesis.txt"]  # noqa: ASYNC240
 
 
 async def test_two_processes_cannot_share_a_directory(tmp_path: Path) -> None:
