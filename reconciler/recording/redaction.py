@@ -47,7 +47,7 @@ class DocumentRedactor:
         self._bytes = 0
 
     def redact(self, data: bytes, *, secret: bool = False) -> bytes:
-        """Return a document without secrets; a text that is not JSON, too.
+        """Return a document without secrets; text that is not JSON as well.
 
         Args:
             data: the document.
