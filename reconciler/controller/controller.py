@@ -12,20 +12,26 @@ from typing import TYPE_CHECKING, Unpack
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers, ReconcileRecorder
+from reconciler.controller.observers import (
+    ControllerMetrics,
+    NoMetrics,
+    Observers,
+    ReconcileRecorder,
+    additional_observers,
+)
 from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
-from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
 from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
@@ -33,8 +39,8 @@ from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
-from reconciler.objects.kinds import gvk_from
+from reconciler.meta.metadata import ResourceType
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
@@ -134,6 +140,7 @@ class Controller:
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
         self._name = checked.name
+        self._kinds = (checked.kind, *(watch.kind for watch in checked.watches))
         self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
@@ -152,7 +159,8 @@ class Controller:
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
-        events_to = events or EventRecorder(client.live, source=self._name, clock=clock)
+        rng = client.live.session.connection.rng
+        events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
         if recorder is not None:
             client = recorder.client(client)
@@ -161,15 +169,19 @@ class Controller:
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
         self._tight_loops = TightLoops(clock, self._metrics)
+        warn = self._warn_of if options.failure_events else None
+        self._running = RunningReconciles(warn, clock, options.stuck_after)
         self._observers = Observers(
             [
                 self._outcomes,
                 self._history,
                 self._changes,
                 self._tight_loops,
+                self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
+                *additional_observers(),
                 *(() if recorder is None else [recorder]),
             ]
         )
@@ -208,6 +220,11 @@ class Controller:
     def kind(self) -> GroupVersionKind:
         """Return the kind of the primary objects."""
         return self._state.gvk
+
+    @property
+    def kinds(self) -> tuple[KindLike, ...]:
+        """Return the kind of the primary objects and the other kinds that are watched, as they were given."""
+        return self._kinds
 
     @property
     def resource(self) -> ResourceType | None:
@@ -272,7 +289,8 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
+        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -397,7 +415,9 @@ class Controller:
             self._state,
             self._history,
             self._changes,
+            self._running,
             request,
+            waits_of=self._waits_of,
             workers=self._workers,
             started=self._pool.started,
             rows=rows,
@@ -407,6 +427,11 @@ class Controller:
     def history(self) -> RunHistory:
         """Return the latest reconciles of the keys."""
         return self._history
+
+    @property
+    def stuck_after(self) -> float | None:
+        """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
+        return self._running.stuck_after
 
     def _make_informers(
         self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
@@ -473,6 +498,16 @@ class Controller:
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
 
+    def _warn_of(self, request: Request, reason: str, message: str) -> None:
+        if (stored := self._stored(request)) is not None:
+            self._warn(reference_to(self.kind, stored), reason, message)
+
+    def _waits_of(self, request: Request) -> str | None:
+        try:
+            return self._reconciler.waits_for(request)
+        except Exception as error:  # noqa: BLE001 - of an override; the rest of the explanation is right
+            return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
+
     def _stored(self, request: Request) -> CachedObject | None:
         return self._informers.stored(request)
 
@@ -485,14 +520,12 @@ class Controller:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        if not self._shard_filter.sharded:
-            return await self._call_reconciler(cycle)
+    async def _reconcile_owned(self, cycle: Reconcile) -> object:
         if not await self._shard_filter.may_reconcile(cycle.request):
             self._forget(cycle.request)
             return None
         try:
-            return await self._call_reconciler(cycle)
+            return await self._reconcile(cycle)
         except Exception as error:
             if cycle.owned is not False:
                 raise
@@ -503,7 +536,7 @@ class Controller:
             self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: Reconcile) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:
@@ -518,6 +551,7 @@ class Controller:
             await disconnecting
         finally:
             self._binding.close()
+            self._running.stop()
             self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
             if self._event_recorder is not None:
                 await self._event_recorder.close()

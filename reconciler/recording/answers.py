@@ -31,7 +31,7 @@ from reconciler.errors import OutcomeUnknown, ReconcilerError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import merge_patch
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.collector import RecordedClient, encoded
 from reconciler.recording.records import EffectStep, ListStep, ReadStep, ReconcileRecord, RequestStep, reads_of

@@ -24,7 +24,7 @@ from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.explanation import failure_of
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.entropy import drawn_through
 from reconciler.recording.records import (

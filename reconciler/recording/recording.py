@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from reconciler.errors import ConfigurationError
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.fields import parse_duration
 from reconciler.recording.records import (
     EffectStep,

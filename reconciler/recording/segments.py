@@ -19,7 +19,7 @@ import msgspec
 
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.recording.records import DocumentKey, ReadStep, ReconcileRecord, document_key, reads_of
 
 SUFFIX = ".segment"
