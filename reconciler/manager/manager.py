@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
 from reconciler._core.wire import JSONObject
@@ -22,7 +23,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
 from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
-from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, health, metrics
+from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, debug_recording, health, metrics
 from reconciler.manager.endpoints.keys import Process, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
@@ -452,6 +453,7 @@ class Manager:
         debug = {
             "/debug/queue": debug_queue(process.controllers, self._clock, turns, process.shard),
             "/debug/keys": debug_keys(process, turns),
+            "/debug/recording": debug_recording(self._segments),
         }
         self._ready.add("manager", self._is_running)
         self._ready.add("credentials", self._check_credentials)
@@ -523,6 +525,9 @@ class Manager:
     def _check_credentials(self) -> None:
         if self.metrics.requests.latest == "401":
             raise ManagerError("the API server refuses the credentials: its latest response was 401 Unauthorized")
+
+    def _segments(self) -> Sequence[Path]:
+        return self._recording.segments() if isinstance(self._recording, Recording) else ()
 
     def _claimed_shard(self) -> AbstractContextManager[None]:
         transport = self._client.session.connection.transport

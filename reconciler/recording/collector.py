@@ -318,7 +318,11 @@ def encoded(value: object) -> bytes:
 
 def _plain(value: Any) -> object:
     to_dict = getattr(value, "to_dict", None) or getattr(value, "model_dump", None)
-    return to_dict() if callable(to_dict) else repr(value)
+    if callable(to_dict):
+        return to_dict()
+    # The default repr has the address of the object, which is another one in each process.
+    text = repr(value)
+    return type(value).__qualname__ if f" at {id(value):#x}" in text else text
 
 
 class _RecordingHandler(logging.Handler):

@@ -127,6 +127,11 @@ class Recording:
         if self._lock is not None:
             self._lock.close()
 
+    def segments(self) -> list[Path]:
+        """Return the files, oldest first; the last one grows. Thread-safe."""
+        current = [] if self._segment is None else [self._segment.path]
+        return [*(path for path, _, _ in list(self._full)), *current]
+
     def statistics(self) -> RecordingStatistics:
         """Return the current figures. Thread-safe."""
         size = sum(size for _, size, _ in list(self._full)) + (0 if self._segment is None else self._segment.size)
