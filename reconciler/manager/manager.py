@@ -36,6 +36,7 @@ from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
 from reconciler.manager.waiting import Wait, waits
+from reconciler.meta.metadata import ResourceType
 from reconciler.recording.collector import Collector, RecordSink
 from reconciler.recording.recording import Recording
 from reconciler.telemetry.logs import NamedValues
@@ -501,7 +502,7 @@ class Manager:
             return
         if isinstance(self._recording, Recording):
             self.metrics.recording = self._recording.statistics
-        self._recording.start(self._client.session.connection.discovery.known)
+        self._recording.start(self._known_kinds)
         try:
             with self._collector.recording():
                 yield
@@ -525,6 +526,11 @@ class Manager:
     def _check_credentials(self) -> None:
         if self.metrics.requests.latest == "401":
             raise ManagerError("the API server refuses the credentials: its latest response was 401 Unauthorized")
+
+    def _known_kinds(self) -> list[ResourceType]:
+        discovered = self._client.session.connection.discovery.known()
+        watched = [each.served_as for each in self.cache.informers]
+        return [*discovered, *(each for each in watched if each is not None)]
 
     def _segments(self) -> Sequence[Path]:
         return self._recording.segments() if isinstance(self._recording, Recording) else ()

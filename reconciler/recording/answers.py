@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from pydantic import TypeAdapter
@@ -56,12 +56,14 @@ class Answers:
     Attributes:
         differences: how the reconcile differs from the recorded one so far, in order.
         elapsed: returns the seconds since the reconcile began.
+        program: the beginning of the field managers in the record; None if it does not tell.
     """
 
     def __init__(self, record: ReconcileRecord, kinds: Mapping[str, ServedKind]) -> None:
         self.record = record
         self.differences: list[str] = []
         self.elapsed: Callable[[], float] = lambda: 0.0
+        self.program = _program(record)
         self._kinds = {each.kind: each.resource for each in kinds.values()}
         self._requests = [step for step in record.steps if isinstance(step, RequestStep)]
         self._effects = [step for step in record.steps if isinstance(step, EffectStep)]
@@ -325,6 +327,15 @@ def ending(record: ReconcileRecord) -> str:
     if record.failure is not None:
         return f"{record.failure.type}: {record.failure.message}"
     return record.result if record.requeue_after is None else f"{record.result} {record.requeue_after:g} s"
+
+
+def _program(record: ReconcileRecord) -> str | None:
+    """Return the name of the recorded program, as far as its writes tell."""
+    for write in record.writes:
+        for name, value in parse_qsl(write.target.partition("?")[2]):
+            if name == "fieldManager" and value.endswith(f"/{record.controller}"):
+                return value.removesuffix(f"/{record.controller}")
+    return None
 
 
 def _kind_name(kind: str) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import inspect
 import random
 import sys
 import sysconfig
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import reconciler
 from reconciler._core.cycle import current_cycle
@@ -29,6 +28,7 @@ from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.manager import Manager
+from reconciler.manager.setup import setup_function
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import parse_version
 from reconciler.objects.kinds import KindLike, gvk_from
@@ -39,7 +39,13 @@ from reconciler.recording.records import ReadStep, ReconcileRecord, RequestStep
 from reconciler.recording.segments import RecordingReader, ServedKind
 from reconciler.testing.virtual_clock import VirtualClock, virtual_time
 
-Setup = Callable[[Manager], Awaitable[None] | None]
+Operator = (
+    Reconciler
+    | type[Reconciler]
+    | Sequence[Reconciler | type[Reconciler]]
+    | Callable[[Manager], Awaitable[object] | object]
+)
+"""What ``reconciler run`` takes: a reconciler or its class, several of them, or a function that takes the manager."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +86,7 @@ class Replay:
         return f"{key} at {recorded.started:%H:%M:%S}, {recorded.id}"
 
 
-def replay(
-    recording: str | Path, operator: Reconciler | type[Reconciler] | Setup, *, reconcile: str | None = None
-) -> list[Replay]:
+def replay(recording: str | Path, operator: Operator, *, reconcile: str | None = None) -> list[Replay]:
     """Run recorded reconciles again, in virtual time and without a cluster.
 
     Reads, responses, times, random numbers and results of effects are those of the recording. Call it outside an event
@@ -90,7 +94,7 @@ def replay(
 
     Args:
         recording: the directory of the recording, or one of its segments.
-        operator: the reconciler, its class, or the function that adds the controllers to a manager.
+        operator: the reconciler, its class, several of them, or a function that adds controllers to a manager.
         reconcile: the id of the one reconcile to run, or its beginning. Default: all whose controller exists.
 
     Raises:
@@ -105,25 +109,21 @@ def replay(
     return [replay_record(record, operator, reader.kinds) for record in records]
 
 
-def replay_record(
-    record: ReconcileRecord, operator: Reconciler | type[Reconciler] | Setup, kinds: Mapping[str, ServedKind]
-) -> Replay:
+def replay_record(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
     """Run one recorded reconcile again; see `replay`.
 
     Args:
         record: the record.
-        operator: the reconciler, its class, or the function that adds the controllers to a manager.
+        operator: the reconciler, its class, several of them, or a function that adds controllers to a manager.
         kinds: how the kinds of the recording are served.
     """
     with virtual_time(record.started):
         return asyncio.run(_replayed(record, operator, kinds))
 
 
-async def _replayed(
-    record: ReconcileRecord, operator: Reconciler | type[Reconciler] | Setup, kinds: Mapping[str, ServedKind]
-) -> Replay:
+async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
     answers = Answers(record, kinds)
-    client = Client(answers)
+    client = Client(answers, user_agent=answers.program)
     manager = Manager(client)
     await _add_controllers(manager, operator, record)
     controller = _controller_of(manager, record)
@@ -157,18 +157,14 @@ async def _replayed(
     return Replay(record, replayed, tuple(answers.differences), tuple(unreproducible))
 
 
-async def _add_controllers(
-    manager: Manager, operator: Reconciler | type[Reconciler] | Setup, record: ReconcileRecord
-) -> None:
-    if isinstance(operator, type) and issubclass(operator, Reconciler):
-        operator = operator()
-    if isinstance(operator, Reconciler):
+async def _add_controllers(manager: Manager, operator: object, record: ReconcileRecord) -> None:
+    name = getattr(operator, "__name__", type(operator).__name__)
+    if isinstance(operator, Reconciler) or (isinstance(operator, type) and issubclass(operator, Reconciler)):
         declared: KindLike | None = getattr(operator, "resource", None)
-        manager.add_controller(operator, name=record.controller, resource=declared or record.kind)
-        return
-    added = cast("Setup", operator)(manager)
-    if inspect.isawaitable(added):
-        await added
+        setup = setup_function(operator, name, name=record.controller, resource=declared or record.kind)
+    else:
+        setup = setup_function(operator, name)
+    await setup(manager)
 
 
 def _controller_of(manager: Manager, record: ReconcileRecord) -> Controller:
@@ -250,10 +246,9 @@ _UNREPRODUCIBLE = {
 }
 """Functions in C whose results are not recorded, with their class or module."""
 
-_LIBRARIES = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    | {str(Path(reconciler.__file__).parent), "<"}
-)
+_STANDARD = (str(Path(threading.__file__).parent), "<frozen")
+_LIBRARIES = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(reconciler.__file__).parent))
+"""Where files are whose calls do not concern the user: what a library does is not part of the reconcile."""
 
 
 @contextlib.contextmanager
@@ -268,11 +263,8 @@ def _watched(found: dict[str, None]) -> Iterator[None]:
         if (place, called.__name__) not in _UNREPRODUCIBLE:
             return
         caller: FrameType | None = frame
-        if called.__name__ == "start_new_thread":
-            while caller is not None and caller.f_code.co_filename.startswith(_LIBRARIES):
-                if caller.f_code.co_filename == _THREADS:
-                    return  # a plain `def` reconcile, whose thread is replayed
-                caller = caller.f_back
+        while caller is not None and caller.f_code.co_filename.startswith(_STANDARD):
+            caller = caller.f_back
         if caller is None or caller.f_code.co_filename.startswith(_LIBRARIES):
             return
         what = "starts a thread" if called.__name__ == "start_new_thread" else f"calls {place}.{called.__name__}"
@@ -287,6 +279,3 @@ def _watched(found: dict[str, None]) -> Iterator[None]:
     finally:
         sys.setprofile(before)
         threading.setprofile(None)
-
-
-_THREADS = str(Path(reconciler.__file__).parent / "controller" / "reconcile" / "threads.py")

@@ -10,9 +10,7 @@ import msgspec
 from reconciler.cli.output import print_json
 from reconciler.cli.recording.selection import Selection
 from reconciler.cli.targets import load_target
-from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError
-from reconciler.manager.setup import setup_function
 from reconciler.testing.replaying import Replay, replay_record
 
 _MAX_DIFFERENCES = 5
@@ -59,10 +57,7 @@ def load_operator(target: str) -> Any:
         from reconciler.cli.run import notification_setup
 
         return notification_setup()
-    found = load_target(target)
-    if isinstance(found, Reconciler) or (isinstance(found, type) and issubclass(found, Reconciler)):
-        return found
-    return setup_function(found, target)
+    return load_target(target)
 
 
 def _lines(found: Replay) -> list[str]:
