@@ -75,6 +75,7 @@ class Recording:
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._writing = threading.Lock()
         self._redactor = DocumentRedactor()
         self._segment: SegmentWriter | None = None
         self._began: datetime | None = None  # of the first record of the segment
@@ -166,6 +167,10 @@ class Recording:
             _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
+        with self._writing:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
         records: list[ReconcileRecord] = []
         while self._waiting:
             record = self._waiting.popleft()

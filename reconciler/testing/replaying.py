@@ -48,7 +48,7 @@ Operator = (
 """What ``reconciler run`` takes: a reconciler or its class, several of them, or a function that takes the manager."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Replay:
     """A recorded reconcile, and what the same reconcile does now.
 
@@ -79,6 +79,9 @@ class Replay:
         """Return how the reconcile fails now; None if it does not."""
         failure = self.replayed.failure
         return None if failure is None else f"{failure.type}: {failure.message}"
+
+    def __repr__(self) -> str:
+        return f"<Replay of {self}>"
 
     def __str__(self) -> str:
         recorded = self.recorded

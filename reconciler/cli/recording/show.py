@@ -109,7 +109,8 @@ def _reports(records: Sequence[ReconcileRecord]) -> Iterator[RecordReport]:
             ),
             result=record.result,
             requeue_after_seconds=record.requeue_after,
-            writes=len(written) or None,
+            writes=len(written),
+            echoes_dropped=0,
             status_written=any(each.path.endswith("/status") and each.status < 300 for each in written),
             changed_meanwhile=record.overtaken,
             reconcile_id=record.id,
@@ -183,7 +184,11 @@ def _objects(reports: Sequence[RecordReport]) -> Iterator[str]:
     for title, runs in _by_object(reports).items():
         errors = sum(run.error is not None for run in runs)
         writes = sum(len(run.written) for run in runs)
-        yield f"{title}: {len(runs)} reconciles, {errors} failed, {writes} writes, {_span(runs)}"
+        yield f"{title}: {_count(runs)}, {errors} failed, {writes} writes, {_span(runs)}"
+
+
+def _count(runs: Sequence[RecordReport]) -> str:
+    return "1 reconcile" if len(runs) == 1 else f"{len(runs)} reconciles"
 
 
 def _span(runs: Sequence[RecordReport]) -> str:
@@ -194,7 +199,7 @@ def _span(runs: Sequence[RecordReport]) -> str:
 def _object(runs: Sequence[RecordReport]) -> Iterator[str]:
     first = runs[0]
     kind, key = first.kind.rpartition("/")[2], Request(first.name, first.namespace)
-    yield f"{kind} {key}, controller {first.controller}: {len(runs)} reconciles {_span(runs)}"
+    yield f"{kind} {key}, controller {first.controller}: {_count(runs)} {_span(runs)}"
     for run in runs:
         started = f"{run.started.astimezone(UTC):%H:%M:%S.%f}"[:-3]
         yield f"  {started}  {run.reconcile_id}"
