@@ -242,6 +242,9 @@ class RunOptions:
     grace_period: Annotated[
         float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")
     ] = 30.0
+    record: Annotated[
+        Path | None, Parameter(help="Record the reconciles of the last two hours in this directory, 500 MB at most.")
+    ] = None
     notification: NotificationFlags = NotificationFlags()
     log_format: Annotated[Literal["text", "json"], Parameter(help="Format of the log on standard error.")] = "text"
     log_level: LogLevel = "info"

@@ -15,6 +15,7 @@ from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, Manager
 from reconciler.manager.setup import setup_function
+from reconciler.recording import Recording
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 _log = logging.getLogger("reconciler.run")
@@ -94,6 +95,7 @@ async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, 
                 webhook_certificates=options.webhook_certificates,
                 security=options.security.to_security(),
                 grace_period=options.grace_period,
+                recording=None if options.record is None else Recording(options.record),
             )
         await setup(manager)
         if prepare is not None:
@@ -107,6 +109,11 @@ async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, 
             # Whatever did not stop, most likely a thread, would keep the process running.
             print(f"reconciler: {error}", file=sys.stderr, flush=True)
             os._exit(1)
+
+
+def notification_setup() -> Callable[[Manager], object]:
+    """Return the function that adds the notification operator with all defaults to a manager."""
+    return _notification(RunOptions(), logging.NullHandler())
 
 
 def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Manager], object]:

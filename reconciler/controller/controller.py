@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Unpack
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers, additional_observers
+from reconciler.controller.observers import (
+    ControllerMetrics,
+    NoMetrics,
+    Observers,
+    ReconcileRecorder,
+    additional_observers,
+)
 from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
@@ -104,6 +110,7 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
+        recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
 
     Raises:
@@ -126,6 +133,7 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
+        recorder: ReconcileRecorder | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> None:
         options = (options or ControllerOptions()).replace(**keywords)
@@ -152,8 +160,10 @@ class Controller:
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
         rng = client.live.session.connection.rng
-        recorder = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
-        self._recorder = recorder if events is None else None  # the controller runs its own only
+        events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
+        self._event_recorder = events_to if events is None else None  # the controller runs its own only
+        if recorder is not None:
+            client = recorder.client(client)
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
@@ -169,9 +179,10 @@ class Controller:
                 self._tight_loops,
                 self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
-                *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
+                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
                 *additional_observers(),
+                *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
@@ -185,7 +196,7 @@ class Controller:
             name=self._name,
             kind=checked.kind,
             client=client,
-            events=recorder,
+            events=events_to,
             clock=clock,
             workers=self._workers,
             enqueue=self.enqueue,
@@ -268,8 +279,8 @@ class Controller:
         self._started = True
         bind(self._reconciler, self._binding)  # again: another controller may have been created with it since
         self._binding.loop = asyncio.get_running_loop()
-        if self._recorder is not None:
-            self._recording = asyncio.create_task(self._recorder.run(), name=f"{self._name} events")
+        if self._event_recorder is not None:
+            self._recording = asyncio.create_task(self._event_recorder.run(), name=f"{self._name} events")
         await self.warm_up()
         if not self._stopping.is_set():
             self._syncing = asyncio.create_task(self._informers.wait_synced(), name=f"{self._name} sync")
@@ -542,8 +553,8 @@ class Controller:
             self._binding.close()
             self._running.stop()
             self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
-            if self._recorder is not None:
-                await self._recorder.close()
+            if self._event_recorder is not None:
+                await self._event_recorder.close()
             if self._recording is not None:
                 await asyncio.wait({self._recording})
 

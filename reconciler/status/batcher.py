@@ -17,7 +17,7 @@ from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
 from reconciler.status.fields import UNSET, fields_of
 from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
-from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open
+from reconciler.status.recording import StatusMetrics, StatusRecording, StatusStatistics, find_open
 from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_flush_timeout, check_options
 from reconciler.status.writer import Strategy
 
@@ -171,7 +171,7 @@ class StatusBatcher(Generic[S]):
         self._recorded_here: list[Mutation] | None = None  # while joined; None if this batcher writes
         writer = self._binding.writer
         driver = AsyncDriver(writer) if self._binding.is_async else BlockingDriver(writer, self._policy.clock)
-        self._recording = Recording(self._binding, self._policy, driver)
+        self._recording = StatusRecording(self._binding, self._policy, driver)
 
     @property
     def flush_timeout(self) -> float:
@@ -560,7 +560,7 @@ class StatusBatcher(Generic[S]):
             self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
             self._recording.record(mutations)
 
-    def _close(self, error: BaseException | None) -> Recording | None:
+    def _close(self, error: BaseException | None) -> StatusRecording | None:
         """End the recording; return it if this batcher must flush it."""
         recording, on_error = self._recording, self._policy.on_error
         if not recording.is_started:

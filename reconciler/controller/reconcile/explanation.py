@@ -165,7 +165,7 @@ class RunHistory(ReconcileObserver):
         if completion is None:
             shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
         elif completion.error is not None:
-            failure = self._pooled(_failure_of(completion.error, completion))
+            failure = self._pooled(failure_of(completion.error, completion))
             shared = _Shared(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
         else:
             delay = None if completion.outcome is None else completion.outcome.requeue_after
@@ -308,7 +308,8 @@ class RunHistory(ReconcileObserver):
             del self._awaited[key]
 
 
-def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+def failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+    """Return how a reconcile failed, without secrets."""
     message = text_without_values(error)
     return ReconcileFailure(
         type=type(error).__name__,
