@@ -307,6 +307,7 @@ class WatchedInformers:
 
     Attributes:
         stored: returns the primary object of a key in the informer's store; None if it has none.
+        objects: returns all primary objects in the informer's store.
         mapper_queues: the queues of the mappers, from `connect` on.
         tasks: the workers of these queues.
     """
@@ -346,6 +347,7 @@ class WatchedInformers:
         self._watched: list[_Watched] = []
         self._store: Store | None = None  # of the primary kind, once it is connected
         self.stored: Callable[[Request], CachedObject | None] = _no_object
+        self.objects: Callable[[], Sequence[CachedObject]] = tuple
         self._remove_restart_callback: Callable[[], None] | None = None  # the same
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -362,7 +364,7 @@ class WatchedInformers:
         """
         self._deadline = self._clock.monotonic() + self._timeout
         primary = await self._cache.informer(self._kind)
-        self._store, self.stored = primary.store, primary.store.get
+        self._store, self.stored, self.objects = primary.store, primary.store.get, primary.store.list
         self._remove_restart_callback = primary.on_restart(self._forget_versions)
         await self._add_handler(self._kind, primary, self._handler.handle)
         others = [
