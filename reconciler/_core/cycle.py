@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from reconciler.meta.documents import Version
-    from reconciler.meta.reference import GroupVersionKind, Request
+    from reconciler.meta.metadata import GroupVersionKind, Request
 
 
 class Cycle(Protocol):

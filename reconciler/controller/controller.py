@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Unpack
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers
+from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers, additional_observers
 from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.failures import FailureEvents, FailureLog, reference_to
 from reconciler.controller.reconcile.health import ObjectHealth
 from reconciler.controller.reconcile.progress import RunningReconciles
-from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
 from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
@@ -35,8 +34,8 @@ from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
-from reconciler.objects.kinds import gvk_from
+from reconciler.meta.metadata import ResourceType
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
@@ -137,6 +136,7 @@ class Controller:
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
         self._name = checked.name
+        self._kinds = (checked.kind, *(watch.kind for watch in checked.watches))
         self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
@@ -155,7 +155,8 @@ class Controller:
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
-        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
+        rng = client.live.session.connection.rng
+        recorder = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
         self._recorder = recorder if events is None else None  # the controller runs its own only
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
@@ -176,6 +177,7 @@ class Controller:
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
+                *additional_observers(),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
@@ -213,6 +215,11 @@ class Controller:
     def kind(self) -> GroupVersionKind:
         """Return the kind of the primary objects."""
         return self._state.gvk
+
+    @property
+    def kinds(self) -> tuple[KindLike, ...]:
+        """Return the kind of the primary objects and the other kinds that are watched, as they were given."""
+        return self._kinds
 
     @property
     def resource(self) -> ResourceType | None:
@@ -277,7 +284,8 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
+        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -515,14 +523,12 @@ class Controller:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        if not self._shard_filter.sharded:
-            return await self._call_reconciler(cycle)
+    async def _reconcile_owned(self, cycle: Reconcile) -> object:
         if not await self._shard_filter.may_reconcile(cycle.request):
             self._forget(cycle.request)
             return None
         try:
-            return await self._call_reconciler(cycle)
+            return await self._reconcile(cycle)
         except Exception as error:
             if cycle.owned is not False:
                 raise
@@ -533,7 +539,7 @@ class Controller:
             self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: Reconcile) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:

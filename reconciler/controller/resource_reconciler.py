@@ -13,7 +13,6 @@ from typing_extensions import TypeVar
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.hooks import check_hooks
 from reconciler.controller.reconcile.cycle import current_reconcile
-from reconciler.controller.reconcile.failures import FAILURES_TO_REPORT
 from reconciler.controller.reconcile.primary_object import (
     ensure_finalizer,
     record_failing,
@@ -22,6 +21,7 @@ from reconciler.controller.reconcile.primary_object import (
     record_retry,
     release_finalizer,
 )
+from reconciler.controller.reconcile.reports import FAILURES_TO_REPORT
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result, check_outcome, is_terminal
 from reconciler.errors import TerminalError, error_text

@@ -33,11 +33,11 @@ from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
-from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
+from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
 from reconciler.manager.waiting import Wait, waits
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.tracing import tracer
+from reconciler.telemetry.tracing import ObservedTransport, tracer
 
 if TYPE_CHECKING:
     from reconciler.manager.console.server import Console
@@ -136,7 +136,7 @@ class Manager:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
         self.cache = self._make_cache(own, list_in_pages=list_in_pages)
-        self.metrics.unreadable = self.cache.unreadable
+        self.metrics.cached_kinds = self.cache.kinds
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._security = security
@@ -414,7 +414,7 @@ class Manager:
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
-            lambda transport: UrgentTransport(CountingTransport(transport, self.metrics.requests)),
+            lambda transport: UrgentTransport(ObservedTransport(transport, self.metrics.requests)),
             retries=Retries(attempts=1),
         )
         with_events = self._shard.name is None
@@ -433,13 +433,11 @@ class Manager:
 
     def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
         # Not the manager's own client: a standby must answer scrapes, too.
-        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        own = client.through(lambda transport: ObservedTransport(transport, self.metrics.requests))
         return Guard(security, Reviewer(own, self._clock), self._clock)
 
     def _wrap_transport(self, transport: Transport) -> Transport:
-        transport = CountingTransport(transport, self.metrics.requests)
-        if (spans := tracer()) is not None:
-            transport = TracingTransport(transport, spans)
+        transport = ObservedTransport(transport, self.metrics.requests, tracer())
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:

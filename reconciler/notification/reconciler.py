@@ -590,4 +590,5 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _now(self) -> datetime:
         """Return the API server's time, because other machines act on what is stored."""
-        return (self._clock or current_clock()).now() + self.clock_offset
+        now = (self._clock or current_clock()).now()
+        return now if self._binding is None else now + self._binding.client.session.connection.server_clock.ahead

@@ -228,11 +228,6 @@ class Target(msgspec.Struct, frozen=True):
         return str(getattr(self.writer, "field_manager", "") or "")
 
     @property
-    def former_field_manager(self) -> str:
-        """Return the name that earlier releases recorded them under; ``""`` if there was none."""
-        return str(getattr(self.writer, "former_field_manager", "") or "")
-
-    @property
     def warnings(self) -> Sequence[str]:
         """Return the ``Warning`` headers of the last response."""
         found: Sequence[str] = getattr(self.writer, "warnings", ())
@@ -258,7 +253,6 @@ class StatusWriter(Protocol):
 
     * ``field_manager`` (str): the manager that its writes are recorded under. With it, fields that this manager owns
       are overwritten on a newer version, and ``strategy="apply"`` is possible.
-    * ``former_field_manager`` (str): a name that it used before; applies take over the fields of that name.
     * ``warnings`` (sequence of str): the ``Warning`` headers of the last response, logged if the server drops a field.
     * ``client`` (an object that supports weak references): the client that several writers share. What is learned about
       the server is kept for it, and ends with it; without this attribute it is kept for the writer.

@@ -20,7 +20,7 @@ import msgspec
 from reconciler._core.cycle import current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.result import Completion
-from reconciler.controller.wake.change_log import Creation, WakingChanges
+from reconciler.controller.wake.change import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version
@@ -226,6 +226,8 @@ class Reconcile:
 
     Attributes:
         run: the description.
+        gvk: the primary kind.
+        controller: the controller's name, for log records.
         request: the key.
         by_timer: whether only the key's timer made it ready.
         changes: the changes that enqueued the key; None if no change did.
@@ -243,6 +245,8 @@ class Reconcile:
 
     def __init__(self, context: ReconcileContext, run: ReconcileRun, *, by_timer: bool = False) -> None:
         self.run = run
+        self.gvk = context.gvk
+        self.controller = run.controller
         self.request = run.request
         self.by_timer = by_timer
         self.completion: Completion | None = None
@@ -260,11 +264,6 @@ class Reconcile:
         self._uid: str | None = None
         self._basis: Version | None = None
         self._ended = False
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the primary kind."""
-        return self._context.gvk
 
     @functools.cached_property
     def bridge(self) -> ThreadBridge:
@@ -292,6 +291,11 @@ class Reconcile:
         self._context.tracker.set_basis(self.request, version)
 
     @property
+    def basis(self) -> Version | None:
+        """Return the oldest version of the object that the reconcile can have read; None if there was none."""
+        return self._basis
+
+    @property
     def uid(self) -> str | None:
         """Return the uid of the object that the reconcile began with; None if there was none, or none was read yet."""
         return self._uid
@@ -305,11 +309,6 @@ class Reconcile:
     def reconcile_id(self) -> str:
         """Return the id of this reconcile, for log records."""
         return self.run.reconcile_id
-
-    @property
-    def controller(self) -> str:
-        """Return the controller's name, for log records."""
-        return self.run.controller
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""

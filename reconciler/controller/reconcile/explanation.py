@@ -25,8 +25,7 @@ from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change import ObjectChange
-from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
+from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation

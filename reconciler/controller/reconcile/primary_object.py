@@ -23,7 +23,7 @@ from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
 from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.result import Outcome, error_message
-from reconciler.errors import Conflict, NotFound
+from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
@@ -235,7 +235,8 @@ def has_status_field(model: Any, wire_name: str) -> bool:
 def _reason_of(error: BaseException) -> str:
     """Return the name of an error's class if the API server accepts it as a reason; otherwise what it accepts of it."""
     name = _NOT_IN_REASON.sub("", type(error).__name__).strip("_").lstrip("_0123456789")
-    return name[:_MAX_REASON].rstrip("_") or "ReconcileFailed"
+    otherwise = "TerminalError" if isinstance(error, TerminalError) else "ReconcileFailed"
+    return name[:_MAX_REASON].rstrip("_") or otherwise
 
 
 def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> None:
@@ -271,6 +272,8 @@ class AssignedStatus:
             return
         self._left -= 1
         before = original_document(obj).get("status") or {}
+        if not obj.problems and obj.status == obj.status_model.model_validate(before):
+            return
         after = obj.to_dict().get("status") or {}
         fields = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         if fields:
