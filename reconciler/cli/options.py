@@ -17,13 +17,13 @@ from reconciler.errors import ConfigurationError
 if TYPE_CHECKING:
     from reconciler.manager import EndpointSecurity
 
-_CONSOLE_ADDRESS = "127.0.0.1:8082"
+CONSOLE_ADDRESS = "127.0.0.1:8082"
 """Where ``--console`` without an address serves the console."""
 
 ConsoleAddress = Annotated[
     str | None,
     Parameter(
-        help=f"Serve a page for the browser. HOST:PORT may be omitted: {_CONSOLE_ADDRESS}.",
+        help=f"Serve a page for the browser. HOST:PORT may be omitted: {CONSOLE_ADDRESS}.",
         requires_equals=True,
         show_default=False,
     ),
@@ -435,4 +435,4 @@ def with_console_address(arguments: Sequence[str]) -> list[str]:
             joined[-1] += f"={each}"
         else:
             joined.append(each)
-    return [f"--console={_CONSOLE_ADDRESS}" if each == "--console" else each for each in joined]
+    return [f"--console={CONSOLE_ADDRESS}" if each == "--console" else each for each in joined]

@@ -23,6 +23,7 @@ from reconciler.controller.options import CheckedOptions, ControllerKeywords, Co
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
+from reconciler.controller.reconcile.health import ObjectHealth
 from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
@@ -113,6 +114,9 @@ class Controller:
         recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
 
+    Attributes:
+        health: which objects are not healthy.
+
     Raises:
         ConfigurationError: an option is invalid; the message says which, and why.
         ControllerError: the reconciler belongs to another running controller.
@@ -168,6 +172,8 @@ class Controller:
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
+        ready_condition = getattr(reconciler, "ready_condition", None)
+        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
         self._tight_loops = TightLoops(clock, self._metrics)
         warn = self._warn_of if options.failure_events else None
         self._running = RunningReconciles(warn, clock, options.stuck_after)
@@ -429,6 +435,11 @@ class Controller:
         return self._history
 
     @property
+    def tight_loops(self) -> TightLoops:
+        """Return the keys that are reconciled again and again."""
+        return self._tight_loops
+
+    @property
     def stuck_after(self) -> float | None:
         """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
         return self._running.stuck_after
@@ -510,6 +521,9 @@ class Controller:
 
     def _stored(self, request: Request) -> CachedObject | None:
         return self._informers.stored(request)
+
+    def _objects(self) -> Sequence[CachedObject]:
+        return self._informers.objects()
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)

@@ -400,6 +400,10 @@ class StatusBatcher(Generic[S]):
         """
         self._record(self._fields.remove(path, item))
 
+    def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
+        """Return whether a mutation that was recorded and not written yet fits; for frameworks."""
+        return self._recording.has_recorded(wanted)
+
     def set_condition(
         self, type: str, status: bool | str, *, reason: str, message: str = "", path: PathLike = "conditions"
     ) -> None:

@@ -306,6 +306,11 @@ class StatusRecording:
                 if into is not None:
                     into.append(mutation)
 
+    def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
+        """Return whether a mutation that has not been written fits."""
+        with self._lock:
+            return any(map(wanted, self._recorded))
+
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
         """Forget recorded mutations that have not been sent; those in flight are not sent again."""
         with self._lock:

@@ -185,7 +185,9 @@ def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) 
         yield from _changes(key.current_changes)
     yield from _last(key.runs, document.now)
     yield from _next(key)
-    yield from (f"  Warning: {each}." for each in key.warnings)
+    yield from (f"  Needs attention: {each.rstrip('.')}." for each in key.attention)
+    if key.own_writes:
+        yield f"  Its own write of {', '.join(key.own_writes)} enqueues it again."
     if key.unsaved_status:
         yield "  Part of its status could not be written; the next reconcile writes it."
     if not key.cached:
