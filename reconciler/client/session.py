@@ -447,7 +447,7 @@ class ClientStatusWriter:
             APIError: the server reported a failure.
         """
         session = self._session
-        resource = await session.resource_type(self._kind)
+        resource = await session.resource_for(self._kind, *self.request)
         method = WRITE_METHODS[strategy]
         options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":

@@ -13,20 +13,20 @@ from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
 from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers
-from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
+from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
-from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
+from reconciler.controller.reconcile.worker import Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
-from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
+from reconciler.controller.wake.handlers import ControllerState, PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
 from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
@@ -170,9 +170,25 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
         )
-        self._informers = self._make_informers(cache, options, checked, clock)
+        self._state = ControllerState(
+            name=self._name,
+            kind=checked.kind,
+            gvk=gvk,
+            options=options,
+            cache=cache,
+            queue=self._queue,
+            limiter=self._limiter,
+            tracker=self._tracker,
+            unsaved=self._unsaved,
+            observers=self._observers,
+            shard_filter=self._shard_filter,
+            clock=clock,
+            metrics=self._metrics,
+            status_metrics=status_metrics,
+        )
+        handler = PrimaryHandler(self._state, checked.predicates, self._forget)
+        self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
-        self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
         self._binding = ControllerBinding(
             name=self._name,
@@ -403,56 +419,6 @@ class Controller:
         """Return the latest reconciles of the keys."""
         return self._history
 
-    def _make_informers(
-        self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
-    ) -> WatchedInformers:
-        handler = PrimaryHandler(
-            self._queue,
-            self._tracker,
-            checked.predicates,
-            observers=self._observers,
-            gvk=gvk_from(checked.kind),
-            clock=clock,
-            on_gone=self._forget,
-            must_drain=self._shard_filter.must_drain if self._shard_filter.sharded else None,
-            debounce=options.debounce,
-        )
-        return WatchedInformers(
-            self._name,
-            checked.kind,
-            checked.watches,
-            cache=cache,
-            queue=self._queue,
-            handler=handler,
-            tracker=self._tracker,
-            observers=self._observers,
-            clock=clock,
-            timeout=options.sync_timeout,
-            metrics=self._metrics,
-            sharded=self._shard_filter.sharded,
-            debounce=options.debounce,
-            warn=self._warn,
-        )
-
-    def _make_state(
-        self, options: ControllerOptions, checked: CheckedOptions, clock: Clock, status_metrics: StatusMetrics | None
-    ) -> WorkerState:
-        return WorkerState(
-            name=self._name,
-            gvk=gvk_from(checked.kind),
-            queue=self._queue,
-            limiter=self._limiter,
-            tracker=self._tracker,
-            unsaved=self._unsaved,
-            informers=self._informers,
-            observers=self._observers,
-            clock=clock,
-            timeout=options.timeout,
-            deadlines={},
-            status_metrics=status_metrics,
-            matches=self._shard_filter.matches,
-        )
-
     def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
         """Return the client of the reconciler and of the controller's Events."""
         name = type(self._reconciler).__name__
@@ -469,7 +435,7 @@ class Controller:
         self._binding.events.warning(obj, reason, message)
 
     def _stored(self, request: Request) -> CachedObject | None:
-        return self._informers.stored(request)
+        return self._state.stored(request)
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
@@ -493,12 +459,12 @@ class Controller:
             self._forget(cycle.request)
             return None
         finally:
-            self._ownership.end(cycle, self._informers.stored(cycle.request))
+            self._ownership.end(cycle, self._state.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
     async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
-        stored = self._informers.stored(request)
+        stored = self._state.stored(request)
         if stored is not None:
             cycle.set_basis(stored.uid, stored.version)
         return await call_override(self._reconciler, cycle, self._reconciler.reconcile, request)
