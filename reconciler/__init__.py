@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ResourceReconciler,
         Result,
         Watch,
+        effect,
     )
     from reconciler.errors import TerminalError
     from reconciler.manager import Manager
@@ -49,6 +50,7 @@ __all__ = [
     "Unstructured",
     "Watch",
     "__version__",
+    "effect",
 ]
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "Unstructured": "reconciler.objects",
     "Watch": "reconciler.controller",
     "__version__": "reconciler._version",
+    "effect": "reconciler.controller",
 }
 
 

@@ -78,14 +78,15 @@ def boottime_of(clock: Clock) -> Callable[[], float]:
     return getattr(clock, "boottime", None) or clock.monotonic
 
 
-def held_while(busy: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+def held_while(busy: Callable[[], bool], stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
     """Return a context in which virtual time does not jump while `busy` returns True; real clocks ignore it.
 
-    Enter it in the event loop. Use it for a thread, whose work the loop cannot see.
+    Enter it in the event loop. Use it for a thread, whose work the loop cannot see. `stop` tells the thread to end; it
+    is called if a test ends the program, which cannot end a thread.
     """
-    hold: Callable[[Callable[[], bool]], contextlib.AbstractContextManager[None]] | None
+    hold: Callable[[Callable[[], bool], Callable[[], None]], contextlib.AbstractContextManager[None]] | None
     hold = getattr(_in_force, "held_while", None)
-    return contextlib.nullcontext() if hold is None else hold(busy)
+    return contextlib.nullcontext() if hold is None else hold(busy, stop)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.faults import EventOrder
+from reconciler.apiserver.faults import EventOrder, Match, OneOrMore
 from reconciler.apiserver.serving.handler import Handler
-from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
+from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
 from reconciler.apiserver.state import DataDirectory, read_state, snapshot_of
 from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
+from reconciler.apiserver.verbs.watch import WatchHold
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -307,27 +308,48 @@ class APIServer:
         """Drop all history: watches from older versions and continue tokens are then answered with 410."""
         self._handler_chain.compact()
 
-    def cut_watches(self, resource: str | None = None) -> int:
+    def cut_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
         """Break off open watches.
 
         Args:
-            resource: the plural name of the kind; None for all.
+            resource: the plural name of the kind, or several; None for all.
+            user_agent: a part of the User-Agent header of their client; None for all clients.
 
         Returns:
             how many were cut.
         """
-        return self._handler_chain.cut_watches(resource)
+        return self._handler_chain.cut_watches(Match(resource=resource, user_agent=user_agent))
 
-    def stall_watches(self, resource: str | None = None) -> int:
+    def stall_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
         """Keep open watches open but silent, without even bookmarks, until their timeout ends them.
 
+        This cannot be undone; ``hold_watches(later=False)`` can.
+
         Args:
-            resource: the plural name of the kind; None for all.
+            resource: as for `cut_watches`.
+            user_agent: as for `cut_watches`.
 
         Returns:
             how many were stalled.
         """
-        return self._handler_chain.stall_watches(resource)
+        return self._handler_chain.stall_watches(Match(resource=resource, user_agent=user_agent))
+
+    def hold_watches(
+        self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None, later: bool = True
+    ) -> WatchHold:
+        """Let watches lag: they receive events and bookmarks only after `WatchHold.release`, all and in order.
+
+        ::
+
+            with server.hold_watches("configmaps", user_agent="my-operator"):
+                ...  # the operator does not learn of changes of ConfigMaps
+
+        Args:
+            resource: as for `cut_watches`.
+            user_agent: as for `cut_watches`.
+            later: hold watches that open before the release, too, except for their initial objects; True by default.
+        """
+        return self._handler_chain.hold_watches(Match(resource=resource, user_agent=user_agent), later=later)
 
     # requests
 
@@ -439,6 +461,20 @@ class APIServer:
                 await self._handler_chain.handler.apply(document)
                 self._handler_chain.log_commits("by apply()")
         await asyncio.sleep(0)
+
+    def objects(self) -> list[JSONObject]:
+        """Return the documents of all stored objects, in the version that is stored. Do not modify them."""
+        resources = self._handler_chain.handler.cluster.registry.resources()
+        own = [resource for resource in resources if resource.info.stored_as is None]
+        return [stored.doc for resource in own for stored in resource.store.objects.values()]
+
+    def follow_changes(self, follower: ChangeFollower) -> None:
+        """Call `follower` with each change of an object from now on, when it is stored; it must not raise.
+
+        Args:
+            follower: takes the documents of the object before (None if it was created) and after (None if it is gone).
+        """
+        self._handler_chain.followers.append(follower)
 
     # sockets
 

@@ -123,10 +123,6 @@ class Informer:
         self._list_in_pages = list_in_pages
         self._resource = resource
         self._in_doubt = asyncio.Event()  # whether the kind is still served like that
-        self._store = WritableStore()
-        self.store: Store = self._store
-        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
-        self._handlers = Handlers()
         self._reader = WireReader(
             scope.gvk,
             metadata_only=scope.metadata_only,
@@ -134,6 +130,10 @@ class Informer:
             transform=scope.transform,
             hashes=scope.hashes,
         )
+        self._store = WritableStore(self._reader.restore)
+        self.store: Store = self._store
+        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
+        self._handlers = Handlers()
         self._sinks: dict[str | None, Sink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
@@ -396,7 +396,7 @@ class Informer:
             self._prepare(self._resource)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
-                tasks.append(group.create_task(self._resync.run()))
+                tasks += [group.create_task(self._resync.run()), group.create_task(self._store.compress_idle())]
                 self._resource = await self._served_differently(self._resource)
                 for task in tasks:
                     task.cancel()

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 
 from reconciler._version import __version__
 from reconciler.cli.options import RunOptions, options_as_typed
-from reconciler.cli.targets import load_target, setup_function
+from reconciler.cli.targets import load_target
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, Manager
+from reconciler.manager.setup import setup_function
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 _log = logging.getLogger("reconciler.run")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers
+from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers, additional_observers
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
@@ -33,7 +33,7 @@ from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
-from reconciler.objects.kinds import gvk_from
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
@@ -131,6 +131,7 @@ class Controller:
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
         self._name = checked.name
+        self._kinds = (checked.kind, *(watch.kind for watch in checked.watches))
         self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
@@ -149,7 +150,8 @@ class Controller:
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
-        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
+        rng = client.live.session.connection.rng
+        recorder = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
         self._recorder = recorder if events is None else None  # the controller runs its own only
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
@@ -165,6 +167,7 @@ class Controller:
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
+                *additional_observers(),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
@@ -218,6 +221,11 @@ class Controller:
     def kind(self) -> GroupVersionKind:
         """Return the kind of the primary objects."""
         return self._state.gvk
+
+    @property
+    def kinds(self) -> tuple[KindLike, ...]:
+        """Return the kind of the primary objects and the other kinds that are watched, as they were given."""
+        return self._kinds
 
     @property
     def resource(self) -> ResourceType | None:

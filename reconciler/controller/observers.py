@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from reconciler.cache import CacheEvent
@@ -39,6 +41,24 @@ class ReconcileObserver:
 
     def again(self, reconcile: Reconcile, steps: int, /) -> None:
         """Called after `ended` if a number of successive reconciles, and this one, returned ``Result(again=True)``."""
+
+
+_additional: ContextVar[tuple[ReconcileObserver, ...]] = ContextVar("additional_observers", default=())
+
+
+def additional_observers() -> tuple[ReconcileObserver, ...]:
+    """Return the observers of `observe_reconciles` in this context."""
+    return _additional.get()
+
+
+@contextlib.contextmanager
+def observe_reconciles(observer: ReconcileObserver) -> Iterator[None]:
+    """Let controllers that are created in this context notify an observer, too, until the block ends."""
+    token = _additional.set((*_additional.get(), observer))
+    try:
+        yield
+    finally:
+        _additional.reset(token)
 
 
 class Observers:

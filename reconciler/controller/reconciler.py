@@ -12,6 +12,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler._core.hooks import check_hooks
+from reconciler.controller.effects import current_effect_handler
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_reconcile, current_run
 from reconciler.controller.reconcile.primary_object import AssignedStatus
@@ -173,6 +174,15 @@ class Reconciler(abc.ABC):
         if run is None:
             raise NotBound(f"{type(self).__name__}.run is only available during a reconcile")
         return run
+
+    @property
+    def planning(self) -> bool:
+        """Return whether this is ``reconciler plan``, where an `effect` is not called and returns `planned`.
+
+        Ask it before a call that only looks at something outside the cluster, where the plan has nothing to look at.
+        """
+        handler = current_effect_handler()
+        return handler is not None and handler.planning
 
     def check_leader(self) -> None:
         """Raise unless this process may act: it is the leader now, or its manager has no leader election.

@@ -135,7 +135,7 @@ class Manager:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
         self.cache = self._make_cache(own, list_in_pages=list_in_pages)
-        self.metrics.unreadable = self.cache.unreadable
+        self.metrics.cached_kinds = self.cache.kinds
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._security = security

@@ -1,4 +1,4 @@
-"""Tools for testing controllers: virtual time, a pytest plugin, and a real control plane to compare with.
+"""Tools for testing controllers: virtual time, crashes, a pytest plugin, and a real control plane to compare with.
 
 pytest loads the plugin (`reconciler.testing.plugin`) itself. `reconciler.testing.control_plane` finds, builds and
 starts a real etcd and kube-apiserver.
@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from reconciler.testing.life import Life
 from reconciler.testing.virtual_clock import VirtualClock, virtual_time
 
 if TYPE_CHECKING:
     from reconciler.testing.cluster import Cluster
 
-__all__ = ["Cluster", "VirtualClock", "virtual_time"]
+__all__ = ["Cluster", "Life", "VirtualClock", "virtual_time"]
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name

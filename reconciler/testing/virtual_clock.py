@@ -16,6 +16,7 @@ from unittest import mock
 
 from reconciler.clock import seconds_of, use_clock
 from reconciler.errors import MissingExtra
+from reconciler.testing.life import stopped_with_life
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The wall time at loop time 0."""
@@ -55,12 +56,16 @@ class VirtualClock:
         self.epoch += timedelta(seconds=seconds_of(seconds))
 
     @contextlib.contextmanager
-    def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True."""
+    def held_while(self, busy: Callable[[], bool], stop: Callable[[], None]) -> Iterator[None]:
+        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True.
+
+        `stop` is called if the program's `Life` ends before the block.
+        """
         loop = asyncio.get_running_loop()
         work = _ThreadWork(busy, loop)
         loop.run_in_executor(work, busy)  # type: ignore[arg-type]  # only its submit is called
-        yield  # looptime refers to `work` weakly; this frame keeps it
+        with stopped_with_life(stop):
+            yield  # looptime refers to `work` weakly; this frame keeps it
 
 
 class _ThreadWork(asyncio.Future[None]):

@@ -224,7 +224,7 @@ class Reader:
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self.cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))
-        position = store.visible
+        position = store.end
         initial: list[Stored] = []
         failure: Refusal | None = None
         if asked is not None and asked > current:

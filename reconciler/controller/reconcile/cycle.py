@@ -282,6 +282,11 @@ class Reconcile:
         self._context.tracker.set_basis(self.request, version)
 
     @property
+    def basis(self) -> Version | None:
+        """Return the oldest version of the object that the reconcile can have read; None if there was none."""
+        return self._basis
+
+    @property
     def uid(self) -> str | None:
         """Return the uid of the object that the reconcile began with; None if there was none, or none was read yet."""
         return self._uid

@@ -419,7 +419,9 @@ def _informer(each: JSONObject) -> Node:
         h.td[pill("failing", "bad") if each["error"] else state],
         h.td[_lag(each)],
         h.td(".number")[f"{each['objects']:,}", f" ({each['unreadable']} unreadable)" if each["unreadable"] else None],
-        h.td(".number")[_bytes(each["bytes"])],
+        h.td(".number")[
+            _bytes(each["bytes"]), each["held_bytes"] < each["bytes"] and f", {_bytes(each['held_bytes'])} held"
+        ],
         h.td(".number")[f"{each['events']:,}"],
         h.td(".number")[each["lists"]],
         h.td(".number")[each["failures"] or ""],

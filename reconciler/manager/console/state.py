@@ -176,6 +176,7 @@ def _informer(informer: Informer, samples: Samples, redact: Callable[[str], str]
         "synced": figures.synced,
         "objects": figures.store.objects,
         "bytes": figures.store.bytes,
+        "held_bytes": figures.store.held,
         "unreadable": figures.store.unreadable,
         "version": informer.version() or None,
         "silent_seconds": samples.silence(figures.scope),
