@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 __all__ = ["Clock", "current_clock"]
@@ -57,11 +57,6 @@ process_time = time.process_time
 
 _system: Clock = SystemClock()
 _in_force: Clock = _system
-
-
-def seconds_of(duration: float | timedelta) -> float:
-    """Return a duration in seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def current_clock() -> Clock:

@@ -81,6 +81,10 @@ class Cycle(Protocol):
         """Keep what a batcher recorded for the cycle's object and could not save, for the next cycle."""
         ...
 
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the cycle's object, although nothing failed."""
+        ...
+
     def take_unsaved(self, uid: str) -> object | None:
         """Return, once, what an earlier cycle could not save for an object with this uid; None if there is nothing."""
         ...

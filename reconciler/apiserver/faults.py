@@ -12,10 +12,12 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
+from reconciler._core.durations import DurationLike, OptionalSeconds
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 
 EventOrder = Literal["before", "after", "late", "seeded"]
@@ -25,7 +27,7 @@ OneOrMore: TypeAlias = str | Collection[str]
 """A value, or several of which any matches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refuse:
     """The request is answered with an error.
 
@@ -33,7 +35,8 @@ class Refuse:
         status: the HTTP status.
         reason: the reason of the Status; by default the usual one.
         message: the message of the Status; by default the usual one.
-        retry_after: seconds for the Retry-After header and ``retryAfterSeconds``.
+        retry_after: the duration (seconds, a timedelta or ``"5s"``) for the Retry-After header and
+            ``retryAfterSeconds``.
         after_commit: handle the request first, so that a write takes effect, and then answer with the error.
         as_event: let a watch start, and send it the error as an ERROR event, as the real server does with 410.
     """
@@ -41,7 +44,7 @@ class Refuse:
     status: int
     reason: str | None = None
     message: str | None = None
-    retry_after: float | None = None
+    retry_after: OptionalSeconds = OptionalSeconds(None, ValueError)
     after_commit: bool = False
     as_event: bool = False
 
@@ -198,6 +201,7 @@ class Match:
         method: the HTTP method. With only this and `path`, requests that name no kind, such as ``/version``, match too.
         path: the path without the query, as a shell pattern: ``"/apis/example.com/*"``.
         user_agent: a part of the User-Agent header.
+        user: the name of the user, as for `APIServer.user`; ``""`` for clients with the server's own token.
     """
 
     verb: OneOrMore | None = None
@@ -210,6 +214,7 @@ class Match:
     method: OneOrMore | None = None
     path: OneOrMore | None = None
     user_agent: OneOrMore | None = None
+    user: OneOrMore | None = None
 
     def matches(self, call: Call | None, request: HTTPRequest) -> bool:
         """Return whether a request meets the conditions."""
@@ -221,11 +226,18 @@ class Match:
             return False
         if self.path is not None and not any(fnmatchcase(request.path, each) for each in _values(self.path)):
             return False
-        wanted = (self.verb, self.resource, self.kind, self.group, self.name, self.namespace, self.subresource)
+        wanted = (
+            *(self.verb, self.resource, self.kind, self.group),
+            *(self.name, self.namespace, self.subresource, self.user),
+        )
         if call is None:
             return all(each is None for each in wanted)
         info = call.endpoint.info
-        found = (call.verb, info.plural, info.kind, info.group, call.name, call.namespace, call.subresource)
+        user = "" if call.user is ADMIN else call.user.name
+        found = (
+            *(call.verb, info.plural, info.kind, info.group),
+            *(call.name, call.namespace, call.subresource, user),
+        )
         return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
 
 
@@ -402,6 +414,7 @@ class MatchOptions(TypedDict, total=False):
     method: OneOrMore | None
     path: OneOrMore | None
     user_agent: OneOrMore | None
+    user: OneOrMore | None
 
 
 class FaultOptions(MatchOptions, total=False):
@@ -413,7 +426,7 @@ class FaultOptions(MatchOptions, total=False):
     """Of `Refuse`."""
     message: str | None
     """Of `Refuse`."""
-    retry_after: float | None
+    retry_after: DurationLike | None
     """Of `Refuse`."""
     expired: bool
     """`Refuse` with 410, for a watch as an ERROR event."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args
 import msgspec
 from pydantic import BaseModel
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_elements, json_members
 from reconciler.errors import APIError, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
@@ -87,7 +89,8 @@ class WatchOptions(TypedDict, total=False):
             ADDED.
         label_selector: text in the API's syntax, or a mapping of what must be equal; everything by default.
         field_selector: the same for fields.
-        timeout: seconds after which the server ends the watch, rounded up; by default the server decides.
+        timeout: the duration (seconds, a timedelta or ``"5m"``) after which the server ends the watch, rounded up to
+            seconds; by default the server decides.
         bookmarks: the server reports the watch's version from time to time; True by default. These events are yielded
             too.
         send_initial_events: start with a consistent list as a stream: existing objects come as ADDED, then a bookmark
@@ -97,7 +100,7 @@ class WatchOptions(TypedDict, total=False):
     resource_version: str | None
     label_selector: Selector | None
     field_selector: Selector | None
-    timeout: float | None
+    timeout: DurationLike | None
     bookmarks: bool
     send_initial_events: bool
 
@@ -156,14 +159,15 @@ class DeleteOptions(TypedDict, total=False):
     Attributes:
         propagation: what happens to the object's dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; the
             kind's default if it is not given.
-        grace_period: seconds, 0 for at once; the kind's default if it is not given.
+        grace_period: a duration (seconds, a timedelta or ``"30s"``), rounded up to seconds, 0 for at once; the kind's
+            default if it is not given.
         uid: the server refuses the deletion with `Conflict` unless the object has this uid.
         resource_version: the server refuses the deletion with `Conflict` unless this version is stored.
         dry_run: the server checks and answers, but deletes nothing; False by default.
     """
 
     propagation: Propagation | None
-    grace_period: int | None
+    grace_period: DurationLike | None
     uid: str | None
     resource_version: str | None
     dry_run: bool
@@ -301,7 +305,7 @@ def delete_options(
     *,
     dry_run: bool,
     propagation: Propagation | None,
-    grace_period: int | None,
+    grace_period: DurationLike | None,
     uid: str | None = None,
     resource_version: str | None = None,
 ) -> bytes:
@@ -312,7 +316,7 @@ def delete_options(
     if propagation:
         options["propagationPolicy"] = propagation
     if grace_period is not None:
-        options["gracePeriodSeconds"] = grace_period
+        options["gracePeriodSeconds"] = math.ceil(seconds_of(grace_period))
     if preconditions:
         options["preconditions"] = preconditions
     if dry_run:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
+from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
@@ -17,7 +18,8 @@ from reconciler.controller.options import ControllerKeywords, ControllerOptions,
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
+from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
@@ -158,12 +160,15 @@ class Controller:
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
         self._tight_loops = TightLoops(clock, self._metrics)
+        warn = self._warn_of if options.failure_events else None
+        self._running = RunningReconciles(warn, clock, options.stuck_after)
         self._observers = Observers(
             [
                 self._outcomes,
                 self._history,
                 self._changes,
                 self._tight_loops,
+                self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
@@ -293,7 +298,7 @@ class Controller:
         reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
         self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
-    async def stop(self, *, grace: float = 30.0) -> None:
+    async def stop(self, *, grace: DurationLike = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
 
         Returns when every reconcile, thread and flush has ended, however long that takes. Without effect if the
@@ -304,11 +309,13 @@ class Controller:
         A reconcile of this controller must not await it, since it waits for the reconcile; call `Manager.stop` there.
 
         Args:
-            grace: seconds; 0 cancels at once. Default 30.
+            grace: a duration: seconds, a timedelta or ``"30s"``; 0 cancels at once. Default 30 s.
         """
         if self._ending is None:
             self._stopping.set()
-            self._ending = asyncio.create_task(self._end(grace), name=f"{self._name} stop")
+            self._ending = asyncio.create_task(
+                self._end(positive_seconds("grace", grace, zero=True)), name=f"{self._name} stop"
+            )
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
@@ -333,13 +340,13 @@ class Controller:
                 self._pool.in_progress(),
             )
 
-    async def run(self, *, grace: float = 30.0) -> None:
+    async def run(self, *, grace: DurationLike = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
 
         Cancellation stops the controller, with the grace period, and is raised afterwards.
 
         Args:
-            grace: seconds that reconciles have to end, when it is cancelled or fails.
+            grace: the duration that reconciles have to end, when it is cancelled or fails.
 
         Raises:
             ControllerError, CacheSyncTimeout: as `start`.
@@ -359,7 +366,9 @@ class Controller:
         """
         await self._pool.finished([*self._sources.tasks, *self._informers.tasks])
 
-    def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
+    def enqueue(
+        self, request: Request, reason: str = "", *, after: DurationLike | None = None, priority: int = 0
+    ) -> None:
         """Enqueue a key, whatever versions were observed. Thread-safe.
 
         Args:
@@ -416,7 +425,9 @@ class Controller:
             self._state,
             self._history,
             self._changes,
+            self._running,
             request,
+            waits_of=self._waits_of,
             workers=self._workers,
             started=self._pool.started,
             rows=rows,
@@ -426,6 +437,11 @@ class Controller:
     def history(self) -> RunHistory:
         """Return the latest reconciles of the keys."""
         return self._history
+
+    @property
+    def stuck_after(self) -> float | None:
+        """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
+        return self._running.stuck_after
 
     def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
         """Return the client of the reconciler and of the controller's Events."""
@@ -441,6 +457,16 @@ class Controller:
 
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
+
+    def _warn_of(self, request: Request, reason: str, message: str) -> None:
+        if (stored := self._stored(request)) is not None:
+            self._warn(reference_to(self.kind, stored), reason, message)
+
+    def _waits_of(self, request: Request) -> str | None:
+        try:
+            return self._reconciler.waits_for(request)
+        except Exception as error:  # noqa: BLE001 - of an override; the rest of the explanation is right
+            return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
 
     def _stored(self, request: Request) -> CachedObject | None:
         return self._state.stored(request)
@@ -485,6 +511,7 @@ class Controller:
             await disconnecting
         finally:
             self._binding.close()
+            self._running.stop()
             self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
             if self._recorder is not None:
                 await self._recorder.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, Unpack
 
+from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient
@@ -23,7 +23,7 @@ from reconciler.events import EventRecorder
 from reconciler.http import Transport
 from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
 from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, health, metrics
-from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.keys import Process, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.errors import ManagerError
@@ -34,6 +34,7 @@ from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
 from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
+from reconciler.manager.waiting import Wait, waits
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.telemetry.tracing import ObservedTransport, tracer
@@ -86,8 +87,8 @@ class Manager:
             open; the address of `health` serves no debug paths then. Default: neither.
         console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
             served.
-        grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
-            Default 30, controller-runtime's number.
+        grace_period: the duration (seconds, a timedelta or ``"30s"``) that work in progress has to finish when the
+            manager stops, before it is cancelled. Default 30, controller-runtime's number.
 
     Attributes:
         cache: the informers, for runnables that read from stores. Controllers declare their kinds themselves.
@@ -114,10 +115,9 @@ class Manager:
         webhook_certificates: str | os.PathLike[str] | None = None,
         security: EndpointSecurity | None = None,
         console: str | None = None,
-        grace_period: float = 30.0,
+        grace_period: DurationLike = 30.0,
     ) -> None:
-        if not (grace_period >= 0 and math.isfinite(grace_period)):
-            raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
+        grace = positive_seconds("grace_period", grace_period, zero=True)
         _check_client(client)
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
@@ -148,7 +148,7 @@ class Manager:
             cache=self.cache,
             elector=self._elector,
             warm_up=self._election is not None and self._election.warm_up,
-            grace=grace_period,
+            grace=grace,
             clock=self._clock,
             watchdog=watchdog,
             banner=self._banner,
@@ -440,16 +440,13 @@ class Manager:
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        shard, turns = self._shard.debug_info, Turns(self._clock)
-
-        def controllers() -> Sequence[Controller]:
-            return self._lifecycle.controllers
-
+        process, turns = self._process, Turns(self._clock)
         debug = {
-            "/debug/queue": debug_queue(controllers, self._clock, turns, shard),
-            "/debug/keys": debug_keys(controllers, self._clock, turns, role=self._role, shard=shard),
+            "/debug/queue": debug_queue(process.controllers, self._clock, turns, process.shard),
+            "/debug/keys": debug_keys(process, turns),
         }
         self._ready.add("manager", self._is_running)
+        self._ready.add("credentials", self._check_credentials)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
         if metrics_address is not None:
@@ -459,7 +456,7 @@ class Manager:
             address = Address.parse("health", health_address)
             checks = {
                 "/healthz": health(self._live, self._main_loop, live=True),
-                "/readyz": health(self._ready, self._main_loop, live=False),
+                "/readyz": health(self._ready, self._main_loop, live=False, waits=self._waits),
             }
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
@@ -471,13 +468,10 @@ class Manager:
             Parts(
                 cluster=self._cluster,
                 namespaces=self._namespaces,
-                role=self._role,
-                controllers=lambda: self._lifecycle.controllers,
+                process=self._process,
                 informers=lambda: self.cache.informers,
                 elector=self._elector,
                 identity=None if self._election is None else self._election.identity,
-                shard=self._shard.debug_info,
-                clock=self._clock,
             )
         )
         parsed = Address.parse("console", address)
@@ -488,6 +482,24 @@ class Manager:
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)
         return console
+
+    @property
+    def _process(self) -> Process:
+        return Process(
+            controllers=lambda: self._lifecycle.controllers,
+            role=self._role,
+            waits=self._waits,
+            shard=self._shard.debug_info,
+            clock=self._clock,
+        )
+
+    def _waits(self) -> Sequence[Wait]:
+        refused = self.metrics.requests.latest == "401"
+        return waits(self.cache.informers, self._elector, credentials_refused=refused)
+
+    def _check_credentials(self) -> None:
+        if self.metrics.requests.latest == "401":
+            raise ManagerError("the API server refuses the credentials: its latest response was 401 Unauthorized")
 
     def _claimed_shard(self) -> AbstractContextManager[None]:
         transport = self._client.session.connection.transport

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
@@ -23,6 +24,7 @@ from reconciler.notification.api import (
     NotificationRequestStatus,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.channels.local import ConsoleChannel, LogChannel
 from reconciler.notification.deliverer import Deliverer, build_messages, recipients_of
 from reconciler.notification.fair_queue import FairQueue
@@ -41,6 +43,7 @@ from reconciler.notification.ledger import (
     set_settlement,
 )
 from reconciler.notification.observers import (
+    AttemptLog,
     EventEmitter,
     NotificationStatistics,
     Observer,
@@ -52,6 +55,7 @@ from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
 from reconciler.notification.schedule import (
     Delivery,
+    DeliveryVerdict,
     Plan,
     Settlement,
     after_completion,
@@ -126,8 +130,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         router: resolves requests that name no channels. Default: none, and such requests end ``Failed``.
         observers: called after each status write, such as audit and metrics. Events are emitted in any case.
         redactor: removes secrets from everything that leaves the process. Default: removes what looks like a secret.
-        timeout: seconds that one delivery may take; then its outcome is unknown. A controller timeout, if any, must be
-            longer: a cancelled reconcile makes no attempt, so it would be repeated endlessly.
+        timeout: the duration (seconds, a timedelta or ``"30s"``) that one delivery may take; then its outcome is
+            unknown. A controller timeout, if any, must be longer: a cancelled reconcile makes no attempt, so it would
+            be repeated endlessly.
         max_concurrent: maximum concurrent deliveries over all requests.
         fallback: name of the channel for requests that name no channels and for which routing selects none. Default:
             none, and such requests end ``Failed``.
@@ -151,7 +156,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         router: Router | None = None,
         observers: Iterable[Observer] = (),
         redactor: Redactor | None = None,
-        timeout: float = 30.0,
+        timeout: DurationLike = 30.0,
         max_concurrent: int = 64,
         fallback: str | None = None,
         policies: PolicyTable | None = None,
@@ -159,6 +164,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
+        timeout = seconds_of(timeout)
         if not (timeout > 0 and max_concurrent > 0):
             raise ValueError(f"timeout and max_concurrent must be above 0, not {timeout!r} and {max_concurrent!r}")
         if channels is None:
@@ -177,7 +183,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         self._max_concurrent = max_concurrent
         self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
-        self._outbox = Outbox([EventEmitter(lambda: self.events), *observers])
+        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(lambda: self._clock), *observers])
+        self._quota_events = Pacer(60)
+        self._refusals: LRU[Request, str] = LRU(GIVEN_UP_LIMIT)  # of requests whose latest delivery was deferred
         self._staleness = StalenessCheck()
         self._write_ahead = WriteAhead(self._now, self.check_leader)
         self._rng = rng
@@ -207,6 +215,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def fair_by(self, request: Request, /) -> str | None:
         """Return the namespace of a key: workers are shared fairly between namespaces."""
         return request.namespace
+
+    def waits_for(self, request: Request, /) -> str | None:
+        """Return which channel or policy makes a request wait."""
+        queued = None if self._queue_of is None else self._queue_of[1].waits_for(request)
+        return queued or self._refusals.get(request)
 
     def pool_size(self, workers: int, /) -> int:
         """Return twice the workers: as many for the deliveries of one namespace as for all others."""
@@ -278,6 +291,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return self._wait(snapshot, found)
         due = self._acquire_slots(obj, found.due)
         if not due:
+            self._report_quota(obj)
             wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(obj.key))
             raise _AllQueued(None if wake is None else self._requeue_at(wake))
         # Deliver and record
@@ -392,6 +406,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._counts["early"] += 1
         return Result(requeue_after=max(found.wait, _MIN_REQUEUE))
 
+    def _report_quota(self, obj: NotificationRequest) -> None:
+        """Record an Event on a request that waits for a quota; of many requests, on one a second."""
+        quota = self._policies.rate_refusal(obj.namespace or "")
+        if quota is not None and self._quota_events.wait() <= 0:
+            self._quota_events.charge()
+            self.events.normal(obj, "WaitsForQuota", quota.partition(";")[0])  # without the seconds, it is counted
+
     @property
     def _queue(self) -> FairQueue:
         """Return the queue for delivery slots; a new one whenever the reconciler is added to another controller."""
@@ -472,6 +493,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._policies.finish(obj.key)
         set_settlement(snapshot.status, before, decision)
         attempted = {delivery.channel for delivery in results}
+        refused = [delivery.error for delivery in results if delivery.verdict is DeliveryVerdict.DEFERRED]
+        self._refusals.pop(obj.key, None)
+        if refused:
+            self._refusals[obj.key] = "; ".join(refused)
         change = StatusChange(
             request=obj,
             before=before,

@@ -416,7 +416,13 @@ class Flush:
             return True
         memory = self.attempts.memory
         memory.learn(stored.uid, different, desired.computed, stored.status, self._policy.clock)
-        pruned = memory.report(self._target.gvk, desired.computed, stored.status)
+        missing, pruned = memory.report(self._target.gvk, desired.computed, stored.status)
+        cycle = current_cycle.get()
+        if missing and cycle is not None and cycle.request == self._target.request:
+            fields = listed(f"status.{format_path(path)}" for path in missing)
+            cycle.warn(
+                "StatusFieldNotStored", f"the server did not store {fields}: the schema in the CRD has no such field"
+            )
         if pruned:
             self._counts["pruned"] += len(pruned)
             _logger.warning(

@@ -114,16 +114,19 @@ class StatusMemory:
             while len(self._answers) > MAX_ANSWERS:
                 self._answers.popitem(last=False)
 
-    def report(self, gvk: GroupVersionKind, wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> list[Path]:
-        """Return the paths of fields that are not stored at all and were not reported before."""
+    def report(
+        self, gvk: GroupVersionKind, wanted: Mapping[str, Any], stored: Mapping[str, Any]
+    ) -> tuple[list[Path], list[Path]]:
+        """Return the paths of fields that are not stored at all, and those of them that were not reported before."""
+        missing = list(_missing(wanted, stored))
         with self._lock:
             reported = self._reported.setdefault(gvk, set())
             self._reported.move_to_end(gvk)
             while len(self._reported) > MAX_KINDS:
                 self._reported.popitem(last=False)
-            news = [path for path in _missing(wanted, stored) if path not in reported]
+            news = [path for path in missing if path not in reported]
             reported.update(news[: MAX_PATHS - len(reported)])
-            return news
+            return missing, news
 
     def sent(self, write: SentWrite) -> None:
         """Remember a write that is about to be sent."""

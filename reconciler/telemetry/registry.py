@@ -51,9 +51,14 @@ class LeaderCounters:
 
 
 class RequestCounters:
-    """Counts of requests to API servers by status code, method and host."""
+    """Counts of requests to API servers by status code, method and host.
+
+    Attributes:
+        latest: the status code of the latest response; ``""`` before the first.
+    """
 
     def __init__(self) -> None:
+        self.latest = ""
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def count(self, code: str, method: str, host: str) -> None:
@@ -65,6 +70,8 @@ class RequestCounters:
             host: the server's host.
         """
         self._counts[code, method, host] += 1
+        if code.isdigit():
+            self.latest = code
 
     def samples(self) -> list[tuple[tuple[str, str, str], float]]:
         """Return the counts."""

@@ -522,3 +522,12 @@ async def test_a_held_watch_has_missed_too_much_if_the_history_is_gone(server: A
         server.compact()
         assert await stream.quiet(60)
     assert (await stream.next())["object"]["code"] == 410
+
+
+async def test_a_fault_hits_the_requests_of_one_user(server: APIServer, api: Api) -> None:
+    operator = Api(server.user("operator"))
+    server.faults.add(status=500, times=None, user="operator")
+    assert [(await each.get(WIDGETS)).status for each in (api, operator)] == [200, 500]
+    server.faults.clear()
+    server.faults.add(status=500, times=None, user="")
+    assert [(await each.get(WIDGETS)).status for each in (api, operator)] == [500, 200]

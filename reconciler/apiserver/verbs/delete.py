@@ -343,12 +343,19 @@ class GarbageCollector:
             current = resource.store.objects.get(stored.key)
             if current is None or uid not in _owner_uids(current):
                 continue
-            if any(other in self._uids for other in _owner_uids(current)):
+            if any(self._exists(owner) for owner in _owners(current) if owner["uid"] != uid):
                 self._remove_owner(resource, current, uid)
             else:
                 held = current.doc["metadata"].get("finalizers") or ()
                 policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
                 self._deleter.delete_stored(resource, current, {"propagationPolicy": policy})
+
+    def _exists(self, owner: JSONObject) -> bool:
+        """Return whether an owner exists; one of a kind whose objects are not copied from a forked cluster may."""
+        if owner["uid"] in self._uids:
+            return True
+        endpoint = self._cluster.registry.by_kind(str(owner.get("apiVersion", "")), str(owner.get("kind", "")))
+        return endpoint is not None and not endpoint.store.complete
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -422,10 +429,12 @@ class GarbageCollector:
             self._cluster.remove(namespaces, stored, doc)
 
 
+def _owners(stored: Stored) -> list[JSONObject]:
+    return [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")]
+
+
 def _owner_uids(stored: Stored | None) -> set[str]:
-    if stored is None:
-        return set()
-    return {owner["uid"] for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")}
+    return set() if stored is None else {owner["uid"] for owner in _owners(stored)}
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

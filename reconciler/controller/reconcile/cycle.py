@@ -233,11 +233,13 @@ class Reconcile:
         changes: the changes that enqueued the key; None if no change did.
         completion: how it ended; None while it is in progress, and if it was cancelled.
         seconds: its duration; 0.0 while it is in progress.
+        task: the task that runs it; None before it begins.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
         owned: whether it may write, once that is decided; see `Ownership`. None while each write asks.
         changed_others: whether it changed an object other than its own, which can enqueue its key again.
+        warnings: reasons and messages of what is wrong with the object, although nothing failed.
         behind: whether a conflict showed that the cache is behind.
     """
 
@@ -249,12 +251,14 @@ class Reconcile:
         self.by_timer = by_timer
         self.completion: Completion | None = None
         self.seconds = 0.0
+        self.task: asyncio.Task[Any] | None = None
         self.writes = 0
         self.status_written = False
         self.changes: Creation | WakingChanges | None = None
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False
+        self.warnings: list[tuple[str, str]] = []
         self.changed_others = False
         self._context = context
         self._uid: str | None = None
@@ -265,6 +269,11 @@ class Reconcile:
     def bridge(self) -> ThreadBridge:
         """Return what lets threads of the reconcile wait for awaitables on the loop."""
         return ThreadBridge(self._context.loop)
+
+    @property
+    def thread(self) -> int | None:
+        """Return the thread that works for it; None for none."""
+        return self.bridge.thread if "bridge" in vars(self) else None
 
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
@@ -334,6 +343,10 @@ class Reconcile:
         if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
             return
         self._context.unsaved.keep(self.request, uid, mutations)
+
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the object, although nothing failed. Thread-safe."""
+        self.warnings.append((reason, message))
 
     def take_unsaved(self, uid: str) -> object | None:
         """Return, once, what an earlier reconcile could not save for an object of this uid."""

@@ -21,9 +21,10 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
+from reconciler.controller.reconcile.frames import is_foreign
 from reconciler.controller.result import Completion, error_message
 from reconciler.controller.wake import reasons
-from reconciler.errors import TerminalError, describe_error, error_text
+from reconciler.errors import ReconcilerError, TerminalError, describe_error, error_text
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject
@@ -202,9 +203,10 @@ class FailureLog(ReconcileObserver):
     """The log of the failed reconciles of one controller.
 
     An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
-    is logged with its traceback, and again after five minutes. In between, each key that fails with it is logged in one
-    line. Further failures of the same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on;
-    the others are logged at DEBUG.
+    is logged with its traceback, and again after five minutes; an error of this library without any of your code in
+    its traceback is one line. In between, each key that fails with it is logged in one line. Further failures of the
+    same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on; the others are logged at
+    DEBUG.
 
     Args:
         clock: source of monotonic time.
@@ -250,7 +252,7 @@ class FailureLog(ReconcileObserver):
             f" ({failures} times, same error)" if failures > 1 else "",
             self._what_follows(run.request, completion),
             describe_error(error),
-            exc_info=error if traced else None,
+            exc_info=error if traced and not (isinstance(error, ReconcilerError) and is_foreign(error)) else None,
             extra=run.log_fields(),
         )
 
@@ -373,6 +375,9 @@ class FailureEvents(ReconcileObserver):
         An object that has taken the name of the reconciled one since is not affected.
         """
         completion, key = reconcile.completion, reconcile.request
+        if reconcile.warnings and (obj := self._stored(key)) is not None:
+            for reason, message in reconcile.warnings:
+                self._events.warning(reference_to(self._gvk, obj), reason, message)
         if completion is None:
             return
         if completion.error is not None:
@@ -403,22 +408,24 @@ class FailureEvents(ReconcileObserver):
         is_last_word = completion.terminal and row.reported != hash(message)
         if row.reported_at is None or now - row.reported_at >= _INTERVAL or is_last_word:
             row.reported_at, row.reported = now, hash(message)
-            self._events.warning(self._reference(obj), FAILED, message)
+            self._events.warning(reference_to(self._gvk, obj), FAILED, message)
 
     def _record_success(self, key: Request, row: _Row) -> None:
         obj = self._stored(key)
         if obj is not None and obj.uid == row.uid:
-            self._events.normal(self._reference(obj), SUCCEEDED, "reconciled without an error again")
+            self._events.normal(reference_to(self._gvk, obj), SUCCEEDED, "reconciled without an error again")
 
-    def _reference(self, obj: CachedObject) -> JSONObject:
-        metadata = {
-            "name": obj.name,
-            "namespace": obj.namespace,
-            "uid": obj.uid,
-            "resourceVersion": str(obj.version),
-        }
-        present = {key: value for key, value in metadata.items() if value}
-        return {"apiVersion": self._gvk.api_version, "kind": self._gvk.kind, "metadata": present}
+
+def reference_to(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
+    """Return what an Event about an object must contain of it."""
+    metadata = {
+        "name": obj.name,
+        "namespace": obj.namespace,
+        "uid": obj.uid,
+        "resourceVersion": str(obj.version),
+    }
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _has_event(error: Exception) -> bool:

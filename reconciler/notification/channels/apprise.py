@@ -25,7 +25,7 @@ from pydantic import Field
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channel import Message
+from reconciler.notification.channel import DurationSeconds, Message
 from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
 from reconciler.notification.channels.http import status_error
 from reconciler.notification.channels.limits import LimitsConfig
@@ -83,7 +83,7 @@ class AppriseConfig(LimitsConfig):
     url_credential: str
     """Name of the credential that holds the Apprise URL, such as ``tgram://TOKEN/CHAT``."""
 
-    timeout: float = Field(default=10.0, gt=0, le=300)
+    timeout: DurationSeconds = Field(default=10.0, gt=0, le=300)
     """Timeout of connecting, and of each response, in seconds."""
 
     allow_local_addresses: bool = False
