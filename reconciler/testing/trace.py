@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import reconciler
@@ -124,10 +125,10 @@ def is_bookkeeping(entry: LoggedRequest) -> bool:
 
 def calling_line() -> str:
     """Return the line of the operator's code that called this, directly or not; ``""`` if there is none."""
-    frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack without reading source files
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack without reading source files
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_NOT_USERS) and not name.startswith("<"):
             return f"{Path(name).name}:{frame.f_lineno} in {frame.f_code.co_name}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
