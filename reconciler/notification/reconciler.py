@@ -111,6 +111,7 @@ class _Snapshot:
     """
 
     obj: NotificationRequest
+    key: Request
     status: RequestStatusBatcher
     before: NotificationRequestStatus
     channels: tuple[str, ...]
@@ -269,12 +270,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         made by a later reconcile.
         """
         # Read
-        if obj.uid in self._given_up:
+        key, uid = obj.key, obj.uid
+        if uid in self._given_up:
             return None
-        self._open[obj.key] = obj.uid, status
+        self._open[key] = uid, status
         before = self._write_ahead.without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
-            self._policies.finish(obj.key)
+            self._policies.finish(key)
             return await self._expire(obj)
         if not before.channels:
             started = await self._start(obj, status, before)
@@ -283,16 +285,16 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             before = started
         if obj.spec.dry_run:
             return self._end_dry_run(obj, status, before)
-        self._policies.count(obj.key)
-        snapshot = _Snapshot(obj, status, before, channels_of(obj.spec, before))
+        self._policies.count(key)
+        snapshot = _Snapshot(obj, key, status, before, channels_of(obj.spec, before))
         # Decide
         found = await self._plan(snapshot)
         if not found.due:
             return self._wait(snapshot, found)
-        due = self._acquire_slots(obj, found.due)
+        due = self._acquire_slots(snapshot, found.due)
         if not due:
             self._report_quota(obj)
-            wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(obj.key))
+            wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(key))
             raise _AllQueued(None if wake is None else self._requeue_at(wake))
         # Deliver and record
         return await self._deliver(snapshot, due)
@@ -430,32 +432,32 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._queue_of = binding, queue
         return self._queue_of[1]
 
-    def _acquire_slots(self, obj: NotificationRequest, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
+    def _acquire_slots(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
         """Return the channels to call now; the request waits in the queues of the others.
 
         A channel that does not exist or whose receiver is down is called without a slot and fails at once, which is
         recorded: the status shows it, and the wait has an end. After that the request waits in the queue.
         """
-        now = self._now()
+        obj, key, queue, now = snapshot.obj, snapshot.key, self._queue, self._now()
         outage_recorded = {channel.name for channel in due if is_deferred(channel, now=now)}
         failing = {
             channel.name
             for channel in due
             if channel.name not in self.channels
-            or (channel.name not in outage_recorded and self._queue.is_down(channel.name, obj.namespace or ""))
+            or (channel.name not in outage_recorded and queue.is_down(channel.name, key.namespace or ""))
         }
         wanted = [channel.name for channel in due if channel.name not in failing]
-        acquired = self._queue.acquire(obj.key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
+        acquired = queue.acquire(key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
         return [channel for channel in due if channel.name in acquired | failing]
 
     # Deliver
 
     async def _deliver(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Outcome:
-        obj, status = snapshot.obj, snapshot.status
-        has_unsaved_results = obj.key in self._unsaved
-        if self._unsaved.is_full(obj.key):
+        obj, key, status = snapshot.obj, snapshot.key, snapshot.status
+        has_unsaved_results = key in self._unsaved
+        if self._unsaved.is_full(key):
             return Result(requeue_after=STALE_RETRY)
-        self._unsaved.add(obj.key)  # from here on there may be a result; `_publish` removes the key once it is saved
+        self._unsaved.add(key)  # from here on there may be a result; `_publish` removes the key once it is saved
         if not await self._is_up_to_date(obj, snapshot.before):
             return Result(requeue_after=STALE_RETRY)
         written_ahead = await self._write_ahead.write(
@@ -467,7 +469,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             await self._deliverer.deliver(
                 build_messages(obj, due, self._redactor),
                 results,
-                ended=lambda channel: self._queue.release(obj.key, channel),
+                ended=lambda channel: self._queue.release(key, channel),
             )
         except BaseException:
             made = self._record(snapshot, results).attempts if results else ()
