@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from reconciler.errors import ConfigurationError
 
 DurationLike = float | timedelta | str
-"""Seconds, a timedelta, or a text that `parse_duration` reads."""
+"""Seconds, a timedelta, or a string that `parse_duration` reads."""
 
 _MICROSECONDS: dict[str, Fraction | int] = {
     "ns": Fraction(1, 1000),
@@ -103,7 +103,7 @@ class Seconds:
 
     Args:
         default: seconds.
-        error: raised for a text that is not a duration.
+        error: raised for a string that is not a duration.
     """
 
     def __init__(self, default: float, error: type[Exception] = ConfigurationError) -> None:

@@ -265,7 +265,7 @@ async def wait(
     wanted: Callable[[Any], object],
     timeout: DurationLike | None,
 ) -> TypedObject | Unstructured | None:
-    """Return the first state of an object for which `wanted` is true; a missing object is None."""
+    """Wait until `wanted` is true for an object, and return its state; a missing object is None."""
     last: TypedObject | Unstructured | None = None
     timeout = seconds_of(timeout)
     scope = asyncio.timeout(timeout)

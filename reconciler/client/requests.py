@@ -208,7 +208,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def encode(value: object) -> bytes:
-    """Return a body as JSON. Mappings of any type, and models inside the body, are written as objects.
+    """Encode a body as JSON. Mappings of any type, and models inside the body, are written as objects.
 
     Raises:
         TypeError: a value cannot be written as JSON.
@@ -309,7 +309,7 @@ def delete_options(
     uid: str | None = None,
     resource_version: str | None = None,
 ) -> bytes:
-    """Return the body of a deletion."""
+    """Build the body of a deletion."""
     given = {"uid": uid, "resourceVersion": resource_version}
     preconditions = {key: value for key, value in given.items() if value}
     options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
@@ -325,7 +325,7 @@ def delete_options(
 
 
 def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: str | None) -> bytes:
-    """Return the body of a patch, conditional on `resource_version` if it is given.
+    """Build the body of a patch, conditional on `resource_version` if it is given.
 
     Raises:
         ValueError: the strategy is unknown, or the version is empty.
@@ -352,7 +352,7 @@ def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: 
 def apply_document(
     document: Mapping[str, Any], owner: Mapping[str, Any] | None, resource_version: str | None
 ) -> JSONObject:
-    """Return the document to apply: without the server's metadata, with its controller and the version it requires.
+    """Build the document to apply: without the server's metadata, with its controller and the version it requires.
 
     Raises:
         AlreadyOwned: another object is its controller.
@@ -440,7 +440,7 @@ class ListResult(Sequence[T_co], Generic[T_co]):
 
 
 def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
-    """Return the document in a successful response.
+    """Decode the document in a successful response.
 
     Raises:
         APIError: the response is not a JSON object, such as a proxy's sign-in page.
@@ -457,7 +457,7 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
 
 
 def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSONObject | InvalidItem], JSONObject]:
-    """Return items and metadata of a page of a list. An item that cannot be decoded is returned as an `InvalidItem`.
+    """Decode items and metadata of a page of a list. An item that cannot be decoded becomes an `InvalidItem`.
 
     Raises:
         APIError: the response is not a list.

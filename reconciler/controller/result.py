@@ -101,7 +101,7 @@ class Result:
 
     @staticmethod
     def merge(*outcomes: Outcome) -> Outcome:
-        """Return the most urgent of several outcomes: `again` before the shortest delay before None.
+        """Choose the most urgent of several outcomes: `again` before the shortest delay before None.
 
         The result has the highest priority of all of them.
         """
@@ -254,7 +254,7 @@ def result_of(outcome: object) -> ReconcileResult:
 
 
 def check_outcome(outcome: object) -> Outcome:
-    """Return the outcome; raise a TypeError if it is neither None nor a `Result`."""
+    """Check that an outcome is None or a `Result`, and return it."""
     if outcome is None or isinstance(outcome, Result):
         return outcome
     raise TypeError(f"a reconcile must return None or a Result, not {type(outcome).__name__}")

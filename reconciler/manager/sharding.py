@@ -95,7 +95,7 @@ class ShardRing:
         return self.shard or ""
 
     def election(self, namespace: str | None) -> LeaderElection:
-        """Return the election options of this shard's own Lease, for which no other process competes."""
+        """Return the options of the election on this shard's own Lease. No other process takes part in it."""
         return LeaderElection(
             self.name,
             namespace=namespace,
@@ -316,7 +316,7 @@ class RingShardFilter:
         return False
 
     async def _read_live(self, request: Request) -> tuple[Mapping[str, str], str]:
-        """Return the labels and the version on the server; no labels if the object is gone."""
+        """Read the labels and the version from the server; no labels if the object is gone."""
         try:
             found = await self.client.live.get(self.kind, request.name, request.namespace)
         except NotFound:

@@ -205,7 +205,7 @@ def copy_json(value: Any) -> Any:
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """Return `target` with `patch` applied; neither argument is changed.
+    """Apply `patch` to `target`, and return the result; neither argument is changed.
 
     Parts of `target` that the patch does not touch are shared with the result, not copied.
     """
@@ -223,7 +223,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
-    """Return the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
+    """Compute the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
 
     Its members are in the order of `new`, followed by removals. Lists are replaced as a whole. Null members of `new`
     count as absent, which is how a server stores them.

@@ -392,7 +392,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     # Decide
 
     async def _plan(self, snapshot: _Snapshot) -> Plan:
-        """Return what is due, after a short wait if that is enough."""
+        """Find out what is due, after a short wait if that is enough."""
         spec, channels, before = snapshot.obj.spec, snapshot.channels, snapshot.before
         found = plan(spec, channels, before, now=self._now())
         if found.wait is not None and found.wait <= WAIT_IN_PLACE and not found.needs_repair:

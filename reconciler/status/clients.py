@@ -245,7 +245,7 @@ class OfficialWriter:
     def write_request(
         self, served: ResourceType, body: JSONObject, strategy: Strategy, subresource: str | None
     ) -> _OfficialRequest:
-        """Return the request of a write."""
+        """Build the request of a write."""
         method = WRITE_METHODS[strategy]
         query = [("fieldManager", self.field_manager), *method.parameters]
         return _OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
@@ -258,7 +258,7 @@ class AsyncioClientWriter(OfficialWriter):
     """
 
     async def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET. Cancellation has no effect on the server.
+        """Read the whole object by a consistent GET. Cancellation has no effect on the server.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
@@ -318,7 +318,7 @@ class BlockingClientWriter(OfficialWriter):
     """Seconds; urllib3 refuses a timeout of 0."""
 
     def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET.
+        """Read the whole object by a consistent GET.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
@@ -375,7 +375,7 @@ class BlockingClientWriter(OfficialWriter):
 def read_answer(
     request: object, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
-    """Return the object and the ``Warning`` headers of a response.
+    """Read a response: its object, and its ``Warning`` headers.
 
     Args:
         request: verb and path, for errors.
@@ -435,7 +435,7 @@ def bind(
     field_manager: str | None,
     timeout: float,
 ) -> ClientBinding:
-    """Return the writer for an object over a client.
+    """Choose the writer for an object over a client.
 
     Args:
         api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.

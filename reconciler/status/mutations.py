@@ -78,7 +78,7 @@ class KeyIndex:
         self._is_unique = True
 
     def find(self, item: Any) -> int | None:
-        """Return the position of the first item with the key of this one; None if there is none."""
+        """Find the first item with the key of this one; return its position, or None."""
         size = len(self.items)
         for index in range(self._indexed, size):
             position = index + self._dropped
@@ -451,7 +451,7 @@ DECISIONS = (Set, Merge, Remove)
 
 
 def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple[JSONObject, ApplyStatistics]:
-    """Return a new status with the mutations applied in order, and what else they did."""
+    """Apply mutations in order to a copy of a status; return it, and what else they did."""
     result: JSONObject = copy_json(status)
     statistics = ApplyStatistics()
     for mutation in mutations:

@@ -549,7 +549,7 @@ created. One that has been closed since is never found, and the variable keeps n
 
 
 def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | None:
-    """Return the innermost open recording that a new one can join; None if there is none.
+    """Find the innermost open recording that a new one can join; None if there is none.
 
     Args:
         recording: the new one.

@@ -254,7 +254,7 @@ class UnansweredWrites(NamedTuple):
     def settle(
         self, marks: Marks, version: Version, mutations: Sequence[Mutation]
     ) -> tuple[list[Mutation], UnansweredWrites | None]:
-        """Return the mutations that must still be written, and the writes that stay unanswered.
+        """Leave out what an earlier write stored; return the remaining mutations, and the writes that stay unanswered.
 
         A version older than the writes shows nothing: a write conditional on it is refused, and the object is read
         again. If the marks do not show whether one of the writes was applied, see `repeatable`.

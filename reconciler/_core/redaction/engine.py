@@ -57,7 +57,7 @@ _HINTS = Hints(*(text for hints in _GROUPS for text in hints.texts))
 
 
 def redact(text: str) -> str:
-    """Return the text with `PLACEHOLDER` instead of everything that looks like a secret."""
+    """Replace everything in text that looks like a secret by `PLACEHOLDER`."""
     return _redact(text, NESTING_LIMIT)
 
 
@@ -85,7 +85,7 @@ def _redacted_error(text: str) -> str:
 
 
 def redact_error(text: str) -> str:
-    """Return the beginning of the text of an error without secrets.
+    """Remove secrets from the beginning of the text of an error; the rest is dropped.
 
     An error is stored, shown and reported by different parts, which call this with the same text. It is computed once.
     """

@@ -95,7 +95,7 @@ class _Ahead:
         self._from = self._found = 0
 
     def find(self, position: int) -> int:
-        """Return the first match at or after a position, or the length of the text. Positions must not decrease."""
+        """Find the first match at or after a position, else the length of the text. Positions must not decrease."""
         if position > self._found or self._from == self._found == 0:
             found = self._pattern.search(self._text, position)
             self._found = found.start() if found else len(self._text)

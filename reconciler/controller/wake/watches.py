@@ -162,7 +162,7 @@ class Watch:
 
 
 def check_requests(requests: object, primary: ResourceType, *, giver: str = "a mapper") -> list[Request]:
-    """Return the distinct requests that a mapper or a source gave.
+    """Check the requests that a mapper or a source gave, and return each once.
 
     Args:
         requests: what it gave.

@@ -90,7 +90,7 @@ class AppriseConfig(LimitsConfig):
     """Whether requests may lead to a loopback, link-local or metadata address."""
 
     def build(self, name: str, credentials: Credentials) -> AppriseChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             MissingExtra: apprise is not installed.
@@ -269,7 +269,7 @@ def _send(
 
 
 def _read(response: requests.Response, deadline: float) -> requests.Response:
-    """Return a copy of a response with its content, which is read within the limits."""
+    """Read the content of a response within the limits, and return a copy with it."""
     import requests
 
     content = bytearray()
@@ -296,7 +296,7 @@ def _check_address(url: str) -> None:
 
 
 def _resolve(host: str, port: int | None) -> list[str]:
-    """Return the addresses of a host, none of which is local."""
+    """Resolve a host, and refuse local addresses."""
     addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
         if is_local(address):

@@ -99,7 +99,7 @@ class EmailConfig(LimitsConfig):
         return self
 
     def build(self, name: str, credentials: Credentials) -> EmailChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             MissingExtra: aiosmtplib is not installed.

@@ -290,7 +290,7 @@ class ConnectionConfig(LimitsConfig):
         raise NotImplementedError
 
     def build(self, name: str, credentials: Credentials) -> HTTPChannel[Self]:
-        """Return a new channel of this name."""
+        """Build a channel of this name."""
         return HTTPChannel(name, self, credentials)
 
 
@@ -418,7 +418,7 @@ class WebhookConfig(HTTPConfig):
         return self
 
     def build(self, name: str, credentials: Credentials) -> WebhookChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             ConfigurationError: the template has a syntax error.
