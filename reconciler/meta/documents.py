@@ -178,18 +178,14 @@ def without_nulls(value: Any) -> Any:
 
     Nulls that are list items are kept.
     """
-    if type(value) in _SCALARS or not _may_have_nulls(value):
-        return value
+    try:
+        if type(value) in _SCALARS or b"null" not in _encode(value):
+            return value
+    except (TypeError, UnicodeEncodeError):  # not plain JSON, or not encodable
+        pass
     if is_object(value):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _may_have_nulls(value: Any) -> bool:
-    try:
-        return b"null" in _encode(value)
-    except (TypeError, UnicodeEncodeError):  # not plain JSON, or not encodable
-        return True
 
 
 def copy_json(value: Any) -> Any:

@@ -275,8 +275,9 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = await self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = await self._discover()
         return await self._send(self.write_request(served, body, strategy, subresource))
 
     async def _discover(self) -> ResourceType:
@@ -335,8 +336,9 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = self._discover()
         return self._send(self.write_request(served, body, strategy, subresource))
 
     def _discover(self) -> ResourceType:
@@ -386,18 +388,23 @@ def read_answer(
     Raises:
         APIError: the server's failure, typed.
     """
-    named = [(name.lower(), value) for name, value in headers]
+    named: dict[str, str] = {}
+    warnings = []
+    for name, value in headers:
+        if name.lower() == "warning":
+            warnings.append(value)
+        named.setdefault(name.lower(), value)
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
-        return document, [value for name, value in named if name == "warning"]
+        return document, warnings
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
+        retry_after=parse_retry_after(named, current_clock().now()),
         request=str(request),
     )
 

@@ -295,7 +295,7 @@ class StatusFunction:
             if self._groups:
                 self._count_try(seen.version)
             computed = self._computed(seen.status, seen.managed_fields)
-            paths = [path for path, _ in leaves(merge_diff(seen.status, computed))]
+            paths = list(leaves(merge_diff(seen.status, computed)))
             if paths:
                 self._remember(seen, computed, paths)
                 body["status"] = computed

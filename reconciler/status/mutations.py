@@ -229,7 +229,7 @@ class Merge(Mutation, frozen=True):
     @property
     def paths(self) -> Sequence[Path]:
         """Return the path of every leaf."""
-        return [path for path, _ in leaves(self.document, self.path)]
+        return list(leaves(self.document, self.path))
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Merge at the path, or into the whole status if the path is empty."""
@@ -462,14 +462,14 @@ def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple
 _LEAVES = frozenset({str, int, float, bool, list})
 
 
-def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any]]:
-    """Return path and value of everything in a document except objects that have members."""
-    found: list[tuple[Path, Any]] = []
+def leaves(document: Mapping[str, Any], path: Path = ()) -> dict[Path, Any]:
+    """Return everything in a document except objects that have members, by path."""
+    found: dict[Path, Any] = {}
     for key, value in document.items():
         if value and type(value) not in _LEAVES and is_object(value):
-            found += leaves(value, (*path, key))
+            found |= leaves(value, (*path, key))
         else:
-            found.append(((*path, key), value))
+            found[*path, key] = value
     return found
 
 

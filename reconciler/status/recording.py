@@ -357,7 +357,7 @@ class Recording:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
+            fields = list(leaves(merge_diff(self._base, self._working_status())))
             self._recorded, self._working = [], None
         self.counts["trimmed"] += self._statistics.trimmed
         if not fields:

@@ -112,7 +112,7 @@ def _decisions(mutation: Mutation) -> list[_Decision]:
     if isinstance(mutation, Remove):
         return [_Decision(mutation.path, None, None)]
     if isinstance(mutation, Merge):
-        return [_Decision(path, value, None) for path, value in leaves(mutation.document, mutation.path)]
+        return [_Decision(path, value, None) for path, value in leaves(mutation.document, mutation.path).items()]
     return []
 
 

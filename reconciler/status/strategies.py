@@ -159,7 +159,7 @@ class DesiredStatus(msgspec.Struct, frozen=True):
     @property
     def fields(self) -> Sequence[Path]:
         """Return the paths to write."""
-        return [path for path, _ in leaves(self.diff)]
+        return list(leaves(self.diff))
 
     def missing_in(self, status: Mapping[str, Any]) -> Sequence[Path]:
         """Return the paths to write at which a status does not have the computed value."""
