@@ -18,8 +18,8 @@ from reconciler.notification.channels.local import ConsoleChannel, FileChannel, 
 from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.credentials import Credentials, SecretSource
 from reconciler.notification.errors import DeliveryError
+from reconciler.notification.ledger import Observer
 from reconciler.notification.metrics import NotificationMetrics
-from reconciler.notification.observers import Observer
 from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor

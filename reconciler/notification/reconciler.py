@@ -30,8 +30,14 @@ from reconciler.notification.deliverer import Deliverer, build_messages, recipie
 from reconciler.notification.fair_queue import FairQueue
 from reconciler.notification.ledger import (
     MESSAGE_LIMIT,
+    AttemptLog,
+    EventEmitter,
+    NotificationStatistics,
+    Observer,
+    Outbox,
     RequestStatusBatcher,
     StalenessCheck,
+    StatusChange,
     UnsavedResults,
     WriteAhead,
     delete_finished,
@@ -41,14 +47,6 @@ from reconciler.notification.ledger import (
     set_failed,
     set_routing,
     set_settlement,
-)
-from reconciler.notification.observers import (
-    AttemptLog,
-    EventEmitter,
-    NotificationStatistics,
-    Observer,
-    Outbox,
-    StatusChange,
 )
 from reconciler.notification.policies import PolicyRefusal, PolicyTable
 from reconciler.notification.redaction import Redactor

@@ -22,16 +22,17 @@ from reconciler._core.redaction.forms import (
     KEY_HINTS,
     LOGIN_HINTS,
     SCHEME_HINTS,
+    TOKEN_HINTS,
     URL_HINTS,
     redact_logins,
     redact_private_keys,
     redact_schemes,
+    redact_tokens,
     redact_urls,
 )
 from reconciler._core.redaction.hints import PLACEHOLDER, Hints
 from reconciler._core.redaction.json import JSONText, is_json
 from reconciler._core.redaction.names import NAME_HINTS
-from reconciler._core.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler._core.redaction.values import redact_values
 
 ERROR_LIMIT = 4_096
