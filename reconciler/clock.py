@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 __all__ = ["Clock", "current_clock"]
@@ -65,11 +65,6 @@ class _OfThread(threading.local):
 
 
 _of_thread = _OfThread()
-
-
-def seconds_of(duration: float | timedelta) -> float:
-    """Return a duration in seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def current_clock() -> Clock:

@@ -362,7 +362,7 @@ class StatusRecording:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
+            fields = list(leaves(merge_diff(self._base, self._working_status())))
             self._recorded, self._working = [], None
         self.counts["trimmed"] += self._statistics.trimmed
         if not fields:
@@ -554,7 +554,7 @@ created. One that has been closed since is never found, and the variable keeps n
 
 
 def find_open(recording: StatusRecording, document: Mapping[str, Any]) -> StatusRecording | None:
-    """Return the innermost open recording that a new one can join; None if there is none.
+    """Find the innermost open recording that a new one can join; None if there is none.
 
     Args:
         recording: the new one.

@@ -26,7 +26,7 @@ from reconciler.manager import Manager
 from reconciler.meta import Request
 from reconciler.status.write_guard import stack_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
-from reconciler.testing.trace import Trace, TraceEvent
+from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.world import OperatorFailed, OperatorProcess, World, is_declared
 
 Key = tuple[str, Request]
@@ -59,7 +59,7 @@ class OutsideRequest(ReconcilerError):
     """A request of another library was refused, because a plan changes nothing outside of its fork."""
 
 
-class PlanTrace(Trace):
+class PlanTrace(WorldTrace):
     """The trace of a plan: what is needed of each key and object, and not each event.
 
     Args:
