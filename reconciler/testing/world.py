@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import functools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,9 +43,6 @@ from reconciler.testing.trace import (
     is_bookkeeping,
 )
 
-_QUIET = 1.0
-"""Virtual seconds without a request, a reconcile or an effect, after which nothing happens any more."""
-
 
 class NotSettled(ReconcilerError):
     """The operator still works after the bounds of `World.settle`. The message says what still runs, and why."""
@@ -61,7 +58,7 @@ class _Sender:
     def __init__(
         self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
     ) -> None:
-        self.author = author
+        self.author: Author = author
         self.process = process
         self.run = run
         self.line = line
@@ -70,6 +67,21 @@ class _Sender:
 
 
 _sender: contextvars.ContextVar[_Sender | None] = contextvars.ContextVar("sender", default=None)
+
+
+def has_sender() -> bool:
+    """Return whether the running code handles a request whose author is known."""
+    return _sender.get() is not None
+
+
+@contextlib.contextmanager
+def sent_by(author: Author, process: int = 0, *, text: str = "") -> Iterator[None]:
+    """Attribute the requests inside the block to an author."""
+    token = _sender.set(_Sender(author, process, text=text))
+    try:
+        yield
+    finally:
+        _sender.reset(token)
 
 
 def sending_run() -> ReconcileRun | None:
@@ -113,16 +125,13 @@ class _PersonsTransport:
 
     def __init__(self, world: World, author: Author) -> None:
         self._world = world
-        self._author = author
+        self._author: Author = author
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         if self._author == "user" and request.method == "GET":
             await self._world.interference.before_read()
-        token = _sender.set(_Sender(self._author))
-        try:
+        with sent_by(self._author):
             return await self._world.server.send(request)
-        finally:
-            _sender.reset(token)
 
 
 current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.ContextVar("process", default=None)
@@ -248,7 +257,7 @@ class OperatorProcess:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
                 waits = state.in_progress is None and state.ready is None
-                idle = all(map(_is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
                     controller.name, key
                 )
                 if not waits or (state.due is not None and state.due <= horizon and not idle):
@@ -256,7 +265,8 @@ class OperatorProcess:
         return found
 
 
-def _is_declared(reason: str) -> bool:
+def is_declared(reason: str) -> bool:
+    """Return whether a reason to reconcile is a delay that the operator asked for."""
     return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
 
 
@@ -338,6 +348,8 @@ class World:
         options: options of its controllers, such as ``owns=``.
 
     Attributes:
+        lag: how many seconds the watches lag that a disturbance holds at one moment.
+        quiet: how many seconds nothing must happen, until nothing happens any more.
         server: the server.
         client: the client of the user.
         connection: how the operator reaches the server.
@@ -351,6 +363,9 @@ class World:
     Raises:
         ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
     """
+
+    lag = 30.0
+    quiet = 1.0
 
     def __init__(
         self,
@@ -374,7 +389,7 @@ class World:
                 )
         self._operator, self._options = operator, options
         self._new_setup()  # raises for what is not an operator
-        self.server = server or APIServer(seed=seed, rbac=roles)
+        self.server = server or self._new_server(seed, rbac=roles)
         self.seed = seed
         self.name = name
         self.manager_options = dict(manager_options or {})
@@ -404,13 +419,8 @@ class World:
         Raises:
             ConfigurationError: time is not virtual; the snapshot or a definition is invalid.
         """
-        loop = asyncio.get_running_loop()
-        if not getattr(current_clock(), "virtual", False):
-            raise ConfigurationError(
-                "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
-                "@pytest.mark.virtual_time"
-            )
-        self._began = loop.time()
+        self._check_time()
+        self._began = asyncio.get_running_loop().time()
         self._context = contextvars.copy_context()
         if self._own_server:
             await self.server.__aenter__()
@@ -422,6 +432,19 @@ class World:
             await self.server.restore(self._snapshot)
         await self.server.apply(*self._definitions)
         return self
+
+    def _check_time(self) -> None:
+        if not getattr(current_clock(), "virtual", False):
+            raise ConfigurationError(
+                "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
+                "@pytest.mark.virtual_time"
+            )
+
+    def _new_server(self, seed: int, *, rbac: bool) -> APIServer:
+        return APIServer(seed=seed, rbac=rbac)
+
+    def _new_process(self) -> OperatorProcess:
+        return OperatorProcess(len(self.processes) + 1, self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -459,7 +482,7 @@ class World:
         Raises:
             OperatorFailed: it did not start; the cause is what it raised.
         """
-        process = OperatorProcess(len(self.processes) + 1, self)
+        process = self._new_process()
         self.processes.append(process)
         self.happened(TraceEvent(what="started", at=self.now, process=process.number))
         try:
@@ -489,6 +512,15 @@ class World:
             process.kill()
         if restart_after is not None:
             self.later(restart_after, self.ensure_running)
+
+    async def reconcile_all(self) -> None:
+        """Let the operator reconcile each of its objects once more."""
+        process = self.process
+        for controller in process.manager.controllers if process is not None and process.manager is not None else ():
+            for document in self.server.objects():
+                gvk = gvk_of(document)
+                if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
+                    controller.enqueue(request_of(document), "once more")
 
     def stop(self, *, restart_after: float | None = None) -> None:
         """Stop the processes of the operator, as SIGTERM does: they drain. Returns before they have ended.
@@ -654,7 +686,7 @@ class World:
         try:
             while True:
                 activity = self._activity
-                await asyncio.wait({self._enough}, timeout=_QUIET)
+                await asyncio.wait({self._enough}, timeout=self.quiet)
                 self._take_over_failures()
                 running = [process for process in self.processes if process.running]
                 if not running and not self._pending:
@@ -680,7 +712,7 @@ class World:
             raise OperatorFailed(f"the operator's process ended by itself: {describe_error(failure)}") from failure
 
     def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
-        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s of virtual time"
+        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s"
         last = self.trace.writes()[-3:]
         still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
         writes = "; ".join(event.request.summary() for event in last if event.request is not None)
@@ -693,13 +725,16 @@ class World:
         self.trace.add(event)
         if event.what == "begun":
             self._reconciles_left -= 1
-        if event.what in ("begun", "effect") or (event.request is not None and not is_bookkeeping(event.request)):
+        if event.what in ("begun", "effect") or (event.request is not None and self._is_activity(event.request)):
             self._activity += 1
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
             self._changed_at = self._activity
         if self._enough is not None and not self._enough.done() and self._is_enough():
             self._enough.set_result(None)
+
+    def _is_activity(self, entry: LoggedRequest) -> bool:
+        return not is_bookkeeping(entry)
 
     def _is_enough(self) -> bool:
         return self._reconciles_left <= 0 or self._activity >= self._most

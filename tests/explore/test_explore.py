@@ -73,10 +73,6 @@ def oracles_of(failure: Failure) -> set[str]:
     return {finding.oracle for finding in failure.findings}
 
 
-GARBAGE = pytest.mark.xfail(reason="needs the garbage collector to delete what refers to absent owners", strict=False)
-
-
-@GARBAGE
 def test_a_correct_operator_survives_everything() -> None:
     outcome = explored(BoatReconciler)
     assert [str(finding) for failure in outcome.failures for finding in failure.findings] == []
@@ -169,7 +165,6 @@ class Forgetting(Registering):
         return None
 
 
-@GARBAGE
 def test_effects_that_are_balanced_are_no_finding() -> None:
     assert explored(Registering).failures == []
 
@@ -249,7 +244,6 @@ def test_checks_of_the_scenario_are_asked() -> None:
         assert (oracles_of(failure), failure.disturbances) == ({"asserted"}, ())
 
 
-@GARBAGE
 def test_an_assertion_about_what_the_operator_did_holds_also_in_windows() -> None:
     async def asserting(world: World) -> None:
         boat = await world.create(Boat(metadata=ObjectMeta(name="ida", namespace="default"), spec=BoatSpec(length=7)))

@@ -38,7 +38,6 @@ FAMILIES: Mapping[str, str] = {
 """The families of disturbances, each with what it does."""
 
 _RESTART_SECONDS = 1.0
-_LAG_SECONDS = 30.0
 _SLOW_SECONDS = 5.0
 _HANDOVER_SECONDS = 40.0
 """Seconds within which a leader that cannot renew its lease ends, and a standby has become leader."""
@@ -147,7 +146,7 @@ _DESCRIPTIONS = {
     ("crash", False): "the process is killed {when} {at}; {restart}",
     ("shutdown", False): "the process is stopped with SIGTERM at {at}, and started again",
     ("handover", False): "the leader loses its lease while {at} is on its way, and a standby takes over",
-    ("lag", False): f"the watches of {{kind}} lag for {_LAG_SECONDS:g} s from {{at}} on",
+    ("lag", False): "the watches of {kind} lag for some time from {at} on",
     ("lag", True): "the watches of {kind} lag from before step {since} until after step {until}",
     ("travel", False): "the process is killed right after {at}; the new one reads, at version 0, an earlier state",
     ("foreign", False): "somebody {foreign} right before {at}",
@@ -234,7 +233,7 @@ def _lag(each: Disturbance, world: World, windows: Windows) -> None:
             world.happened(TraceEvent(what="disturbed", at=world.now, author="somebody", text=each.describe()))
             windows.open(each.steps, release)
         else:
-            world.later(_LAG_SECONDS, release)
+            world.later(world.lag, release)
 
     if each.point is None:
         windows.befores.setdefault(each.since, []).append(hold)
@@ -251,7 +250,7 @@ def _travel(each: Disturbance, world: World, windows: Windows) -> None:
         async def catch_up() -> None:
             stale.remove()
 
-        world.later(_LAG_SECONDS, catch_up)
+        world.later(world.lag, catch_up)
 
     _strike(replace(each, variant="after"), world, windows, kill)
 

@@ -80,13 +80,15 @@ def _final_state(judgement: Judgement) -> Iterator[str]:
         for change in event.changes
         if change.before is None
     }
-    last = max(judgement.reference.rests, default=0)
+    last, told = max(judgement.reference.rests, default=0), set[str]()
     for step, objects in judgement.reference.rests.items():
         found = judgement.run.rests.get(step)
         if found is None:
             continue
         for text in _differences(objects, found, set(judgement.varies), somebodys):
-            yield text if step == last else f"after step {step}: {text}"
+            if text not in told:
+                yield text if step == last else f"after step {step}: {text}"
+            told.add(text)
 
 
 def _differences(

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver import Match
+from reconciler.apiserver import LoggedRequest, Match
 from reconciler.testing.differences import ObjectKey, key_of
 from reconciler.testing.explore.run import Run
-from reconciler.testing.trace import TraceEvent, is_bookkeeping
+from reconciler.testing.trace import TraceEvent, WorldTrace, is_bookkeeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,24 @@ class Point:
         verb, resource, namespace, name, subresource, nth = text.split(",")
         return cls(verb, resource, namespace, name, subresource, int(nth))
 
+    def find(self, trace: WorldTrace) -> TraceEvent | None:
+        """Return what happened at this point of a run; None if it did not get there."""
+        count = 0
+        for event in trace:
+            entry, call = event.request, event.effect
+            if self.verb == "effect":
+                count += call is not None and (call.name, call.key) == (self.resource, self.name)
+            elif entry is not None and event.author == "operator":
+                count += self._is_like(entry)
+            if count == self.nth:
+                return event
+        return None
+
+    def _is_like(self, entry: LoggedRequest) -> bool:
+        found = (entry.verb, entry.resource, entry.namespace or "", entry.subresource)
+        wanted = (self.verb, self.resource, self.namespace, self.subresource)
+        return found == wanted and self.name in ("", entry.name)
+
     def describe(self) -> str:
         """Return the request for people."""
         if self.verb == "effect":
@@ -90,7 +108,7 @@ def moments_of(run: Run) -> list[Moment]:
     """Return the points of a run, in order."""
     found: list[Moment] = []
     counts: Counter[tuple[str, ...]] = Counter()
-    history = _History()
+    history = _ObjectHistory()
     steps = 0
     for event in run.trace:
         steps += event.what == "step"
@@ -107,7 +125,9 @@ def moments_of(run: Run) -> list[Moment]:
     return found
 
 
-def _of_request(event: TraceEvent, counts: Counter[tuple[str, ...]], steps: int, history: _History) -> Moment | None:
+def _of_request(
+    event: TraceEvent, counts: Counter[tuple[str, ...]], steps: int, history: _ObjectHistory
+) -> Moment | None:
     entry = event.request
     if entry is None or not entry.writes or is_bookkeeping(entry):
         return None
@@ -124,7 +144,7 @@ def _of_request(event: TraceEvent, counts: Counter[tuple[str, ...]], steps: int,
     return Moment(Point(*parts, counts[parts]), steps, telling, target, owned, deletes)
 
 
-class _History:
+class _ObjectHistory:
     """What has happened to the objects so far, as far as it makes a moment telling."""
 
     def __init__(self) -> None:

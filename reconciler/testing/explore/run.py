@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.controller.effects import EffectCall
-from reconciler.meta import request_of
-from reconciler.meta.metadata import gvk_of
 from reconciler.testing.explore.randomness import seeded_randomness
 from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.virtual_clock import virtual_time
@@ -41,6 +39,22 @@ class Subject:
     options: Mapping[str, Any] = field(default_factory=dict)
     definitions: Sequence[object] = ()
     manager_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def new_world(self, *, seed: int, roles: bool, options: Mapping[str, Any], manager: Mapping[str, Any]) -> World:
+        """Return a new world with the operator; the options are added to those of the subject."""
+        return World(
+            self.operator,
+            definitions=self.definitions,
+            seed=seed,
+            manager_options={**self.manager_options, **manager},
+            roles=roles,
+            **{**self.options, **options},
+        )
+
+    def run(self, life: Coroutine[Any, Any, Run], *, seed: int) -> Run:
+        """Run a life of the operator on an event loop of its own."""
+        with virtual_time(), seeded_randomness(seed):
+            return asyncio.run(life)
 
 
 @dataclass(slots=True)
@@ -173,7 +187,7 @@ def execute(
     manager_options: Mapping[str, Any] | None = None,
     roles: bool = False,
 ) -> Run:
-    """Run a scenario once, on a virtual event loop of its own.
+    """Run a scenario once, on an event loop of its own.
 
     Args:
         subject: what is explored.
@@ -184,26 +198,17 @@ def execute(
         manager_options: further options of the Manager. Default: none.
         roles: whether the operator may do only what its roles allow. Default False.
     """
-    world_options = {**subject.options, **(options or {})}
-    manager = {**subject.manager_options, **(manager_options or {})}
 
     async def live() -> Run:
-        world = World(
-            subject.operator,
-            definitions=subject.definitions,
-            seed=seed,
-            manager_options=manager,
-            roles=roles,
-            **world_options,
-        )
-        async with world:
+        async with subject.new_world(
+            seed=seed, roles=roles, options=options or {}, manager=manager_options or {}
+        ) as world:
             windows = world.interference = Windows(world, seed, left_out)
             for arm in arms:
                 arm(world, windows)
             return await _complete(world, windows, subject.scenario)
 
-    with virtual_time(), seeded_randomness(seed):
-        return asyncio.run(live())
+    return subject.run(live(), seed=seed)
 
 
 async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
@@ -215,22 +220,13 @@ async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
         await world.settle()
     except Exception as raised:  # noqa: BLE001 - any failure of the scenario is a finding
         error = raised
-    count, run = len(world.trace), Run(world.trace, world.server.objects(), windows.rests, error, world.failed_check)
+    trace = WorldTrace(world.trace)
+    run = Run(trace, world.server.objects(), windows.rests, error, world.failed_check)
     run.watched = tuple(dict.fromkeys(each.resource for each in world.server.requests(verb="watch")))
-    if error is not None:
-        return run
-    run.check = run.check or first_failure(world.final_checks)
-    with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
-        _reconcile_all(world)
-        await world.settle()
-    run.again, world.trace.events[count:] = world.trace.events[count:], []
+    if error is None:
+        run.check = run.check or first_failure(world.final_checks)
+        with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
+            await world.reconcile_all()
+            await world.settle()
+        run.again = world.trace.events[len(trace) :]
     return run
-
-
-def _reconcile_all(world: World) -> None:
-    process = world.process
-    for controller in process.manager.controllers if process is not None and process.manager is not None else ():
-        for document in world.server.objects():
-            gvk = gvk_of(document)
-            if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
-                controller.enqueue(request_of(document), "once more")
