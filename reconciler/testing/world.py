@@ -128,7 +128,8 @@ class _PersonsTransport:
         self._author: Author = author
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        if self._author == "user" and request.method == "GET":
+        # A step may have to discover a kind first; the user sees nothing of that.
+        if self._author == "user" and request.method == "GET" and not self._world.stepping:
             await self._world.interference.before_read()
         with sent_by(self._author):
             return await self._world.server.send(request)
@@ -359,6 +360,7 @@ class World:
         final_checks: the checks of `finally_`.
         trace: what happened.
         processes: the processes of the operator, oldest first.
+        stepping: whether a step of the user is being made.
 
     Raises:
         ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
@@ -403,6 +405,7 @@ class World:
         self.final_checks: list[Callable[[], object]] = []
         self._checks: list[Callable[[], object]] = []
         self._steps = 0
+        self.stepping = False
         self._pending: set[asyncio.Task[None]] = set()
         self._own_server = server is None
         self._snapshot = snapshot
@@ -620,7 +623,11 @@ class World:
         goes = await self.interference.before_step(number)
         if goes:
             self.happened(TraceEvent(what="step", at=self.now, author="user", text=text))
-        yield goes
+        self.stepping = True
+        try:
+            yield goes
+        finally:
+            self.stepping = False
         if goes:
             await self.interference.after_step(number)
 

@@ -7,7 +7,7 @@ import pytest
 from reconciler.testing.explore import Budget
 from reconciler.testing.explore.exploration import Exploration
 from reconciler.testing.explore.run import Subject
-from reconciler.testing.explore.states import StateSpace
+from reconciler.testing.explore.state_space import StateSpace
 from reconciler.testing.world import World
 from tests.depth import THOROUGH
 from tests.explore.archetypes import crashes, outside, views

@@ -96,27 +96,21 @@ class MendedOwnerForgotten(OwnerForgotten):
 
 
 class BucketTakenOver(StoreReconciler):
-    """Writes to an object of a given name, whoever owns it: two stores fight for it."""
+    """Writes to an object of a given name, whoever owns it: two stores take it from each other."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         bucket = named(store) | {"data": {"used-by": store.name}}
-        bucket["metadata"]["name"] = store.spec.bucket
-        if await self.is_free(store):
-            await self.client.apply(bucket, owner=store, force=True)
+        bucket["metadata"]["name"] = self.bucket_of(store)
+        await self.client.apply(bucket, owner=store, force=True)
         return None
 
-    async def is_free(self, store: Store) -> bool:
-        return True
+    def bucket_of(self, store: Store) -> str:
+        return store.spec.bucket
 
 
 class MendedBucketTakenOver(BucketTakenOver):
-    async def is_free(self, store: Store) -> bool:
-        try:
-            found = await self.client.live.get("v1/ConfigMap", store.spec.bucket, store.namespace)
-        except NotFound:
-            return True
-        owner = controller_of(found)
-        return owner is not None and owner["uid"] == store.uid
+    def bucket_of(self, store: Store) -> str:
+        return f"{store.name}-{store.spec.bucket}"
 
 
 async def two_stores(world: World) -> None:
