@@ -130,6 +130,22 @@ def _travels(run: Run, moments: list[Moment]) -> Iterator[tuple[Disturbance, int
         for back, before in enumerate(reversed(steps[: moment.step])):
             age = at - before + 1.5
             yield Disturbance("travel", f"{age:g}", moment.point), moment.telling - back
+        for version, step in _deletions(run):
+            if step < moment.step:
+                yield Disturbance("travel", f"v{version}", moment.point), moment.telling + 3
+
+
+def _deletions(run: Run) -> Iterator[tuple[str, int]]:
+    """Yield the versions at which objects began to be deleted, and the user's step before each."""
+    step = 0
+    for event in run.trace:
+        step += event.what == "step"
+        for change in event.changes:
+            before, after = change.before, change.after
+            if before is None or after is None or "deletionTimestamp" in before["metadata"]:
+                continue
+            if "deletionTimestamp" in after["metadata"]:
+                yield after["metadata"]["resourceVersion"], step
 
 
 def without_windows(disturbances: tuple[Disturbance, ...]) -> Iterator[tuple[Disturbance, ...]]:

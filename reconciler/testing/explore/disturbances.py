@@ -245,7 +245,8 @@ def _travel(each: Disturbance, world: World, windows: Windows) -> None:
     async def kill() -> None:
         world.crash(restart_after=_RESTART_SECONDS)
         reads = Match(verb=("get", "list", "watch"), user_agent=world.name)
-        stale = world.server.faults.add(reads, Stale(float(each.variant)), times=None)
+        past = Stale(version=int(each.variant[1:])) if each.variant[0] == "v" else Stale(float(each.variant))
+        stale = world.server.faults.add(reads, past, times=None)
 
         async def catch_up() -> None:
             stale.remove()

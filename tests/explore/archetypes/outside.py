@@ -17,6 +17,7 @@ from tests.explore.archetypes.stores import (
     creation,
     life,
     named,
+    resize,
     store,
 )
 
@@ -189,11 +190,11 @@ class MendedErrorSwallowed(ErrorSwallowed):
 
 
 class ConflictSwallowed(StoreReconciler):
-    """Takes a conflict for somebody else's success: its own change is lost."""
+    """Takes a conflict for somebody else's success: its own change is lost, and no event of the object repeats it."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         try:
-            found = await self.client.get("v1/ConfigMap", store.name, store.namespace)
+            found = await self.client.live.get("v1/ConfigMap", store.name, store.namespace)
         except NotFound:
             await self.put(store, size=str(store.spec.size))
             return None
@@ -221,5 +222,5 @@ ARCHETYPES = [
     Archetype(PermissionForgotten, MendedPermissionForgotten, "permissions", ACTO, life),
     Archetype(DeletedByName, MendedDeletedByName, "others", SIEVE, without_sidecar),
     Archetype(ErrorSwallowed, MendedErrorSwallowed, "stable", ACTO, creation),
-    Archetype(ConflictSwallowed, MendedConflictSwallowed, "final-state", ANVIL, life),
+    Archetype(ConflictSwallowed, MendedConflictSwallowed, "stable", ANVIL, resize, owns=()),
 ]
