@@ -16,7 +16,7 @@ from tests.explore.archetypes.specs import STATE_ARCHETYPES, StateArchetype
 from tests.explore.archetypes.stores import Archetype, Store
 
 ARCHETYPES = [*crashes.ARCHETYPES, *outside.ARCHETYPES, *views.ARCHETYPES]
-RUNS_IN_THE_GATE = 12
+RUNS_IN_THE_GATE = 8
 EXAMPLES = 2
 
 
