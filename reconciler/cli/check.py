@@ -222,6 +222,8 @@ def _explored(
             for each in result.outcome.failures:
                 repeat = f"{command} --repeat {shlex.quote(f'{name} {each.token}')}"
                 result.reports.append(report(each, result.outcome, repeat=repeat))
+            if result.reports:  # the next scenario would most likely show the same
+                break
     return results
 
 
@@ -244,7 +246,7 @@ def _print(example: ExampleScenarios, results: Mapping[str, CheckResult]) -> Non
     for path in example.unchanged:
         print(f"{path} was not changed: no other valid value was found")
     failures = sum(len(result.outcome.failures) for result in results.values())
-    print(f"\n{failures} failures" if failures else "nothing was found")
+    print(f"\n{failures} failure{'s' * (failures > 1)}" if failures else "nothing was found")
 
 
 def _document(name: str, example: ExampleScenarios, results: Mapping[str, CheckResult]) -> JSONObject:
