@@ -12,6 +12,7 @@ classic recorder. Times are monotonic seconds.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import threading
@@ -87,7 +88,7 @@ class _SimilarKey(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Occurrence:
     """An event as reported by a caller."""
 
@@ -98,7 +99,7 @@ class Occurrence:
     at: datetime
     monotonic: float
 
-    @property
+    @functools.cached_property
     def similar(self) -> _SimilarKey:
         """Return the key of similar events: all fields but the message and the object's version."""
         s = self.subject

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from reconciler.meta.documents import Version
-    from reconciler.meta.reference import GroupVersionKind, Request
+    from reconciler.meta.metadata import GroupVersionKind, Request
 
 
 class Cycle(Protocol):
@@ -82,6 +82,10 @@ class Cycle(Protocol):
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Keep what a batcher recorded for the cycle's object and could not save, for the next cycle."""
+        ...
+
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the cycle's object, although nothing failed."""
         ...
 
     def take_unsaved(self, uid: str) -> object | None:

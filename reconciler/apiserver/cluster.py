@@ -372,7 +372,7 @@ class ClusterStorage:
         return str(uuid.UUID(bytes=digest, version=4))
 
     def random_uid(self) -> str:
-        """Return a uid for something that is not stored, such as a review."""
+        """Return a uid for something that is not stored, such as a review or the object of a dry run."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def suffix(self) -> str:

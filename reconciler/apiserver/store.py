@@ -117,12 +117,14 @@ class ObjectStore:
         objects: the objects by key.
         dropped: how many events were dropped.
         floor: the oldest version that a watch can start from.
+        complete: False while the objects of a forked cluster are not copied.
     """
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, capacity: int = 4096) -> None:
         self.revisions = revisions
         self.objects: dict[str, Stored] = {}
         self.dropped = 0
+        self.complete = True
         self._time = now
         self._capacity = capacity
         self._keys: list[str] = []
@@ -138,8 +140,8 @@ class ObjectStore:
     # writing
 
     def load(self, objects: Iterable[Stored]) -> None:
-        """Fill the empty store with objects of earlier versions, without events."""
-        self.objects = {stored.key: stored for stored in objects}
+        """Add objects of earlier versions, without events."""
+        self.objects |= {stored.key: stored for stored in objects}
         self._keys = sorted(self.objects)
 
     def put(self, new: Stored) -> None:

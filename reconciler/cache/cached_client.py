@@ -13,12 +13,11 @@ from reconciler.cache.scope import LabelSelector, format_labels, matches_fields,
 from reconciler.cache.store import CachedObject
 from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client, ListResult
-from reconciler.client.requests import ListOptions, Selector
-from reconciler.client.responses import InvalidItem
+from reconciler.client.requests import InvalidItem, ListOptions, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, gvk_from
@@ -170,7 +169,8 @@ class CachedClient(Client):
         informer = self._cache.find(gvk, namespace or self.session.options.namespace)
         if not informer.synced:
             informer, _ = await self._informer(gvk, namespace)
-        self.session.options.namespace_for(informer.resource, namespace)
+        if self.session.options.namespace is not None:
+            self.session.options.namespace_for(informer.resource, namespace)
         try:  # nearly every read of a reconcile ends here
             return informer.overlay.get(request)
         except OverlayExpired:

@@ -261,6 +261,10 @@ class WireReader:
             return self._transformed(self._transform, head.metadata, data)
         return _build(head.metadata, data, problem)
 
+    def restore(self, data: bytes) -> CachedObject:
+        """Return the object whose `CachedObject.data` was stored; it had no problem."""
+        return _build(_decode_head(data).metadata, data)
+
     def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
         """Return the version of an object for which `read` returned None; None if it has none or is of another kind."""
         try:

@@ -31,7 +31,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.meta.documents import Version, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 
 _logger = logging.getLogger("reconciler.cache")
@@ -123,10 +123,6 @@ class Informer:
         self._list_in_pages = list_in_pages
         self._resource = resource
         self._in_doubt = asyncio.Event()  # whether the kind is still served like that
-        self._store = WritableStore()
-        self.store: Store = self._store
-        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
-        self._handlers = Handlers()
         self._reader = WireReader(
             scope.gvk,
             metadata_only=scope.metadata_only,
@@ -134,6 +130,10 @@ class Informer:
             transform=scope.transform,
             hashes=scope.hashes,
         )
+        self._store = WritableStore(self._reader.restore)
+        self.store: Store = self._store
+        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
+        self._handlers = Handlers()
         self._sinks: dict[str | None, Sink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
@@ -149,8 +149,8 @@ class Informer:
 
         None asks for a cluster-scoped kind, or for all namespaces.
         """
-        clustered = self._resource is not None and not self._resource.namespaced
-        return clustered or self.scope.covers(namespace)
+        watched = self.scope.namespaces
+        return watched is None or namespace in watched or not (self._resource is None or self._resource.namespaced)
 
     def version(self, namespace: str | None = None) -> str:
         """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.
@@ -325,8 +325,6 @@ class Informer:
             answer: the body of the response; ignored if it is of another kind, such as a Scale.
             baseline: what was known when the write was sent; see `Overlay.record_write`.
         """
-        if not self.covers(request.namespace):
-            return
         if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:
@@ -396,7 +394,7 @@ class Informer:
             self._prepare(self._resource)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
-                tasks.append(group.create_task(self._resync.run()))
+                tasks += [group.create_task(self._resync.run()), group.create_task(self._store.compress_idle())]
                 self._resource = await self._served_differently(self._resource)
                 for task in tasks:
                     task.cancel()

@@ -76,10 +76,6 @@ class Scope:
         """Return whether a live object can leave the watch: its labels or fields may stop matching."""
         return bool(self.labels or self.field_selector)
 
-    def covers(self, namespace: str | None) -> bool:
-        """Return whether a namespace is watched; None asks for all namespaces, or for a cluster-scoped kind."""
-        return self.namespaces is None or namespace in self.namespaces
-
     def selects(self, cached: CachedObject) -> bool:
         """Return whether an object certainly matches.
 

@@ -28,6 +28,7 @@ from reconciler.client.requests import (
     DeleteOptions,
     FieldValidation,
     ListOptions,
+    ListResult,
     ObjectLike,
     PatchDocument,
     PatchOptions,
@@ -38,14 +39,12 @@ from reconciler.client.requests import (
     WriteOptions,
     split_kind_or_key,
 )
-from reconciler.client.responses import ListResult
 from reconciler.client.retry import Retries
-from reconciler.client.session import ClientSession, Options
-from reconciler.client.status_writer import ClientStatusWriter
+from reconciler.client.session import ClientSession, ClientStatusWriter, Options
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, from_document

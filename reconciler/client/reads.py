@@ -13,8 +13,15 @@ import msgspec
 
 from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.client.requests import Query, Selector, query_pairs, selector_query
-from reconciler.client.responses import InvalidItem, ListResult, decode_page
+from reconciler.client.requests import (
+    InvalidItem,
+    ListResult,
+    Query,
+    Selector,
+    decode_page,
+    query_pairs,
+    selector_query,
+)
 from reconciler.client.retry import RetryOn
 from reconciler.client.session import ClientSession
 from reconciler.errors import (
@@ -28,8 +35,7 @@ from reconciler.errors import (
 )
 from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.metadata import name_of, namespace_of, version_of
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType, name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, from_document, gvk_from

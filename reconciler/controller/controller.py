@@ -17,15 +17,15 @@ from reconciler.controller.options import CheckedOptions, ControllerKeywords, Co
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
-from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
 from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
@@ -33,7 +33,7 @@ from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
@@ -159,12 +159,15 @@ class Controller:
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
         self._tight_loops = TightLoops(clock, self._metrics)
+        warn = self._warn_of if options.failure_events else None
+        self._running = RunningReconciles(warn, clock, options.stuck_after)
         self._observers = Observers(
             [
                 self._outcomes,
                 self._history,
                 self._changes,
                 self._tight_loops,
+                self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
@@ -275,7 +278,8 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
+        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
     async def stop(self, *, grace: float = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -400,7 +404,9 @@ class Controller:
             self._state,
             self._history,
             self._changes,
+            self._running,
             request,
+            waits_of=self._waits_of,
             workers=self._workers,
             started=self._pool.started,
             rows=rows,
@@ -410,6 +416,11 @@ class Controller:
     def history(self) -> RunHistory:
         """Return the latest reconciles of the keys."""
         return self._history
+
+    @property
+    def stuck_after(self) -> float | None:
+        """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
+        return self._running.stuck_after
 
     def _make_informers(
         self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
@@ -476,6 +487,16 @@ class Controller:
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
 
+    def _warn_of(self, request: Request, reason: str, message: str) -> None:
+        if (stored := self._stored(request)) is not None:
+            self._warn(reference_to(self.kind, stored), reason, message)
+
+    def _waits_of(self, request: Request) -> str | None:
+        try:
+            return self._reconciler.waits_for(request)
+        except Exception as error:  # noqa: BLE001 - of an override; the rest of the explanation is right
+            return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
+
     def _stored(self, request: Request) -> CachedObject | None:
         return self._informers.stored(request)
 
@@ -488,14 +509,12 @@ class Controller:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        if not self._shard_filter.sharded:
-            return await self._call_reconciler(cycle)
+    async def _reconcile_owned(self, cycle: Reconcile) -> object:
         if not await self._shard_filter.may_reconcile(cycle.request):
             self._forget(cycle.request)
             return None
         try:
-            return await self._call_reconciler(cycle)
+            return await self._reconcile(cycle)
         except Exception as error:
             if cycle.owned is not False:
                 raise
@@ -506,7 +525,7 @@ class Controller:
             self._ownership.end(cycle, self._informers.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: Reconcile) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
         stored = self._informers.stored(request)
         if stored is not None:
@@ -521,6 +540,7 @@ class Controller:
             await disconnecting
         finally:
             self._binding.close()
+            self._running.stop()
             self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
             if self._recorder is not None:
                 await self._recorder.close()

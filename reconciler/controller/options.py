@@ -67,6 +67,10 @@ class ControllerOptions:
             safe for concurrent calls.
         timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
             because only the reconciler knows how long its work may take.
+        stuck_after: seconds after which a reconcile in progress counts as stuck: a warning and, with `failure_events`,
+            a Warning Event (``ReconcileStuck``) name the line of your code where it waits. They are repeated while it
+            lasts, first after as long again and at last once an hour. Default 60, because most reconciles take less
+            than a second. None: never.
         rate_limiter: computes the backoff after errors, and between successive ``Result(again=True)``. Default None:
             exponential per key, from 5 ms to 1000 s, controller-runtime's numbers, and to 5 s between successive steps.
         debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
@@ -90,6 +94,7 @@ class ControllerOptions:
     predicates: Sequence[EventFilter] = ()
     workers: int = 1
     timeout: float | None = None
+    stuck_after: float | None = 60.0
     rate_limiter: RateLimiter | None = None
     debounce: float | None = None
     wake_on_own_status: bool = False
@@ -134,7 +139,11 @@ class ControllerOptions:
         _check_count(prefix + "workers", self.workers)
         workers = reconciler.pool_size(self.workers)
         _check_count(prefix + "the result of pool_size", workers)
-        for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
+        for option, seconds in (
+            ("timeout", self.timeout),
+            ("stuck_after", self.stuck_after),
+            ("debounce", self.debounce),
+        ):
             if seconds is not None:
                 check_seconds(prefix + option, seconds)
         try:
@@ -164,6 +173,7 @@ class ControllerKeywords(TypedDict, total=False):
     predicates: Sequence[EventFilter]
     workers: int
     timeout: float | None
+    stuck_after: float | None
     rate_limiter: RateLimiter | None
     debounce: float | None
     wake_on_own_status: bool

@@ -23,7 +23,7 @@ from reconciler.events import EventRecorder
 from reconciler.http import Transport
 from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
 from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, health, metrics
-from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.keys import Process, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.errors import ManagerError
@@ -33,10 +33,11 @@ from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
-from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
+from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
+from reconciler.manager.waiting import Wait, waits
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.tracing import tracer
+from reconciler.telemetry.tracing import ObservedTransport, tracer
 
 if TYPE_CHECKING:
     from reconciler.manager.console.server import Console
@@ -135,7 +136,7 @@ class Manager:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
         self.cache = self._make_cache(own, list_in_pages=list_in_pages)
-        self.metrics.unreadable = self.cache.unreadable
+        self.metrics.cached_kinds = self.cache.kinds
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._security = security
@@ -413,7 +414,7 @@ class Manager:
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
-            lambda transport: UrgentTransport(CountingTransport(transport, self.metrics.requests)),
+            lambda transport: UrgentTransport(ObservedTransport(transport, self.metrics.requests)),
             retries=Retries(attempts=1),
         )
         with_events = self._shard.name is None
@@ -432,26 +433,21 @@ class Manager:
 
     def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
         # Not the manager's own client: a standby must answer scrapes, too.
-        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        own = client.through(lambda transport: ObservedTransport(transport, self.metrics.requests))
         return Guard(security, Reviewer(own, self._clock), self._clock)
 
     def _wrap_transport(self, transport: Transport) -> Transport:
-        transport = CountingTransport(transport, self.metrics.requests)
-        if (spans := tracer()) is not None:
-            transport = TracingTransport(transport, spans)
+        transport = ObservedTransport(transport, self.metrics.requests, tracer())
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        shard, turns = self._shard.debug_info, Turns(self._clock)
-
-        def controllers() -> Sequence[Controller]:
-            return self._lifecycle.controllers
-
+        process, turns = self._process, Turns(self._clock)
         debug = {
-            "/debug/queue": debug_queue(controllers, self._clock, turns, shard),
-            "/debug/keys": debug_keys(controllers, self._clock, turns, role=self._role, shard=shard),
+            "/debug/queue": debug_queue(process.controllers, self._clock, turns, process.shard),
+            "/debug/keys": debug_keys(process, turns),
         }
         self._ready.add("manager", self._is_running)
+        self._ready.add("credentials", self._check_credentials)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
         if metrics_address is not None:
@@ -461,7 +457,7 @@ class Manager:
             address = Address.parse("health", health_address)
             checks = {
                 "/healthz": health(self._live, self._main_loop, live=True),
-                "/readyz": health(self._ready, self._main_loop, live=False),
+                "/readyz": health(self._ready, self._main_loop, live=False, waits=self._waits),
             }
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
@@ -473,13 +469,10 @@ class Manager:
             Parts(
                 cluster=self._cluster,
                 namespaces=self._namespaces,
-                role=self._role,
-                controllers=lambda: self._lifecycle.controllers,
+                process=self._process,
                 informers=lambda: self.cache.informers,
                 elector=self._elector,
                 identity=None if self._election is None else self._election.identity,
-                shard=self._shard.debug_info,
-                clock=self._clock,
             )
         )
         parsed = Address.parse("console", address)
@@ -490,6 +483,24 @@ class Manager:
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)
         return console
+
+    @property
+    def _process(self) -> Process:
+        return Process(
+            controllers=lambda: self._lifecycle.controllers,
+            role=self._role,
+            waits=self._waits,
+            shard=self._shard.debug_info,
+            clock=self._clock,
+        )
+
+    def _waits(self) -> Sequence[Wait]:
+        refused = self.metrics.requests.latest == "401"
+        return waits(self.cache.informers, self._elector, credentials_refused=refused)
+
+    def _check_credentials(self) -> None:
+        if self.metrics.requests.latest == "401":
+            raise ManagerError("the API server refuses the credentials: its latest response was 401 Unauthorized")
 
     def _claimed_shard(self) -> AbstractContextManager[None]:
         transport = self._client.session.connection.transport

@@ -35,7 +35,7 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
     spec, namespace = obj.spec, obj.namespace or ""
 
     def clean(text: str) -> str:
-        return redactor.redact(text, namespace)
+        return redactor.redact(text, namespace) if text else ""
 
     message = Message(
         name=obj.name,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from reconciler._core.lru import LRU
+from reconciler.clock import Clock, current_clock
 from reconciler.events import EventRecorder
+from reconciler.meta.documents import format_time, human_duration
 from reconciler.notification.api import DeliveryAttempt, NotificationRequest, NotificationRequestStatus
 
 _log = logging.getLogger("reconciler.notification")
@@ -89,8 +93,71 @@ class Outbox:
                     _log.exception("%s: observer %s failed: %s: %s", key, name, type(error).__name__, error)
 
 
+_LOG_INTERVAL = 10.0
+"""Seconds between two log lines about failed attempts on one channel."""
+
+_LOGGED_CHANNELS = 1_000
+
+
+@dataclass(slots=True)
+class _Failures:
+    since: float
+    logged_at: float = -math.inf
+    unlogged: int = 0
+    number: int = 0
+
+
+class AttemptLog:
+    """An observer that logs failed attempts, and the first success on a channel after them.
+
+    Of one channel at most one failure in ten seconds is logged, with the number of those that were not.
+
+    Args:
+        clock: returns the source of monotonic time; None for the current clock.
+    """
+
+    def __init__(self, clock: Callable[[], Clock | None]) -> None:
+        self._clock = clock
+        self._failing: LRU[str, _Failures] = LRU(_LOGGED_CHANNELS)
+
+    def status_saved(self, change: StatusChange) -> None:
+        """Log the attempts of a change."""
+        now = (self._clock() or current_clock()).monotonic()
+        for attempt in change.attempts:
+            if attempt.result == "success":
+                self._log_recovery(attempt.channel, now)
+            else:
+                self._log_failure(change, attempt, now)
+
+    def _log_recovery(self, channel: str, now: float) -> None:
+        failures = self._failing.pop(channel, None)
+        if failures is not None:
+            text = "receiver %s delivers again, after %d failed attempts in %s"
+            _log.info(text, channel, failures.number, human_duration(now - failures.since))
+
+    def _log_failure(self, change: StatusChange, attempt: DeliveryAttempt, now: float) -> None:
+        failures = self._failing[attempt.channel] = self._failing.get(attempt.channel) or _Failures(now)
+        failures.number += 1
+        if now - failures.logged_at < _LOG_INTERVAL:
+            failures.unlogged += 1
+            return
+        others = f" (and {failures.unlogged} other attempts since the last line)" if failures.unlogged else ""
+        failures.logged_at, failures.unlogged = now, 0
+        due = {each.name: each.next_attempt_time for each in change.after.channels}.get(attempt.channel)
+        _log.warning(
+            "receiver %s: attempt %d of %s/%s failed%s: %s; %s",
+            attempt.channel,
+            attempt.attempt,
+            change.request.namespace,
+            change.request.name,
+            others,
+            attempt.error or attempt.result,
+            "not retried" if due is None else f"next attempt at {format_time(due)}",
+        )
+
+
 class EventEmitter:
-    """An observer that emits a Kubernetes Event when the phase of a request changes.
+    """An observer that emits a Kubernetes Event when the phase of a request changes, and when a delivery is deferred.
 
     Args:
         events: returns the recorder; called at each use, since a reconciler has none before it is added to a manager.
@@ -100,8 +167,11 @@ class EventEmitter:
         self._events = events
 
     def status_saved(self, change: StatusChange) -> None:
-        """Emit an Event if the phase has changed."""
+        """Emit an Event if the phase has changed, or a channel deferred the delivery."""
         after = change.after
+        for channel in after.channels:
+            if channel.name in change.deferred and channel.last_error:
+                self._events().warning(change.request, "DeliveryDeferred", channel.last_error)
         if after.phase == change.before.phase:
             return
         events = self._events()

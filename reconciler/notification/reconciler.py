@@ -23,6 +23,7 @@ from reconciler.notification.api import (
     NotificationRequestStatus,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.channels.local import ConsoleChannel, LogChannel
 from reconciler.notification.deliverer import Deliverer, build_messages, recipients_of
 from reconciler.notification.fair_queue import FairQueue
@@ -41,6 +42,7 @@ from reconciler.notification.ledger import (
     set_settlement,
 )
 from reconciler.notification.observers import (
+    AttemptLog,
     EventEmitter,
     NotificationStatistics,
     Observer,
@@ -52,6 +54,7 @@ from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
 from reconciler.notification.schedule import (
     Delivery,
+    DeliveryVerdict,
     Plan,
     Settlement,
     after_completion,
@@ -177,7 +180,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         self._max_concurrent = max_concurrent
         self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
-        self._outbox = Outbox([EventEmitter(lambda: self.events), *observers])
+        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(lambda: self._clock), *observers])
+        self._quota_events = Pacer(60)
+        self._refusals: LRU[Request, str] = LRU(GIVEN_UP_LIMIT)  # of requests whose latest delivery was deferred
         self._staleness = StalenessCheck()
         self._write_ahead = WriteAhead(self._now, self.check_leader)
         self._rng = rng
@@ -207,6 +212,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def fair_by(self, request: Request, /) -> str | None:
         """Return the namespace of a key: workers are shared fairly between namespaces."""
         return request.namespace
+
+    def waits_for(self, request: Request, /) -> str | None:
+        """Return which channel or policy makes a request wait."""
+        queued = None if self._queue_of is None else self._queue_of[1].waits_for(request)
+        return queued or self._refusals.get(request)
 
     def pool_size(self, workers: int, /) -> int:
         """Return twice the workers: as many for the deliveries of one namespace as for all others."""
@@ -278,6 +288,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return self._wait(snapshot, found)
         due = self._acquire_slots(obj, found.due)
         if not due:
+            self._report_quota(obj)
             wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(obj.key))
             raise _AllQueued(None if wake is None else self._requeue_at(wake))
         # Deliver and record
@@ -392,6 +403,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._counts["early"] += 1
         return Result(requeue_after=max(found.wait, _MIN_REQUEUE))
 
+    def _report_quota(self, obj: NotificationRequest) -> None:
+        """Record an Event on a request that waits for a quota; of many requests, on one a second."""
+        quota = self._policies.rate_refusal(obj.namespace or "")
+        if quota is not None and self._quota_events.wait() <= 0:
+            self._quota_events.charge()
+            self.events.normal(obj, "WaitsForQuota", quota.partition(";")[0])  # without the seconds, it is counted
+
     @property
     def _queue(self) -> FairQueue:
         """Return the queue for delivery slots; a new one whenever the reconciler is added to another controller."""
@@ -472,6 +490,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._policies.finish(obj.key)
         set_settlement(snapshot.status, before, decision)
         attempted = {delivery.channel for delivery in results}
+        refused = [delivery.error for delivery in results if delivery.verdict is DeliveryVerdict.DEFERRED]
+        self._refusals.pop(obj.key, None)
+        if refused:
+            self._refusals[obj.key] = "; ".join(refused)
         change = StatusChange(
             request=obj,
             before=before,
@@ -568,4 +590,5 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _now(self) -> datetime:
         """Return the API server's time, because other machines act on what is stored."""
-        return (self._clock or current_clock()).now() + self.clock_offset
+        now = (self._clock or current_clock()).now()
+        return now if self._binding is None else now + self._binding.client.session.connection.server_clock.ahead

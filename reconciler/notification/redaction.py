@@ -101,6 +101,8 @@ class KnownSecrets:
 
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, the longest at each place."""
+        if not self.values:
+            return text
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
         out: list[str] = []
         done = 0
@@ -206,8 +208,8 @@ class Redactor:
         values = frozenset(secrets)
         known = self._known.get(namespace)
         if known is None or known.values != values:
-            known = KnownSecrets(values)
-        self._known[namespace] = known
+            known = self._known[namespace] = KnownSecrets(values)
+        self._known.move_to_end(namespace)
         return known
 
     def brief(self, text: str, limit: int, namespace: str = "") -> str:

@@ -28,7 +28,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from reconciler._core.wire import JSONObject
-from reconciler.meta.conditions import CONDITION_STRINGS
+from reconciler.meta.metadata import CONDITION_STRINGS
 from reconciler.objects.markers import PrinterColumn, schema_extra
 
 

@@ -14,8 +14,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import copy_json
-from reconciler.meta.metadata import name_of, namespace_of
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType, name_of, namespace_of
 from reconciler.objects.crd import check_paths, generate_crd
 from reconciler.objects.declaration import (
     Definition,

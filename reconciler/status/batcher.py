@@ -15,7 +15,7 @@ from reconciler.status.clients import bind
 from reconciler.status.documents import document_of, in_form_of, is_kind
 from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
-from reconciler.status.fields import UNSET, StatusFields
+from reconciler.status.fields import UNSET, fields_of
 from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
 from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open
 from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_flush_timeout, check_options
@@ -149,8 +149,10 @@ class StatusBatcher(Generic[S]):
             field_manager=field_manager,
             timeout=flush_timeout,
         )
-        self._binding.check_strategy(strategy)
-        self._fields = StatusFields.of(obj_or_kind, self._binding.writer.gvk)
+        if (reason := getattr(self._binding.writer, "unsupported", {}).get(strategy)) is not None:
+            raise ValueError(f"strategy={strategy!r} {reason}")
+        typed = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
+        self._fields = fields_of(typed, self._binding.writer.gvk)
         self._policy = FlushPolicy(
             strategy=STRATEGIES[strategy],
             subresource=subresource,
@@ -158,7 +160,7 @@ class StatusBatcher(Generic[S]):
             token=None if token is None else self._fields.path(token),
             clock=clock or current_clock(),
             rng=rng or getattr(self._binding.writer, "rng", None) or _RNG,
-            typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
+            typed=typed,
             flush_timeout=flush_timeout,
             on_error=on_error,
             join=join,
@@ -544,21 +546,19 @@ class StatusBatcher(Generic[S]):
 
     def _record(self, *mutations: Mutation) -> None:
         """Record mutations; if one cannot be applied, those before it are recorded."""
-        for mutation in mutations:
-            if self._policy.strategy.is_owned:
-                self._policy.strategy.check(mutation, self._recording.tip.managed_fields)
-            try:
-                self._recording.record(mutation)
-            except StatusNotOpen:
-                if not self.joined:
-                    raise
-                # The outer block has ended, but this one, in a task of its own, has not: continue alone.
-                self._recorded_here = None
-                self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
-                self._recording.record(mutation)
-            else:
-                if self._recorded_here is not None:
-                    self._recorded_here.append(mutation)
+        strategy = self._policy.strategy
+        if strategy.is_owned:
+            for mutation in mutations:
+                strategy.check(mutation, self._recording.tip.managed_fields)
+        try:
+            self._recording.record(mutations, self._recorded_here)
+        except StatusNotOpen:
+            if not self.joined:
+                raise
+            # The outer block has ended, but this one, in a task of its own, has not: continue alone.
+            self._recorded_here = None
+            self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
+            self._recording.record(mutations)
 
     def _close(self, error: BaseException | None) -> Recording | None:
         """End the recording; return it if this batcher must flush it."""

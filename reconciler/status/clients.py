@@ -20,9 +20,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from reconciler._core.cancellation import RunningTimeout
 from reconciler._core.field_managers import (
-    FORMER_FIELD_MANAGER,
     check_field_manager,
     default_field_manager,
     program_name,
@@ -41,10 +39,10 @@ from reconciler.errors import (
 from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.documents import is_object
-from reconciler.meta.metadata import gvk_of
-from reconciler.meta.reference import WRITE_METHODS, ResourceType
+from reconciler.meta.metadata import WRITE_METHODS, ResourceType, gvk_of
 from reconciler.status.documents import kind_of
 from reconciler.status.kopf import KopfPatch
+from reconciler.status.requests import RunningTimeout
 from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
 
 if TYPE_CHECKING:
@@ -171,7 +169,6 @@ class OfficialWriter:
         request: its name and namespace.
         client: what identifies server and credentials: a program may create an ApiClient from it for each object.
         unsupported: why a strategy cannot be sent.
-        former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last response.
     """
@@ -203,7 +200,6 @@ class OfficialWriter:
         self._declared = declared if isinstance(declared, ResourceType) else None
         self.request_timeout = timeout
         self.field_manager = field_manager
-        self.former_field_manager = ""
         self.warnings: Sequence[str] = ()
 
     @property
@@ -428,16 +424,6 @@ class ClientBinding(msgspec.Struct, frozen=True):
     is_async: bool | None
     kopf: KopfPatch | None = None
 
-    def check_strategy(self, strategy: Strategy) -> None:
-        """Check that the client can send a strategy.
-
-        Raises:
-            ValueError: it cannot.
-        """
-        reason = getattr(self.writer, "unsupported", {}).get(strategy)
-        if reason is not None:
-            raise ValueError(f"strategy={strategy!r} {reason}")
-
 
 def bind(
     api: Any,
@@ -490,8 +476,6 @@ def bind(
             field_manager=check_field_manager(field_manager) or default_field_manager(program_name()),
             timeout=timeout,
         )
-        if field_manager is None:
-            writer.former_field_manager = FORMER_FIELD_MANAGER
         return ClientBinding(writer, is_async)
     raise TypeError(
         f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "

@@ -24,8 +24,8 @@ from operator import is_
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from reconciler.meta.conditions import check_condition
 from reconciler.meta.documents import encodable, format_path, is_object, parse_path, parse_quantity, parse_time
+from reconciler.meta.metadata import check_condition
 from reconciler.status.documents import to_json
 from reconciler.status.errors import UnknownStatusField
 from reconciler.status.mutations import (
@@ -75,11 +75,6 @@ class StatusFields:
         self._kind = kind
         self.demands_api_conditions = self._model is not None and _demands_api_conditions(model, kind)
 
-    @classmethod
-    def of(cls, obj_or_kind: object, kind: object) -> StatusFields:
-        """Return the names for a typed object or its class; anything else accepts every name."""
-        return _fields_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind), kind)
-
     def path(self, path: PathLike) -> Path:
         """Return the wire keys of a path.
 
@@ -119,7 +114,7 @@ class StatusFields:
         elif target is not None:
             found += [Set((key,), item, overwrite) for key, item in self.model_values(target).items()]
         for name, item in fields.items():
-            found.append(Set(self.path((name,)), to_json(item, name), overwrite))
+            found.append(Set(_path_of(self._model, self._kind, (name,)), to_json(item, name), overwrite))
         return found
 
     def merge(self, target: Any, document: Any, fields: Mapping[str, object]) -> list[Mutation]:
@@ -193,7 +188,8 @@ class StatusFields:
 
 
 @functools.lru_cache(maxsize=256)  # a program has few kinds, and opens a batcher in every reconcile
-def _fields_of(typed: type, kind: object) -> StatusFields:
+def fields_of(typed: type, kind: object) -> StatusFields:
+    """Return the fields for the class of a typed object; anything else accepts every name."""
     return StatusFields(getattr(typed, "status_model", None), kind)
 
 
@@ -282,11 +278,6 @@ class ValueForms:
         self._annotation = annotation
         self._module = module
 
-    @classmethod
-    def of(cls, obj_or_kind: object) -> ValueForms | None:
-        """Return the forms for a typed object or its class; None for untyped ones."""
-        return _forms_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind))
-
     def keep(self, stored: Mapping[str, Any], wanted: JSONObject) -> JSONObject:
         """Return the wanted status with the stored form of each value that means the same.
 
@@ -303,8 +294,11 @@ class ValueForms:
             kept = wanted
             for key, item in wanted.items():
                 before = stored.get(key)
-                if before is not None and before != item:
-                    after = self._kept(_member_of(value_type.annotation, key, self._module), before, item)
+                if before is None or before == item:
+                    continue
+                member = _member_of(value_type.annotation, key, self._module)
+                if member.read is not None or isinstance(item, (dict, list)):
+                    after = self._kept(member, before, item)
                     if after is not item:
                         kept = {**kept, key: after}
             return kept
@@ -316,7 +310,8 @@ class ValueForms:
 
 
 @functools.lru_cache(maxsize=256)
-def _forms_of(typed: Any) -> ValueForms | None:
+def forms_of(typed: type) -> ValueForms | None:
+    """Return the forms for the class of a typed object; None for untyped ones."""
     if hasattr(typed, "status_model"):
         return ValueForms(typed.status_model)
     if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:

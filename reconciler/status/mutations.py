@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 import msgspec
 
 from reconciler.meta import PathError, equal, find_condition, set_condition
-from reconciler.meta.conditions import are_conditions, has_condition
-from reconciler.meta.documents import delete_path, format_path, get_path, identical, is_object, merge_patch, set_path
-from reconciler.status.documents import copy_json, to_json
+from reconciler.meta.documents import (
+    copy_json,
+    delete_path,
+    format_path,
+    get_path,
+    identical,
+    is_object,
+    merge_patch,
+    set_path,
+)
+from reconciler.meta.metadata import are_conditions, has_condition
+from reconciler.status.documents import to_json
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
@@ -198,10 +207,11 @@ class Set(_OnePath, frozen=True):
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Replace the value; an ``observedGeneration`` never decreases."""
-        if self.value is None:
-            delete_path(status, self.path)
-        elif not (self.is_generation and _is_lower(self.value, get_path(status, self.path))):
-            set_path(status, self.path, copy_json(self.value))
+        value, path = self.value, self.path
+        if value is None:
+            delete_path(status, path)
+        elif path[-1] != "observedGeneration" or not _is_lower(value, get_path(status, path)):
+            set_path(status, path, value if type(value) in _PLAIN else copy_json(value))
 
     @property
     def is_generation(self) -> bool:
@@ -500,7 +510,7 @@ def _check_parents(status: JSONObject, path: Path) -> None:
 
 
 def _is_lower(value: Any, than: Any) -> bool:
-    return _is_number(value) and _is_number(than) and bool(value < than)
+    return {type(value), type(than)} <= {int, float} and bool(value < than)
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from reconciler.meta import equal
-from reconciler.meta.documents import Version, delete_path, format_path, get_path, is_older
-from reconciler.status.documents import copy_json
+from reconciler.meta.documents import Version, copy_json, delete_path, format_path, get_path, is_older
 from reconciler.status.mutations import (
     Increment,
     Merge,

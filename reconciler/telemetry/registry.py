@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -14,10 +15,11 @@ from reconciler.telemetry.controllers import (
     QueueCounters,
     StatusCounters,
     controller_families,
+    counter,
+    gauge,
     queue_families,
     status_families,
 )
-from reconciler.telemetry.families import counter, gauge
 
 
 class EventLoopCounters:
@@ -49,9 +51,14 @@ class LeaderCounters:
 
 
 class RequestCounters:
-    """Counts of requests to API servers by status code, method and host."""
+    """Counts of requests to API servers by status code, method and host.
+
+    Attributes:
+        latest: the status code of the latest response; ``""`` before the first.
+    """
 
     def __init__(self) -> None:
+        self.latest = ""
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def count(self, code: str, method: str, host: str) -> None:
@@ -63,6 +70,8 @@ class RequestCounters:
             host: the server's host.
         """
         self._counts[code, method, host] += 1
+        if code.isdigit():
+            self.latest = code
 
     def samples(self) -> list[tuple[tuple[str, str, str], float]]:
         """Return the counts."""
@@ -109,15 +118,36 @@ def request_families(requests: RequestCounters) -> Iterable[Metric]:
     )
 
 
-def cache_families(unreadable: Sequence[tuple[str, int]]) -> Iterable[Metric]:
-    """Yield the metric of the cache, unless nothing is cached."""
-    if unreadable:
-        yield gauge(
-            "reconciler_cache_unreadable_objects",
-            "Current number of cached objects that cannot be decoded, in whole or in part.",
-            ("kind",),
-            [((kind,), float(count)) for kind, count in unreadable],
-        )
+class CachedKind(NamedTuple):
+    """What the cache contains of one kind.
+
+    Attributes:
+        kind: as text.
+        unreadable: number of objects that cannot be decoded.
+        bytes: total length of the documents.
+        held: bytes of memory that the documents take.
+    """
+
+    kind: str
+    unreadable: int
+    bytes: int
+    held: int
+
+
+_CACHE = (
+    ("unreadable_objects", "Current number of cached objects that cannot be decoded, in whole or in part."),
+    ("document_bytes", "Total length of the cached documents in bytes."),
+    ("held_bytes", "Memory that the cached documents take in bytes; idle ones are compressed."),
+)
+
+
+def cache_families(kinds: Sequence[CachedKind]) -> Iterable[Metric]:
+    """Yield the metrics of the cache, unless nothing is cached."""
+    for index, (name, text) in enumerate(_CACHE, 1):
+        if kinds:
+            yield gauge(
+                f"reconciler_cache_{name}", text, ("kind",), [((each.kind,), float(each[index])) for each in kinds]
+            )
 
 
 class ShardCounters:
@@ -173,14 +203,14 @@ class MetricsRegistry:
             the interpreter are already registered.
         requests: counts requests to the API server.
         event_loop: counts how often the event loop was blocked.
-        unreadable: returns, per kind, the number of cached objects that cannot be decoded. Default: nothing.
+        cached_kinds: returns what the cache contains of each kind. Default: nothing.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
         self.event_loop = EventLoopCounters()
-        self.unreadable: Callable[[], Sequence[tuple[str, int]]] = list
+        self.cached_kinds: Callable[[], Sequence[CachedKind]] = list
         self._queues: dict[str, QueueCounters] = {}
         self._controllers: dict[str, ControllerCounters] = {}
         self._statuses: dict[str, StatusCounters] = {}
@@ -220,7 +250,7 @@ class MetricsRegistry:
         yield from shard_families(list(self._shards.values()))
         yield from request_families(self.requests)
         yield from event_loop_families(self.event_loop)
-        yield from cache_families(self.unreadable())
+        yield from cache_families(self.cached_kinds())
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Render all metrics in a Prometheus text format.

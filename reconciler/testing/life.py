@@ -67,7 +67,7 @@ class Life:
         The server handles a request to its end, although the life ends; watches are closed then. Requests of its
         ``finally`` blocks raise `NotSent`.
         """
-        return _Connection(self, server)
+        return _LifeConnection(self, server)
 
     def end(self) -> None:
         """End the life; does nothing if it has ended."""
@@ -139,7 +139,7 @@ def stopped_with_life(stop: Callable[[], None]) -> Iterator[None]:
         life.stops.pop(stop, None)
 
 
-class _Connection:
+class _LifeConnection:
     def __init__(self, life: Life, server: Transport) -> None:
         self._life = life
         self._server = server

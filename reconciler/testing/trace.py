@@ -23,7 +23,7 @@ Happening = Literal["step", "started", "ended", "event", "begun", "request", "ef
 Author = Literal["user", "operator", "somebody"]
 """Who sent a request: the user of the scenario, the operator, or somebody who interferes."""
 
-_STEP = asyncio.Handle._run.__code__  # type: ignore[attr-defined]  # noqa: SLF001
+_STEP = asyncio.Handle._run.__code__  # noqa: SLF001
 """Below it on the stack is who runs the event loop."""
 _NOT_USERS = tuple(f"{Path(module.__file__ or '').parent}/" for module in (reconciler, asyncio))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -102,6 +103,9 @@ class Interference:
     async def before_wait(self) -> bool:
         """Called before the user waits for the operator; it returns whether the user does."""
         return True
+
+    def after_wait(self) -> None:
+        """Called when nothing happens any more."""
 
     async def before_read(self) -> None:
         """Called before the user reads, and would see what the operator has done by now."""
@@ -555,7 +559,7 @@ class World:
             for kind in controller.kinds:
                 if isinstance(kind, type) and hasattr(kind, "crd") and kind not in self._definitions:
                     self._definitions = (*self._definitions, kind)
-                    await self.server.apply(kind)
+                    await self.server.apply(_definition_of(kind))
         if self._roles and all(each.reconciler.permissions is not None for each in manager.controllers):
             await self.server.apply(*manager.rbac(self.name))
             self.connection = self.server.service_account(self.name)
@@ -689,6 +693,7 @@ class World:
                 unfinished = [each for process in running for each in process.unfinished(horizon)]
                 unfinished += ["something was to happen later"] * bool(self._pending)
                 if activity == self._activity and not unfinished:
+                    self.interference.after_wait()
                     return
                 if self._enough.done() or self.now >= until:
                     raise NotSettled(self._explained(unfinished, limit, reconciles))
@@ -794,6 +799,12 @@ def first_failure(checks: Sequence[Callable[[], object]]) -> Exception | None:
         except Exception as error:  # noqa: BLE001 - a check fails by raising
             return error
     return None
+
+
+@functools.lru_cache(maxsize=256)
+def _definition_of(kind: Any) -> JSONObject:
+    """Return the definition of a kind, which is generated once for all worlds."""
+    return dict(kind.crd())
 
 
 def _retrieve(task: asyncio.Task[HTTPResponse]) -> None:

@@ -142,10 +142,10 @@ class WorkQueue(Generic[K]):
         due = None if after is None or after <= 0 else now + after
         if head is None:
             entry = self._entries[key] = QueueEntry(key, reason, priority, now)
-        elif head.pending is None:
+        elif (pending := head.pending) is None:
             entry = head.next = QueueEntry(key, reason, priority, now)
         else:
-            self._merge(head.pending, priority, reason, due)
+            self._merge(pending, priority, reason, due)
             return
         if due is not None:
             self._delayed_adds += 1

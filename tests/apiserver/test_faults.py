@@ -541,3 +541,12 @@ async def test_one_client_sees_an_earlier_version_and_catches_up(server: APIServ
     server.faults.clear()
     server.faults.add(stale_version=10**9)
     assert (await api.get(WIDGETS, resourceVersion="0")).names == ["a"]
+
+
+async def test_a_fault_hits_the_requests_of_one_user(server: APIServer, api: Api) -> None:
+    operator = Api(server.user("operator"))
+    server.faults.add(status=500, times=None, user="operator")
+    assert [(await each.get(WIDGETS)).status for each in (api, operator)] == [200, 500]
+    server.faults.clear()
+    server.faults.add(status=500, times=None, user="")
+    assert [(await each.get(WIDGETS)).status for each in (api, operator)] == [500, 200]

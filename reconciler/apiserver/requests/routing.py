@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from reconciler.apiserver.cluster import Endpoint, Registry
@@ -68,6 +69,35 @@ class Call:
         return found
 
 
+class ResourcePath(NamedTuple):
+    """The parts of a path under ``/api/v1`` or ``/apis/group/version``; `plural` is empty for the discovery of it."""
+
+    group: str
+    version: str
+    namespace: str | None
+    plural: str
+    name: str
+    subresource: str
+
+
+def split_path(path: str) -> ResourcePath | None:
+    """Return the parts of a path; None if it names no version of a group."""
+    parts = list(map(unquote, path.split("/")[1:]))
+    if parts and not parts[-1]:
+        parts.pop()
+    if parts[:1] == ["api"] and len(parts) > 1:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[:1] == ["apis"] and len(parts) > 2:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    namespace: str | None = None
+    if rest[:1] == ["namespaces"] and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
+        namespace, rest = rest[1], rest[2:]
+    plural, name = (*rest[:2], "", "")[:2]
+    return ResourcePath(group, version, namespace, plural, name, "/".join(rest[2:]))
+
+
 def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
     """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
@@ -76,21 +106,10 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     """
     if _INVALID_ESCAPE.search(request.path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
-    parts = list(map(unquote, request.path.split("/")[1:]))
-    if parts and not parts[-1]:
-        parts.pop()
-    if len(parts) < 3 or (parts[0] == "apis" and len(parts) < 4):
+    found = split_path(request.path)
+    if found is None or not found.plural:
         return None
-    if parts[0] == "api":
-        group, version, rest = "", parts[1], parts[2:]
-    elif parts[0] == "apis":
-        group, version, rest = parts[1], parts[2], parts[3:]
-    else:
-        return None
-    namespace: str | None = None
-    if rest[0] == "namespaces" and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
-        namespace, rest = rest[1], rest[2:]
-    plural, name, subresource = rest[0], rest[1] if len(rest) > 1 else "", "/".join(rest[2:])
+    group, version, namespace, plural, name, subresource = found
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
         raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()

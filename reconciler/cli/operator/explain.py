@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -61,13 +61,42 @@ def print_explanation(
         ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``, or has another namespace than `namespace`.
         EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
     """
+
+    def ask(**query: str) -> KeysDocument:
+        return read_keys(endpoint, access, **query)
+
+    document = find_key(ask, kind, key, namespace=namespace, default_namespace=default_namespace)
+    if as_json:
+        print_json(document)
+    else:
+        print(explanation(document))
+    return 0
+
+
+def find_key(
+    ask: Callable[..., KeysDocument],
+    kind: str,
+    key: str,
+    *,
+    namespace: str | None = None,
+    default_namespace: str | None = None,
+) -> KeysDocument:
+    """Return the document about one object, with each controller of its kind.
+
+    Args:
+        ask: returns the operator's document for a query.
+        kind: its kind; this and the other arguments are those of `print_explanation`, and so are the errors.
+        key: the object.
+        namespace: the object's.
+        default_namespace: that of ``NAME`` alone.
+    """
     given, slash, name = key.rpartition("/")
     if not name or "/" in given or (slash and not given) or not key.isprintable():
         raise ConfigurationError(f"{key!r} is not a valid object: write NAMESPACE/NAME or NAME")
     if given and namespace not in (None, given):
         raise ConfigurationError(f"--namespace {namespace} and {key!r} contradict each other: write one of them")
     chosen = given or namespace
-    document = read_keys(endpoint, access, name=name, limit=str(_MAX_NAMED))
+    document = ask(name=name, limit=str(_MAX_NAMED))
     controllers = [each for each in document.controllers if kind.lower() in _names(each)]
     if not controllers:
         raise EndpointError(_unknown_kind(kind, printable(document)))
@@ -78,18 +107,19 @@ def print_explanation(
         own = (chosen or default_namespace or "default") if namespaced else ""
         if chosen and not own:
             raise ConfigurationError(f"{printable(each.kind)} is cluster-scoped: write the name without a namespace")
-        found += read_keys(endpoint, access, controller=each.name, namespace=own, name=name).controllers
+        found += ask(controller=each.name, namespace=own, name=name).controllers
     document = msgspec.structs.replace(document, controllers=tuple(found))
     if all(_is_unknown(key_) for each in found for key_ in each.keys):
         wanted = f"{own}/{name}" if own else name
-        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document.role))
-    if as_json:
-        print_json(document)
-        return 0
+        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), printable(document)))
+    return document
+
+
+def explanation(document: KeysDocument) -> str:
+    """Return the document of `find_key` as text."""
     document = printable(document)
     blocks = ["\n".join(_told(each, key_, document)) for each in document.controllers for key_ in each.keys]
-    print("\n\n".join(blocks))
-    return 0
+    return "\n\n".join(blocks)
 
 
 def _names(controller: ControllerReport) -> set[str]:
@@ -116,17 +146,22 @@ def _unknown_kind(kind: str, document: KeysDocument) -> str:
     return f"no controller of this process reconciles {kind!r}; {known}"
 
 
-def _unknown_key(key: str, controller: ControllerReport, role: str) -> str:
+def _unknown_key(key: str, controller: ControllerReport, document: KeysDocument) -> str:
     """Return the message for an unknown object: which objects of its name the operator knows.
 
     Args:
         key: the object.
         controller: the controller, with all keys of this name.
-        role: the role of the process.
+        document: says what the process waits for.
     """
     others = [str(each) for each in controller.keys if not _is_unknown(each)]
-    if role == "standby":
+    problems = [wait.text for wait in document.waits if not wait.normal]
+    if problems:
+        advice = f"this process is {document.role}, and waits: {'; '.join(problems)}"
+    elif document.role == "standby":
         advice = "this process is a standby: ask the leader"
+    elif document.role != "running":
+        advice = f"this process is {document.role}: ask again when it runs"
     elif others:
         advice = f"it knows {', '.join(others[:_MAX_NAMED])}"
     else:
@@ -138,13 +173,19 @@ def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) 
     """Yield the lines about one key."""
     yield f"{controller.kind} {key}, controller {controller.name}: {key.state}"
     if document.role != "running":
-        yield f"  This process is {document.role}, so it does not reconcile. Ask the leader."
+        ask = " Ask the leader." if document.role == "standby" else ""
+        yield f"  This process is {document.role}, so it does not reconcile.{ask}"
+    yield from (f"  The process waits: {wait.text.rstrip('.')}." for wait in document.waits)
     if key.in_progress_seconds is not None:
         seconds = human_duration(key.in_progress_seconds)
         yield f"  A reconcile is in progress for {seconds}, because {because(key.current_reasons)}."
+        if key.place is not None:
+            yield f"  It is at {key.place}."
+            yield from (f"      {frame}" for frame in key.place.frames[:-1])
         yield from _changes(key.current_changes)
     yield from _last(key.runs, document.now)
     yield from _next(key)
+    yield from (f"  Warning: {each}." for each in key.warnings)
     if key.unsaved_status:
         yield "  Part of its status could not be written; the next reconcile writes it."
     if not key.cached:

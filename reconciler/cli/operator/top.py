@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
     raise MissingExtra("rich", extra="cli", purpose="'reconciler top'") from error
 
 _MAX_ROWS = 15
-"""Failing keys, and hot keys, that are shown."""
+"""Busy, failing and hot keys that are shown."""
 
 _HOT = 3.0
 """Reconciles per minute from which a key counts as hot."""
@@ -70,33 +70,41 @@ def print_top(
         if as_json:
             print_json(document)
         else:
-            console.print(_view(document))
+            console.print(view(document))
         return 0
     # Elsewhere than on a terminal, rich shows a live display only when it ends.
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
         while True:
             if live is not None:
-                live.update(_view(document), refresh=True)
+                live.update(view(document), refresh=True)
             elif as_json:
                 sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
             else:
-                console.print(_view(document))
+                console.print(view(document))
             sys.stdout.flush()
             sleep(watch)
             document = read_keys(endpoint, access)
 
 
-def _view(document: KeysDocument) -> RenderableType:
+def view(document: KeysDocument) -> RenderableType:
+    """Return what is printed of a document."""
     document = printable(document)
     controllers = document.controllers
     parts: list[RenderableType] = [_controllers(controllers)]
+    parts += [Text(f"The process waits: {each.text}") for each in document.waits]
     keys = [(each, key) for each in controllers for key in each.keys]
     failing = [(each, key) for each, key in keys if key.error is not None]
     hot = sorted(
         ((each, key) for each, key in keys if key.reconciles_per_minute >= _HOT),
         key=lambda found: -found[1].reconciles_per_minute,
     )
+    busy = sorted(
+        ((each, key) for each, key in keys if key.in_progress_seconds is not None),
+        key=lambda found: -(found[1].in_progress_seconds or 0.0),
+    )
+    if busy:
+        parts.append(_busy(busy[:_MAX_ROWS], sum(each.active for each in controllers)))
     if failing:
         parts.append(_failing(failing[:_MAX_ROWS], sum(each.keys_failing for each in controllers)))
     if hot:
@@ -114,9 +122,22 @@ def _controllers(controllers: Sequence[ControllerReport]) -> Table:
     return table
 
 
+def _busy(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> Table:
+    table = _table("BUSY KEY", "CONTROLLER", "SINCE", "AT", numbers=())
+    table.caption = _more(total - len(keys))
+    for each, key in keys:
+        since = human_duration(key.in_progress_seconds or 0.0) + (" (stuck)" if key.stuck else "")
+        _add_row(table, str(key), each.name, since, str(key.place or ""))
+    return table
+
+
+def _more(number: int) -> str | None:
+    return f"{number} more" if number > 0 else None
+
+
 def _failing(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> Table:
     table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
-    table.caption = f"{total - len(keys)} more" if total > len(keys) else None
+    table.caption = _more(total - len(keys))
     for each, key in keys:
         text = ": ".join(part for part in (key.error.type, key.error.message) if part is not None) if key.error else ""
         _add_row(table, str(key), each.name, text, _next(key), str(key.failures))

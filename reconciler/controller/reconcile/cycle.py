@@ -18,7 +18,7 @@ import msgspec
 from reconciler._core.cycle import RECONCILE_IDS, current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.result import Completion
-from reconciler.controller.wake.change_log import Creation, WakingChanges
+from reconciler.controller.wake.change import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version
@@ -219,46 +219,54 @@ class Reconcile:
 
     Attributes:
         run: the description.
+        gvk: the primary kind.
+        controller: the controller's name, for log records.
         request: the key.
         by_timer: whether only the key's timer made it ready.
         changes: the changes that enqueued the key; None if no change did.
         completion: how it ended; None while it is in progress, and if it was cancelled.
         seconds: its duration; 0.0 while it is in progress.
+        task: the task that runs it; None before it begins.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
         owned: whether it may write, once that is decided; see `Ownership`. None while each write asks.
         changed_others: whether it changed an object other than its own, which can enqueue its key again.
+        warnings: reasons and messages of what is wrong with the object, although nothing failed.
         behind: whether a conflict showed that the cache is behind.
     """
 
     def __init__(self, context: ReconcileContext, run: ReconcileRun, *, by_timer: bool = False) -> None:
         self.run = run
+        self.gvk = context.gvk
+        self.controller = run.controller
         self.request = run.request
         self.by_timer = by_timer
         self.completion: Completion | None = None
         self.seconds = 0.0
+        self.task: asyncio.Task[Any] | None = None
         self.writes = 0
         self.status_written = False
         self.changes: Creation | WakingChanges | None = None
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False
+        self.warnings: list[tuple[str, str]] = []
         self.changed_others = False
         self._context = context
         self._uid: str | None = None
         self._basis: Version | None = None
         self._ended = False
 
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the primary kind."""
-        return self._context.gvk
-
     @functools.cached_property
     def bridge(self) -> ThreadBridge:
         """Return what lets threads of the reconcile wait for awaitables on the loop."""
         return ThreadBridge(self._context.loop)
+
+    @property
+    def thread(self) -> int | None:
+        """Return the thread that works for it; None for none."""
+        return self.bridge.thread if "bridge" in vars(self) else None
 
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
@@ -295,11 +303,6 @@ class Reconcile:
         """Return the id of this reconcile, for log records."""
         return self.run.reconcile_id
 
-    @property
-    def controller(self) -> str:
-        """Return the controller's name, for log records."""
-        return self.run.controller
-
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""
         if version == self._basis and uid == self._uid:  # nearly always; it may be read at any time up to now
@@ -333,6 +336,10 @@ class Reconcile:
         if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
             return
         self._context.unsaved.keep(self.request, uid, mutations)
+
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the object, although nothing failed. Thread-safe."""
+        self.warnings.append((reason, message))
 
     def take_unsaved(self, uid: str) -> object | None:
         """Return, once, what an earlier reconcile could not save for an object of this uid."""

@@ -12,19 +12,20 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile
+from reconciler.controller.reconcile.frames import Place, frames_of
+from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change import ObjectChange
-from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
+from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
@@ -39,15 +40,14 @@ its own."""
 _MAX_SHARED = 256
 """How many different outcomes are shared between rows."""
 
+_MAX_WARNED = 1_000
+
 _OVERTAKEN, _ECHOES = 0x80, 0x7F
 
 _CLOCK_WAS_SET = timedelta(seconds=1)
 """Two readings of the clocks that differ by less say nothing about the time between them."""
 
 _MAX_MESSAGE = 500
-_MAX_FRAMES = 6
-
-_HOME = __file__.removesuffix("controller/reconcile/explanation.py")
 
 S = TypeVar("S", bound=Hashable)
 
@@ -58,7 +58,7 @@ class ReconcileFailure(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         type: the name of the exception's class.
         message: its text, at most 500 characters, without the values that the API server or a model rejected.
-        traceback: the frames of your code, the innermost one last, such as ``"operator.py:12 in reconcile_object"``.
+        traceback: the frames of your code, as ``"operator.py:12 in reconcile_object"``, the innermost one last.
         terminal: whether it was a `TerminalError`, which is not retried.
         timed_out: whether the timeout expired.
     """
@@ -148,6 +148,7 @@ class RunHistory(ReconcileObserver):
         self._first = 0
         self._surplus = 0  # rows beyond the limit of their keys
         self._zero: datetime | None = None
+        self._warnings: LRU[Request, tuple[str, ...]] = LRU(_MAX_WARNED)
         self.dropped = 0
 
     def ended(self, reconcile: Reconcile, /) -> None:
@@ -176,6 +177,10 @@ class RunHistory(ReconcileObserver):
         self._shared.append(shared)
         self._seen.append(0)
         self._changes.append(reconcile.changes)
+        if reconcile.warnings:
+            self._warnings[run.request] = tuple(message for _, message in reconcile.warnings)
+        elif status_written and self._warnings:
+            self._warnings.pop(run.request, None)
         if writes:
             self._awaited[run.request] = self._first + row
 
@@ -208,6 +213,10 @@ class RunHistory(ReconcileObserver):
     def rows(self, key: Request) -> list[int]:
         """Return the rows of a key, oldest first; ten at most."""
         return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
+
+    def warnings(self, key: Request) -> tuple[str, ...]:
+        """Return what the latest status write of a key found to be wrong, although nothing failed."""
+        return self._warnings.get(key, ())
 
     def since(self, row: int) -> float:
         """Return the monotonic second at which the reconcile of a row began."""
@@ -304,29 +313,10 @@ def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailur
     return ReconcileFailure(
         type=type(error).__name__,
         message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
-        traceback=_frames_of(error.__traceback__),
+        traceback=frames_of(error.__traceback__),
         terminal=completion.terminal,
         timed_out=completion.timed_out,
     )
-
-
-def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
-    """Return the frames outside this library, or else the innermost one, as ``file:line in function``."""
-    frames, last = [], None
-    while traceback is not None:
-        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
-        last = (code.co_filename, line, code.co_name)
-        if not code.co_filename.startswith(_HOME):
-            frames.append(last)
-        traceback = traceback.tb_next
-    if not frames and last is not None:
-        frames.append(last)
-    return tuple(f"{_short(path)}:{line} in {name}" for path, line, name in frames[-_MAX_FRAMES:])
-
-
-def _short(path: str) -> str:
-    """Return the last two parts of a path: enough to find the file, and nothing about the machine."""
-    return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
 KeyState = Literal["in progress", "ready", "waiting", "idle", "unknown"]
@@ -346,6 +336,7 @@ class KeyExplanation:
         waits_for: what must happen for the next reconcile, or for the end of the one in progress.
         exists: whether the cache has the object; False for kinds of objects that are not in the cluster.
         in_progress: seconds since the reconcile in progress began; None without one.
+        place: where the reconcile in progress is in your code, and what it waits for; None without one.
         current_reasons: the reasons of the reconcile in progress.
         current_changes: the changes of objects that enqueued the key for it.
         ready: seconds since the key became ready; None if it is not.
@@ -356,6 +347,8 @@ class KeyExplanation:
         failures: consecutive failures.
         observed_version: the newest resourceVersion that a reconcile has observed; None if none has.
         cached_version: the resourceVersion in the cache; None without an object.
+        warnings: what is wrong with the object, although no reconcile failed, such as a status field that the server
+            does not store.
         unsaved: whether status mutations of an earlier reconcile wait to be written.
         runs: the latest reconciles, oldest first; ten at most.
     """
@@ -366,6 +359,7 @@ class KeyExplanation:
     waits_for: str
     exists: bool
     in_progress: float | None
+    place: Place | None
     current_reasons: frozenset[str]
     current_changes: tuple[ObjectChange, ...]
     ready: float | None
@@ -375,6 +369,7 @@ class KeyExplanation:
     failures: int
     observed_version: Version | None
     cached_version: Version | None
+    warnings: tuple[str, ...]
     unsaved: bool
     runs: tuple[RunExplanation, ...]
 
@@ -386,8 +381,10 @@ def explain_key(
     state: WorkerState,
     history: RunHistory,
     changes: ChangeLog,
+    running: RunningReconciles,
     request: Request,
     *,
+    waits_of: Callable[[Request], str | None],
     workers: int,
     started: bool,
     rows: Sequence[int] | None = None,
@@ -398,7 +395,9 @@ def explain_key(
         state: of the controller's workers.
         history: the latest reconciles of each key.
         changes: the changes that enqueued each key.
+        running: the reconciles in progress.
         request: the key.
+        waits_of: returns what the reconciler says that a key waits for.
         workers: the number of workers.
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
@@ -406,13 +405,16 @@ def explain_key(
     queued, stored = state.queue.explain(request), state.informers.stored(request)
     runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
+    waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
+    own = waits_of(request)
     return KeyExplanation(
         controller=state.name,
         request=request,
         state=state_of(queued, remembered=bool(runs)),
-        waits_for=_waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs),
+        waits_for=waits_for if own is None else f"{waits_for}; {own}",
         exists=stored is not None,
         in_progress=queued.in_progress,
+        place=running.place(request),
         current_reasons=queued.current_reasons,
         current_changes=changes.current(request),
         ready=queued.ready,
@@ -422,6 +424,7 @@ def explain_key(
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
+        warnings=history.warnings(request),
         unsaved=request in state.unsaved,
         runs=tuple(runs),
     )

@@ -257,6 +257,8 @@ class AssignedStatus:
             return
         self._left -= 1
         before = original_document(obj).get("status") or {}
+        if not obj.problems and obj.status == obj.status_model.model_validate(before):
+            return
         after = obj.to_dict().get("status") or {}
         fields = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         if fields:

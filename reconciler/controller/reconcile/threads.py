@@ -30,9 +30,14 @@ _MUST_STOP = "the reconcile must stop: its timeout expired, or the controller st
 
 
 class ThreadBridge:
-    """A bridge on which the threads of one reconcile wait for awaitables of the event loop, until they must stop."""
+    """A bridge on which the threads of one reconcile wait for awaitables of the event loop, until they must stop.
+
+    Attributes:
+        thread: the one that calls the reconciler now; None for none.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.thread: int | None = None
         self._loop = loop
         self._lock = threading.Lock()
         self._waits: set[concurrent.futures.Future[Any]] = set()
@@ -112,7 +117,17 @@ class ReconcileThreads:
         """
         context = contextvars.copy_context()
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._submit(lambda: _called(result, lambda: context.run(function, *args)))
+
+        def call() -> T:
+            if bridge is not None:
+                bridge.thread = threading.get_ident()
+            try:
+                return context.run(function, *args)
+            finally:
+                if bridge is not None:
+                    bridge.thread = None
+
+        self._submit(lambda: _called(result, call))
         future = asyncio.wrap_future(result)
         self._waited_for.add(future)
         try:

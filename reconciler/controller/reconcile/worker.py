@@ -132,6 +132,7 @@ class Worker:
             name=f"reconcile {self._state.name} {reconcile.request}",
             context=context,
         )
+        reconcile.task = task
         try:
             return await task
         except asyncio.CancelledError as cancellation:

@@ -29,7 +29,7 @@ from reconciler.controller.wake.predicates import EventFilter, passes_all
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.kinds import KindLike, from_document, gvk_from
 from reconciler.workqueue import WorkQueue
@@ -91,7 +91,8 @@ class PrimaryHandler:
 
     def handle(self, event: CacheEvent) -> None:
         """Handle one event of the informer."""
-        key = event.object.request
+        obj = event.object
+        key = obj.request
         gone = event.type is EventType.DELETED or _is_other_object(event)
         if gone:
             self._on_gone(key)
@@ -100,7 +101,7 @@ class PrimaryHandler:
             self._observers.event(key, self._gvk, event)
             self._queue.add(key, reason=reasons.DRAIN)
             return
-        if not _matters(self._predicates, event):
+        if self._predicates and not _matters(self._predicates, event):
             return
         if gone:
             self._observers.event(key, self._gvk, event)
@@ -113,8 +114,8 @@ class PrimaryHandler:
         else:
             delay = None if event.initial else self._debounce
             due = None if delay is None else self._clock.monotonic() + delay
-            wake = Wake(_priority(event), due, (event,))
-            if self._tracker.must_enqueue(key, event.object.version, wake):
+            wake = Wake(LOW_PRIORITY if event.initial else 0, due, (event,))
+            if self._tracker.must_enqueue(key, obj.version, wake):
                 self._observers.event(key, self._gvk, event)
                 self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 

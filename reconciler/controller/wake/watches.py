@@ -25,7 +25,7 @@ from reconciler.controller.wake import reasons
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.errors import ConfigurationError, describe_error
 from reconciler.meta import Request, request_of
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, to_document

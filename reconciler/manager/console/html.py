@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlencode
 
 import htpy as h
+import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
+from reconciler.controller.reconcile.frames import Place
 from reconciler.manager.console.timeline import Mark, Timeline
 from reconciler.meta.documents import human_duration
 
@@ -109,6 +111,11 @@ def next_text(key: JSONObject) -> str:
     if "due_in_seconds" in key:
         return f"next in {human_duration(key['due_in_seconds'])}"
     return "not retried" if key["runs"] and "error" in key["runs"][0] else "after a change"
+
+
+def place_text(key: JSONObject) -> str:
+    """Return where a key in progress is."""
+    return f"at {msgspec.convert(key.get('place', {}), Place)}"
 
 
 def address(path: str, /, **query: str) -> str:

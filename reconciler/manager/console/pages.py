@@ -27,6 +27,7 @@ from reconciler.manager.console.html import (
     key_text,
     next_text,
     pill,
+    place_text,
     section,
     state_pill,
     table,
@@ -83,12 +84,9 @@ def _attention(state: JSONObject) -> Node:
 
 
 def _process_problems(state: JSONObject) -> Iterator[Node]:
-    waiting = [wait["text"] for wait in state["waits"] if not wait["normal"]]
-    for text in waiting:
-        yield h.li(".bad")[h.div[h.strong["The process waits"]], h.p[text]]
-    for each in state["informers"]:
-        if each["synced"] and each["error"]:
-            yield h.li(".bad")[h.div[h.strong[f"The watch of {each['scope']} fails"]], h.p(".error")[each["error"]]]
+    for wait in state["waits"]:
+        if not wait.get("normal"):
+            yield h.li(".bad")[h.div[h.strong["The process waits"]], h.p[wait["text"]]]
 
 
 def _key_problems(state: JSONObject) -> Iterator[Node]:
@@ -112,9 +110,9 @@ def _problem(controller: JSONObject, key: JSONObject) -> Node:
             key["failures"] > 1 and h.span[f"{key['failures']} failures in a row"],
             pill(next_text(key), kind),
         ],
-        h.p(".error")[error_text(error)]
-        if error
-        else h.p["It may hang. timeout= of the controller ends such reconciles."],
+        error and h.p(".error")[error_text(error)],
+        [h.p[f"Warning: {each}."] for each in key.get("warnings", [])],
+        key.get("stuck") and h.p[f"Stuck {place_text(key)}. timeout= of the controller ends such reconciles."],
     ]
 
 
@@ -261,18 +259,31 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
     """Yield what a person wants to know first, each with its color."""
     runs = key["runs"]
     if state["role"] != "running":
-        yield "warn", f"This process is {state['role']}, so it does not reconcile. Look at the leader."
+        yield "warn", f"This process is {state['role']}, so it does not reconcile."
+    for wait in state["waits"]:
+        yield "quiet" if wait.get("normal") else "bad", f"The process waits: {wait['text'].rstrip('.')}."
     if not key["cached"]:
         yield "warn", "The object is not in the cache: it was deleted, or is not watched."
     if "in_progress_seconds" in key:
         seconds = human_duration(key["in_progress_seconds"])
         text = f"A reconcile is in progress for {seconds}, because {because(key.get('current_reasons', []))}."
-        yield "busy", [text, changes_of(key.get("current_changes", []))]
+        frames = key.get("place", {}).get("frames", [])
+        yield (
+            "bad" if key.get("stuck") else "busy",
+            [
+                text,
+                h.p[f"It is {place_text(key)}."],
+                len(frames) > 1 and h.pre["\n".join(frames)],
+                changes_of(key.get("current_changes", [])),
+            ],
+        )
     if runs:
         yield from _last(runs[0], now)
     else:
         yield "quiet", "No reconcile of it is remembered."
     yield "quiet", [_next_sentence(key, state["now"]), changes_of(key.get("next_changes", []))]
+    for each in key.get("warnings", []):
+        yield "warn", f"Warning: {each}."
     if key.get("unsaved_status"):
         yield "warn", "Part of its status could not be written; the next reconcile writes it."
 
@@ -419,7 +430,9 @@ def _informer(each: JSONObject) -> Node:
         h.td[pill("failing", "bad") if each["error"] else state],
         h.td[_lag(each)],
         h.td(".number")[f"{each['objects']:,}", f" ({each['unreadable']} unreadable)" if each["unreadable"] else None],
-        h.td(".number")[_bytes(each["bytes"])],
+        h.td(".number")[
+            _bytes(each["bytes"]), each["held_bytes"] < each["bytes"] and f", {_bytes(each['held_bytes'])} held"
+        ],
         h.td(".number")[f"{each['events']:,}"],
         h.td(".number")[each["lists"]],
         h.td(".number")[each["failures"] or ""],

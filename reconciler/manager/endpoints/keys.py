@@ -7,25 +7,26 @@ them, and the console shows them as plain JSON. A field that has its default is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 
+from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.controller.reconcile.explanation import MAX_RUNS, RunExplanation, state_of
+from reconciler.controller.reconcile.frames import Place
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
+from reconciler.manager.waiting import Wait
 from reconciler.meta import Request
 
 _MAX_KEYS = 100
 """Keys per controller that are shown by default, and with all of their reconciles if a name is given."""
-
-_LONG = 60.0
-"""Seconds after which a reconcile in progress needs attention; most take less than one."""
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -93,6 +94,8 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     state: str
     waits_for: str
     in_progress_seconds: float | None = None
+    stuck: bool = False
+    place: Place | None = None
     current_reasons: tuple[str, ...] = ()
     current_changes: tuple[ChangeReport, ...] = ()
     ready_seconds: float | None = None
@@ -105,6 +108,7 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     cached: bool
     cached_version: str | None = None
     observed_version: str | None = None
+    warnings: tuple[str, ...] = ()
     unsaved_status: bool = False
     runs: tuple[RunReport, ...]
 
@@ -141,24 +145,44 @@ class ControllerReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     keys_forgotten: int | None = None
 
 
+class WaitReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Something that the process waits for; see `Wait`. Only trusted readers get more than its name."""
+
+    text: str
+    normal: bool = False
+
+
 class KeysDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The whole document. ``None`` stands for what an operator of another version does not tell."""
 
     now: _Time
     role: str
     shard: dict[str, Any] | None = None
+    waits: tuple[WaitReport, ...] = ()
     controllers: tuple[ControllerReport, ...]
 
 
-def debug_keys(
-    controllers: Callable[[], Sequence[Controller]],
-    clock: Clock,
-    turns: Turns,
-    *,
-    role: Callable[[], str],
-    shard: JSONObject | None = None,
-) -> Handler:
-    """Return the handler of ``/debug/keys``: the document of `read_keys` as JSON, with the role and the shard.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The parts of a manager that the document describes.
+
+    Attributes:
+        controllers: returns the controllers.
+        role: returns ``"running"``, ``"standby"``, or the state of the manager.
+        waits: returns what the manager waits for.
+        shard: the shard of this process; None without sharding.
+        clock: source of time.
+    """
+
+    controllers: Callable[[], Sequence[Controller]]
+    role: Callable[[], str]
+    waits: Callable[[], Sequence[Wait]]
+    shard: JSONObject | None
+    clock: Clock
+
+
+def debug_keys(process: Process, turns: Turns) -> Handler:
+    """Return the handler of ``/debug/keys``: the document of `read_document` as JSON.
 
     The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default and at most 500. The
     messages of errors, and values of fields, are shown only to local requests and to users who have authenticated.
@@ -168,16 +192,26 @@ def debug_keys(
         query = dict(request.query)
         limit = limit_of(query, _MAX_KEYS)
         async with turns.turn():
-            document = KeysDocument(
-                now=clock.now(),
-                role=role(),
-                shard=shard,
-                controllers=read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted),
-            )
+            document = read_document(process, query, limit=limit, trusted=request.is_trusted)
             body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
     return handle
+
+
+def read_document(
+    process: Process, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
+) -> KeysDocument:
+    """Return the whole document: the role, what the process waits for, and the result of `read_keys`."""
+    return KeysDocument(
+        now=process.clock.now(),
+        role=process.role(),
+        shard=process.shard,
+        waits=tuple(
+            WaitReport(text=redact(each.text) if trusted else each.what, normal=each.normal) for each in process.waits()
+        ),
+        controllers=read_keys(process.controllers(), process.clock, query, limit=limit, trusted=trusted),
+    )
 
 
 def read_keys(
@@ -194,7 +228,7 @@ def read_keys(
         clock: source of time.
         query: selects keys. ``controller``, ``namespace`` and ``name`` are compared; ``search`` is a part of the
             namespace and name, in any case; ``state`` is a state of `Controller.explain`, ``"failing"``, or
-            ``"attention"`` for keys that fail or are in progress for a minute.
+            ``"attention"`` for keys that fail or are stuck.
         limit: the number of keys per controller.
         trusted: whether the messages of errors, which are those of your code, and values of fields are included.
     """
@@ -246,7 +280,7 @@ def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Reques
         and (not search or search in str(key).lower())
         and _has_state(controller, key, rows, state)
     ]
-    return sorted(selected, key=lambda each: (*_rank(controller, each[1]), str(each[0])))
+    return sorted(selected, key=lambda each: (*_rank(controller, *each), str(each[0])))
 
 
 def _has_state(controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
@@ -254,12 +288,18 @@ def _has_state(controller: Controller, key: Request, rows: Sequence[int], state:
         return not state or _is_failing(controller, rows)
     queued = controller.queue.explain(key)
     if state == "attention":
-        return _is_failing(controller, rows) or (queued.in_progress or 0.0) >= _LONG
+        return (
+            _is_failing(controller, rows)
+            or bool(controller.history.warnings(key))
+            or _is_stuck(controller, queued.in_progress)
+        )
     return state == state_of(queued, remembered=bool(rows))
 
 
-def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:
-    """Return a sort key: failing keys first, then those with the most reconciles in the shortest time."""
+def _rank(controller: Controller, key: Request, rows: Sequence[int]) -> tuple[bool, float]:
+    """Return a sort key: failing and stuck keys first, then those with the most reconciles in the shortest time."""
+    if _is_stuck(controller, controller.queue.explain(key).in_progress):
+        return False, 0.0
     if not rows:
         return True, 0.0
     history = controller.history
@@ -269,6 +309,10 @@ def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:
 
 def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
     return bool(rows) and controller.history.failure(rows[-1]) is not None
+
+
+def _is_stuck(controller: Controller, seconds: float | None) -> bool:
+    return seconds is not None and controller.stuck_after is not None and seconds >= controller.stuck_after
 
 
 def _key(
@@ -287,6 +331,8 @@ def _key(
         state=found.state,
         waits_for=found.waits_for,
         in_progress_seconds=found.in_progress,
+        stuck=_is_stuck(controller, found.in_progress),
+        place=found.place,
         current_reasons=tuple(sorted(found.current_reasons)),
         current_changes=changes(found.current_changes),
         ready_seconds=found.ready,
@@ -299,6 +345,7 @@ def _key(
         cached=found.exists,
         cached_version=_version(found.cached_version),
         observed_version=_version(found.observed_version),
+        warnings=found.warnings,
         unsaved_status=found.unsaved,
         runs=tuple(_run(run, changes(run.changes), trusted=trusted) for run in reversed(found.runs)),
     )

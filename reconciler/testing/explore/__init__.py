@@ -4,10 +4,27 @@
 kind, which `objects` draws.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from reconciler.testing.explore.exploration import Budget
 from reconciler.testing.explore.pytest_tests import ExplorationFailed, operator
-from reconciler.testing.explore.states import states
-from reconciler.testing.explore.strategies import objects
 from reconciler.testing.world import World
 
+if TYPE_CHECKING:
+    from reconciler.testing.explore.states import states
+    from reconciler.testing.explore.strategies import objects
+
 __all__ = ["Budget", "ExplorationFailed", "World", "objects", "operator", "states"]
+
+_DRAWING = {"objects": "strategies", "states": "states"}
+
+
+if not TYPE_CHECKING:  # otherwise type checkers accept every name
+
+    def __getattr__(name: str) -> object:
+        if name in _DRAWING:  # loads hypothesis, which explorations do not need
+            return getattr(importlib.import_module(f"{__name__}.{_DRAWING[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +40,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name, value in (("seconds", self.seconds), ("runs", self.runs)):
-            if value is not None and not (isinstance(value, int | float) and value > 0):
+            if value is not None and not value > 0:
                 raise ConfigurationError(f"budget: {name} must be a positive number, not {value!r}")
 
 
@@ -144,11 +146,16 @@ class Exploration:
             progress: called after each disturbed run with its disturbances and findings. Default: nothing.
             most: after how many failures it stops; each is shrunk. Default 1.
         """
-        began, outcome = self._clock(), Outcome()
+        with _without_logs():
+            return self._explore(progress, most)
+
+    def _explore(self, progress: Callable[[Disturbances, list[Finding]], None] | None, most: int) -> Outcome:
+        outcome = Outcome()
         failure = self._examine_reference()
         waiting = [] if failure is not None else candidates(self._reference(())[0], self._families, pairs=self._pairs)
         if failure is not None:
             outcome.failures.append(failure)
+        began = self._clock()  # the reference runs are not disturbed, and do not count
         for number, disturbances in enumerate(waiting):
             if len(outcome.failures) >= most or self._is_used_up(number, self._clock() - began):
                 outcome.left.update(each[-1].family for each in waiting[number:])
@@ -168,7 +175,9 @@ class Exploration:
         Raises:
             ConfigurationError: the text is not such a line.
         """
-        disturbances, left_out, seed = [], (), self._seed
+        disturbances: list[Disturbance] = []
+        left_out: tuple[int, ...] = ()
+        seed = self._seed
         for part in token.split():
             if part.startswith("seed=") and part[5:].lstrip("-").isdigit():
                 seed = int(part[5:])
@@ -197,11 +206,18 @@ class Exploration:
     def _reference(self, left_out: tuple[int, ...]) -> tuple[Run, frozenset[tuple[ObjectKey, str]]]:
         """Return the undisturbed run without some steps, and the fields that another seed changes."""
         found = self._references.get(left_out)
+        if not self._references:
+            # What modules do once, when they are imported, is over then; some draw random numbers.
+            execute(self._subject, seed=self._seed, left_out=left_out)
         if found is None:
             run = execute(self._subject, seed=self._seed, left_out=left_out)
             other = execute(self._subject, seed=self._seed + 1, left_out=left_out)
-            differences = compare_states(comparable(run), comparable(other))
-            varies = frozenset((each.key, field.path) for each in differences for field in each.fields)
+            varies = frozenset(
+                (each.key, field.path)
+                for step in run.rests.keys() & other.rests.keys()
+                for each in compare_states(comparable(run.rests[step]), comparable(other.rests[step]))
+                for field in each.fields
+            )
             found = self._references[left_out] = run, varies
         return found
 
@@ -264,6 +280,18 @@ class Exploration:
                 yield failure.disturbances, tuple(sorted((*failure.left_out, step)))
         for disturbances in without_windows(failure.disturbances):
             yield disturbances, failure.left_out
+
+
+@contextlib.contextmanager
+def _without_logs() -> Iterator[None]:
+    """Log nothing: hundreds of processes are disturbed on purpose. A run that is repeated logs as usual."""
+    logger = logging.getLogger("reconciler")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def first_difference(first: Run, second: Run) -> str:

@@ -55,9 +55,9 @@ class Judgement:
         self.disturbed = self.run is not self.reference
 
 
-def comparable(run: Run) -> list[JSONObject]:
-    """Return the objects of a run that are compared, without what somebody else has written on them."""
-    return [_without_touch(each) for each in run.objects if key_of(each)[0] not in _NOT_COMPARED]
+def comparable(objects: list[JSONObject]) -> list[JSONObject]:
+    """Return the objects that are compared, without what somebody else has written on them."""
+    return [_without_touch(each) for each in objects if key_of(each)[0] not in _NOT_COMPARED]
 
 
 def _without_touch(document: JSONObject) -> JSONObject:
@@ -74,19 +74,34 @@ def _without_touch(document: JSONObject) -> JSONObject:
 def _final_state(judgement: Judgement) -> Iterator[str]:
     if not judgement.disturbed:
         return
-    varies = set(judgement.varies)
-    before, after = comparable(judgement.reference), comparable(judgement.run)
     somebodys = {
-        change.document["metadata"]["uid"]
+        _uid(change.document)
         for event in judgement.run.trace.writes("somebody")
         for change in event.changes
         if change.before is None
     }
-    for difference in compare_states(before, after, varies=lambda key, path: (key, path) in varies):
-        fields = [each for each in difference.fields if not _is_foreign(each.after, each.before)]
-        if difference.after is not None and difference.before is None and _uid(difference.after) in somebodys:
+    last, told = max(judgement.reference.rests, default=0), set[str]()
+    for step, objects in judgement.reference.rests.items():
+        found = judgement.run.rests.get(step)
+        if found is None:
             continue
-        if difference.what != "changed" or fields:
+        for text in _differences(objects, found, set(judgement.varies), somebodys):
+            if text not in told:
+                yield text if step == last else f"after step {step}: {text}"
+            told.add(text)
+
+
+def _differences(
+    before: list[JSONObject],
+    after: list[JSONObject],
+    varies: Collection[tuple[ObjectKey, str]],
+    somebodys: Collection[str],
+) -> Iterator[str]:
+    compared = compare_states(comparable(before), comparable(after), varies=lambda key, path: (key, path) in varies)
+    for difference in compared:
+        if difference.before is None and difference.after is not None and _uid(difference.after) in somebodys:
+            continue
+        if difference.what != "changed" or not all(_is_foreign(each.after, each.before) for each in difference.fields):
             yield str(difference)
 
 

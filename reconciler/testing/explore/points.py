@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver import Match
+from reconciler.apiserver import LoggedRequest, Match
 from reconciler.testing.differences import ObjectKey, key_of
 from reconciler.testing.explore.run import Run
-from reconciler.testing.trace import TraceEvent, is_bookkeeping
+from reconciler.testing.trace import TraceEvent, WorldTrace, is_bookkeeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,24 @@ class Point:
         """
         verb, resource, namespace, name, subresource, nth = text.split(",")
         return cls(verb, resource, namespace, name, subresource, int(nth))
+
+    def find(self, trace: WorldTrace) -> TraceEvent | None:
+        """Return what happened at this point of a run; None if it did not get there."""
+        count = 0
+        for event in trace:
+            entry, call = event.request, event.effect
+            if self.verb == "effect":
+                count += call is not None and (call.name, call.key) == (self.resource, self.name)
+            elif entry is not None and event.author == "operator":
+                count += self._is_like(entry)
+            if count == self.nth:
+                return event
+        return None
+
+    def _is_like(self, entry: LoggedRequest) -> bool:
+        found = (entry.verb, entry.resource, entry.namespace or "", entry.subresource)
+        wanted = (self.verb, self.resource, self.namespace, self.subresource)
+        return found == wanted and self.name in ("", entry.name)
 
     def describe(self) -> str:
         """Return the request for people."""

@@ -38,7 +38,8 @@ def operator(
     """Make a pytest test of a scenario, which explores an operator: crashes, late views, lost responses, other writers.
 
     The decorated function is ``async``, takes a `World`, and says what users do. It runs many times, each time in a new
-    world. The test is an ordinary function for pytest; fixtures that it names are shared by all runs.
+    world. The test is an ordinary function for pytest, and for a script that calls it without arguments; fixtures that
+    it names are shared by all runs. It raises `ExplorationFailed`.
 
     Args:
         reconciler: a Reconciler class, several, or a function that takes a Manager and adds controllers to it.
@@ -75,13 +76,13 @@ def operator(
         fixtures = list(signature.parameters.values())[1:]
 
         @functools.wraps(scenario)
-        def test(*, request: Any, **given: Any) -> None:
+        def test(*, request: Any = None, **given: Any) -> None:
             __tracebackhide__ = True
             subject = Subject(reconciler, functools.partial(_with_fixtures, scenario, given), options, definitions)
             exploration = Exploration(
                 subject, budget=limit, seed=seed, families=disturbances, oracles=asked, pairs=pairs, roles=roles
             )
-            token = request.config.getoption("--explore-run")
+            token = "" if request is None else request.config.getoption("--explore-run")
             outcome = _repeated(exploration, token) if token else exploration.explore()
             if outcome.failures:
                 text = _report(outcome.failures[0], outcome, request)
@@ -91,7 +92,7 @@ def operator(
         requested = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY)
         named = [each for each in keyword if each.name != "request"]
         test.__signature__ = inspect.Signature([requested, *named])  # type: ignore[attr-defined]
-        del test.__wrapped__  # type: ignore[attr-defined]  # pytest would look for the fixtures of the scenario
+        del test.__wrapped__  # pytest would look for the fixtures of the scenario
         return test
 
     return decorate
@@ -107,8 +108,10 @@ def _repeated(exploration: Exploration, token: str) -> Outcome:
 
 
 def _report(failure: Failure, outcome: Outcome, request: Any) -> str:
-    repeat = f"pytest '{request.node.nodeid}' --explore-run='{failure.token}'"
-    text = report(failure, outcome, repeat=repeat)
+    test = "FILE::TEST" if request is None else request.node.nodeid
+    text = report(failure, outcome, repeat=f"pytest '{test}' --explore-run='{failure.token}'")
+    if request is None:
+        return text
     page = request.config.getoption("--explore-html")
     if page:
         from reconciler.testing.explore.page import page_of

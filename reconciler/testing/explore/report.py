@@ -37,8 +37,8 @@ def report(failure: Failure, outcome: Outcome, *, repeat: str) -> str:
     parts = [
         title,
         "\n".join(["What is wrong:", *(f"  {text}" for text in findings)]),
-        "\n".join(["What happened, in virtual seconds:", *_limited(list(timeline(failure.run.trace)))]),
-        *([line] if (line := _decisive(failure.run.trace)) else []),
+        "\n".join(["What happened, in seconds:", *_limited(list(timeline(failure.run.trace)))]),
+        *([line] if (line := _decisive(failure)) else []),
         str(outcome) + ".",
         f"Repeat exactly this run, also under a debugger:\n  {repeat}",
     ]
@@ -52,14 +52,12 @@ def _limited(lines: list[str]) -> list[str]:
     return [*lines[:half], f"  ({len(lines) - 2 * half} lines are left out)", *lines[-half:]]
 
 
-def _decisive(trace: WorldTrace) -> str:
-    """Return which line of the operator sent the request that was disturbed."""
-    struck = False
-    for event in trace:
-        struck = struck or event.what == "disturbed"
-        if struck and event.author == "operator" and event.line:
-            what = event.request.summary().partition(":")[0] if event.request is not None else "an effect"
-            return f"The line of the decisive request: {event.line} ({what})"
+def _decisive(failure: Failure) -> str:
+    """Return which line of the operator sent the request that was disturbed; ``""`` if that is unknown."""
+    for each in failure.disturbances:
+        event = None if each.point is None else each.point.find(failure.run.trace)
+        if event is not None and event.line:
+            return f"The line of the decisive request: {event.line}"
     return ""
 
 

@@ -64,6 +64,8 @@ class Run:
     Attributes:
         trace: what happened, up to the end of the scenario and a rest.
         objects: the documents of all objects then.
+        rests: the documents of all objects whenever the operator came to rest, by the number of the step before;
+            without those at which it was down, or its view was late.
         error: how the scenario failed, or why the operator did not come to rest; None if all went well.
         check: how a check of the scenario (`always`, `finally_`) failed; None if none did.
         again: what happened when each key was reconciled once more.
@@ -72,6 +74,7 @@ class Run:
 
     trace: WorldTrace
     objects: list[JSONObject]
+    rests: Mapping[int, list[JSONObject]]
     error: Exception | None = None
     check: Exception | None = None
     again: list[TraceEvent] = field(default_factory=list)
@@ -94,6 +97,8 @@ class Windows(Interference):
         left_out: the steps that are left out.
         befores: called before a step.
         effects: called before and after each effect, with whether it is before.
+        step: the number of the latest step.
+        rests: see `Run`.
     """
 
     def __init__(self, world: World, seed: int, left_out: Collection[int] = ()) -> None:
@@ -103,6 +108,7 @@ class Windows(Interference):
         self.befores: dict[int, list[End]] = {}
         self.effects: list[Callable[[EffectCall, bool], Awaitable[None]]] = []
         self.step = 0
+        self.rests: dict[int, list[JSONObject]] = {}
         self._open: list[tuple[int, End]] = []
 
     def open(self, steps: int, end: End) -> None:
@@ -140,6 +146,11 @@ class Windows(Interference):
         for end in due:
             await end()
         return not self._open or self.world.process is not None
+
+    def after_wait(self) -> None:
+        """Keep the state, unless the operator could not do its work."""
+        if not self._open:
+            self.rests[self.step] = self.world.server.objects()
 
     async def before_read(self) -> None:
         """End all windows, so that the user sees what the operator did."""
@@ -205,16 +216,17 @@ async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
     try:
         await scenario(world)
         await windows.finish()
+        windows.step += 1  # what the operator has done since the user's last wait is a state of its own
         await world.settle()
     except Exception as raised:  # noqa: BLE001 - any failure of the scenario is a finding
         error = raised
-    count, run = len(world.trace), Run(world.trace, world.server.objects(), error, world.failed_check)
+    trace = WorldTrace(world.trace)
+    run = Run(trace, world.server.objects(), windows.rests, error, world.failed_check)
     run.watched = tuple(dict.fromkeys(each.resource for each in world.server.requests(verb="watch")))
-    if error is not None:
-        return run
-    run.check = run.check or first_failure(world.final_checks)
-    with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
-        await world.reconcile_all()
-        await world.settle()
-    run.again, world.trace.events[count:] = world.trace.events[count:], []
+    if error is None:
+        run.check = run.check or first_failure(world.final_checks)
+        with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
+            await world.reconcile_all()
+            await world.settle()
+        run.again = world.trace.events[len(trace) :]
     return run

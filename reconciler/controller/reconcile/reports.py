@@ -1,28 +1,178 @@
-"""Reports of reconciles that fail: log lines and Events on the object.
+"""Reports of reconciles: counters, metrics and spans; log lines and Events on the object if they fail.
 
 The log lines are complete once per error, and few while nothing changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from reconciler._core.cancellation import FAILURES
+from reconciler._core.hooks import log_metrics_failure, report
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.observers import ReconcileObserver
+from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
+from reconciler.controller.reconcile.frames import is_foreign
 from reconciler.controller.result import Completion, error_message
-from reconciler.errors import TerminalError, describe_error, error_text
+from reconciler.controller.wake import reasons
+from reconciler.errors import ReconcilerError, TerminalError, describe_error, error_text
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.objects import InvalidObject
 from reconciler.status import StatusError
+from reconciler.status.recording import StatusMetrics
+from reconciler.telemetry.tracing import is_tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+
+
+class Outcomes(ReconcileObserver):
+    """The counters of reconciles since the start: plain integers, read by `Controller.statistics`, and the metrics.
+
+    Args:
+        metrics: receives each reconcile that ended, unless the shutdown cancelled it.
+    """
+
+    def __init__(self, metrics: ControllerMetrics) -> None:
+        self._metrics = metrics
+        self._reconciled = metrics.reconciled
+        self.reconciles = 0
+        self.results: Counter[str] = Counter()
+        self.terminal = 0
+        self.timed_out = 0
+        self.panicked = 0
+        self.cancelled = 0
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Count a reconcile."""
+        completion = reconcile.completion
+        if completion is None:
+            self.cancelled += 1
+            return
+        self.reconciles += 1
+        self.results[completion.result] += 1
+        self.terminal += completion.terminal
+        self.timed_out += completion.timed_out
+        self.panicked += completion.panicked
+        try:
+            self._reconciled(
+                completion.result,
+                reconcile.seconds,
+                reasons.words(reconcile.run.reasons),
+                terminal=completion.terminal,
+                timed_out=completion.timed_out,
+                panicked=completion.panicked,
+            )
+        except FAILURES:
+            log_metrics_failure(self._reconciled)
+
+    def echo(self, _key: Request, /) -> None:
+        """Count an event that was dropped."""
+        report(self._metrics.echo_dropped)
+
+
+class Spans(ReconcileObserver):
+    """The spans of reconciles, while a tracer provider is set.
+
+    A span is called ``reconcile <controller>`` and is the parent of the spans inside the reconcile, including the
+    requests of its client. Its attributes are ``reconciler.controller``, ``reconciler.id``, ``reconciler.reasons``,
+    ``reconciler.attempt``, ``k8s.namespace.name``, ``k8s.object.name``, and ``reconciler.result`` or
+    ``reconciler.requeue_after`` (seconds). An exception is recorded, and sets the status ERROR.
+
+    Args:
+        tracer: starts the spans.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._spans: dict[Request, Span] = {}  # of keys in progress
+
+    def begun(self, reconcile: Reconcile, /) -> None:
+        """Start the span, and make it the current one of the reconcile's context."""
+        if not is_tracing():
+            return
+        from opentelemetry import context, trace
+
+        reconcile.status_metrics = _TracedStatus(reconcile.status_metrics)
+        span = self._tracer.start_span(f"reconcile {reconcile.controller}", attributes=_attributes(reconcile.run))
+        self._spans[reconcile.request] = span
+        context.attach(trace.set_span_in_context(span))
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """End the span."""
+        span = self._spans.pop(reconcile.request, None) if self._spans else None
+        if span is None:
+            return
+        completion = reconcile.completion
+        if completion is not None and completion.error is not None:
+            from opentelemetry.trace import StatusCode
+
+            with contextlib.suppress(Exception):  # of an error without a text
+                span.record_exception(completion.error)
+            span.set_status(StatusCode.ERROR, describe_error(completion.error))
+            span.set_attribute("reconciler.result", "terminal_error" if completion.terminal else "error")
+        elif completion is not None:
+            span.set_attribute("reconciler.result", completion.result)
+            if completion.outcome is not None and completion.outcome.requeue_after is not None:
+                span.set_attribute("reconciler.requeue_after", completion.outcome.requeue_after)
+        span.end()
+
+
+class _TracedStatus:
+    """Status metrics that add a span event for each flush.
+
+    It is called ``status flush``; its attributes are ``reconciler.status.written``, ``…suppressed``, ``…conflicts``,
+    ``…replays`` and ``…fields``.
+    """
+
+    def __init__(self, metrics: StatusMetrics | None) -> None:
+        self._metrics = metrics
+
+    def flushed(
+        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
+    ) -> None:
+        """Called after each flush."""
+        if self._metrics is not None:
+            report(
+                self._metrics.flushed,
+                written=written,
+                suppressed=suppressed,
+                conflicts=conflicts,
+                replays=replays,
+                fields=fields,
+                seconds=seconds,
+            )
+        from opentelemetry.trace import get_current_span
+
+        span = get_current_span()
+        if span.is_recording():  # a flush can outlive its reconcile, and a span that has ended accepts nothing
+            attributes: dict[str, bool | int] = {"written": written, "suppressed": suppressed}
+            attributes |= {"conflicts": conflicts, "replays": replays, "fields": fields}
+            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in attributes.items()})
+
+
+def _attributes(run: ReconcileRun) -> dict[str, str | int | float | list[str]]:
+    attributes: dict[str, str | int | float | list[str]] = {
+        "k8s.object.name": run.request.name,
+        "reconciler.controller": run.controller,
+        "reconciler.id": run.reconcile_id,
+        "reconciler.reasons": sorted(run.reasons),
+        "reconciler.attempt": run.attempt,
+    }
+    if run.request.namespace is not None:
+        attributes["k8s.namespace.name"] = run.request.namespace
+    return attributes
+
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -53,9 +203,10 @@ class FailureLog(ReconcileObserver):
     """The log of the failed reconciles of one controller.
 
     An error is its type, where it was raised, and its text without names and numbers. The first failure with an error
-    is logged with its traceback, and again after five minutes. In between, each key that fails with it is logged in one
-    line. Further failures of the same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on;
-    the others are logged at DEBUG.
+    is logged with its traceback, and again after five minutes; an error of this library without any of your code in
+    its traceback is one line. In between, each key that fails with it is logged in one line. Further failures of the
+    same key with the same error are counted, and logged after 10 s, 20 s, 40 s and so on; the others are logged at
+    DEBUG.
 
     Args:
         clock: source of monotonic time.
@@ -101,7 +252,7 @@ class FailureLog(ReconcileObserver):
             f" ({failures} times, same error)" if failures > 1 else "",
             self._what_follows(run.request, completion),
             describe_error(error),
-            exc_info=error if traced else None,
+            exc_info=error if traced and not (isinstance(error, ReconcilerError) and is_foreign(error)) else None,
             extra=run.log_fields(),
         )
 
@@ -224,6 +375,9 @@ class FailureEvents(ReconcileObserver):
         An object that has taken the name of the reconciled one since is not affected.
         """
         completion, key = reconcile.completion, reconcile.request
+        if reconcile.warnings and (obj := self._stored(key)) is not None:
+            for reason, message in reconcile.warnings:
+                self._events.warning(reference_to(self._gvk, obj), reason, message)
         if completion is None:
             return
         if completion.error is not None:
@@ -254,22 +408,24 @@ class FailureEvents(ReconcileObserver):
         is_last_word = completion.terminal and row.reported != hash(message)
         if row.reported_at is None or now - row.reported_at >= _INTERVAL or is_last_word:
             row.reported_at, row.reported = now, hash(message)
-            self._events.warning(self._reference(obj), FAILED, message)
+            self._events.warning(reference_to(self._gvk, obj), FAILED, message)
 
     def _record_success(self, key: Request, row: _Row) -> None:
         obj = self._stored(key)
         if obj is not None and obj.uid == row.uid:
-            self._events.normal(self._reference(obj), SUCCEEDED, "reconciled without an error again")
+            self._events.normal(reference_to(self._gvk, obj), SUCCEEDED, "reconciled without an error again")
 
-    def _reference(self, obj: CachedObject) -> JSONObject:
-        metadata = {
-            "name": obj.name,
-            "namespace": obj.namespace,
-            "uid": obj.uid,
-            "resourceVersion": str(obj.version),
-        }
-        present = {key: value for key, value in metadata.items() if value}
-        return {"apiVersion": self._gvk.api_version, "kind": self._gvk.kind, "metadata": present}
+
+def reference_to(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
+    """Return what an Event about an object must contain of it."""
+    metadata = {
+        "name": obj.name,
+        "namespace": obj.namespace,
+        "uid": obj.uid,
+        "resourceVersion": str(obj.version),
+    }
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _has_event(error: Exception) -> bool:
