@@ -142,6 +142,9 @@ def demo(
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
     console: ConsoleAddress = None,
+    record: Annotated[
+        Path | None, Parameter(help="With --naive: record the reconciles in this directory, for 'reconciler replay'.")
+    ] = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
@@ -154,7 +157,7 @@ def demo(
         return run_live(console, naive=naive)
     from reconciler.cli.demo_timeline import run_demo
 
-    return run_demo(speed=speed, naive=naive, as_json=output == "json")
+    return run_demo(speed=speed, naive=naive, as_json=output == "json", record=record)
 
 
 Versions = Annotated[
