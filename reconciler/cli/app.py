@@ -186,6 +186,9 @@ def new(
         bool, Parameter(help="Add a validating and a defaulting webhook with configuration.", negative=())
     ] = False,
     by_key: ByKey = False,
+    external: Annotated[
+        bool, Parameter(help="Write a reconciler of something outside the cluster, behind an HTTP API.", negative=())
+    ] = False,
 ) -> int:
     """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
@@ -194,7 +197,9 @@ def new(
     """
     from reconciler.cli.scaffold.project import ProjectOptions, create_project
 
-    options = ProjectOptions(kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
+    options = ProjectOptions(
+        kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook, external=external
+    )
     return create_project(name, directory, options)
 
 
