@@ -17,7 +17,6 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 
 EventOrder = Literal["before", "after", "late", "seeded"]
@@ -133,14 +132,19 @@ class StallWatches:
 class Stale:
     """A read at resourceVersion "0" shows an earlier state, as a lagging replica does.
 
+    A watch from that state receives what came after it.
+
     Attributes:
         seconds: the age of that state.
+        version: the resourceVersion of that state, in place of its age. The oldest known state is shown if the history
+            does not reach it.
     """
 
-    seconds: float
+    seconds: float = 0.0
+    version: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.seconds} s stale"
+        return f"{self.seconds} s stale" if self.version is None else f"stale: version {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +205,6 @@ class Match:
         method: the HTTP method. With only this and `path`, requests that name no kind, such as ``/version``, match too.
         path: the path without the query, as a shell pattern: ``"/apis/example.com/*"``.
         user_agent: a part of the User-Agent header.
-        user: the name of the user, as for `APIServer.user`; ``""`` for clients with the server's own token.
     """
 
     verb: OneOrMore | None = None
@@ -214,7 +217,6 @@ class Match:
     method: OneOrMore | None = None
     path: OneOrMore | None = None
     user_agent: OneOrMore | None = None
-    user: OneOrMore | None = None
 
     def matches(self, call: Call | None, request: HTTPRequest) -> bool:
         """Return whether a request meets the conditions."""
@@ -226,18 +228,11 @@ class Match:
             return False
         if self.path is not None and not any(fnmatchcase(request.path, each) for each in _values(self.path)):
             return False
-        wanted = (
-            *(self.verb, self.resource, self.kind, self.group),
-            *(self.name, self.namespace, self.subresource, self.user),
-        )
+        wanted = (self.verb, self.resource, self.kind, self.group, self.name, self.namespace, self.subresource)
         if call is None:
             return all(each is None for each in wanted)
         info = call.endpoint.info
-        user = "" if call.user is ADMIN else call.user.name
-        found = (
-            *(call.verb, info.plural, info.kind, info.group),
-            *(call.name, call.namespace, call.subresource, user),
-        )
+        found = (call.verb, info.plural, info.kind, info.group, call.name, call.namespace, call.subresource)
         return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
 
 
@@ -414,7 +409,6 @@ class MatchOptions(TypedDict, total=False):
     method: OneOrMore | None
     path: OneOrMore | None
     user_agent: OneOrMore | None
-    user: OneOrMore | None
 
 
 class FaultOptions(MatchOptions, total=False):
@@ -443,7 +437,9 @@ class FaultOptions(MatchOptions, total=False):
     stall_watches: bool
     """`StallWatches`."""
     stale: float | None
-    """`Stale`."""
+    """`Stale`, by age."""
+    stale_version: int | None
+    """`Stale`, by version."""
     event_order: EventOrder | None
     """`ReorderEvents`."""
     before: RequestCallback | None
@@ -587,7 +583,7 @@ class Faults:
 def _effects(options: FaultOptions) -> list[Effect]:
     after_commit, expired = options.get("after_commit", False), options.get("expired", False)
     status, latency = options.get("status"), options.get("latency")
-    stale, order = options.get("stale"), options.get("event_order")
+    stale, version, order = options.get("stale"), options.get("stale_version"), options.get("event_order")
     before, after = options.get("before"), options.get("after")
     reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
     code = 410 if status is None else status
@@ -598,7 +594,7 @@ def _effects(options: FaultOptions) -> list[Effect]:
         (options.get("stall"), Stall()),
         (options.get("cut_watches"), CutWatches()),
         (options.get("stall_watches"), StallWatches()),
-        (stale is not None, Stale(stale or 0.0)),
+        (stale is not None or version is not None, Stale(stale or 0.0, version)),
         (order is not None, ReorderEvents(order or "after")),
         (before or after, Callbacks(before, after)),
     )

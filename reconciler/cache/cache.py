@@ -69,6 +69,9 @@ class Cache:
         clock: default: the current clock.
         rng: source of jitter; default: a new one.
 
+    Attributes:
+        list_in_pages: as given; for informers that are added later.
+
     Raises:
         ValueError: `namespaces` is empty.
         ConfigurationError: there are more namespaces than watches that the client may open.
@@ -89,7 +92,7 @@ class Cache:
         self._partition = partition
         self._namespaces = _sorted_names(namespaces)
         self._resync = resync
-        self._list_in_pages = list_in_pages
+        self.list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
@@ -220,7 +223,7 @@ class Cache:
             scope,
             resolve=lambda: self._client.resource_type(scope.gvk),
             resource=resource,
-            list_in_pages=self._list_in_pages,
+            list_in_pages=self.list_in_pages,
             clock=self._clock,
             rng=self._rng,
         )

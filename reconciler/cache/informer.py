@@ -165,6 +165,11 @@ class Informer:
         return str(versions.pop()) if len(versions) == 1 and None not in versions else ""
 
     @property
+    def served_as(self) -> ResourceType | None:
+        """Return how the kind is served; None if it is not known yet."""
+        return self._resource
+
+    @property
     def resource(self) -> ResourceType:
         """Return how the kind is served.
 

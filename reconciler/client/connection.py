@@ -134,6 +134,10 @@ class DiscoveryCache:
             raise self._not_served(gvk)
         return found
 
+    def known(self) -> list[ResourceType]:
+        """Return the kinds that were discovered. Thread-safe."""
+        return [each for group in list(self._groups.values()) for each in list((group.kinds or {}).values())]
+
     def forget(self, gvk: GroupVersionKind) -> None:
         """Discover a kind again when it is next used: what was known of it proved wrong."""
         (self._groups[gvk.group, gvk.version].kinds or {}).pop(gvk.kind, None)

@@ -393,6 +393,7 @@ class ClientStatusWriter:
         request: its name and namespace.
         warnings: the ``Warning`` headers of the last response.
         client: what clients on one connection share; the batcher attaches its knowledge of the server to it.
+        rng: the client's source of jitter.
     """
 
     def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
@@ -401,6 +402,7 @@ class ClientStatusWriter:
         self.warnings: Sequence[str] = ()
         self._cycle = current_cycle.get()
         self.client: object = session.connection.discovery
+        self.rng = session.connection.rng
         self._session = session
         self._kind = kind
 

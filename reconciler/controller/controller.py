@@ -13,11 +13,18 @@ from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers, additional_observers
+from reconciler.controller.observers import (
+    ControllerMetrics,
+    NoMetrics,
+    Observers,
+    ReconcileRecorder,
+    additional_observers,
+)
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
+from reconciler.controller.reconcile.health import ObjectHealth
 from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
@@ -105,7 +112,11 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
+        recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
+
+    Attributes:
+        health: which objects are not healthy.
 
     Raises:
         ConfigurationError: an option is invalid; the message says which, and why.
@@ -127,6 +138,7 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
+        recorder: ReconcileRecorder | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> None:
         options = (options or ControllerOptions()).replace(**keywords)
@@ -153,12 +165,16 @@ class Controller:
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
         rng = client.live.session.connection.rng
-        recorder = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
-        self._recorder = recorder if events is None else None  # the controller runs its own only
+        events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
+        self._event_recorder = events_to if events is None else None  # the controller runs its own only
+        if recorder is not None:
+            client = recorder.client(client)
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
+        ready_condition = getattr(reconciler, "ready_condition", None)
+        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
         self._tight_loops = TightLoops(clock, self._metrics)
         warn = self._warn_of if options.failure_events else None
         self._running = RunningReconciles(warn, clock, options.stuck_after)
@@ -170,9 +186,10 @@ class Controller:
                 self._tight_loops,
                 self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
-                *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
+                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
                 *additional_observers(),
+                *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
@@ -202,7 +219,7 @@ class Controller:
             name=self._name,
             kind=checked.kind,
             client=client,
-            events=recorder,
+            events=events_to,
             clock=clock,
             workers=self._workers,
             enqueue=self.enqueue,
@@ -285,8 +302,8 @@ class Controller:
         self._started = True
         bind(self._reconciler, self._binding)  # again: another controller may have been created with it since
         self._binding.loop = asyncio.get_running_loop()
-        if self._recorder is not None:
-            self._recording = asyncio.create_task(self._recorder.run(), name=f"{self._name} events")
+        if self._event_recorder is not None:
+            self._recording = asyncio.create_task(self._event_recorder.run(), name=f"{self._name} events")
         await self.warm_up()
         if not self._stopping.is_set():
             self._syncing = asyncio.create_task(self._informers.wait_synced(), name=f"{self._name} sync")
@@ -439,6 +456,11 @@ class Controller:
         return self._history
 
     @property
+    def tight_loops(self) -> TightLoops:
+        """Return the keys that are reconciled again and again."""
+        return self._tight_loops
+
+    @property
     def stuck_after(self) -> float | None:
         """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
         return self._running.stuck_after
@@ -470,6 +492,9 @@ class Controller:
 
     def _stored(self, request: Request) -> CachedObject | None:
         return self._state.stored(request)
+
+    def _objects(self) -> Sequence[CachedObject]:
+        return self._informers.objects()
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
@@ -513,8 +538,8 @@ class Controller:
             self._binding.close()
             self._running.stop()
             self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
-            if self._recorder is not None:
-                await self._recorder.close()
+            if self._event_recorder is not None:
+                await self._event_recorder.close()
             if self._recording is not None:
                 await asyncio.wait({self._recording})
 

@@ -295,12 +295,14 @@ def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
         )
     except ValueError as error:
         raise ConfigurationError(f"{prefix}status_{error}") from None
-    if not reconciler.kstatus_conditions or not (isinstance(kind, type) and issubclass(kind, Resource)):
+    options = ("kstatus_conditions", "ready_condition")
+    given = [name for name in options if getattr(reconciler, name)]
+    if not given or not (isinstance(kind, type) and issubclass(kind, Resource)):
         return
     if not has_status_field(kind.status_model, "conditions"):
         model = kind.status_model.__name__
         raise ConfigurationError(
-            f"{prefix}kstatus_conditions needs a status with conditions: derive {model} from ConditionedStatus"
+            f"{prefix}{given[0]} needs a status with conditions: derive {model} from ConditionedStatus"
         )
 
 

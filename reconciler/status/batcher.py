@@ -18,7 +18,7 @@ from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
 from reconciler.status.fields import UNSET, fields_of
 from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
-from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open
+from reconciler.status.recording import StatusMetrics, StatusRecording, StatusStatistics, find_open
 from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_options, flush_seconds
 from reconciler.status.writer import Strategy
 
@@ -94,7 +94,7 @@ class StatusBatcher(Generic[S]):
         field_manager: the name that an official client's writes are recorded under. Default: the program's name, and in
             a reconcile of this library's controllers the controller's as well. Other clients have their own.
         clock: default: the current clock.
-        rng: jitter of pauses, and ids. Default: seeded by the system.
+        rng: jitter of pauses, and ids. Default: that of the client; if it has none, seeded by the system.
         metrics: notified of each flush. Default: in a reconcile of this library's controllers, the controller's
             metrics; otherwise none.
 
@@ -162,7 +162,7 @@ class StatusBatcher(Generic[S]):
             limit=max_conflicts,
             token=None if token is None else self._fields.path(token),
             clock=clock or current_clock(),
-            rng=rng or _RNG,
+            rng=rng or getattr(self._binding.writer, "rng", None) or _RNG,
             typed=typed,
             flush_timeout=seconds,
             on_error=on_error,
@@ -173,7 +173,7 @@ class StatusBatcher(Generic[S]):
         self._recorded_here: list[Mutation] | None = None  # while joined; None if this batcher writes
         writer = self._binding.writer
         driver = AsyncDriver(writer) if self._binding.is_async else BlockingDriver(writer, self._policy.clock)
-        self._recording = Recording(self._binding, self._policy, driver)
+        self._recording = StatusRecording(self._binding, self._policy, driver)
 
     @property
     def flush_timeout(self) -> float:
@@ -401,6 +401,10 @@ class StatusBatcher(Generic[S]):
         """
         self._record(self._fields.remove(path, item))
 
+    def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
+        """Return whether a mutation that was recorded and not written yet fits; for frameworks."""
+        return self._recording.has_recorded(wanted)
+
     def set_condition(
         self, type: str, status: bool | str, *, reason: str, message: str = "", path: PathLike = "conditions"
     ) -> None:
@@ -561,7 +565,7 @@ class StatusBatcher(Generic[S]):
             self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
             self._recording.record(mutations)
 
-    def _close(self, error: BaseException | None) -> Recording | None:
+    def _close(self, error: BaseException | None) -> StatusRecording | None:
         """End the recording; return it if this batcher must flush it."""
         recording, on_error = self._recording, self._policy.on_error
         if not recording.is_started:

@@ -10,14 +10,17 @@ import asyncio
 import cProfile
 import gc
 import pstats
+import random
 import re
 import tracemalloc
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import reconciler
@@ -26,6 +29,8 @@ from reconciler.apiserver import APIServer
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.cache import decoding as _wire
 from reconciler.cache import watch as _session
+from reconciler.cache.decoding import WireReader
+from reconciler.cache.store import WritableStore
 from reconciler.client import session as _status_writer
 from reconciler.controller import Controller
 from reconciler.meta import Request
@@ -290,6 +295,30 @@ async def test_a_key_that_fails_adds_few_objects_to_a_full_garbage_collection() 
         assert w.controller.statistics().results["error"] > 10 * 250
         after = tracked()
     assert (after - before) / 200 < 2  # 1.0 when this was set: the key
+
+
+async def test_an_idle_object_takes_little_memory_with_everything_around_it() -> None:
+    reader = WireReader(Widget.gvk)
+    store = WritableStore(reader.restore)
+    random_bytes = random.Random(1).randbytes
+    tracemalloc.start()
+    try:
+        for number in range(3000):
+            document = widget(number, "default")
+            document["metadata"] |= {"uid": str(uuid.UUID(bytes=random_bytes(16))), "resourceVersion": str(number)}
+            cached = reader.read(msgspec.json.encode(document))
+            assert cached is not None
+            store.put(cached)
+        task = asyncio.create_task(store.compress_idle())
+        await asyncio.sleep(180)
+        task.cancel()
+        del document, cached
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert store.bytes / len(store) > 1_400
+    assert taken / len(store) < 550  # 490 when this was set: the frame, the name, and their places in dicts
 
 
 async def test_an_idle_key_costs_little_memory_beside_its_object() -> None:

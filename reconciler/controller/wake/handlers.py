@@ -327,6 +327,10 @@ class WatchedInformers:
         self.tasks: list[asyncio.Task[None]] = []
         self._deadline: float  # for the first lists; set by `connect`
 
+    def objects(self) -> Sequence[CachedObject]:
+        """Return all primary objects in the informer's store."""
+        return () if self._store is None else self._store.list()
+
     async def connect(self) -> ResourceType:
         """Declare the informers and connect the handlers; return how the primary kind is served.
 

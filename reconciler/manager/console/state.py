@@ -145,6 +145,9 @@ def _redact_key(key: JSONObject, redact: Callable[[str], str]) -> None:
         changes += run.get("changes", ())
         if "message" in run.get("error", ()):
             run["error"]["message"] = redact(run["error"]["message"])
+    key["attention"] = [redact(each) for each in key.get("attention", [])]
+    if "status" in key:
+        key["status"] = msgspec.json.decode(redact(msgspec.json.encode(key["status"]).decode()))
     for change in changes:
         for field in change["fields"]:
             field.update({name: redact(field[name]) for name in ("before", "after") if name in field})
