@@ -177,7 +177,7 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], here: Path, a
     assert err.count("\n") == 1
 
 
-PROGRAM = f"""
+PROGRAM = """
 import asyncio, os, sys
 sys.path.insert(0, os.getcwd())
 import checked_operator

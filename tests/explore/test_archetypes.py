@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from reconciler.testing.explore.states import StateSpace
 
 from reconciler.testing.explore import Budget
 from reconciler.testing.explore.exploration import Exploration
 from reconciler.testing.explore.run import Subject
-from reconciler.testing.explore.states import StateSpace
 from reconciler.testing.world import World
 from tests.depth import THOROUGH
 from tests.explore.archetypes import crashes, outside, views
