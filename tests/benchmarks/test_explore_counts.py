@@ -66,6 +66,6 @@ if __name__ == "__main__":
     began = process_time()
     for _ in range(20):
         execute(subject(empty))
-    print(f"an empty run: {(process_time() - began) / 20 * 1000:.1f} ms of CPU")
+    print(f"an empty run: {(process_time() - began) / 20 * 1000:.1f} ms of CPU")  # noqa: T201
     explored = Exploration(subject(ten_writes), budget=Budget(seconds=None, runs=100)).explore()
-    print(f"{explored.tried.total()} disturbed runs with ten writes: {explored.seconds:.1f} s of CPU")
+    print(f"{explored.tried.total()} disturbed runs with ten writes: {explored.seconds:.1f} s of CPU")  # noqa: T201
