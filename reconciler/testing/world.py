@@ -141,11 +141,8 @@ class _PersonsTransport:
         return response
 
     async def _send(self, request: HTTPRequest) -> HTTPResponse:
-        token = _sender.set(_Sender(self._author))
-        try:
+        with sent_by(self._author):
             return await self._world.server.send(request)
-        finally:
-            _sender.reset(token)
 
 
 def _names_objects(path: str) -> bool:

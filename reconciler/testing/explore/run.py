@@ -97,7 +97,7 @@ class Windows(Interference):
         left_out: the steps that are left out.
         befores: called before a step.
         effects: called before and after each effect, with whether it is before.
-        step: the number of the latest step.
+        step: the number of the latest step, which may not have ended.
         rests: see `Run`.
         again: see `Run`.
         finished: whether the scenario has ended.
@@ -137,11 +137,11 @@ class Windows(Interference):
             return False
         for before in self.befores.pop(number, ()):
             await before()
+        self.step = number  # what the operator does while the step is made belongs to it
         return True
 
     async def after_step(self, number: int, /) -> None:
         """End the windows that end here."""
-        self.step = number
         due = [end for until, end in self._open if until == number]
         self._open = [(until, end) for until, end in self._open if until != number]
         for end in due:
