@@ -15,6 +15,7 @@ import pytest
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
 from reconciler.errors import Invalid
+from reconciler.notification import NotificationRequest
 from reconciler.testing import virtual_time
 from reconciler.testing.control_plane import ControlPlane
 from tests.cli.test_command_line import run
@@ -394,8 +395,6 @@ def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: p
 
 
 def test_the_notification_operator_is_planned(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    from reconciler.notification import NotificationRequest
-
     spec = {"type": "Simple", "priority": "Low", "subject": "Backup failed", "body": "disk full", "channels": ["file"]}
     request = {"apiVersion": "notify.reconciler.dev/v1alpha1", "kind": "NotificationRequest", "spec": spec}
 
