@@ -187,6 +187,19 @@ async def test_what_belongs_to_an_owner_of_a_kind_that_is_not_copied_stays(origi
 
 
 @pytest.mark.virtual_time
+async def test_what_belongs_to_an_owner_that_was_not_selected_stays(origin: APIServer) -> None:
+    owner = await Client(origin).create(config_map("owner", labels={"a": "b"}))
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    metadata = {"name": "dependent", "namespace": "default", "ownerReferences": [reference]}
+    await Client(origin).create(widget("dependent") | {"metadata": metadata})
+    forking = APIServer.fork(origin, kinds=["widgets", "configmaps"], selectors={"configmaps": "a=c"})
+    async with forking as server, Client(server) as fork:
+        patch = {"metadata": {"labels": {"x": "y"}}}
+        await fork.patch("example.com/v1/Widget", "dependent", "default", patch=patch)
+        assert (await fork.get("example.com/v1/Widget", "dependent", "default"))["metadata"]["labels"] == {"x": "y"}
+
+
+@pytest.mark.virtual_time
 async def test_webhooks_of_the_cluster_are_named_and_not_called(origin: APIServer) -> None:
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
     webhook = {
@@ -346,3 +359,11 @@ def deployment(name: str) -> dict[str, Any]:
 
 def without_order(documents: dict[str, Any]) -> Any:
     return json.loads(json.dumps(documents, sort_keys=True))
+
+
+async def test_the_transport_of_a_fork_cannot_write(origin: APIServer) -> None:
+    reading = ReadOnlyTransport(origin)
+    assert (await reading.send(HTTPRequest("GET", "/version"))).status == 200
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(NotSent, match="only reads the cluster"):
+            await reading.send(HTTPRequest(method, "/api/v1/namespaces/default/configmaps"))

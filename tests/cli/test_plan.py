@@ -7,6 +7,7 @@ import json
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
-from reconciler.errors import Invalid
+from reconciler.cli.plan.cluster import DryRunTransport
+from reconciler.errors import Invalid, NotSent
+from reconciler.http import HTTPRequest
 from reconciler.notification import NotificationRequest
 from reconciler.testing import virtual_time
 from reconciler.testing.control_plane import ControlPlane
@@ -416,6 +419,17 @@ def test_the_notification_operator_is_planned(capsys: pytest.CaptureFixture[str]
     assert "+  phase: Sent" in lines
     assert not list(here.glob("sent/*"))
     assert not Path("audit").exists()
+
+
+async def test_the_transport_that_asks_sends_nothing_but_dry_runs() -> None:
+    async with APIServer() as server:
+        asking = DryRunTransport(server)
+        document = b'{"metadata": {"name": "a"}}'
+        headers = {"content-type": "application/json"}
+        request = HTTPRequest("POST", "/api/v1/namespaces", (("dryRun", "All"),), headers, document)
+        assert (await asking.send(request)).status == 201
+        with pytest.raises(NotSent, match="dry runs only"):
+            await asking.send(replace(request, query=()))
 
 
 POLICY = "admissionregistration.k8s.io/v1"
