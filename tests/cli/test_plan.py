@@ -438,7 +438,8 @@ POLICY = "admissionregistration.k8s.io/v1"
 async def deny_red(client: Client) -> None:
     """Let the cluster refuse ConfigMaps that are red, by a policy, and wait until it does."""
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
-    red = "!has(object.data) || object.data.color != 'red'"
+    red = "!has(object.data) || !('color' in object.data) || object.data.color != 'red'"
+    here = {"matchLabels": {"kubernetes.io/metadata.name": "planned"}}
     await client.create(
         {
             "apiVersion": POLICY,
@@ -446,7 +447,7 @@ async def deny_red(client: Client) -> None:
             "metadata": {"name": "no-red"},
             "spec": {
                 "failurePolicy": "Fail",
-                "matchConstraints": {"resourceRules": [rule]},
+                "matchConstraints": {"resourceRules": [rule], "namespaceSelector": here},
                 "validations": [{"expression": red, "message": "red is not allowed"}],
             },
         }
