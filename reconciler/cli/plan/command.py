@@ -202,17 +202,18 @@ async def _other_plan(target: str, options: PlanOptions, fork: Fork) -> Operator
     if given.endswith(".json"):
         return _decoded(_content_of(Path(given)), given)
     python, module = (given, target) if os.access(given, os.X_OK) and Path(given).is_file() else (sys.executable, given)
-    for _ in range(_COMPARISONS):
+    attempts = 0
+    while True:
+        attempts += 1
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "fork")
             _write_private(path, fork.pristine().lines())
             plan = _run_other([python, "-m", "reconciler", "plan", module, "--fork", str(path)], options, given)
         missing = plan.fork.missing.keys() - fork.report.missing.keys() - fork.before.keys()
-        if not missing or options.fork is not None:
-            break
+        if not missing or options.fork is not None or attempts == _COMPARISONS:
+            return plan
         for kind in missing:
             await fork.copy(kind)
-    return plan
 
 
 def _run_other(command: list[str], options: PlanOptions, given: str) -> OperatorPlan:

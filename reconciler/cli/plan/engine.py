@@ -149,7 +149,9 @@ class _Outside:
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str, str, bool]] = Counter()
 
-    def on_write(self, _addressed: Addressed, _request: str, _frame: FrameType | None) -> Callable[[int | None], None]:
+    def on_write(
+        self, _addressed: Addressed, _request: str, _frame: FrameType | None, /
+    ) -> Callable[[int | None], None]:
         return lambda _code: None
 
     def on_request(self, request: str, frame: FrameType | None) -> None:
