@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shlex
 import sys
 import xml.etree.ElementTree as ET
@@ -84,11 +83,7 @@ def run_check(target: str | None, options: CheckOptions) -> int:
     command += "".join(f" --objects {shlex.quote(each)}" for each in options.objects)
     command += "".join(f" --owns {shlex.quote(each)}" for each in options.owns)
     command += f" --example {shlex.quote(str(options.example))}"
-    logging.disable(logging.CRITICAL)  # what the operator logs in disturbed runs is not what the user asked for
-    try:
-        results = _explored(subject, example.scenarios, options, command)
-    finally:
-        logging.disable(logging.NOTSET)
+    results = _explored(subject, example.scenarios, options, command)
     name = target or str(options.exec)
     if options.junit is not None:
         options.junit.unlink(missing_ok=True)
@@ -105,9 +100,8 @@ def _module(target: str, definitions: Sequence[JSONObject], options: CheckOption
     controllers = {"owns": list(options.owns)} if options.owns else {}
     kinds = asyncio.run(_kinds(found, target, controllers))
     document, others = _example(options.example, list(kinds))
-    kind = kinds[_kind(document)]
-    defined = kind if kind is not None else _definition(definitions, document)
-    schema = None if defined is None else schema_of(defined)
+    kind = kinds[_kind(document)] or _crds(definitions).get(_kind(document))
+    schema = None if kind is None else schema_of(kind)
     example = ExampleScenarios.of(document, schema, others=others, seed=options.seed)
     return Subject(found, example.change, controllers, definitions), example
 
@@ -134,12 +128,11 @@ def _program(
         raise ConfigurationError(f"--exec {command!r} is not a command: {error}") from error
     if not words:
         raise ConfigurationError("--exec needs the command of a program")
-    crds = [each for each in definitions if each.get("kind") == "CustomResourceDefinition"]
-    kinds = [f"{each['spec']['names']['kind']}.{each['spec']['group']}" for each in crds]
-    if not kinds:
+    crds = _crds(definitions)
+    if not crds:
         raise ConfigurationError("--exec needs the CustomResourceDefinition of the example: pass --objects FILE")
-    document, others = _example(options.example, kinds)
-    schema = schema_of(crds[kinds.index(_kind(document))])
+    document, others = _example(options.example, list(crds))
+    schema = schema_of(crds[_kind(document)])
     example = ExampleScenarios.of(document, schema, others=others, seed=options.seed)
     resource = schema.definition["spec"]["names"]["plural"]
     limit = options.settle_timeout
@@ -148,13 +141,10 @@ def _program(
     ), example
 
 
-def _definition(definitions: Sequence[JSONObject], document: JSONObject) -> JSONObject | None:
-    for each in definitions:
-        if each.get("kind") == "CustomResourceDefinition":
-            spec = each["spec"]
-            if _kind(document) == f"{spec['names']['kind']}.{spec['group']}":
-                return each
-    return None
+def _crds(definitions: Sequence[JSONObject]) -> dict[str, JSONObject]:
+    """Return the CustomResourceDefinitions by their kinds."""
+    found = [each for each in definitions if each.get("kind") == "CustomResourceDefinition"]
+    return {f"{each['spec']['names']['kind']}.{each['spec']['group']}": each for each in found}
 
 
 def _example(path: Path, kinds: Sequence[str]) -> tuple[JSONObject, list[JSONObject]]:
@@ -222,6 +212,8 @@ def _explored(
             for each in result.outcome.failures:
                 repeat = f"{command} --repeat {shlex.quote(f'{name} {each.token}')}"
                 result.reports.append(report(each, result.outcome, repeat=repeat))
+            if result.reports:  # the next scenario would most likely show the same
+                break
     return results
 
 
@@ -243,8 +235,10 @@ def _print(example: ExampleScenarios, results: Mapping[str, CheckResult]) -> Non
         print(f"\n{text}")
     for path in example.unchanged:
         print(f"{path} was not changed: no other valid value was found")
+    if not any(result.runs or result.reports for result in results.values()):
+        print("nothing can be disturbed: the operator sends no write")
     failures = sum(len(result.outcome.failures) for result in results.values())
-    print(f"\n{failures} failures" if failures else "nothing was found")
+    print(f"\n{failures} failure{'s' * (failures > 1)}" if failures else "nothing was found")
 
 
 def _document(name: str, example: ExampleScenarios, results: Mapping[str, CheckResult]) -> JSONObject:

@@ -58,7 +58,7 @@ class _Sender:
     def __init__(
         self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
     ) -> None:
-        self.author = author
+        self.author: Author = author
         self.process = process
         self.run = run
         self.line = line
@@ -125,7 +125,7 @@ class _PersonsTransport:
 
     def __init__(self, world: World, author: Author) -> None:
         self._world = world
-        self._author = author
+        self._author: Author = author
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         if self._author == "user" and request.method == "GET":

@@ -150,11 +150,12 @@ class Exploration:
             return self._explore(progress, most)
 
     def _explore(self, progress: Callable[[Disturbances, list[Finding]], None] | None, most: int) -> Outcome:
-        began, outcome = self._clock(), Outcome()
+        outcome = Outcome()
         failure = self._examine_reference()
         waiting = [] if failure is not None else candidates(self._reference(())[0], self._families, pairs=self._pairs)
         if failure is not None:
             outcome.failures.append(failure)
+        began = self._clock()  # the reference runs are not disturbed, and do not count
         for number, disturbances in enumerate(waiting):
             if len(outcome.failures) >= most or self._is_used_up(number, self._clock() - began):
                 outcome.left.update(each[-1].family for each in waiting[number:])

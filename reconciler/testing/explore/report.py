@@ -37,7 +37,7 @@ def report(failure: Failure, outcome: Outcome, *, repeat: str) -> str:
     parts = [
         title,
         "\n".join(["What is wrong:", *(f"  {text}" for text in findings)]),
-        "\n".join(["What happened, in virtual seconds:", *_limited(list(timeline(failure.run.trace)))]),
+        "\n".join(["What happened, in seconds:", *_limited(list(timeline(failure.run.trace)))]),
         *([line] if (line := _decisive(failure)) else []),
         str(outcome) + ".",
         f"Repeat exactly this run, also under a debugger:\n  {repeat}",
