@@ -20,8 +20,11 @@ from reconciler.manager import Manager
 from reconciler.testing.explore.run import Run, Subject
 from reconciler.testing.world import OperatorFailed, OperatorProcess, World, has_sender, sent_by
 
-_GUARD = 'exec 3<&0; (read _ <&3; kill -9 0) 2>&- & exec "$@" 3<&- </dev/null'
-"""A shell script that runs its arguments, and kills its process group when the process that started it has ended."""
+_GUARD = 'exec 3<&0; (read _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
+"""A shell script that runs its arguments, and kills its process group when the process that started it has ended.
+
+The guard does not hold the program's output open, or the end of the program would not be seen.
+"""
 _LINES = 50
 _LINE_BYTES = 65_536
 
