@@ -113,6 +113,7 @@ def kind_files(kind: NewKind) -> dict[str, str]:
         f"{folder}/kind.py": _render("kind/kind.py", kind),
         f"{folder}/controller.py": _render("kind/controller.py", kind),
         f"tests/test_{kind.snake}.py": _render("kind/test_kind.py", kind),
+        f"tests/test_{kind.snake}_survives.py": _render("kind/test_survives.py", kind),
         f"examples/{kind.snake}.yaml": _render("kind/example.yaml", kind),
     }
     if kind.module != kind.package:
