@@ -208,7 +208,8 @@ def with_exec(command: str, *more: str) -> list[str]:
     return ["check", "--exec", command, "--objects", str(CRD), "--example", "site.yaml", "--runs", "1", *more]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.thorough
+@pytest.mark.timeout(400)
 def test_a_program_is_disturbed_over_sockets(capsys: pytest.CaptureFixture[str], program: str) -> None:
     code, out, err = run(capsys, *with_exec(f"{program} Good"))
     assert (code, err) == (0, ""), out
