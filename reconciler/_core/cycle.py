@@ -89,7 +89,7 @@ class Cycle(Protocol):
         ...
 
     def take_unsaved(self, uid: str) -> object | None:
-        """Return, once, what an earlier cycle could not save for an object with this uid; None if there is nothing."""
+        """Hand over what an earlier cycle could not save for an object with this uid; None if there is nothing."""
         ...
 
 

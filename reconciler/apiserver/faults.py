@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
+from reconciler._core.durations import DurationLike, OptionalSeconds
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
@@ -25,7 +26,7 @@ OneOrMore: TypeAlias = str | Collection[str]
 """A value, or several of which any matches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refuse:
     """The request is answered with an error.
 
@@ -33,7 +34,8 @@ class Refuse:
         status: the HTTP status.
         reason: the reason of the Status; by default the usual one.
         message: the message of the Status; by default the usual one.
-        retry_after: seconds for the Retry-After header and ``retryAfterSeconds``.
+        retry_after: the duration (seconds, a timedelta or ``"5s"``) for the Retry-After header and
+            ``retryAfterSeconds``.
         after_commit: handle the request first, so that a write takes effect, and then answer with the error.
         as_event: let a watch start, and send it the error as an ERROR event, as the real server does with 410.
     """
@@ -41,7 +43,7 @@ class Refuse:
     status: int
     reason: str | None = None
     message: str | None = None
-    retry_after: float | None = None
+    retry_after: OptionalSeconds = OptionalSeconds(None, ValueError)
     after_commit: bool = False
     as_event: bool = False
 
@@ -418,7 +420,7 @@ class FaultOptions(MatchOptions, total=False):
     """Of `Refuse`."""
     message: str | None
     """Of `Refuse`."""
-    retry_after: float | None
+    retry_after: DurationLike | None
     """Of `Refuse`."""
     expired: bool
     """`Refuse` with 410, for a watch as an ERROR event."""

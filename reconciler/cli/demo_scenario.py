@@ -19,7 +19,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.clock import current_clock
-from reconciler.controller import Outcome, Reconciler, Result
+from reconciler.controller import Outcome, Reconciler, Result, effect
 from reconciler.manager import Manager
 from reconciler.meta import Request
 from reconciler.meta.documents import format_micro_time, parse_time
@@ -276,9 +276,14 @@ class NaiveReconciler(Reconciler):
             attempt=attempt,
         )
         try:
-            await self._channels[name].deliver(message)
+            await self.send(f"{message.namespace}/{message.name} to {name}", self._channels[name], message)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - any exception of a channel is a failed attempt
             return str(error)
         return None
+
+    @effect
+    async def send(self, _subject: str, channel: Channel, message: Message) -> None:
+        """Send a message over a channel."""
+        await channel.deliver(message)

@@ -245,7 +245,7 @@ class OfficialWriter:
     def write_request(
         self, served: ResourceType, body: JSONObject, strategy: Strategy, subresource: str | None
     ) -> _OfficialRequest:
-        """Return the request of a write."""
+        """Build the request of a write."""
         method = WRITE_METHODS[strategy]
         query = [("fieldManager", self.field_manager), *method.parameters]
         return _OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
@@ -258,7 +258,7 @@ class AsyncioClientWriter(OfficialWriter):
     """
 
     async def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET. Cancellation has no effect on the server.
+        """Read the whole object by a consistent GET. Cancellation has no effect on the server.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
@@ -275,8 +275,9 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = await self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = await self._discover()
         return await self._send(self.write_request(served, body, strategy, subresource))
 
     async def _discover(self) -> ResourceType:
@@ -318,7 +319,7 @@ class BlockingClientWriter(OfficialWriter):
     """Seconds; urllib3 refuses a timeout of 0."""
 
     def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET.
+        """Read the whole object by a consistent GET.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
@@ -335,8 +336,9 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = self._discover()
         return self._send(self.write_request(served, body, strategy, subresource))
 
     def _discover(self) -> ResourceType:
@@ -375,7 +377,7 @@ class BlockingClientWriter(OfficialWriter):
 def read_answer(
     request: object, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
-    """Return the object and the ``Warning`` headers of a response.
+    """Read a response: its object, and its ``Warning`` headers.
 
     Args:
         request: verb and path, for errors.
@@ -386,18 +388,23 @@ def read_answer(
     Raises:
         APIError: the server's failure, typed.
     """
-    named = [(name.lower(), value) for name, value in headers]
+    named: dict[str, str] = {}
+    warnings = []
+    for name, value in headers:
+        if name.lower() == "warning":
+            warnings.append(value)
+        named.setdefault(name.lower(), value)
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
-        return document, [value for name, value in named if name == "warning"]
+        return document, warnings
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
+        retry_after=parse_retry_after(named, current_clock().now()),
         request=str(request),
     )
 
@@ -435,7 +442,7 @@ def bind(
     field_manager: str | None,
     timeout: float,
 ) -> ClientBinding:
-    """Return the writer for an object over a client.
+    """Choose the writer for an object over a client.
 
     Args:
         api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.

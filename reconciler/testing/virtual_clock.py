@@ -15,7 +15,8 @@ from types import ModuleType
 from unittest import mock
 
 from reconciler._core.cycle import seeded_reconcile_ids
-from reconciler.clock import seconds_of, use_clock
+from reconciler._core.durations import seconds_of
+from reconciler.clock import use_clock
 from reconciler.errors import MissingExtra
 from reconciler.testing.life import stopped_with_life
 

@@ -58,7 +58,7 @@ class _Sender:
     def __init__(
         self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
     ) -> None:
-        self.author = author
+        self.author: Author = author
         self.process = process
         self.run = run
         self.line = line
@@ -125,7 +125,7 @@ class _PersonsTransport:
 
     def __init__(self, world: World, author: Author) -> None:
         self._world = world
-        self._author = author
+        self._author: Author = author
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         if self._author == "user" and request.method == "GET":
@@ -257,7 +257,7 @@ class OperatorProcess:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
                 waits = state.in_progress is None and state.ready is None
-                idle = all(map(_is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
                     controller.name, key
                 )
                 if not waits or (state.due is not None and state.due <= horizon and not idle):
@@ -265,7 +265,8 @@ class OperatorProcess:
         return found
 
 
-def _is_declared(reason: str) -> bool:
+def is_declared(reason: str) -> bool:
+    """Return whether a reason to reconcile is a delay that the operator asked for."""
     return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
 
 

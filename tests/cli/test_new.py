@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -59,13 +62,24 @@ def linted(directory: Path) -> None:
     assert [finding for path in texts for finding in findings(path)] == []
 
 
-def test_the_output_has_the_next_commands_in_their_order(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_the_output_has_the_next_commands_in_their_order(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "kube-reconciler @ file:///src/kube-reconciler"
+    for found, library in (({"url": "file:///src/kube-reconciler"}, f"'{source}' "), (None, "")):
+        text = None if found is None else json.dumps(found)
+        monkeypatch.setattr(PathDistribution, "read_text", lambda _, name, text=text: text)
+        the_output_has_the_next_commands(capsys, library)
+        shutil.rmtree("website")
+
+
+def the_output_has_the_next_commands(capsys: pytest.CaptureFixture[str], library: str) -> None:
     code, out, err = run(capsys, "new", "website")
     assert (code, err) == (0, "")
     commands = [line.strip() for line in out.splitlines() if line.startswith("  ")]
     assert commands == [
         "cd website",
-        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'",
+        f"python3 -m venv .venv && . .venv/bin/activate && pip install {library}-e '.[dev]'",
         "pytest",
         "reconciler dev",
         "export KUBECONFIG=reconciler.kubeconfig",
@@ -316,6 +330,7 @@ def test_a_directory_that_must_not_be_written_is_one_line(capsys: pytest.Capture
 def test_an_interrupt_leaves_nothing(here: Path) -> None:
     program = """
 import os, signal, sys
+from importlib.metadata import PathDistribution
 from pathlib import Path
 opened = Path.open
 def interrupted(path, *arguments, **options):

@@ -22,7 +22,7 @@ from reconciler import (
 from reconciler.errors import ConfigurationError, NotFound
 from reconciler.objects import rule
 from reconciler.testing import explore
-from reconciler.testing.explore.states import StateReport, StateSpace
+from reconciler.testing.explore.state_space import StateReport, StateSpace
 from reconciler.testing.explore.strategies import schema_of
 from reconciler.testing.world import World
 

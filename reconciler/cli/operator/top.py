@@ -14,6 +14,7 @@ from reconciler.cli.operator.endpoint import printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.manager.endpoints.attention import rate_text, reasons_text
 from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument
 from reconciler.meta.documents import human_duration
 
@@ -27,6 +28,8 @@ except ModuleNotFoundError as error:
 
 _MAX_ROWS = 15
 """Busy, failing and hot keys that are shown."""
+
+_NUMBERS = ("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING", "UNHEALTHY")
 
 _HOT = 3.0
 """Reconciles per minute from which a key counts as hot."""
@@ -93,6 +96,7 @@ def view(document: KeysDocument) -> RenderableType:
     controllers = document.controllers
     parts: list[RenderableType] = [_controllers(controllers)]
     parts += [Text(f"The process waits: {each.text}") for each in document.waits]
+    parts += [Text(f"{each.name}: {text}") for each in controllers for text in each.attention]
     keys = [(each, key) for each in controllers for key in each.keys]
     failing = [(each, key) for each, key in keys if key.error is not None]
     hot = sorted(
@@ -107,6 +111,9 @@ def view(document: KeysDocument) -> RenderableType:
         parts.append(_busy(busy[:_MAX_ROWS], sum(each.active for each in controllers)))
     if failing:
         parts.append(_failing(failing[:_MAX_ROWS], sum(each.keys_failing for each in controllers)))
+    needy = [(each, key) for each, key in keys if key.attention and key.error is None]
+    if needy:
+        parts.append(_needy(needy[:_MAX_ROWS]))
     if hot:
         parts.append(_hot(hot[:_MAX_ROWS]))
     if document.role != "running":
@@ -115,9 +122,11 @@ def view(document: KeysDocument) -> RenderableType:
 
 
 def _controllers(controllers: Sequence[ControllerReport]) -> Table:
-    table = _table("CONTROLLER", "KIND", numbers=("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING"))
+    unhealthy = any(each.unhealthy for each in controllers)
+    table = _table("CONTROLLER", "KIND", numbers=_NUMBERS if unhealthy else _NUMBERS[:-1])
     for each in controllers:
-        numbers = (each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing)
+        numbers = [each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing]
+        numbers += [each.unhealthy or 0] * unhealthy
         _add_row(table, each.name, each.kind, f"{each.active}/{each.workers}", *map(str, numbers))
     return table
 
@@ -144,11 +153,18 @@ def _failing(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> 
     return table
 
 
-def _hot(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
-    table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("PER MINUTE",))
+def _needy(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
+    table = _table("NEEDS ATTENTION", "CONTROLLER", "WHY", numbers=())
     for each, key in keys:
-        reasons = ", ".join(key.runs[0].reasons) if key.runs else ""
-        _add_row(table, str(key), each.name, reasons, f"{key.reconciles_per_minute:g}")
+        _add_row(table, str(key), each.name, "; ".join(key.attention))
+    return table
+
+
+def _hot(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
+    table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("RATE",))
+    for each, key in keys:
+        reasons = [reasons_text(key.reasons), *(f"its own write of {path}" for path in key.own_writes)]
+        _add_row(table, str(key), each.name, "; ".join(reasons), rate_text(key.reconciles_per_minute))
     return table
 
 

@@ -101,7 +101,7 @@ class UnsavedStore:
         return request in self._blocked
 
     def take(self, request: Request, uid: str) -> object | None:
-        """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""
+        """Hand over the mutations of an object; those of an earlier object of the same name are dropped."""
         if request not in self.entries:
             return None
         with self._lock:
@@ -342,7 +342,7 @@ class Reconcile:
         self.warnings.append((reason, message))
 
     def take_unsaved(self, uid: str) -> object | None:
-        """Return, once, what an earlier reconcile could not save for an object of this uid."""
+        """Hand over what an earlier reconcile could not save for an object of this uid; None if there is nothing."""
         return self._context.unsaved.take(self.request, uid)
 
     @property

@@ -108,7 +108,7 @@ def moments_of(run: Run) -> list[Moment]:
     """Return the points of a run, in order."""
     found: list[Moment] = []
     counts: Counter[tuple[str, ...]] = Counter()
-    history = _History()
+    history = _ObjectHistory()
     steps = 0
     for event in run.trace:
         steps += event.what == "step"
@@ -125,7 +125,9 @@ def moments_of(run: Run) -> list[Moment]:
     return found
 
 
-def _of_request(event: TraceEvent, counts: Counter[tuple[str, ...]], steps: int, history: _History) -> Moment | None:
+def _of_request(
+    event: TraceEvent, counts: Counter[tuple[str, ...]], steps: int, history: _ObjectHistory
+) -> Moment | None:
     entry = event.request
     if entry is None or not entry.writes or is_bookkeeping(entry):
         return None
@@ -142,7 +144,7 @@ def _of_request(event: TraceEvent, counts: Counter[tuple[str, ...]], steps: int,
     return Moment(Point(*parts, counts[parts]), steps, telling, target, owned, deletes)
 
 
-class _History:
+class _ObjectHistory:
     """What has happened to the objects so far, as far as it makes a moment telling."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
 from reconciler.meta.documents import copy_json, merge_diff, without_nulls
 from reconciler.testing.explore.run import Scenario
-from reconciler.testing.explore.states import changed_alone
+from reconciler.testing.explore.state_space import changed_alone
 from reconciler.testing.explore.strategies import Schema, field_paths
 from reconciler.testing.world import World
 
