@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any, overload
 
 from reconciler.errors import ConfigurationError
@@ -13,17 +12,17 @@ from reconciler.errors import ConfigurationError
 DurationLike = float | timedelta | str
 """Seconds, a timedelta, or a string that `parse_duration` reads."""
 
-_MICROSECONDS: dict[str, Fraction | int] = {
-    "ns": Fraction(1, 1000),
-    "us": 1,
-    "µs": 1,
-    "μs": 1,
-    "ms": 1000,
-    "s": 10**6,
-    "m": 60 * 10**6,
-    "h": 3600 * 10**6,
-    "d": 86400 * 10**6,
-    "w": 7 * 86400 * 10**6,
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+    "d": 86400 * 10**9,
+    "w": 7 * 86400 * 10**9,
 }
 _GO = r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+"
 _WORDS = r"[0-9]+ *(?:nano|micro|milli|sec|min|hr|hour|d|day|w|wk|week)[a-z]*"
@@ -43,21 +42,23 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: the string is not such a duration, or is longer than a timedelta can be.
     """
+    from fractions import Fraction  # loads decimal, which a batcher does not need
+
     if len(text) > LONGEST_DURATION or not re.fullmatch(DURATION_PATTERN, text):
         raise ValueError(
             f"{text[:40]!r} is not a valid duration: write numbers with units, such as '1h30m', '90s', '3 days'"
         )
-    total = sum((Fraction(number) * _microseconds(unit) for number, unit in _PART.findall(text)), Fraction(0))
+    total = sum((Fraction(number) * _nanoseconds(unit) for number, unit in _PART.findall(text)), Fraction(0)) / 1000
     try:
         return timedelta(microseconds=round(-total if text.startswith("-") else total))
     except OverflowError:
         raise ValueError(f"{text[:40]!r} is too long for a duration") from None
 
 
-def _microseconds(unit: str) -> Fraction | int:
-    if unit not in _MICROSECONDS:
+def _nanoseconds(unit: str) -> int:
+    if unit not in _NANOSECONDS:
         unit = next(short for word, short in _UNITS.items() if unit.startswith(word))
-    return _MICROSECONDS[unit]
+    return _NANOSECONDS[unit]
 
 
 @overload

@@ -142,6 +142,9 @@ def demo(
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
     console: ConsoleAddress = None,
+    record: Annotated[
+        Path | None, Parameter(help="With --naive: record the reconciles in this directory, for 'reconciler replay'.")
+    ] = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
@@ -154,7 +157,7 @@ def demo(
         return run_live(console, naive=naive)
     from reconciler.cli.demo_timeline import run_demo
 
-    return run_demo(speed=speed, naive=naive, as_json=output == "json")
+    return run_demo(speed=speed, naive=naive, as_json=output == "json", record=record)
 
 
 Versions = Annotated[
@@ -183,6 +186,9 @@ def new(
         bool, Parameter(help="Add a validating and a defaulting webhook with configuration.", negative=())
     ] = False,
     by_key: ByKey = False,
+    external: Annotated[
+        bool, Parameter(help="Write a reconciler of something outside the cluster, behind an HTTP API.", negative=())
+    ] = False,
 ) -> int:
     """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
@@ -191,7 +197,9 @@ def new(
     """
     from reconciler.cli.scaffold.project import ProjectOptions, create_project
 
-    options = ProjectOptions(kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
+    options = ProjectOptions(
+        kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook, external=external
+    )
     return create_project(name, directory, options)
 
 

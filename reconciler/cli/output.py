@@ -212,6 +212,11 @@ def free_port(preferred: int) -> int:
     raise ConfigurationError("no free port on 127.0.0.1")
 
 
+def width() -> int | None:
+    """Return the columns of the terminal; None elsewhere, where lines are not wrapped, unless COLUMNS is set."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+
+
 def program() -> str:
     """Return how to call this program in a shell: by its name, or else by its path if that finds another or none."""
     called, found = Path(sys.argv[0]), shutil.which("reconciler")

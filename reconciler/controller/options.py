@@ -14,7 +14,7 @@ from reconciler._core.hooks import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
+from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of, subresource_of
 from reconciler.controller.wake.predicates import EventFilter, check_predicate
 from reconciler.controller.wake.watches import (
     ChannelSource,
@@ -223,7 +223,7 @@ def required_permissions(reconciler: Reconciler, kind: KindLike, watches: Sequen
 
 
 def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
-    subresource = reconciler.status_subresource
+    subresource = subresource_of(reconciler, kind)
     strategy = STRATEGIES[strategy_of(reconciler, kind)]
     permissions = []
     if subresource is not None:
@@ -291,7 +291,7 @@ def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
         raise ConfigurationError(f"{prefix}status_strategy must be one of {', '.join(_STRATEGIES)}, not {strategy!r}")
     try:
         check_options(
-            "merge" if strategy == "auto" else strategy, reconciler.status_on_error, reconciler.status_subresource
+            "merge" if strategy == "auto" else strategy, reconciler.status_on_error, subresource_of(reconciler, kind)
         )
     except ValueError as error:
         raise ConfigurationError(f"{prefix}status_{error}") from None

@@ -81,7 +81,8 @@ class ResourceReconciler(Reconciler, Generic[R]):
             which costs the API server a fifth less, needs the verb ``update``, and requires the default of
             `status_subresource`; or ``"apply"``: see `StatusBatcher`. Default ``"auto"``: an update for custom kinds,
             and a merge patch for built-in ones and without the subresource.
-        status_subresource: ``"status"`` (default) or None; see `StatusBatcher`.
+        status_subresource: ``"status"`` (default) or None, which writes the object itself, for a kind whose CRD has no
+            status subresource. A class with ``status_subresource=False`` needs no more.
         status_on_error: what is written when the body fails. ``"ledgers"`` (default): conditions, list entries and
             counters, but not what `set`, `merge` and `remove` recorded, which may be incomplete. ``"flush"``:
             everything. ``"discard"``: nothing. After a `TerminalError` everything is written, because the body is
@@ -181,7 +182,14 @@ def strategy_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> Strategy
     """
     if reconciler.status_strategy != "auto":
         return reconciler.status_strategy
-    return "merge" if reconciler.status_subresource is None or _is_built_in(kind) else "update"
+    return "merge" if subresource_of(reconciler, kind) is None or _is_built_in(kind) else "update"
+
+
+def subresource_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> str | None:
+    """Return the subresource that a reconciler's status is written to; None for the object itself."""
+    if isinstance(kind, type) and issubclass(kind, Resource) and "status" not in kind.resource_type.subresources:
+        return None
+    return reconciler.status_subresource
 
 
 @functools.lru_cache(maxsize=256)  # called in every reconcile
@@ -383,7 +391,7 @@ class _ObjectReconcile:
             self._binding.client,
             obj,
             strategy=strategy_of(self._reconciler, self._binding.kind),
-            subresource=self._reconciler.status_subresource,
+            subresource=subresource_of(self._reconciler, self._binding.kind),
             on_error=self._reconciler.status_on_error,
             clock=self._binding.clock,
             metrics=(self._cycle or self._binding).status_metrics,

@@ -119,6 +119,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         selectable_fields: Sequence[str] = (),
         rules: Sequence[CELRule] = (),
         scale: Scale | None = None,
+        status_subresource: bool = True,
         deprecated: bool | str = False,
         storage: bool = True,
         served: bool = True,
@@ -153,7 +154,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         )
         cls.spec_model, cls.status_model = models_of(cls, Resource)
         cls.gvk = GroupVersionKind(group, version, kind)
-        subresources = frozenset({"status", "scale"} if scale else {"status"})
+        subresources = frozenset(["status"] * status_subresource + ["scale"] * (scale is not None))
         cls.resource_type = ResourceType(
             cls.gvk, plural, scope == "Namespaced", subresources, singular, tuple(short_names)
         )

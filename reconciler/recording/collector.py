@@ -7,6 +7,7 @@ the source of random numbers. What happens outside a reconcile is not recorded.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -154,7 +155,7 @@ class Collector(ReconcileRecorder):
         record = ReconcileRecord(
             id=run.reconcile_id,
             controller=run.controller,
-            kind=str(reconcile.gvk),
+            kind=_kind_text(reconcile.gvk),
             name=run.request.name,
             namespace=run.request.namespace,
             started=self._time.now(),
@@ -164,7 +165,7 @@ class Collector(ReconcileRecorder):
         )
         if reconcile.changes is not None:
             record.wake_ups = tuple(
-                WakeUp(str(each.gvk), *each.request, each.type, _text(each.version), each.at)
+                WakeUp(_kind_text(each.gvk), *each.request, each.type, _text(each.version), each.at)
                 for each in reconcile.changes.told(run.request, record.started)
             )
         self._records[run.controller, run.request] = record
@@ -215,7 +216,7 @@ class RecordedClient(CachedClient):
         found = await super()._select(informer, namespace, labels, fields)
         current = _recorded()
         if current is not None:
-            at, kind = current.at, str(informer.gvk)
+            at, kind = current.at, _kind_text(informer.gvk)
             items = [_read_step(at, kind, each.request, each) for each in found]
             current.record.steps.append(ListStep(at, kind, namespace, labels, fields, items))
         return found
@@ -224,13 +225,16 @@ class RecordedClient(CachedClient):
 def _record_read(gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> None:
     current = _recorded()
     if current is not None:
-        current.record.steps.append(_read_step(current.at, str(gvk), request, found))
+        current.record.steps.append(_read_step(current.at, _kind_text(gvk), request, found))
 
 
 def _read_step(at: float, kind: str, request: Request, found: CachedObject | None) -> ReadStep:
     if found is None:
         return ReadStep(at, kind, request.name, request.namespace)
     return ReadStep(at, kind, request.name, request.namespace, str(found.version), found.data)
+
+
+_kind_text = functools.lru_cache(maxsize=256)(str)
 
 
 def _text(version: object) -> str | None:

@@ -26,7 +26,7 @@ from reconciler.recording.records import (
     reads_of,
 )
 from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
-from reconciler.recording.segments import SUFFIX, Batch, SegmentWriter, ServedKind
+from reconciler.recording.segments import SUFFIX, Batch, SegmentWriter, ServedKind, answered_document
 from reconciler.telemetry.registry import RecordingStatistics
 
 _log = logging.getLogger("reconciler.recording")
@@ -39,6 +39,9 @@ _MAX_WAITING = 64 * 2**20
 
 _SEGMENTS = 12
 """Segments that a full ring consists of; the oldest is deleted as a whole."""
+
+_MAX_DOCUMENTS = 100_000
+"""Documents of a segment, whose keys are kept in memory while it is written: 30 MB."""
 
 _STOP_TIMEOUT = 5.0
 """Seconds that the end of a process waits for the disk."""
@@ -195,7 +198,7 @@ class Recording:
         """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""
         for read in reads_of(record):
             key = document_key(read)
-            if read.data and key not in segment.known:
+            if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
                 segment.known.add(key)
                 batch.documents.append(
                     ReadStep(0.0, read.kind, read.name, read.namespace, read.version, self._redactor.redact(read.data))
@@ -203,6 +206,9 @@ class Recording:
             read.data = b""
         for step in record.steps:
             if isinstance(step, RequestStep):
+                answered = answered_document(step)
+                if answered is not None:
+                    segment.answers[answered[0]] = answered[1]
                 redact_request(step, self._redactor)
             elif isinstance(step, LogStep):
                 step.message = redacted_text(step.message)
@@ -217,7 +223,8 @@ class Recording:
         """Return the segment to write to; a new one if the last one is full."""
         segment = self._segment
         if segment is not None and self._began is not None:
-            if segment.size < self._max / _SEGMENTS and at - self._began < self._keep / _SEGMENTS:
+            kept = len(segment.known) + len(segment.answers) < _MAX_DOCUMENTS
+            if kept and segment.size < self._max / _SEGMENTS and at - self._began < self._keep / _SEGMENTS:
                 return segment
             segment.close()
             self._full.append((segment.path, segment.size, at))

@@ -28,12 +28,14 @@ _SHORT = 40
 _MASKED = "W1JFREFDVEVEXQ=="
 """The placeholder in base64, as the values of a Secret are."""
 
-_is_plain = re.compile(
-    rb'"[\w-]{0,15}"|-?[0-9.]{1,20}|true|false|null'
-    rb'|"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)"'
-    rb'|"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"'
-).fullmatch
-"""Matches values that are never secret under a harmless name: short words, numbers, times and uids."""
+_PLAIN = (
+    r"[\w-]{0,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)"
+    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+)
+"""Matches texts that are never secret under a harmless name: short words, times and uids."""
+
+_is_plain_text = re.compile(_PLAIN).fullmatch
+_is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encode()).fullmatch
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -44,6 +46,8 @@ class DocumentRedactor:
 
     def __init__(self) -> None:
         self._clean: dict[tuple[str, bytes], bytes] = {}
+        self._harmless: set[str | bytes] = set()  # texts, and parts of documents
+        self._neutral: set[str] = set()  # names of members
         self._bytes = 0
 
     def redact(self, data: bytes, *, secret: bool = False) -> bytes:
@@ -59,7 +63,62 @@ class DocumentRedactor:
             masked = _without_values(data, secret=secret)
             if masked is not None:
                 return masked
+        try:
+            if self._is_harmless(data):
+                return data
+        except UNDECODABLE:
+            pass
         return self._part("", data)
+
+    def _is_harmless(self, data: bytes) -> bool:
+        """Return whether nothing in a document could be a secret; the parts that were seen before are not searched."""
+        members = _members(data)
+        metadata = members.pop("metadata", None)
+        parts = [*members.items()]
+        if metadata is not None:
+            parts += [(name, part) for name, part in _members(metadata).items() if name != "managedFields"]
+        for name, raw in parts:
+            part = bytes(raw)
+            if name in self._neutral and (part in self._harmless or _is_plain(part)):
+                continue
+            unknown: list[str] = []
+            if not self._collect({name: msgspec.json.decode(part)}, unknown) or not self._learn(unknown):
+                return False
+            self._harmless.add(part)
+        return True
+
+    def _collect(self, value: Any, unknown: list[str]) -> bool:
+        """Collect the texts of a value that were not seen before; return False if a name says that one is a secret."""
+        if isinstance(value, dict):
+            if not _NAMED.isdisjoint(value) and any(kind_of_name(str(value.get(name, ""))) for name in _NAMES):
+                return False
+            return all(
+                self._is_neutral(name) and (name == "managedFields" or self._collect(part, unknown))
+                for name, part in value.items()
+            )
+        if isinstance(value, list):
+            return all(self._collect(part, unknown) and not str(part).startswith("-") for part in value)
+        if isinstance(value, str) and value not in self._harmless and not _is_plain_text(value):
+            unknown.append(value)
+        return True
+
+    def _is_neutral(self, name: str) -> bool:
+        if name not in self._neutral:
+            if kind_of_name(name) is not None or redact(name) != name:
+                return False
+            self._neutral.add(name)
+        return True
+
+    def _learn(self, texts: list[str]) -> bool:
+        """Return whether texts are harmless, and remember them."""
+        together = "\n".join(texts)
+        if texts and redact(together) != together and any(redact(text) != text for text in texts):
+            return False
+        if len(self._harmless) + len(self._neutral) >= _MAX_PARTS:
+            self._harmless.clear()
+            self._neutral.clear()
+        self._harmless.update(texts)
+        return True
 
     def _part(self, name: str, raw: bytes) -> bytes:
         """Return a member of this name without secrets."""
@@ -93,6 +152,8 @@ class DocumentRedactor:
 
 
 _NAMED = frozenset({"value", "default"})
+_NAMES = ("name", "key", "header")
+"""Members whose value may say what a member of `_NAMED` contains."""
 
 
 def _member(name: str, text: str) -> bytes:

@@ -17,10 +17,19 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from reconciler._core.wire import UNDECODABLE
+from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
-from reconciler.recording.records import DocumentKey, ReadStep, ReconcileRecord, document_key, reads_of
+from reconciler.recording.records import (
+    DocumentKey,
+    ReadStep,
+    ReconcileRecord,
+    RequestStep,
+    document_key,
+    reads_of,
+)
 
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
@@ -75,6 +84,40 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
 
 
+class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
+    name: str = ""
+    namespace: str | None = None
+    resource_version: str = ""
+    managed_fields: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Answer(msgspec.Struct, rename="camel", gc=False):
+    api_version: str
+    kind: str
+    metadata: _AnswerMetadata
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_MANAGED_FIELDS = len('"managedFields":,')
+
+
+def answered_document(step: RequestStep) -> tuple[DocumentKey, int] | None:
+    """Return the key of the object in a response, and its length without managedFields; None if there is none.
+
+    A cache that has stored the response has the same bytes, so they need not be stored twice.
+    """
+    if not 200 <= step.status < 300 or not step.is_write:
+        return None
+    try:
+        answer = _decode_answer(step.response)
+    except UNDECODABLE:
+        return None
+    metadata = answer.metadata
+    managed = len(bytes(metadata.managed_fields))
+    key = f"{answer.api_version}/{answer.kind}", metadata.name, metadata.namespace, metadata.resource_version
+    return key, len(step.response.rstrip()) - (managed + _MANAGED_FIELDS if managed else 0)
+
+
 class SegmentWriter:
     """A writer of one segment, which only its owner can read.
 
@@ -85,12 +128,14 @@ class SegmentWriter:
         path: as given.
         size: bytes that were written.
         known: keys of the documents that it contains.
+        answers: lengths of the documents that responses in it contain.
         kinds: kinds that it contains.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known: set[DocumentKey] = set()
+        self.answers: dict[DocumentKey, int] = {}
         self.kinds: set[str] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
@@ -163,6 +208,7 @@ class RecordingReader:
                 for record in batch.records:
                     for read in reads_of(record):
                         read.data = documents.get(document_key(read), b"")
+                    documents.update(_answered(record))
                     yield record
 
     def _batches(self, segment: Path) -> Iterator[Batch]:
@@ -178,6 +224,15 @@ class RecordingReader:
                     self.problems.append(f"{segment} is torn at byte {place}: what follows was not read")
                     return
                 yield _decode(_decompressed(codec, payload, segment))
+
+
+def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
+    """Yield the documents in the responses of a record, as a cache keeps them."""
+    for step in record.steps:
+        if isinstance(step, RequestStep) and (found := answered_document(step)) is not None:
+            cached = WireReader(GroupVersionKind.parse(found[0][0])).read(step.response)
+            if cached is not None:
+                yield found[0], cached.data
 
 
 def _decompressed(codec: int, payload: bytes, segment: Path) -> bytes:

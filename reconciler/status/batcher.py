@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, overload
 from reconciler._core.durations import DurationLike
 from reconciler.clock import Clock, current_clock
 from reconciler.meta.metadata import uid_of, version_of
-from reconciler.status.clients import bind
+from reconciler.status.binding import bind
 from reconciler.status.documents import document_of, in_form_of, is_kind
 from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen

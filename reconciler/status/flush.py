@@ -357,8 +357,9 @@ class Flush:
             raise self.attempts.refused(desired, error) from error
         raise StatusSubresourceMissing(
             f"{self._target} exists, but its kind is served without the {self._policy.subresource!r} subresource. Add "
-            "'subresources: {status: {}}' to this version in the CRD, or open the batcher with subresource=None, which "
-            "writes the main resource.",
+            "'subresources: {status: {}}' to this version in the CRD, or write the object itself: "
+            "status_subresource=False at the Resource class, status_subresource = None in a ResourceReconciler, "
+            "subresource=None of a StatusBatcher",
             unsaved=self.attempts.mutations,
         ) from error
 

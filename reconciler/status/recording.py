@@ -28,7 +28,7 @@ from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
-    from reconciler.status.clients import ClientBinding
+    from reconciler.status.binding import ClientBinding
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ async def test_top_folds_nothing_where_there_is_no_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     _, folded, _ = await run(capsys, "top", "--endpoint", endpoint)
-    assert "LookupError: no disk" not in folded
+    assert "(configmap), in " in folded
     monkeypatch.delenv("COLUMNS")
     _, out, _ = await run(capsys, "top", "--endpoint", endpoint)
     assert "LookupError: no disk" in out

@@ -345,3 +345,28 @@ main(["new", "website"])
     assert done.returncode in (130, -signal.SIGINT), done.stderr
     assert "Traceback" not in done.stderr
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.usefixtures("here")
+def test_a_project_for_something_outside_passes_its_tests_and_is_the_one_in_the_docs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = run(capsys, "new", "my_buckets", "--external", "--kind", "Bucket")
+    assert (code, err) == (0, "")
+    project = Path("my_buckets").resolve()
+    assert "5 passed" in passes(project, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    linted(project)
+    page = (ROOT / "docs" / "external-systems.md").read_text()
+    for name in ("service.py", "controller.py"):
+        assert f"```py\n{(project / 'my_buckets' / name).read_text().strip()}\n```" in page
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("other", [("--by-key",), ("--versions", "v1,v2")], ids=["by key", "versions"])
+def test_an_external_project_has_one_version_and_gets_the_object(
+    capsys: pytest.CaptureFixture[str], other: tuple[str, ...]
+) -> None:
+    code, _, err = run(capsys, "new", "my_buckets", "--external", *other)
+    assert code == 1
+    assert "--external goes with one version, and without --by-key" in err
+    assert not Path("my_buckets").exists()

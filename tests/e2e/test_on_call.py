@@ -21,6 +21,7 @@ from reconciler import (
     StatusBatcher,
 )
 from reconciler.apiserver import APIServer
+from reconciler.cli.operator.explain import explanation, find_key
 from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection
 from reconciler.manager.endpoints.keys import read_document
@@ -418,3 +419,31 @@ async def test_workers_that_are_saturated(server: APIServer, client: Client) -> 
         for text in (screens.top(), await screens.console()):
             assert "all 2 workers are busy, the longest for 15 s; keys that are ready: 3, the first for 15 s" in text
         assert "Nothing fails" not in await screens.console()
+
+
+async def test_eighty_columns(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    for name in ("a", "b", "c", "d"):
+        await client.create(disk(name))
+    await client.create(disk("other"))
+
+    async def body(disk: Disk, _: StatusBatcher[DiskStatus]) -> Outcome:
+        if disk.name == "other":
+            raise LookupError("no disk of 400 GB in zone eu-1a, where three of three requests for one were refused")
+        raise RuntimeError("500 from billing")
+
+    screens = new_screens(client, body, rate_limiter=ExponentialBackoff(600, 600))
+    async with screens.running():
+        await asyncio.sleep(5)
+        lines = screens.top(80).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "    4 keys: RuntimeError: 500 from billing" in [line.rstrip() for line in lines]
+        at = next(number for number, line in enumerate(lines) if line.startswith("default/other"))
+        assert lines[at + 1].startswith("    LookupError: no disk of 400 GB")
+        explained = explanation(find_key(screens.document, "Disk", "other"), 80).splitlines()
+        assert max(map(len, explained)) <= 80
+        error = next(number for number, line in enumerate(explained) if "LookupError: " in line)
+        assert explained[error].startswith("    LookupError: ")
+        assert explained[error + 1].startswith("        ")
+        [wide] = [line for line in screens.top().splitlines() if line.startswith("4 keys: default/a")]
+        assert "RuntimeError: 500 from billing" in wide

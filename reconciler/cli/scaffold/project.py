@@ -34,6 +34,7 @@ class ProjectOptions:
     versions: Sequence[str]
     by_key: bool
     webhook: bool
+    external: bool = False
 
 
 def create_project(name: str, directory: Path | None, options: ProjectOptions) -> int:
@@ -57,6 +58,7 @@ def create_project(name: str, directory: Path | None, options: ProjectOptions) -
         group=options.group,
         versions=options.versions,
         by_key=options.by_key,
+        external=options.external,
     )
     check_kind(kind)
     _check_directory(target)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from unittest import mock
 
 from reconciler.testing.world import current_process
@@ -23,7 +25,7 @@ def seeded_randomness(seed: int) -> Iterator[None]:
 
     def urandom(size: int, /) -> bytes:
         process = current_process.get()
-        if process is None:
+        if process is None or _is_importing():
             return system(size)
         stream = streams.get(process.number)
         if stream is None:
@@ -35,3 +37,13 @@ def seeded_randomness(seed: int) -> Iterator[None]:
             yield
         finally:
             random.setstate(state)
+
+
+def _is_importing() -> bool:
+    """Return whether a module is being imported, which happens in the first run only."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack, without its source
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
