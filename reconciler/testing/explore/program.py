@@ -220,7 +220,6 @@ class ProgramWorld(World):
     """
 
     lag = 3.0
-    quiet = 0.5
 
     def __init__(
         self,
@@ -271,7 +270,7 @@ class ProgramWorld(World):
         self.crash(restart_after=0.0)
 
     async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
-        """Wait until the program has written nothing for half a second, except what keeps Leases and Events.
+        """Wait until the program has written nothing for a second, except what keeps Leases and Events.
 
         Raises:
             NotSettled: it still writes after the limit.
@@ -289,6 +288,7 @@ class ProgramWorld(World):
             process.seen = True
             if entry.resource == self._resource and entry.verb in ("list", "watch"):
                 process.connect()
+                self._activity += 1  # it reconciles what it has read, and rests a while after that
 
 
 @dataclass(frozen=True)
