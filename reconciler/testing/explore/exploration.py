@@ -227,6 +227,10 @@ class Exploration:
         run, _ = self._reference(())
         findings = judge(Judgement(run, run), self._oracles)
         if not findings and self._exact:
+            probed = execute(self._subject, seed=self._seed, probes=True)
+            findings = judge(Judgement(probed, probed), self._oracles)
+            run = probed if findings else run
+        if not findings and self._exact:
             again = execute(self._subject, seed=self._seed)
             difference = first_difference(run, again)
             if difference:
