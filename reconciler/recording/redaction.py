@@ -143,7 +143,7 @@ class DocumentRedactor:
                 if begin == b"{":
                     members = _members(raw)
                     if not _NAMED.intersection(members):  # what one member is called may say what another contains
-                        parts = [_quoted(key) + b":" + self._part(key, bytes(part)) for key, part in members.items()]
+                        parts = [_quoted(redacted_text(key)) + b":" + self._part(key, bytes(part)) for key, part in members.items()]
                         return b"{" + b",".join(parts) + b"}"
             except UNDECODABLE:
                 pass
@@ -216,4 +216,5 @@ redacted_text = functools.lru_cache(maxsize=1024)(redact)
 def concerns_secret(path: str) -> bool:
     """Return whether a path is that of Secrets, or of one of them; or of the token of a service account."""
     parts = path.split("/")
-    return "secrets" in parts[3:6] or parts[-1] == "token"
+    resource = parts[5:6] if parts[3:4] == ["namespaces"] else parts[3:4]
+    return resource == ["secrets"] or parts[-1] == "token"
