@@ -143,7 +143,10 @@ class DocumentRedactor:
                 if begin == b"{":
                     members = _members(raw)
                     if not _NAMED.intersection(members):  # what one member is called may say what another contains
-                        parts = [_quoted(redacted_text(key)) + b":" + self._part(key, bytes(part)) for key, part in members.items()]
+                        parts = [
+                            _quoted(redacted_text(key)) + b":" + self._part(key, bytes(part))
+                            for key, part in members.items()
+                        ]
                         return b"{" + b",".join(parts) + b"}"
             except UNDECODABLE:
                 pass
