@@ -244,7 +244,7 @@ class Cache:
             )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:
-        """Return the informer that answers reads of a kind: one with whole objects, and the least narrowed.
+        """Find the informer that answers reads of a kind: one with whole objects, and the least narrowed.
 
         Args:
             gvk: the kind.
@@ -273,7 +273,7 @@ class Cache:
         return found
 
     def begin_write(self, resource: ResourceType, request: Request) -> dict[Informer, Baseline]:
-        """Return what is known of an object before a write of this process is sent."""
+        """Called before a write of this process is sent; returns what is known of the object by then."""
         return {each: each.overlay.baseline(request) for each in self._of_kind(resource, request.namespace)}
 
     def record_write(

@@ -16,13 +16,16 @@ import reconciler
 from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
+    CheckOptions,
     ConsoleAddress,
     Controllers,
     Data,
     DevOptions,
+    ForkOptions,
     ManifestOptions,
     NewKubeconfig,
     OperatorOptions,
+    PlanOptions,
     RunOptions,
 )
 from reconciler.cli.targets import PYPROJECT, read_pyproject
@@ -77,7 +80,7 @@ def _keys(value: object) -> Iterator[object]:
             yield from _keys(each)
 
 
-_IN_PYPROJECT = frozenset({"dev", "manifests"})
+_IN_PYPROJECT = frozenset({"check", "dev", "manifests", "plan"})
 """Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
@@ -183,6 +186,9 @@ def new(
         bool, Parameter(help="Add a validating and a defaulting webhook with configuration.", negative=())
     ] = False,
     by_key: ByKey = False,
+    external: Annotated[
+        bool, Parameter(help="Write a reconciler of something outside the cluster, behind an HTTP API.", negative=())
+    ] = False,
 ) -> int:
     """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
@@ -191,7 +197,9 @@ def new(
     """
     from reconciler.cli.scaffold.project import ProjectOptions, create_project
 
-    options = ProjectOptions(kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
+    options = ProjectOptions(
+        kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook, external=external
+    )
     return create_project(name, directory, options)
 
 
@@ -268,6 +276,62 @@ def dev(
     from reconciler.cli.dev import run_dev
 
     return run_dev(target, options)
+
+
+@app.command
+def check(
+    target: Annotated[str | None, Parameter(help="MODULE:ATTR as for 'reconciler run'. Omit it with --exec.")] = None,
+    *,
+    options: CheckOptions,
+) -> int:
+    """Prove that an operator survives crashes, late events, lost responses and other writers. Needs no cluster.
+
+    Creates the example, changes each field of its spec, and deletes it, on an API server of its own and in virtual
+    time; then again and again, each time with one disturbance. What must be true after each run needs no code: the
+    state is that of an undisturbed run, nothing is left behind, and so on. The exit code is 1 if something is found.
+    The report ends with a command that repeats the run, in which breakpoints work.
+
+    With --exec the operator is a program in any language. It runs in real time, so there are fewer runs; a crash is
+    SIGKILL. Pass its CustomResourceDefinitions with --objects. In a project of 'reconciler new' target and example are
+    in pyproject.toml.
+    """
+    from reconciler.cli.check import run_check
+
+    return run_check(target, options)
+
+
+@app.command
+def plan(
+    target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification'.")],
+    *,
+    options: PlanOptions = PlanOptions(),  # noqa: B008 - frozen
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
+) -> int:
+    """Print what an operator would do to the objects of a cluster, without doing it.
+
+    The operator runs on a copy of the cluster in this process, in virtual time, until nothing happens any more. The
+    cluster is only read: objects of a kind are copied when the operator first asks for them. Effects that are declared
+    with @effect are listed instead of called. The exit code is 0 if nothing would change, 2 if something would, 1 after
+    an error.
+    """
+    from reconciler.cli.plan.command import print_plan
+
+    return print_plan(target, options, as_json=output == "json")
+
+
+@app.command
+def fork(
+    *,
+    output: Annotated[Path, Parameter(help="The file to write; only its owner can read it.")],
+    options: ForkOptions = ForkOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Copy the objects of a cluster into a file, for 'reconciler plan --fork' and for tests.
+
+    The cluster is only read. The file is a snapshot of the embedded API server, for its method restore().
+    """
+    from reconciler.cli.plan.command import write_fork
+
+    return write_fork(output, options)
 
 
 @app.command

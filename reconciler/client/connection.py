@@ -112,7 +112,7 @@ class DiscoveryCache:
         return bool(self._pages_are_cached)
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
-        """Return how a kind is served. Cancellation leaves what was known before.
+        """Discover how a kind is served, unless it is known. Cancellation leaves what was known before.
 
         Raises:
             NotServed: the server does not serve the kind.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
+from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
@@ -19,21 +20,22 @@ from reconciler.controller.observers import (
     ReconcileRecorder,
     additional_observers,
 )
-from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
+from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
+from reconciler.controller.reconcile.health import ObjectHealth
 from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
-from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
+from reconciler.controller.reconcile.worker import Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
-from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
+from reconciler.controller.wake.handlers import ControllerState, PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
 from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
@@ -113,6 +115,9 @@ class Controller:
         recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
 
+    Attributes:
+        health: which objects are not healthy.
+
     Raises:
         ConfigurationError: an option is invalid; the message says which, and why.
         ControllerError: the reconciler belongs to another running controller.
@@ -168,6 +173,8 @@ class Controller:
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
+        ready_condition = getattr(reconciler, "ready_condition", None)
+        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
         self._tight_loops = TightLoops(clock, self._metrics)
         warn = self._warn_of if options.failure_events else None
         self._running = RunningReconciles(warn, clock, options.stuck_after)
@@ -188,9 +195,25 @@ class Controller:
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
         )
-        self._informers = self._make_informers(cache, options, checked, clock)
+        self._state = ControllerState(
+            name=self._name,
+            kind=checked.kind,
+            gvk=gvk,
+            options=options,
+            cache=cache,
+            queue=self._queue,
+            limiter=self._limiter,
+            tracker=self._tracker,
+            unsaved=self._unsaved,
+            observers=self._observers,
+            shard_filter=self._shard_filter,
+            clock=clock,
+            metrics=self._metrics,
+            status_metrics=status_metrics,
+        )
+        handler = PrimaryHandler(self._state, checked.predicates, self._forget)
+        self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
-        self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
         self._binding = ControllerBinding(
             name=self._name,
@@ -292,7 +315,7 @@ class Controller:
         reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
         self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
-    async def stop(self, *, grace: float = 30.0) -> None:
+    async def stop(self, *, grace: DurationLike = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
 
         Returns when every reconcile, thread and flush has ended, however long that takes. Without effect if the
@@ -303,11 +326,13 @@ class Controller:
         A reconcile of this controller must not await it, since it waits for the reconcile; call `Manager.stop` there.
 
         Args:
-            grace: seconds; 0 cancels at once. Default 30.
+            grace: a duration: seconds, a timedelta or ``"30s"``; 0 cancels at once. Default 30 s.
         """
         if self._ending is None:
             self._stopping.set()
-            self._ending = asyncio.create_task(self._end(grace), name=f"{self._name} stop")
+            self._ending = asyncio.create_task(
+                self._end(positive_seconds("grace", grace, zero=True)), name=f"{self._name} stop"
+            )
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
@@ -332,13 +357,13 @@ class Controller:
                 self._pool.in_progress(),
             )
 
-    async def run(self, *, grace: float = 30.0) -> None:
+    async def run(self, *, grace: DurationLike = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
 
         Cancellation stops the controller, with the grace period, and is raised afterwards.
 
         Args:
-            grace: seconds that reconciles have to end, when it is cancelled or fails.
+            grace: the duration that reconciles have to end, when it is cancelled or fails.
 
         Raises:
             ControllerError, CacheSyncTimeout: as `start`.
@@ -358,7 +383,9 @@ class Controller:
         """
         await self._pool.finished([*self._sources.tasks, *self._informers.tasks])
 
-    def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
+    def enqueue(
+        self, request: Request, reason: str = "", *, after: DurationLike | None = None, priority: int = 0
+    ) -> None:
         """Enqueue a key, whatever versions were observed. Thread-safe.
 
         Args:
@@ -429,59 +456,14 @@ class Controller:
         return self._history
 
     @property
+    def tight_loops(self) -> TightLoops:
+        """Return the keys that are reconciled again and again."""
+        return self._tight_loops
+
+    @property
     def stuck_after(self) -> float | None:
         """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
         return self._running.stuck_after
-
-    def _make_informers(
-        self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
-    ) -> WatchedInformers:
-        handler = PrimaryHandler(
-            self._queue,
-            self._tracker,
-            checked.predicates,
-            observers=self._observers,
-            gvk=gvk_from(checked.kind),
-            clock=clock,
-            on_gone=self._forget,
-            must_drain=self._shard_filter.must_drain if self._shard_filter.sharded else None,
-            debounce=options.debounce,
-        )
-        return WatchedInformers(
-            self._name,
-            checked.kind,
-            checked.watches,
-            cache=cache,
-            queue=self._queue,
-            handler=handler,
-            tracker=self._tracker,
-            observers=self._observers,
-            clock=clock,
-            timeout=options.sync_timeout,
-            metrics=self._metrics,
-            sharded=self._shard_filter.sharded,
-            debounce=options.debounce,
-            warn=self._warn,
-        )
-
-    def _make_state(
-        self, options: ControllerOptions, checked: CheckedOptions, clock: Clock, status_metrics: StatusMetrics | None
-    ) -> WorkerState:
-        return WorkerState(
-            name=self._name,
-            gvk=gvk_from(checked.kind),
-            queue=self._queue,
-            limiter=self._limiter,
-            tracker=self._tracker,
-            unsaved=self._unsaved,
-            informers=self._informers,
-            observers=self._observers,
-            clock=clock,
-            timeout=options.timeout,
-            deadlines={},
-            status_metrics=status_metrics,
-            matches=self._shard_filter.matches,
-        )
 
     def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
         """Return the client of the reconciler and of the controller's Events."""
@@ -509,7 +491,10 @@ class Controller:
             return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
 
     def _stored(self, request: Request) -> CachedObject | None:
-        return self._informers.stored(request)
+        return self._state.stored(request)
+
+    def _objects(self) -> Sequence[CachedObject]:
+        return self._informers.objects()
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
@@ -533,12 +518,12 @@ class Controller:
             self._forget(cycle.request)
             return None
         finally:
-            self._ownership.end(cycle, self._informers.stored(cycle.request))
+            self._ownership.end(cycle, self._state.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
     async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
-        stored = self._informers.stored(request)
+        stored = self._state.stored(request)
         if stored is not None:
             cycle.set_basis(stored.uid, stored.version)
         return await call_override(self._reconciler, cycle, self._reconciler.reconcile, request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
+from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient
@@ -90,8 +90,8 @@ class Manager:
             open; the address of `health` serves no debug paths then. Default: neither.
         console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
             served.
-        grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
-            Default 30, controller-runtime's number.
+        grace_period: the duration (seconds, a timedelta or ``"30s"``) that work in progress has to finish when the
+            manager stops, before it is cancelled. Default 30, controller-runtime's number.
         recording: where to record what the reconciles depend on: a `Recording` on disk, or a `Trace` in memory.
             Default: nothing is recorded.
 
@@ -119,11 +119,10 @@ class Manager:
         webhook_certificates: str | os.PathLike[str] | None = None,
         security: EndpointSecurity | None = None,
         console: str | None = None,
-        grace_period: float = 30.0,
+        grace_period: DurationLike = 30.0,
         recording: RecordSink | None = None,
     ) -> None:
-        if not (grace_period >= 0 and math.isfinite(grace_period)):
-            raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
+        grace = positive_seconds("grace_period", grace_period, zero=True)
         _check_client(client)
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
@@ -158,7 +157,7 @@ class Manager:
             cache=self.cache,
             elector=self._elector,
             warm_up=self._election is not None and self._election.warm_up,
-            grace=grace_period,
+            grace=grace,
             clock=self._clock,
             watchdog=watchdog,
             banner=self._banner,

@@ -29,7 +29,7 @@ def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:
 
 
 def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
-    """Return the messages for the next attempts on these channels, with all texts of the request redacted.
+    """Build the messages for the next attempts on these channels, with all texts of the request redacted.
 
     The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """

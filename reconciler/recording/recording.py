@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
+from reconciler._core.durations import parse_duration
 from reconciler.errors import ConfigurationError
 from reconciler.meta.metadata import ResourceType
-from reconciler.objects.fields import parse_duration
 from reconciler.recording.records import (
     EffectStep,
     LogStep,

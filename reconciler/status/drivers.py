@@ -59,7 +59,7 @@ class _Budget:
         return max(0.0, self._left) * SHARE
 
     def start_request(self) -> RunningTimeout:
-        """Return the timeout of a request on the running event loop."""
+        """Begin a request on the running event loop, and return its timeout."""
         self._request = RunningTimeout(max(0.0, self._left) * SHARE)
         return self._request
 

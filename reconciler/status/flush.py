@@ -236,7 +236,7 @@ class Flush:
             if kept is not computed:  # rare, and costs a second diff
                 computed, diff = kept, merge_diff(tip.status, kept)
         if diff and memory.has_answers:
-            paths = [path for path, _ in leaves(diff)]
+            paths = list(leaves(diff))
             if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
                 computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
         if diff and policy.token is not None:
@@ -357,8 +357,9 @@ class Flush:
             raise self.attempts.refused(desired, error) from error
         raise StatusSubresourceMissing(
             f"{self._target} exists, but its kind is served without the {self._policy.subresource!r} subresource. Add "
-            "'subresources: {status: {}}' to this version in the CRD, or open the batcher with subresource=None, which "
-            "writes the main resource.",
+            "'subresources: {status: {}}' to this version in the CRD, or write the object itself: "
+            "status_subresource=False at the Resource class, status_subresource = None in a ResourceReconciler, "
+            "subresource=None of a StatusBatcher",
             unsaved=self.attempts.mutations,
         ) from error
 
@@ -411,7 +412,7 @@ class Flush:
         """Return whether the server stored what was computed, or changed it in the same way as before."""
         if identical(stored.status, desired.computed) or equal(stored.status, desired.computed):
             return True
-        different = [path for path, _ in leaves(merge_diff(stored.status, desired.computed))]
+        different = list(leaves(merge_diff(stored.status, desired.computed)))
         if self._is_foreseen(different, desired, stored):
             return True
         memory = self.attempts.memory

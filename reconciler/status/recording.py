@@ -28,7 +28,7 @@ from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
-    from reconciler.status.clients import ClientBinding
+    from reconciler.status.binding import ClientBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +306,11 @@ class StatusRecording:
                 if into is not None:
                     into.append(mutation)
 
+    def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
+        """Return whether a mutation that has not been written fits."""
+        with self._lock:
+            return any(map(wanted, self._recorded))
+
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
         """Forget recorded mutations that have not been sent; those in flight are not sent again."""
         with self._lock:
@@ -357,7 +362,7 @@ class StatusRecording:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
+            fields = list(leaves(merge_diff(self._base, self._working_status())))
             self._recorded, self._working = [], None
         self.counts["trimmed"] += self._statistics.trimmed
         if not fields:
@@ -549,7 +554,7 @@ created. One that has been closed since is never found, and the variable keeps n
 
 
 def find_open(recording: StatusRecording, document: Mapping[str, Any]) -> StatusRecording | None:
-    """Return the innermost open recording that a new one can join; None if there is none.
+    """Find the innermost open recording that a new one can join; None if there is none.
 
     Args:
         recording: the new one.

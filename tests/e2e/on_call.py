@@ -60,7 +60,7 @@ class Screens:
         """Return what ``reconciler top`` prints."""
         console = Console(width=width, highlight=False)
         with console.capture() as capture:
-            console.print(view(self.document()))
+            console.print(view(self.document(), width))
         return capture.get()
 
     async def get(self, path: str, query: str = "", *, local: bool = True) -> EndpointResponse:

@@ -21,8 +21,13 @@ from reconciler import (
     StatusBatcher,
 )
 from reconciler.apiserver import APIServer
+from reconciler.cli.operator.explain import explanation, find_key
+from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection
+from reconciler.manager.endpoints.keys import read_document
+from reconciler.meta import Request
 from reconciler.objects import generate_crd
+from reconciler.workqueue import ExponentialBackoff
 from tests.e2e.on_call import Screens
 
 pytestmark = pytest.mark.virtual_time
@@ -102,7 +107,7 @@ async def test_a_reconcile_that_never_ends(server: APIServer, client: Client, ca
         assert f"default/a is in progress for 60 s, at {place}" in caplog.text
         [event] = await screens.events("a")
         assert event.startswith(f"Warning ReconcileStuck: the reconcile is in progress for 60 s, at {place}")
-        assert f"Stuck at {place}" in await screens.console()
+        assert f"stuck for 61 s at {place}" in await screens.console()
         assert "(stuck)" in screens.top()
 
 
@@ -276,3 +281,169 @@ async def test_a_failure_in_the_library_alone_is_one_line(
         at = next(number for number, line in enumerate(explained) if "403 Forbidden" in line)
         assert explained[at + 1].strip().startswith("status/")
         assert "reconcile_id" in explained[at + 2]
+
+
+async def test_objects_that_are_not_ready(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+    await client.create(disk("fine"))
+
+    async def body(disk: Disk, status: StatusBatcher[DiskStatus]) -> Outcome:
+        secret = "password=hunter2-hunter2"
+        status.set_condition("Ready", disk.name == "fine", reason="NoSpace", message=f"the zone is full, {secret}")
+        return None
+
+    screens = new_screens(client, body)
+    async with screens.running():
+        await asyncio.sleep(120)
+        for text in (screens.explain("Disk", "a"), screens.top(), await screens.console()):
+            assert "Ready is False (NoSpace) for 2 min: the zone is full" in text
+            assert "hunter2" not in text
+        assert "default/fine" not in await screens.console() + screens.top()
+        page = await screens.console("/key", "controller=disk&namespace=default&name=a")
+        assert "Ready False 2 min NoSpace the zone is full" in page
+        assert '"phase": "Ready"' in page
+        assert "hunter2" not in page
+        remote = str(read_document(screens.manager._process, {"name": "a", "namespace": "default"}, trusted=False))
+        assert "Ready is False (NoSpace)" in remote
+        assert "the zone is full" not in remote
+
+
+async def test_green_means_green(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+    screens = new_screens(client)
+    async with screens.running():
+        await asyncio.sleep(5)
+        assert "Nothing fails, and nothing hangs." in await screens.console()
+        assert screens.top().splitlines()[2:] == [""]
+
+
+async def test_a_condition_is_unknown_while_the_reconciles_fail(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+    fails = False
+
+    async def body(disk: Disk, status: StatusBatcher[DiskStatus]) -> Outcome:
+        if fails:
+            raise ConnectionError(f"no route to the store, attempt at {current_clock().now()}")
+        status.set_condition("Ready", True, reason="Provisioned")
+        return None
+
+    class Honest(Disks):
+        ready_condition = "Ready"
+
+    screens = Screens(client)
+    controller = screens.manager.add_controller(Honest(body), rate_limiter=ExponentialBackoff(10, 10))
+
+    async def ready() -> Any:
+        stored = await client.get(Disk, "a", "default")
+        return next(each for each in stored.status.conditions if each.type == "Ready")
+
+    async with screens.running():
+        await asyncio.sleep(5)
+        assert (await ready()).status == "True"
+        fails = True
+        written = len(server.requests(subresource="status"))
+        controller.enqueue(Request("a", "default"))
+        await asyncio.sleep(15)
+        assert (await ready()).status == "True"  # two failures may be a conflict
+        await asyncio.sleep(300)
+        found = await ready()
+        assert (found.status, found.reason) == ("Unknown", "ConnectionError")
+        assert found.message.startswith("ConnectionError: no route to the store")
+        assert len(server.requests(subresource="status")) == written + 1
+        assert "Ready is Unknown (ConnectionError) for 5 min" in await screens.console()
+        fails = False
+        await asyncio.sleep(15)
+        assert (await ready()).status == "True"
+
+
+async def test_what_the_body_says_about_a_failure_stays(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+
+    async def body(disk: Disk, status: StatusBatcher[DiskStatus]) -> Outcome:
+        status.set_condition("Ready", False, reason="NoSpace")
+        raise ConnectionError("no space")
+
+    class Honest(Disks):
+        ready_condition = "Ready"
+
+    screens = Screens(client)
+    screens.manager.add_controller(Honest(body), rate_limiter=ExponentialBackoff(10, 10))
+    async with screens.running():
+        await asyncio.sleep(300)
+    stored = await client.get(Disk, "a", "default")
+    assert [(each.status, each.reason) for each in stored.status.conditions] == [("False", "NoSpace")]
+    assert len(server.requests(subresource="status")) == 1
+
+
+async def test_a_storm_with_its_cause(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    await client.create(disk())
+    writes = 0
+
+    class Storm(Disks):
+        async def reconcile_object(self, disk: Disk, status: StatusBatcher[DiskStatus]) -> Outcome:
+            nonlocal writes
+            writes += 1
+            await asyncio.sleep(0.05)
+            patch = {"metadata": {"annotations": {"seen": str(writes)}}}
+            await self.client.patch(Disk, "a", "default", patch=patch)
+            return None
+
+    screens = Screens(client)
+    screens.manager.add_controller(Storm())
+    async with screens.running():
+        await asyncio.sleep(100)
+        for text in (screens.explain("Disk", "a"), screens.top(), await screens.console()):
+            assert "in a tight loop: 19." in text or "in a tight loop: 20.0 per second" in text
+            assert "event ×" in text
+        for text in (screens.explain("Disk", "a"), screens.top()):
+            assert "ts own write of metadata.annotations" in text
+
+
+async def test_workers_that_are_saturated(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    for number in range(5):
+        await client.create(disk(f"d-{number}"))
+
+    async def body(*_: Any) -> Outcome:
+        await asyncio.sleep(20)
+        return None
+
+    screens = new_screens(client, body, workers=2)
+    async with screens.running():
+        await asyncio.sleep(15)
+        for text in (screens.top(), await screens.console()):
+            assert "all 2 workers are busy, the longest for 15 s; keys that are ready: 3, the first for 15 s" in text
+        assert "Nothing fails" not in await screens.console()
+
+
+async def test_eighty_columns(server: APIServer, client: Client) -> None:
+    await server.apply(Disk)
+    for name in ("a", "b", "c", "d"):
+        await client.create(disk(name))
+    await client.create(disk("other"))
+
+    async def body(disk: Disk, _: StatusBatcher[DiskStatus]) -> Outcome:
+        if disk.name == "other":
+            raise LookupError("no disk of 400 GB in zone eu-1a, where three of three requests for one were refused")
+        raise RuntimeError("500 from billing")
+
+    screens = new_screens(client, body, rate_limiter=ExponentialBackoff(600, 600))
+    async with screens.running():
+        await asyncio.sleep(5)
+        lines = screens.top(80).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "    4 keys: RuntimeError: 500 from billing" in [line.rstrip() for line in lines]
+        at = next(number for number, line in enumerate(lines) if line.startswith("default/other"))
+        assert lines[at + 1].startswith("    LookupError: no disk of 400 GB")
+        explained = explanation(find_key(screens.document, "Disk", "other"), 80).splitlines()
+        assert max(map(len, explained)) <= 80
+        error = next(number for number, line in enumerate(explained) if "LookupError: " in line)
+        assert explained[error].startswith("    LookupError: ")
+        assert explained[error + 1].startswith("        ")
+        [wide] = [line for line in screens.top().splitlines() if line.startswith("4 keys: default/a")]
+        assert "RuntimeError: 500 from billing" in wide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -9,7 +10,7 @@ import msgspec
 
 from reconciler.cli.operator.endpoint import EndpointError, printable, read_keys
 from reconciler.cli.options import AccessFlags
-from reconciler.cli.output import print_json
+from reconciler.cli.output import print_json, width
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.keys import (
@@ -69,7 +70,7 @@ def print_explanation(
     if as_json:
         print_json(document)
     else:
-        print(explanation(document))
+        print(explanation(document, width()))
     return 0
 
 
@@ -115,11 +116,20 @@ def find_key(
     return document
 
 
-def explanation(document: KeysDocument) -> str:
-    """Return the document of `find_key` as text."""
+def explanation(document: KeysDocument, width: int | None = None) -> str:
+    """Return the document of `find_key` as text, with long lines wrapped if there is a width."""
     document = printable(document)
     blocks = ["\n".join(_told(each, key_, document)) for each in document.controllers for key_ in each.keys]
-    return "\n\n".join(blocks)
+    text = "\n\n".join(blocks)
+    return text if width is None else "\n".join(_wrapped(line, width) for line in text.splitlines())
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Return a line with a hanging indent."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.fill(
+        line, max(width, 40), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False, tabsize=1
+    )
 
 
 def _names(controller: ControllerReport) -> set[str]:
@@ -185,7 +195,9 @@ def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) 
         yield from _changes(key.current_changes)
     yield from _last(key.runs, document.now)
     yield from _next(key)
-    yield from (f"  Warning: {each}." for each in key.warnings)
+    yield from (f"  Needs attention: {each.rstrip('.')}." for each in key.attention)
+    if key.own_writes:
+        yield f"  Its own write of {', '.join(key.own_writes)} enqueues it again."
     if key.unsaved_status:
         yield "  Part of its status could not be written; the next reconcile writes it."
     if not key.cached:

@@ -8,24 +8,24 @@ idle keys are dropped, a few at a time.
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
-from reconciler.controller.reconcile.cycle import Reconcile
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.reconcile.frames import Place, frames_of
 from reconciler.controller.reconcile.progress import RunningReconciles
-from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
+from reconciler.controller.wake.handlers import ControllerState
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
@@ -41,6 +41,10 @@ _MAX_SHARED = 256
 """How many different outcomes are shared between rows."""
 
 _MAX_WARNED = 1_000
+_MAX_RATES = 1_000
+
+_INTERVAL = 30.0
+"""Seconds for which reconciles are counted together."""
 
 _OVERTAKEN, _ECHOES = 0x80, 0x7F
 
@@ -120,6 +124,26 @@ class _Shared(msgspec.Struct, frozen=True, gc=False):
     reconcile_id: str | None
 
 
+class _Rate(msgspec.Struct, gc=False):
+    """The reconciles of a key by their reasons, in the current interval and in the one before."""
+
+    since: float
+    counts: Counter[frozenset[str]]
+    before: tuple[float, Counter[frozenset[str]]] | None
+
+
+class KeyRate(NamedTuple):
+    """How often a key is reconciled.
+
+    Attributes:
+        per_minute: reconciles a minute, of the last half to whole minute if they are many.
+        reasons: how many of them had each reason, the most frequent one first.
+    """
+
+    per_minute: float
+    reasons: dict[str, int]
+
+
 class RunHistory(ReconcileObserver):
     """The reconciles of one controller's keys.
 
@@ -148,6 +172,7 @@ class RunHistory(ReconcileObserver):
         self._first = 0
         self._surplus = 0  # rows beyond the limit of their keys
         self._zero: datetime | None = None
+        self._rates: LRU[Request, _Rate] = LRU(_MAX_RATES)  # of keys with more reconciles than are remembered
         self._warnings: LRU[Request, tuple[str, ...]] = LRU(_MAX_WARNED)
         self.dropped = 0
 
@@ -161,6 +186,7 @@ class RunHistory(ReconcileObserver):
         self._counts[run.request] += 1
         if self._counts[run.request] > MAX_RUNS:
             self._surplus += 1
+            self._count(run)
         writes, status_written = reconcile.writes, reconcile.status_written
         if completion is None:
             shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
@@ -214,6 +240,29 @@ class RunHistory(ReconcileObserver):
         """Return the rows of a key, oldest first; ten at most."""
         return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
+    def rate(self, rows: Sequence[int]) -> KeyRate:
+        """Return how often the key of these rows, oldest first, is reconciled; few reconciles count as one minute's."""
+        if not rows:
+            return KeyRate(0.0, {})
+        now, found = self._clock.monotonic(), self._rates.get(self._keys[rows[-1]])
+        since, counts = self._since[rows[0]], Counter(self._shared[row].reasons for row in rows)
+        if found is not None and now - found.since < 2 * _INTERVAL:
+            since, counts = found.before or (found.since, Counter())
+            counts = counts + found.counts
+        least = 60.0 if counts.total() < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
+        reasons: Counter[str] = Counter()
+        for group, count in counts.items():
+            reasons.update(dict.fromkeys(group, count))
+        return KeyRate(round(60 * counts.total() / max(now - since, least), 1), dict(reasons.most_common()))
+
+    def _count(self, run: ReconcileRun) -> None:
+        rate = self._rates.get(run.request)
+        if rate is None or run.since - rate.since >= _INTERVAL:
+            recent = rate is not None and run.since - rate.since < 2 * _INTERVAL
+            before = (rate.since, rate.counts) if rate is not None and recent else None
+            rate = self._rates[run.request] = _Rate(run.since, Counter(), before)
+        rate.counts[run.reasons] += 1
+
     def warnings(self, key: Request) -> tuple[str, ...]:
         """Return what the latest status write of a key found to be wrong, although nothing failed."""
         return self._warnings.get(key, ())
@@ -221,6 +270,10 @@ class RunHistory(ReconcileObserver):
     def since(self, row: int) -> float:
         """Return the monotonic second at which the reconcile of a row began."""
         return self._since[row]
+
+    def age(self, row: int) -> float:
+        """Return the seconds since the reconcile of a row began."""
+        return self._clock.monotonic() - self._since[row]
 
     def failure(self, row: int) -> ReconcileFailure | None:
         """Return how the reconcile of a row failed; None if it did not."""
@@ -379,7 +432,7 @@ class KeyExplanation:
 
 
 def explain_key(
-    state: WorkerState,
+    state: ControllerState,
     history: RunHistory,
     changes: ChangeLog,
     running: RunningReconciles,
@@ -403,7 +456,7 @@ def explain_key(
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
-    queued, stored = state.queue.explain(request), state.informers.stored(request)
+    queued, stored = state.queue.explain(request), state.stored(request)
     runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
     waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
@@ -442,7 +495,7 @@ def state_of(queued: Explanation[Request], *, remembered: bool) -> KeyState:
     return "idle" if remembered else "unknown"
 
 
-def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
+def _waits_for(state: ControllerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
     """Return what a key in the queue waits for; None for one that is not in the queue."""
     if queued.in_progress is not None:
         return "the end of the reconcile in progress"
@@ -453,8 +506,8 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
     return None if queued.due is None else _waits_for_timer(queued)
 
 
-def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[RunExplanation]) -> str:
-    stored, seen = state.informers.stored(request), state.tracker.seen(request)
+def _idle_waits_for(state: ControllerState, request: Request, runs: Sequence[RunExplanation]) -> str:
+    stored, seen = state.stored(request), state.tracker.seen(request)
     failure = runs[-1].failure if runs else None
     if state.queue.shutting_down:
         return "the next process: the controller is stopping"

@@ -317,7 +317,7 @@ FAILED = "ReconcileFailed"
 SUCCEEDED = "ReconcileSucceeded"
 """The reason of the Normal Event that follows when the object is reconciled again."""
 
-_FAILURES = 3
+FAILURES_TO_REPORT = 3
 """Failures in a row that are worth an Event: one or two are mostly a conflict, or a cache that is behind."""
 
 _INTERVAL = 60.0
@@ -402,7 +402,9 @@ class FailureEvents(ReconcileObserver):
             row = self._failing[key] = _Row(obj.uid)
         row.failures += 1
         now = self._clock.monotonic()
-        if row.failures < _FAILURES and not (completion.terminal or completion.timed_out or _is_refused(error)):
+        if row.failures < FAILURES_TO_REPORT and not (
+            completion.terminal or completion.timed_out or _is_refused(error)
+        ):
             return
         message = error_message(error)
         is_last_word = completion.terminal and row.reported != hash(message)

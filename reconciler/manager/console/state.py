@@ -117,7 +117,7 @@ class Parts:
 def read_state(
     parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int, redact: Callable[[str], str]
 ) -> JSONObject:
-    """Return the state of a process. The query is that of `read_keys`; with a limit of 0 it has no controllers.
+    """Collect the state of a process. The query is that of `read_keys`; with a limit of 0 it has no controllers.
 
     Of objects only values of changed fields appear, and none that may be a secret; `redact` removes further ones.
     """
@@ -145,6 +145,9 @@ def _redact_key(key: JSONObject, redact: Callable[[str], str]) -> None:
         changes += run.get("changes", ())
         if "message" in run.get("error", ()):
             run["error"]["message"] = redact(run["error"]["message"])
+    key["attention"] = [redact(each) for each in key.get("attention", [])]
+    if "status" in key:
+        key["status"] = msgspec.json.decode(redact(msgspec.json.encode(key["status"]).decode()))
     for change in changes:
         for field in change["fields"]:
             field.update({name: redact(field[name]) for name in ("before", "after") if name in field})

@@ -17,9 +17,11 @@ from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.controller.reconcile.explanation import MAX_RUNS, RunExplanation, state_of
+from reconciler.controller.reconcile.explanation import KeyExplanation, RunExplanation, state_of
 from reconciler.controller.reconcile.frames import Place
 from reconciler.controller.wake.change import ObjectChange
+from reconciler.errors import ReconcilerError
+from reconciler.manager.endpoints.attention import Attention
 from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.manager.waiting import Wait
@@ -27,6 +29,9 @@ from reconciler.meta import Request
 
 _MAX_KEYS = 100
 """Keys per controller that are shown by default, and with all of their reconciles if a name is given."""
+
+_HOT = 60.0
+"""Reconciles per minute of a key from which its own writes are looked for."""
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -87,7 +92,14 @@ class RunReport(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A key; see `KeyExplanation`. The latest reconcile comes first."""
+    """A key; see `KeyExplanation`. The latest reconcile comes first.
+
+    Attributes:
+        reasons: how many of its recent reconciles had each reason.
+        own_writes: the fields whose write by the controller itself enqueued it for its latest reconcile.
+        attention: why it needs attention, beside the error of its latest reconcile.
+        status: the status of its object; only of a single key, and for trusted readers.
+    """
 
     namespace: str | None = None
     name: str
@@ -105,10 +117,14 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_changes: tuple[ChangeReport, ...] = ()
     failures: int
     reconciles_per_minute: float
+    reasons: dict[str, int] = {}
+    own_writes: tuple[str, ...] = ()
+    attention: tuple[str, ...] = ()
     cached: bool
     cached_version: str | None = None
     observed_version: str | None = None
     warnings: tuple[str, ...] = ()
+    status: dict[str, Any] | None = None
     unsaved_status: bool = False
     runs: tuple[RunReport, ...]
 
@@ -122,7 +138,13 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ControllerReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A controller: its kind with the names that kubectl accepts, its counters and its keys."""
+    """A controller: its kind with the names that kubectl accepts, its counters and its keys.
+
+    Attributes:
+        objects: the objects in its cache.
+        unhealthy: those that are not healthy by their own conditions.
+        attention: why its workers need attention.
+    """
 
     name: str
     kind: str
@@ -139,6 +161,9 @@ class ControllerReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     reconciles: int
     errors: int
     storms: int | None = None
+    objects: int | None = None
+    unhealthy: int | None = None
+    attention: tuple[str, ...] = ()
     keys: tuple[KeyReport, ...]
     keys_failing: int
     keys_left_out: int | None = None
@@ -202,7 +227,7 @@ def debug_keys(process: Process, turns: Turns) -> Handler:
 def read_document(
     process: Process, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
 ) -> KeysDocument:
-    """Return the whole document: the role, what the process waits for, and the result of `read_keys`."""
+    """Collect the whole document: the role, what the process waits for, and the result of `read_keys`."""
     return KeysDocument(
         now=process.clock.now(),
         role=process.role(),
@@ -217,18 +242,20 @@ def read_document(
 def read_keys(
     controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, trusted: bool
 ) -> tuple[ControllerReport, ...]:
-    """Return the report of each controller.
+    """Collect the report of each controller.
 
-    Failing keys come first, then those that were reconciled most often lately, with their latest reconcile. If the
+    Failing keys come first, then those that need attention for another reason, then those that were reconciled most
+    often lately, with their latest reconcile. If the
     query has a name, the key is explained even if it is idle or unknown, with its latest ten reconciles, and with the
-    changes that enqueued it. Of objects only values of changed fields appear, and none that may be a secret.
+    changes that enqueued it. Of objects only values of changed fields and the status appear, and nothing that
+    may be a secret.
 
     Args:
         controllers: the controllers.
         clock: source of time.
         query: selects keys. ``controller``, ``namespace`` and ``name`` are compared; ``search`` is a part of the
             namespace and name, in any case; ``state`` is a state of `Controller.explain`, ``"failing"``, or
-            ``"attention"`` for keys that fail or are stuck.
+            ``"attention"`` for keys that need it.
         limit: the number of keys per controller.
         trusted: whether the messages of errors, which are those of your code, and values of fields are included.
     """
@@ -240,7 +267,8 @@ def _controller(
     controller: Controller, query: Mapping[str, str], limit: int, clock: Clock, *, trusted: bool
 ) -> ControllerReport:
     statistics, full, resource = controller.statistics(), "name" in query, controller.resource
-    keys = _keys(controller, query)
+    attention = Attention(controller)
+    keys = _keys(attention, controller, query)
     return ControllerReport(
         name=controller.name,
         kind=controller.kind.kind,
@@ -257,20 +285,26 @@ def _controller(
         reconciles=statistics.reconciles,
         errors=statistics.results["error"],
         storms=statistics.storms,
-        keys=tuple(_key(controller, key, rows, clock, full=full, trusted=trusted) for key, rows in keys[:limit]),
-        keys_failing=sum(_is_failing(controller, rows) for _, rows in keys),
+        objects=controller.health.objects,
+        unhealthy=len(attention.unhealthy),
+        attention=tuple(attention.of_workers()),
+        keys=tuple(
+            _key(attention, controller, key, rows, clock, full=full, trusted=trusted) for key, rows in keys[:limit]
+        ),
+        keys_failing=sum(attention.is_failing(rows) for _, rows in keys),
         keys_left_out=max(0, len(keys) - limit),
         keys_forgotten=controller.history.dropped,
     )
 
 
-def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
+def _keys(attention: Attention, controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
     """Return the selected keys and their rows in the history, the most interesting ones first."""
     namespace, name, history = query.get("namespace"), query.get("name"), controller.history
     if name is not None and namespace is not None:
         key = Request(name, namespace or None)
         return [(key, history.rows(key))]
     known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
+    known |= {key: [] for key in attention.unhealthy}
     known |= history.keys()
     search, state = query.get("search", "").lower(), query.get("state", "")
     selected = [
@@ -278,49 +312,40 @@ def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Reques
         for key, rows in known.items()
         if is_selected(key, query)
         and (not search or search in str(key).lower())
-        and _has_state(controller, key, rows, state)
+        and _has_state(attention, controller, key, rows, state)
     ]
-    return sorted(selected, key=lambda each: (*_rank(controller, *each), str(each[0])))
+    return sorted(selected, key=lambda each: (*_rank(attention, controller, *each), str(each[0])))
 
 
-def _has_state(controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
+def _has_state(attention: Attention, controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
     if state in ("", "failing"):
-        return not state or _is_failing(controller, rows)
-    queued = controller.queue.explain(key)
+        return not state or attention.is_failing(rows)
     if state == "attention":
-        return (
-            _is_failing(controller, rows)
-            or bool(controller.history.warnings(key))
-            or _is_stuck(controller, queued.in_progress)
-        )
-    return state == state_of(queued, remembered=bool(rows))
+        return attention.is_needed(key, rows)
+    return state == state_of(controller.queue.explain(key), remembered=bool(rows))
 
 
-def _rank(controller: Controller, key: Request, rows: Sequence[int]) -> tuple[bool, float]:
-    """Return a sort key: failing and stuck keys first, then those with the most reconciles in the shortest time."""
-    if _is_stuck(controller, controller.queue.explain(key).in_progress):
-        return False, 0.0
+def _rank(attention: Attention, controller: Controller, key: Request, rows: Sequence[int]) -> tuple[int, float]:
+    """Return a sort key: what needs attention first, then what was reconciled most often in the shortest time."""
+    order = 0 if attention.is_failing(rows) else 1 if attention.is_needed(key, rows) else 2
     if not rows:
-        return True, 0.0
-    history = controller.history
-    elapsed = history.since(rows[-1]) - history.since(rows[0])
-    return history.failure(rows[-1]) is None, -round(len(rows) / (1.0 + elapsed), 3)
-
-
-def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
-    return bool(rows) and controller.history.failure(rows[-1]) is not None
-
-
-def _is_stuck(controller: Controller, seconds: float | None) -> bool:
-    return seconds is not None and controller.stuck_after is not None and seconds >= controller.stuck_after
+        return order + (order == 2), 0.0
+    elapsed = controller.history.since(rows[-1]) - controller.history.since(rows[0])
+    return order, -round(len(rows) / (1.0 + elapsed), 3)
 
 
 def _key(
-    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, trusted: bool
+    attention: Attention,
+    controller: Controller,
+    key: Request,
+    rows: Sequence[int],
+    clock: Clock,
+    *,
+    full: bool,
+    trusted: bool,
 ) -> KeyReport:
     found = controller.explain(key, rows=rows if full else rows[-1:])
-    since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
-    least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
+    rate = controller.history.rate(rows)
 
     def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
         return tuple(_change(each, trusted=trusted) for each in given) if full else ()
@@ -331,7 +356,7 @@ def _key(
         state=found.state,
         waits_for=found.waits_for,
         in_progress_seconds=found.in_progress,
-        stuck=_is_stuck(controller, found.in_progress),
+        stuck=attention.is_stuck(found.in_progress),
         place=found.place,
         current_reasons=tuple(sorted(found.current_reasons)),
         current_changes=changes(found.current_changes),
@@ -341,14 +366,34 @@ def _key(
         next_reasons=tuple(sorted(found.next_reasons)),
         next_changes=changes(found.next_changes),
         failures=found.failures,
-        reconciles_per_minute=round(60 * len(rows) / max(since, least), 1),
+        reconciles_per_minute=rate.per_minute,
+        reasons=rate.reasons,
+        own_writes=_own_writes(controller, found) if rate.per_minute >= _HOT else (),
+        attention=tuple(attention.texts(found, rows, rate, clock.now(), trusted=trusted)),
         cached=found.exists,
         cached_version=_version(found.cached_version),
         observed_version=_version(found.observed_version),
         warnings=found.warnings,
+        status=_status(controller, key) if full and trusted else None,
         unsaved_status=found.unsaved,
         runs=tuple(_run(run, changes(run.changes), trusted=trusted) for run in reversed(found.runs)),
     )
+
+
+def _own_writes(controller: Controller, found: KeyExplanation) -> tuple[str, ...]:
+    fields = [field for run in found.runs[-1:] for change in run.changes for field in change.fields()[0]]
+    return tuple(field.path for field in fields if field.managers == (controller.field_manager,))
+
+
+def _status(controller: Controller, key: Request) -> JSONObject | None:
+    """Return the status of an object in the cache, without secrets; None if it has none that can be read."""
+    cached = controller.health.get(key)
+    try:
+        status = None if cached is None else cached.decode().get("status")
+        found = msgspec.json.decode(redact(msgspec.json.encode(status).decode()))
+    except (ReconcilerError, msgspec.MsgspecError, AttributeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _run(run: RunExplanation, changes: tuple[ChangeReport, ...], *, trusted: bool) -> RunReport:
