@@ -32,7 +32,7 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import merge_patch
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
-from reconciler.recording.collector import RecordedClient, encoded
+from reconciler.recording.collector import RecordedClient, encoded, key_of
 from reconciler.recording.records import EffectStep, ListStep, ReadStep, ReconcileRecord, RequestStep, reads_of
 from reconciler.recording.redaction import DocumentRedactor, redact_request
 from reconciler.recording.segments import ServedKind
@@ -253,12 +253,13 @@ class Answers:
             NotRecorded: the effect was not called, or with other arguments.
         """
         arguments = self._redactor.redact(encoded(dict(call.arguments)))
-        same = [each for each in self._effects if each.name == call.name and each.key == call.key]
+        key = key_of(call)
+        same = [each for each in self._effects if each.name == call.name and each.key == key]
         step = next((each for each in same if _equal(each.arguments, arguments)), same[0] if same else None)
         if step is None:
-            raise self._missing(f"calls {call.name}({call.key})")
+            raise self._missing(f"calls {call.name}({key})")
         if not _equal(step.arguments, arguments):
-            self.differences.append(f"{call.name}({call.key}): {_fields(step.arguments, arguments)}")
+            self.differences.append(f"{call.name}({key}): {_fields(step.arguments, arguments)}")
         self._effects.remove(step)
         if step.error:
             raise _exception(step)

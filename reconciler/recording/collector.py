@@ -304,7 +304,7 @@ class _RecordedEffects:
         current = _recorded()
         if current is None:
             return await run
-        step = EffectStep(current.at, call.name, call.key, encoded(dict(call.arguments)))
+        step = EffectStep(current.at, call.name, key_of(call), encoded(dict(call.arguments)))
         current.record.steps.append(step)
         try:
             value = await run
@@ -314,6 +314,14 @@ class _RecordedEffects:
             raise
         step.value = encoded(value)
         return value
+
+
+def key_of(call: EffectCall) -> str:
+    """Return what an effect concerns; the class of its first argument if that has no text."""
+    try:
+        return call.key
+    except Exception:  # noqa: BLE001 - whatever the argument is, the reconcile must not depend on it
+        return type(next(iter(call.arguments.values()))).__qualname__
 
 
 def class_path(error: BaseException) -> str:

@@ -296,10 +296,12 @@ def test_a_lost_response_is_lost_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with APIServer() as server, Client(server) as client:
             manager = Manager(client, recording=Recording(tmp_path / "r"))
-            manager.add_controller(Plain(), resource="v1/ConfigMap", name="copies")
+            manager.add_controller(
+                Plain(), resource="v1/ConfigMap", name="copies", predicates=[lambda event: event.object.name == "a"]
+            )
             server.faults.add(lost=True, verb="patch")
             async with manager.running():
-                await client.create(config_map("a"))
+                await client.create(config_map("a", key="value"))
                 await asyncio.sleep(30)
 
     with virtual_time():
