@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reconciler.manager import Manager
     from reconciler.meta import Request
     from reconciler.objects import Condition, ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
+    from reconciler.recording import Recording
     from reconciler.status import StatusBatcher
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Outcome",
     "Permission",
     "Reconciler",
+    "Recording",
     "Request",
     "Resource",
     "ResourceReconciler",
@@ -64,6 +66,7 @@ _HOMES = {
     "Outcome": "reconciler.controller",
     "Permission": "reconciler.controller",
     "Reconciler": "reconciler.controller",
+    "Recording": "reconciler.recording",
     "Request": "reconciler.meta",
     "Resource": "reconciler.objects",
     "ResourceReconciler": "reconciler.controller",

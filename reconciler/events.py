@@ -65,7 +65,7 @@ REFILL = 1 / 300
 COMBINED = "(combined from similar events): "
 
 
-class Subject(NamedTuple):
+class EventSubject(NamedTuple):
     """The object that an event is about, as in ``involvedObject``."""
 
     api_version: str
@@ -92,7 +92,7 @@ class _SimilarKey(msgspec.Struct, frozen=True, gc=False):
 class Occurrence:
     """An event as reported by a caller."""
 
-    subject: Subject
+    subject: EventSubject
     type: str
     reason: str
     message: str
@@ -503,12 +503,12 @@ class EventRecorder:
         return occurrence.subject.name[: NAME_LIMIT - len(suffix)].rstrip(".-") + suffix
 
 
-def _namespace(subject: Subject) -> str:
+def _namespace(subject: EventSubject) -> str:
     """Return the Event's namespace: its object's, or ``default`` for cluster-scoped objects, as the API requires."""
     return subject.namespace or "default"
 
 
-def _subject_of(obj: object) -> Subject:
+def _subject_of(obj: object) -> EventSubject:
     if isinstance(obj, Resource):
         metadata = obj.metadata
         gvk, name, namespace = obj.gvk, metadata.name, metadata.namespace
@@ -519,7 +519,7 @@ def _subject_of(obj: object) -> Subject:
         uid, version = uid_of(document), version_of(document)
     if not name:
         raise ValueError(f"cannot record an event about this {gvk.kind}: it has no name")
-    return Subject(gvk.api_version, gvk.kind, name, namespace, uid, version)
+    return EventSubject(gvk.api_version, gvk.kind, name, namespace, uid, version)
 
 
 def _truncate(message: str) -> str:

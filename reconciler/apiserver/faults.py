@@ -12,11 +12,11 @@ from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
+from reconciler._core.durations import DurationLike, OptionalSeconds
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 
 EventOrder = Literal["before", "after", "late", "seeded"]
@@ -26,7 +26,7 @@ OneOrMore: TypeAlias = str | Collection[str]
 """A value, or several of which any matches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refuse:
     """The request is answered with an error.
 
@@ -34,7 +34,8 @@ class Refuse:
         status: the HTTP status.
         reason: the reason of the Status; by default the usual one.
         message: the message of the Status; by default the usual one.
-        retry_after: seconds for the Retry-After header and ``retryAfterSeconds``.
+        retry_after: the duration (seconds, a timedelta or ``"5s"``) for the Retry-After header and
+            ``retryAfterSeconds``.
         after_commit: handle the request first, so that a write takes effect, and then answer with the error.
         as_event: let a watch start, and send it the error as an ERROR event, as the real server does with 410.
     """
@@ -42,7 +43,7 @@ class Refuse:
     status: int
     reason: str | None = None
     message: str | None = None
-    retry_after: float | None = None
+    retry_after: OptionalSeconds = OptionalSeconds(None, ValueError)
     after_commit: bool = False
     as_event: bool = False
 
@@ -131,14 +132,19 @@ class StallWatches:
 class Stale:
     """A read at resourceVersion "0" shows an earlier state, as a lagging replica does.
 
+    A watch from that state receives what came after it.
+
     Attributes:
         seconds: the age of that state.
+        version: the resourceVersion of that state, in place of its age. The oldest known state is shown if the history
+            does not reach it.
     """
 
-    seconds: float
+    seconds: float = 0.0
+    version: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.seconds} s stale"
+        return f"{self.seconds} s stale" if self.version is None else f"stale: version {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +205,6 @@ class Match:
         method: the HTTP method. With only this and `path`, requests that name no kind, such as ``/version``, match too.
         path: the path without the query, as a shell pattern: ``"/apis/example.com/*"``.
         user_agent: a part of the User-Agent header.
-        user: the name of the user, as for `APIServer.user`; ``""`` for clients with the server's own token.
     """
 
     verb: OneOrMore | None = None
@@ -212,7 +217,6 @@ class Match:
     method: OneOrMore | None = None
     path: OneOrMore | None = None
     user_agent: OneOrMore | None = None
-    user: OneOrMore | None = None
 
     def matches(self, call: Call | None, request: HTTPRequest) -> bool:
         """Return whether a request meets the conditions."""
@@ -224,18 +228,11 @@ class Match:
             return False
         if self.path is not None and not any(fnmatchcase(request.path, each) for each in _values(self.path)):
             return False
-        wanted = (
-            *(self.verb, self.resource, self.kind, self.group),
-            *(self.name, self.namespace, self.subresource, self.user),
-        )
+        wanted = (self.verb, self.resource, self.kind, self.group, self.name, self.namespace, self.subresource)
         if call is None:
             return all(each is None for each in wanted)
         info = call.endpoint.info
-        user = "" if call.user is ADMIN else call.user.name
-        found = (
-            *(call.verb, info.plural, info.kind, info.group),
-            *(call.name, call.namespace, call.subresource, user),
-        )
+        found = (call.verb, info.plural, info.kind, info.group, call.name, call.namespace, call.subresource)
         return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
 
 
@@ -412,7 +409,6 @@ class MatchOptions(TypedDict, total=False):
     method: OneOrMore | None
     path: OneOrMore | None
     user_agent: OneOrMore | None
-    user: OneOrMore | None
 
 
 class FaultOptions(MatchOptions, total=False):
@@ -424,7 +420,7 @@ class FaultOptions(MatchOptions, total=False):
     """Of `Refuse`."""
     message: str | None
     """Of `Refuse`."""
-    retry_after: float | None
+    retry_after: DurationLike | None
     """Of `Refuse`."""
     expired: bool
     """`Refuse` with 410, for a watch as an ERROR event."""
@@ -441,7 +437,9 @@ class FaultOptions(MatchOptions, total=False):
     stall_watches: bool
     """`StallWatches`."""
     stale: float | None
-    """`Stale`."""
+    """`Stale`, by age."""
+    stale_version: int | None
+    """`Stale`, by version."""
     event_order: EventOrder | None
     """`ReorderEvents`."""
     before: RequestCallback | None
@@ -585,7 +583,7 @@ class Faults:
 def _effects(options: FaultOptions) -> list[Effect]:
     after_commit, expired = options.get("after_commit", False), options.get("expired", False)
     status, latency = options.get("status"), options.get("latency")
-    stale, order = options.get("stale"), options.get("event_order")
+    stale, version, order = options.get("stale"), options.get("stale_version"), options.get("event_order")
     before, after = options.get("before"), options.get("after")
     reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
     code = 410 if status is None else status
@@ -596,7 +594,7 @@ def _effects(options: FaultOptions) -> list[Effect]:
         (options.get("stall"), Stall()),
         (options.get("cut_watches"), CutWatches()),
         (options.get("stall_watches"), StallWatches()),
-        (stale is not None, Stale(stale or 0.0)),
+        (stale is not None or version is not None, Stale(stale or 0.0, version)),
         (order is not None, ReorderEvents(order or "after")),
         (before or after, Callbacks(before, after)),
     )

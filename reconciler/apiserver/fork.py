@@ -18,6 +18,7 @@ import msgspec
 from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, timestamp
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import ResourcePath, split_path
 from reconciler.apiserver.secret_values import SecretValues
 from reconciler.apiserver.serving.handler import Handler
@@ -30,6 +31,7 @@ from reconciler.errors import (
     InvalidResponse,
     NotFound,
     NotSent,
+    ReconcilerError,
     ServerError,
     TooManyRequests,
     TransportError,
@@ -40,9 +42,11 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport, parse_retry_af
 Progress = Callable[[str, int], None]
 """Called after each page of a list with the name of the resource and the number of objects so far."""
 
-_AT_THE_START = (DEFINITIONS, "namespaces")
+NAMESPACES = "namespaces"
+_AT_THE_START = (DEFINITIONS, NAMESPACES)
 _ADMISSION = "admissionregistration.k8s.io"
 _NOT_IN_FILE = "it is not in the file"
+_HEADERS = {"accept": "application/json", "user-agent": "kube-reconciler fork"}
 _PAGE = 500
 _ATTEMPTS = 5
 _PAUSE = Backoff(base=0.2, maximum=10.0, jitter=0.2)
@@ -135,6 +139,7 @@ class Fork:
         report: what the fork has.
         before: the objects as they were copied, by key, by resource; the server never changes them in place.
         unasked: the names of the webhooks that writes would have called; they were not.
+        failure: why the cluster could not be read; None if it could.
     """
 
     def __init__(
@@ -157,6 +162,7 @@ class Fork:
         self.report = report
         self.before: dict[str, dict[str, JSONObject]] = {}
         self.unasked: dict[str, None] = {}
+        self.failure: ReconcilerError | None = None
 
     # the start
 
@@ -251,7 +257,11 @@ class Fork:
             if name in self.before:
                 return
             if self._source is not None:
-                documents = await self._read(resource)
+                try:
+                    documents = await self._read(resource)
+                except ReconcilerError as error:
+                    self.failure = error
+                    raise
                 self._handler.load(name, documents)
             else:
                 documents = {}
@@ -262,11 +272,44 @@ class Fork:
             resource.store.compact(cluster.revisions.current)
             resource.store.complete = True
 
+    async def copy_all(self) -> None:
+        """Copy the objects of every kind but Events, as `copy`."""
+        for resource in self._handler.cluster.registry.resources():
+            if resource.info.plural != "events":
+                await self.copy(resource)
+
     async def prepare_kind(self, document: Mapping[str, Any]) -> None:
         """Copy the objects of the kind of a document, as `prepare`."""
         kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
         if (endpoint := self._handler.cluster.registry.by_kind(*kind)) is not None:
             await self.copy(endpoint.resource)
+
+    def find(self, kind: str) -> APIResource:
+        """Return a kind by a name that kubectl accepts, or ``group/version/Kind``.
+
+        Raises:
+            ConfigurationError: there is no such kind.
+        """
+        return find_resource(self._handler.cluster, kind)
+
+    def policies(self) -> list[str]:
+        """Return the names of the admission policies of the cluster, which the fork does not evaluate."""
+        return [
+            key
+            for name, found in self.before.items()
+            if name.endswith(f"policies.{_ADMISSION}")
+            for key in sorted(found)
+        ]
+
+    def version_note(self) -> str | None:
+        """Return in what the version of the cluster limits the fork; None if it is the server's own."""
+        own, other = recorded("serving/discovery.json")["version"]["gitVersion"], self.report.server_version
+        if _minor(own) == _minor(other):
+            return None
+        return (
+            f"the cluster is {other or 'of an unknown version'}, and the fork validates and defaults built-in kinds as "
+            f"v1.{_minor(own)[1]} does"
+        )
 
     # what happened to the copies
 
@@ -279,7 +322,8 @@ class Fork:
             before = self.before.get(name, {})
             for key in sorted(before.keys() | objects.keys()):
                 old, new = before.get(key), objects[key].doc if key in objects else None
-                if old is not new and old != new and self._own.get((name, key)) is not new:
+                provisioned = name == NAMESPACES and name in self.report.denied
+                if old != new and not provisioned and (new is None or self._own.get((name, key)) is not new):
                     yield ForkChange(name, key, old, new)
 
     def pristine(self) -> State:
@@ -381,7 +425,7 @@ class Fork:
 
     async def _get(self, path: str, query: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
         """Return the document at a path of the cluster; transient failures are retried."""
-        request = HTTPRequest("GET", path, query, {"accept": "application/json"}, timeout=_SECONDS)
+        request = HTTPRequest("GET", path, query, _HEADERS, timeout=_SECONDS)
         assert self._source is not None  # noqa: S101 - a fork without a source copies nothing
         for attempt in range(_ATTEMPTS):
             try:
@@ -392,6 +436,10 @@ class Fork:
                 pause = _PAUSE.delay(attempt, retry_after=error.retry_after)
             await self._source.pause(pause)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _minor(version: str) -> list[str]:
+    return version.removeprefix("v").split(".")[:2]
 
 
 def _group_path(group: str, version: str) -> str:

@@ -27,7 +27,7 @@ class SecretValues:
 
     A letter becomes a letter, a digit a digit; keys of JSON, the marks of PEM and the signs that separate words stay.
     Equal values have equal replacements, so comparisons between Secrets have the same result. Certificates and public
-    keys are no secrets, and stay.
+    keys are not secret, and stay.
 
     Args:
         key: random bytes, which are kept nowhere: who does not have them cannot check a guess.

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.faults import EventOrder, Match, OneOrMore
-from reconciler.apiserver.fork import Fork, Progress
+from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
-from reconciler.apiserver.state import DataDirectory, ForkReport, read_state, snapshot_of
+from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, snapshot_of
 from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
 from reconciler.apiserver.verbs.watch import WatchHold
 from reconciler.clock import Clock, current_clock
@@ -247,7 +247,7 @@ class APIServer:
             copy_secrets: whether the values of Secrets are copied. Default False: they are replaced by values of the
                 same shape.
             progress: called after each page of a list with the name of the kind and the number of objects so far.
-            options: of the server, as its class describes; neither `data` nor `provision_namespaces`.
+            options: of the server, as its class describes, except `data`.
 
         Raises:
             ConfigurationError: at the start: a kind does not exist, or the cluster answered something else.
@@ -257,7 +257,9 @@ class APIServer:
         for each, value in (("kinds", kinds), ("namespaces", namespaces)):
             if isinstance(value, str):
                 raise ConfigurationError(f"{each} must be a list of names, not the string {value!r}")
-        server = cls(provision_namespaces=False, **options)
+        if "data" in options:
+            raise ConfigurationError("a fork keeps no data= directory: write its snapshot() to a file")
+        server = cls(**options)
         report = ForkReport(namespaces=list(namespaces), selectors=dict(selectors or {}))
         server._fork = Fork(
             client, server._handler_chain.handler.cluster.clock, report, copies_secrets=copy_secrets, progress=progress
@@ -294,11 +296,18 @@ class APIServer:
 
     async def _copy(self, fork: Fork) -> None:
         state = await fork.definitions(self._handler_chain.handler.cluster)
-        handler = self._new_handler(state=state, unasked=fork.unasked)
-        fork.attach(handler)
+        handler = self._forked_handler(state, fork)
         self._handler_chain.replace_handler(handler)
         for kind in self._kinds_at_once:
             await fork.copy(kind)
+
+    def _forked_handler(self, state: State, fork: Fork) -> Handler:
+        # Without permission to list namespaces, those of the copied objects are unknown, and must not be missed.
+        handler = self._new_handler(
+            state=state, unasked=fork.unasked, provision_namespaces=NAMESPACES in fork.report.denied
+        )
+        fork.attach(handler)
+        return handler
 
     def _use(self, data: DataDirectory) -> None:
         try:
@@ -373,9 +382,7 @@ class APIServer:
         """
         state = read_state(snapshot, "the snapshot").bumped(bump_revision)
         fork = None if state.fork is None else Fork.restored(state, self._handler_chain.handler.cluster.clock)
-        handler = self._new_handler(state=state, unasked=None if fork is None else fork.unasked)
-        if fork is not None:
-            fork.attach(handler)
+        handler = self._new_handler(state=state) if fork is None else self._forked_handler(state, fork)
         await self._continue_with(handler, "the server was restored from a snapshot")
         self._fork = fork
 

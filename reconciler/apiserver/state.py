@@ -224,7 +224,7 @@ class DataDirectory:
             (self._path / ".gitignore").write_text("*\n")
             if not _TOKEN.fullmatch(known):
                 known = token
-                with _private(kept) as file:
+                with private_file(kept) as file:
                     file.write(known.encode())
             return self._read(), known
         except FileExistsError:
@@ -250,7 +250,7 @@ class DataDirectory:
         """
         new = self._place.with_suffix(".new")
         try:
-            with _private(new) as file:
+            with private_file(new) as file:
                 file.writelines(snapshot_of(cluster))
                 file.flush()
                 os.fsync(file.fileno())
@@ -315,7 +315,8 @@ def _locked(path: Path) -> BinaryIO:
     return lock
 
 
-def _private(path: Path) -> BinaryIO:
+def private_file(path: Path) -> BinaryIO:
+    """Return a new file that only its owner can read, opened for writing; an earlier one is removed."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

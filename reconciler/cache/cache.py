@@ -69,6 +69,9 @@ class Cache:
         clock: default: the current clock.
         rng: source of jitter; default: a new one.
 
+    Attributes:
+        list_in_pages: as given; for informers that are added later.
+
     Raises:
         ValueError: `namespaces` is empty.
         ConfigurationError: there are more namespaces than watches that the client may open.
@@ -89,7 +92,7 @@ class Cache:
         self._partition = partition
         self._namespaces = _sorted_names(namespaces)
         self._resync = resync
-        self._list_in_pages = list_in_pages
+        self.list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
@@ -220,7 +223,7 @@ class Cache:
             scope,
             resolve=lambda: self._client.resource_type(scope.gvk),
             resource=resource,
-            list_in_pages=self._list_in_pages,
+            list_in_pages=self.list_in_pages,
             clock=self._clock,
             rng=self._rng,
         )
@@ -241,7 +244,7 @@ class Cache:
             )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:
-        """Return the informer that answers reads of a kind: one with whole objects, and the least narrowed.
+        """Find the informer that answers reads of a kind: one with whole objects, and the least narrowed.
 
         Args:
             gvk: the kind.
@@ -270,7 +273,7 @@ class Cache:
         return found
 
     def begin_write(self, resource: ResourceType, request: Request) -> dict[Informer, Baseline]:
-        """Return what is known of an object before a write of this process is sent."""
+        """Called before a write of this process is sent; returns what is known of the object by then."""
         return {each: each.overlay.baseline(request) for each in self._of_kind(resource, request.namespace)}
 
     def record_write(

@@ -81,7 +81,7 @@ class CachedClient(Client):
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
         request = _request(informer.resource, name, namespace)
-        cached = await self._read(informer, lambda: informer.overlay.get(request))
+        cached = await self._find(informer, request)
         if cached is None:
             raise _not_found(informer.resource, request)
         cycle = current_cycle.get()
@@ -129,11 +129,9 @@ class CachedClient(Client):
     ) -> ListResult[Any]:
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
-        fields = parse_fields(format_labels(field_selector) or "")
-        cached_objects = await self._read(informer, lambda: _by_fields(informer, namespace, fields))
-        labels = LabelSelector(format_labels(label_selector) or "")
-        selected = [cached for cached in cached_objects if labels.matches(cached.labels)]
-        selected.sort(key=lambda cached: (cached.namespace or "", cached.name))
+        selected = await self._select(
+            informer, namespace, format_labels(label_selector) or "", format_labels(field_selector) or ""
+        )
         self._report(gvk, selected)
         found, invalid = [], []
         for cached in selected:
@@ -175,6 +173,20 @@ class CachedClient(Client):
             return informer.overlay.get(request)
         except OverlayExpired:
             return await self._read(informer, lambda: informer.overlay.get(request))
+
+    async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
+        """Return one object; None if the cache has no such object."""
+        return await self._read(informer, lambda: informer.overlay.get(request))
+
+    async def _select(
+        self, informer: Informer, namespace: str | None, labels: str, fields: str
+    ) -> Sequence[CachedObject]:
+        """Return the objects that match both selectors, sorted by namespace and name."""
+        pairs = parse_fields(fields)
+        found = await self._read(informer, lambda: _by_fields(informer, namespace, pairs))
+        selector = LabelSelector(labels)
+        selected = [cached for cached in found if selector.matches(cached.labels)]
+        return sorted(selected, key=lambda cached: (cached.namespace or "", cached.name))
 
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
         """Read from the overlay; read expired and unknown entries from the server."""

@@ -236,7 +236,7 @@ class WireReader:
         )
 
     def read(self, raw: msgspec.Raw | bytes, *, report: bool = True) -> CachedObject | None:
-        """Return the cached object; None if the JSON is not an object of this kind.
+        """Read a cached object from JSON; None if it is not an object of this kind.
 
         Args:
             raw: the JSON.
@@ -318,7 +318,7 @@ def cached_object(document: Mapping[str, Any]) -> CachedObject:
 
 
 def _decode_head_leniently(text: bytes) -> _Head:
-    """Return the readable parts of an object's head, decoded field by field; an empty head if there are none."""
+    """Decode an object's head field by field; leave out what cannot be read."""
     try:
         members = json_members(text, "kind", "metadata")
         fields = json_members(members.get("metadata", b"{}"), *_METADATA_FIELDS)

@@ -165,6 +165,11 @@ class Informer:
         return str(versions.pop()) if len(versions) == 1 and None not in versions else ""
 
     @property
+    def served_as(self) -> ResourceType | None:
+        """Return how the kind is served; None if it is not known yet."""
+        return self._resource
+
+    @property
     def resource(self) -> ResourceType:
         """Return how the kind is served.
 
@@ -325,6 +330,8 @@ class Informer:
             answer: the body of the response; ignored if it is of another kind, such as a Scale.
             baseline: what was known when the write was sent; see `Overlay.record_write`.
         """
+        if not self.covers(request.namespace):
+            return
         if verb != "delete" and self._stores_answers_unchanged:  # the common case: decode the response once, not twice
             cached = self._reader.read(answer, report=False)
             if cached is not None and not cached.deletion_timestamp:

@@ -211,7 +211,7 @@ class LabelSelector:
 
 
 def format_labels(selector: str | Mapping[str, str] | None) -> str | None:
-    """Return a label selector as text; None if it selects everything.
+    """Format a label selector; None if it selects everything.
 
     A mapping requires each label to equal its value.
     """
@@ -221,7 +221,7 @@ def format_labels(selector: str | Mapping[str, str] | None) -> str | None:
 
 
 def parse_fields(text: str) -> tuple[tuple[str, str, str], ...]:
-    """Return the requirements of a field selector as (path, ``=`` or ``!=``, value).
+    """Parse a field selector into requirements: path, ``=`` or ``!=``, value.
 
     Raises:
         ValueError: a requirement is malformed.

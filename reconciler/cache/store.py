@@ -139,7 +139,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         return next((reference for reference in self.owner_references if reference.controller), None)
 
     def decode(self) -> JSONObject:
-        """Return the document as a private copy.
+        """Decode the document: a private copy.
 
         Raises:
             InvalidObject: the document cannot be decoded: it is nested too deeply, or contains something other than
@@ -157,7 +157,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     @overload
     def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured: ...
     def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured:
-        """Return a private copy as an object of a kind; see `from_document`.
+        """Read a private copy as an object of a kind; see `from_document`.
 
         A version is compared with its model once. From then on only the parts that are used are read as models.
 

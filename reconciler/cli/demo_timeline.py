@@ -52,21 +52,24 @@ Or write an operator of your own:  {program} new my_operator"""
 _TAKE_AWAY = "Take-away: naive status writes undo the backoff; stored due times keep it."
 
 
-def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
+def run_demo(*, speed: float, naive: bool, as_json: bool, record: Path | None = None) -> int:
     """Run the scenario under virtual time and show it: the naive way, then this library's.
 
     Args:
         speed: virtual seconds per real second; 0 shows the result at once.
         naive: show only the naive way.
         as_json: print only the facts, at once: those of this library, or with `naive` those of the naive way.
+        record: record the naive way in this directory.
 
     Raises:
         ConfigurationError: the speed is negative or not finite.
     """
     if not (speed >= 0 and math.isfinite(speed)):
         raise ConfigurationError(f"--speed must be 0 or a positive number, not {speed}")
+    if record is not None and not naive:
+        raise ConfigurationError("--record records the naive way: pass --naive, too")
     if as_json:
-        facts = _play(naive=naive, speed=0, view=None)
+        facts = _play(naive=naive, speed=0, view=None, record=record)
         print_json(facts.to_dict())
         return 0
     logging.getLogger("reconciler").addHandler(logging.NullHandler())  # the table shows the failures
@@ -75,7 +78,7 @@ def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
     shown = []
     for way in (True,) if naive else (True, False):
         with TimelineView(_TITLES[way], console) as view:
-            shown.append(_play(naive=way, speed=speed * (_SLOW_MOTION if way else 1), view=view))
+            shown.append(_play(naive=way, speed=speed * (_SLOW_MOTION if way else 1), view=view, record=record))
     console.print()
     console.print(_summary(shown))
     console.print(f"\nThe times of the retry policy: {_times(shown[0].policy)}\n", soft_wrap=True)
@@ -89,7 +92,7 @@ def _next_steps() -> str:
     return _NEXT_STEPS.format(program=called, python=python)
 
 
-def _play(*, naive: bool, speed: float, view: TimelineView | None) -> DemoResult:
+def _play(*, naive: bool, speed: float, view: TimelineView | None, record: Path | None = None) -> DemoResult:
     def on_tick(now: float) -> None:
         if view is not None:
             view.tick(now)
@@ -101,7 +104,8 @@ def _play(*, naive: bool, speed: float, view: TimelineView | None) -> DemoResult
             view.add(attempt)
 
     with virtual_time():
-        return asyncio.run(play(naive=naive, on_attempt=on_attempt, on_tick=on_tick, tick=speed * _FRAME or 3600))
+        tick = speed * _FRAME or 3600
+        return asyncio.run(play(naive=naive, on_attempt=on_attempt, on_tick=on_tick, tick=tick, record=record))
 
 
 class TimelineView:

@@ -56,7 +56,7 @@ def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
 
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
-    objects = [each for name in names for each in _objects(name)]
+    objects = [each for name in names for each in load_objects(name)]
     async with APIServer(
         seed=options.seed,
         data=options.data,
@@ -88,7 +88,12 @@ def _print(entry: LoggedRequest, *, writes: bool) -> None:
         print(entry, flush=True)
 
 
-def _objects(name: str) -> list[object]:
+def load_objects(name: str) -> list[object]:
+    """Return what a name on the command line stands for: files, or a class.
+
+    Raises:
+        ConfigurationError: there is no such file, or no such class.
+    """
     path = Path(name)
     if path.is_dir():
         found: list[object] = [each for each in sorted(path.iterdir()) if each.suffix in _SUFFIXES]

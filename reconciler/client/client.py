@@ -13,6 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
+from reconciler._core.durations import DurationLike
 from reconciler._core.field_managers import check_field_manager, program_name
 from reconciler._core.wire import JSONObject
 from reconciler.client import reads as _reads
@@ -376,7 +377,7 @@ class Client:
         namespace: str | None = None,
         *,
         until: Callable[[R], object],
-        timeout: float | None,
+        timeout: DurationLike | None,
     ) -> R: ...
     @overload
     async def wait_for(
@@ -386,7 +387,7 @@ class Client:
         namespace: str | None = None,
         *,
         until: Callable[[Unstructured], object],
-        timeout: float | None,
+        timeout: DurationLike | None,
     ) -> Unstructured: ...
     async def wait_for(
         self,
@@ -395,7 +396,7 @@ class Client:
         namespace: str | None = None,
         *,
         until: Callable[[Any], object],
-        timeout: float | None,
+        timeout: DurationLike | None,
     ) -> TypedObject | Unstructured:
         """Wait until an object is in the wanted state, and return it. It need not exist yet.
 
@@ -405,7 +406,7 @@ class Client:
         Args:
             until: called with each new state. The first state for which it is true is returned; its exceptions are
                 raised.
-            timeout: seconds; None to wait indefinitely.
+            timeout: a duration: seconds, a timedelta or ``"30s"``; None to wait indefinitely.
 
         Raises:
             TimeoutError: the message contains the last state that was seen.
@@ -419,7 +420,7 @@ class Client:
         )
 
     async def wait_gone(
-        self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: float | None
+        self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: DurationLike | None
     ) -> None:
         """Wait until no object of this name exists. Otherwise the same as `wait_for`. Cancellation ends the watch."""
         await _reads.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
@@ -699,7 +700,7 @@ class Client:
         label_selector: Selector | None = None,
         field_selector: Selector | None = None,
         propagation: Propagation | None = None,
-        grace_period: int | None = None,
+        grace_period: DurationLike | None = None,
         dry_run: bool = False,
     ) -> None:
         """Delete the selected objects of a kind in a namespace. A cancelled call may have deleted some of them.

@@ -112,7 +112,7 @@ class DiscoveryCache:
         return bool(self._pages_are_cached)
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
-        """Return how a kind is served. Cancellation leaves what was known before.
+        """Discover how a kind is served, unless it is known. Cancellation leaves what was known before.
 
         Raises:
             NotServed: the server does not serve the kind.
@@ -133,6 +133,10 @@ class DiscoveryCache:
         if found is None:
             raise self._not_served(gvk)
         return found
+
+    def known(self) -> list[ResourceType]:
+        """Return the kinds that were discovered. Thread-safe."""
+        return [each for group in list(self._groups.values()) for each in list((group.kinds or {}).values())]
 
     def forget(self, gvk: GroupVersionKind) -> None:
         """Discover a kind again when it is next used: what was known of it proved wrong."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args
 import msgspec
 from pydantic import BaseModel
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_elements, json_members
 from reconciler.errors import APIError, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
@@ -87,7 +89,8 @@ class WatchOptions(TypedDict, total=False):
             ADDED.
         label_selector: text in the API's syntax, or a mapping of what must be equal; everything by default.
         field_selector: the same for fields.
-        timeout: seconds after which the server ends the watch, rounded up; by default the server decides.
+        timeout: the duration (seconds, a timedelta or ``"5m"``) after which the server ends the watch, rounded up to
+            seconds; by default the server decides.
         bookmarks: the server reports the watch's version from time to time; True by default. These events are yielded
             too.
         send_initial_events: start with a consistent list as a stream: existing objects come as ADDED, then a bookmark
@@ -97,7 +100,7 @@ class WatchOptions(TypedDict, total=False):
     resource_version: str | None
     label_selector: Selector | None
     field_selector: Selector | None
-    timeout: float | None
+    timeout: DurationLike | None
     bookmarks: bool
     send_initial_events: bool
 
@@ -156,14 +159,15 @@ class DeleteOptions(TypedDict, total=False):
     Attributes:
         propagation: what happens to the object's dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; the
             kind's default if it is not given.
-        grace_period: seconds, 0 for at once; the kind's default if it is not given.
+        grace_period: a duration (seconds, a timedelta or ``"30s"``), rounded up to seconds, 0 for at once; the kind's
+            default if it is not given.
         uid: the server refuses the deletion with `Conflict` unless the object has this uid.
         resource_version: the server refuses the deletion with `Conflict` unless this version is stored.
         dry_run: the server checks and answers, but deletes nothing; False by default.
     """
 
     propagation: Propagation | None
-    grace_period: int | None
+    grace_period: DurationLike | None
     uid: str | None
     resource_version: str | None
     dry_run: bool
@@ -204,7 +208,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def encode(value: object) -> bytes:
-    """Return a body as JSON. Mappings of any type, and models inside the body, are written as objects.
+    """Encode a body as JSON. Mappings of any type, and models inside the body, are written as objects.
 
     Raises:
         TypeError: a value cannot be written as JSON.
@@ -301,18 +305,18 @@ def delete_options(
     *,
     dry_run: bool,
     propagation: Propagation | None,
-    grace_period: int | None,
+    grace_period: DurationLike | None,
     uid: str | None = None,
     resource_version: str | None = None,
 ) -> bytes:
-    """Return the body of a deletion."""
+    """Build the body of a deletion."""
     given = {"uid": uid, "resourceVersion": resource_version}
     preconditions = {key: value for key, value in given.items() if value}
     options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
     if propagation:
         options["propagationPolicy"] = propagation
     if grace_period is not None:
-        options["gracePeriodSeconds"] = grace_period
+        options["gracePeriodSeconds"] = math.ceil(seconds_of(grace_period))
     if preconditions:
         options["preconditions"] = preconditions
     if dry_run:
@@ -321,7 +325,7 @@ def delete_options(
 
 
 def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: str | None) -> bytes:
-    """Return the body of a patch, conditional on `resource_version` if it is given.
+    """Build the body of a patch, conditional on `resource_version` if it is given.
 
     Raises:
         ValueError: the strategy is unknown, or the version is empty.
@@ -348,7 +352,7 @@ def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: 
 def apply_document(
     document: Mapping[str, Any], owner: Mapping[str, Any] | None, resource_version: str | None
 ) -> JSONObject:
-    """Return the document to apply: without the server's metadata, with its controller and the version it requires.
+    """Build the document to apply: without the server's metadata, with its controller and the version it requires.
 
     Raises:
         AlreadyOwned: another object is its controller.
@@ -436,7 +440,7 @@ class ListResult(Sequence[T_co], Generic[T_co]):
 
 
 def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
-    """Return the document in a successful response.
+    """Decode the document in a successful response.
 
     Raises:
         APIError: the response is not a JSON object, such as a proxy's sign-in page.
@@ -453,7 +457,7 @@ def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
 
 
 def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSONObject | InvalidItem], JSONObject]:
-    """Return items and metadata of a page of a list. An item that cannot be decoded is returned as an `InvalidItem`.
+    """Decode items and metadata of a page of a list. An item that cannot be decoded becomes an `InvalidItem`.
 
     Raises:
         APIError: the response is not a list.

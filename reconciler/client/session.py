@@ -219,7 +219,7 @@ class ClientSession:
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 
     async def resolve(self, obj: TypedObject | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
-        """Return the kind of an object, how it is served, and its document with the client's namespace filled in."""
+        """Find out the kind of an object and how it is served; fill the client's namespace into its document."""
         document = to_document(obj)
         kind = answer_kind(obj, document)
         resource = await self.resource_for(kind, *request_of(document))
@@ -324,7 +324,7 @@ class ClientSession:
         field_validation: FieldValidation | None = None,
         field_manager: str | None = None,
     ) -> list[tuple[str, str]]:
-        """Return the query parameters of a write."""
+        """Build the query parameters of a write."""
         query = [("fieldManager", field_manager or self.field_manager())]
         if dry_run or self.options.dry_run:
             query.insert(0, ("dryRun", "All"))
@@ -360,7 +360,7 @@ class ClientSession:
             raise
 
     def accept(self, write: PendingWrite, kind: KindLike, response: HTTPResponse) -> TypedObject | Unstructured:
-        """Return the object in the response to a write, and notify the observer of what was stored.
+        """Read the response to a write, notify the observer of what was stored, and return the object.
 
         A response that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
@@ -393,6 +393,7 @@ class ClientStatusWriter:
         request: its name and namespace.
         warnings: the ``Warning`` headers of the last response.
         client: what clients on one connection share; the batcher attaches its knowledge of the server to it.
+        rng: the client's source of jitter.
     """
 
     def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
@@ -401,6 +402,7 @@ class ClientStatusWriter:
         self.warnings: Sequence[str] = ()
         self._cycle = current_cycle.get()
         self.client: object = session.connection.discovery
+        self.rng = session.connection.rng
         self._session = session
         self._kind = kind
 
@@ -447,7 +449,7 @@ class ClientStatusWriter:
             APIError: the server reported a failure.
         """
         session = self._session
-        resource = await session.resource_type(self._kind)
+        resource = await session.resource_for(self._kind, *self.request)
         method = WRITE_METHODS[strategy]
         options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":

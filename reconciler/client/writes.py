@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
+from reconciler._core.durations import DurationLike
 from reconciler._core.wire import JSONObject
 from reconciler.client.memory import without_server_metadata
 from reconciler.client.requests import (
@@ -131,7 +132,7 @@ async def delete(
     namespace: str | None = None,
     *,
     propagation: Propagation | None = None,
-    grace_period: int | None = None,
+    grace_period: DurationLike | None = None,
     uid: str | None = None,
     resource_version: str | None = None,
     dry_run: bool = False,
@@ -177,7 +178,7 @@ async def delete_all_of(
     label_selector: Selector | None = None,
     field_selector: Selector | None = None,
     propagation: Propagation | None = None,
-    grace_period: int | None = None,
+    grace_period: DurationLike | None = None,
     dry_run: bool = False,
 ) -> None:
     """Delete the selected objects of a kind in a namespace."""

@@ -88,6 +88,11 @@ def current_effect_handler() -> EffectHandler | None:
     return _handler.get()
 
 
+def set_effect_handler(handler: EffectHandler) -> None:
+    """Pass the effects of this context, and of tasks and threads that it starts, to a handler until it ends."""
+    _handler.set(handler)
+
+
 @contextlib.contextmanager
 def use_effect_handler(handler: EffectHandler) -> Iterator[None]:
     """Pass the effects of this context, and of tasks and threads that it starts, to a handler until the block ends."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict, Unpack, get_args
 
+from reconciler._core.durations import DurationLike, OptionalSeconds, Seconds, positive_seconds
 from reconciler._core.hooks import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.primary_object import has_status_field
@@ -20,7 +21,6 @@ from reconciler.controller.wake.watches import (
     OwnerMapper,
     SourceLike,
     Watch,
-    check_seconds,
     controller_owner,
 )
 from reconciler.errors import ConfigurationError
@@ -45,7 +45,7 @@ _GO_NAMES = {
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ControllerOptions:
     """The options of a controller; every default is what most controllers need.
 
@@ -65,16 +65,16 @@ class ControllerOptions:
             rule already drops the controller's own writes, and any other change may matter.
         workers: how many keys are reconciled concurrently. Default 1, controller-runtime's: a reconciler need not be
             safe for concurrent calls.
-        timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
-            because only the reconciler knows how long its work may take.
-        stuck_after: seconds after which a reconcile in progress counts as stuck: a warning and, with `failure_events`,
-            a Warning Event (``ReconcileStuck``) name the line of your code where it waits. They are repeated while it
-            lasts, first after as long again and at last once an hour. Default 60, because most reconciles take less
-            than a second. None: never.
+        timeout: the duration of a reconcile (seconds, a timedelta or ``"30s"``), after which it is cancelled, which
+            counts as an error. Default None: no limit, because only the reconciler knows how long its work may take.
+        stuck_after: the duration after which a reconcile in progress counts as stuck: a warning and, with
+            `failure_events`, a Warning Event (``ReconcileStuck``) name the line of your code where it waits. They are
+            repeated while it lasts, first after as long again and at last once an hour. Default 60, because most
+            reconciles take less than a second. None: never.
         rate_limiter: computes the backoff after errors, and between successive ``Result(again=True)``. Default None:
             exponential per key, from 5 ms to 1000 s, controller-runtime's numbers, and to 5 s between successive steps.
-        debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
-            change does not prolong the wait. Default None: none, for the shortest reaction.
+        debounce: the duration that a fresh change waits, so that the changes that follow are reconciled with it; a
+            later change does not prolong the wait. Default None: none, for the shortest reaction.
         wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
             ported code that proceeds from step to step by its own events. Default False, so that a status write does
             not cause another reconcile.
@@ -82,7 +82,7 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
-        sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120,
+        sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
 
@@ -93,13 +93,13 @@ class ControllerOptions:
     sources: Sequence[SourceLike] = ()
     predicates: Sequence[EventFilter] = ()
     workers: int = 1
-    timeout: float | None = None
-    stuck_after: float | None = 60.0
+    timeout: OptionalSeconds = OptionalSeconds(None)
+    stuck_after: OptionalSeconds = OptionalSeconds(60.0)
     rate_limiter: RateLimiter | None = None
-    debounce: float | None = None
+    debounce: OptionalSeconds = OptionalSeconds(None)
     wake_on_own_status: bool = False
     failure_events: bool = True
-    sync_timeout: float = 120.0
+    sync_timeout: Seconds = Seconds(120.0)
 
     def __post_init__(self) -> None:
         """Turn iterators into tuples, because the options are read several times."""
@@ -145,7 +145,7 @@ class ControllerOptions:
             ("debounce", self.debounce),
         ):
             if seconds is not None:
-                check_seconds(prefix + option, seconds)
+                positive_seconds(prefix + option, seconds)
         try:
             guarded_limiter(self.rate_limiter)
         except TypeError as error:
@@ -172,13 +172,13 @@ class ControllerKeywords(TypedDict, total=False):
     sources: Sequence[SourceLike]
     predicates: Sequence[EventFilter]
     workers: int
-    timeout: float | None
-    stuck_after: float | None
+    timeout: DurationLike | None
+    stuck_after: DurationLike | None
     rate_limiter: RateLimiter | None
-    debounce: float | None
+    debounce: DurationLike | None
     wake_on_own_status: bool
     failure_events: bool
-    sync_timeout: float
+    sync_timeout: DurationLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +321,7 @@ def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Wa
             raise ConfigurationError(f"{prefix}watches contains {watch!r}: write Watch({watch!r}, mapper=…)")
         _check_kind("watches", watch.kind)
     for watch in (*owned, *watches):
-        check_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
+        positive_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
         _predicates(f"{prefix}watch of {watch.kind}: ", watch.predicates)
     return [*owned, *watches]
 

@@ -178,18 +178,14 @@ def without_nulls(value: Any) -> Any:
 
     Nulls that are list items are kept.
     """
-    if type(value) in _SCALARS or not _may_have_nulls(value):
-        return value
+    try:
+        if type(value) in _SCALARS or b"null" not in _encode(value):
+            return value
+    except (TypeError, UnicodeEncodeError):  # not plain JSON, or not encodable
+        pass
     if is_object(value):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _may_have_nulls(value: Any) -> bool:
-    try:
-        return b"null" in _encode(value)
-    except (TypeError, UnicodeEncodeError):  # not plain JSON, or not encodable
-        return True
 
 
 def copy_json(value: Any) -> Any:
@@ -205,7 +201,7 @@ def copy_json(value: Any) -> Any:
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """Return `target` with `patch` applied; neither argument is changed.
+    """Apply `patch` to `target`, and return the result; neither argument is changed.
 
     Parts of `target` that the patch does not touch are shared with the result, not copied.
     """
@@ -223,7 +219,7 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
-    """Return the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
+    """Compute the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
 
     Its members are in the order of `new`, followed by removals. Lists are replaced as a whole. Null members of `new`
     count as absent, which is how a server stores them.

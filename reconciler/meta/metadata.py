@@ -374,7 +374,7 @@ def are_conditions(value: Any) -> TypeGuard[list[JSONObject]]:
 
 
 def find_condition(conditions: Sequence[JSONObject], type: str) -> JSONObject | None:
-    """Return the condition of a type, or None."""
+    """Find the condition of a type; None if there is none."""
     for condition in conditions:
         if condition.get("type") == type:
             return condition

@@ -306,6 +306,8 @@ class FairQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._queues:
+            return
         waits = [limiters[name].wait() for name in self._queues if name in limiters]
         waits += [limiter.wait(limiter.only_for) for limiter in limiters.values() if limiter.only_for is not None]
         namespaces = {namespace for queue in self._queues.values() for namespace in queue.namespaces}

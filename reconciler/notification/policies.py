@@ -147,6 +147,9 @@ class PolicyTable:
 
     def _pacer(self, namespace: str) -> Pacer | None:
         """Return the pacer with the lowest rate of all policies about a namespace."""
+        if not self._policies:
+            self._pacers.clear()
+            return None
         rates = [policy.rate_per_minute for _, policy in self.about(namespace) if policy.rate_per_minute is not None]
         if not rates:
             self._pacers.pop(namespace, None)

@@ -192,11 +192,11 @@ class Redactor:
         self._known: LRU[str, KnownSecrets] = LRU(KEPT_NAMESPACES)
 
     def redact(self, text: str, namespace: str = "") -> str:
-        """Return text of a namespace without secrets."""
+        """Remove secrets from text of a namespace."""
         return redact(self.redact_known(text, namespace))
 
     def redact_known(self, text: str, namespace: str = "") -> str:
-        """Return text of a namespace without known secrets."""
+        """Remove known secrets from text of a namespace."""
         text = self._known_to("", self._secrets()).replaced(text)
         if namespace:
             text = self._known_to(namespace, self._of_namespace(namespace)).replaced(text)
@@ -221,7 +221,7 @@ class Redactor:
         return shortened(" ".join(visible(clean, " ").split()), limit)
 
     def redact_member(self, name: str, value: str, namespace: str = "") -> str:
-        """Return a value without secrets; only the placeholder if its name is that of a secret."""
+        """Remove secrets from a value; if its name is that of a secret, only the placeholder is left."""
         return PLACEHOLDER if value and is_secret_name(name) else self.redact(value, namespace)
 
     def describe(self, error: BaseException, namespace: str = "") -> str:

@@ -58,7 +58,7 @@ class Summary(TypedDict):
 def summarize(
     channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
 ) -> Summary:
-    """Return phase, reason, message and counts for all channels of a request. Without any channel it has failed.
+    """Summarize the channels of a request: phase, reason, message and counts. Without any channel it has failed.
 
     A terminal phase is reached now. The request is deleted `ttl` seconds later, if that is not None.
     """
@@ -248,7 +248,7 @@ def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus
 def plan(
     spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
 ) -> Plan:
-    """Return which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
+    """Decide which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
     if status.phase in TERMINAL_PHASES:
         return Plan()
     interrupted = _interrupted(status)
@@ -295,7 +295,7 @@ def settle(
     now: datetime,
     rng: random.Random | None = None,
 ) -> Settlement:
-    """Return the new status, computed from the old one and the results of the deliveries.
+    """Compute the new status from the old one and the results of the deliveries.
 
     Channels without a result were not attempted; results of finished channels are ignored.
     """

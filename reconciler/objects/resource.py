@@ -285,12 +285,12 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     @property
     def name(self) -> str:
         """Return the object's name."""
-        return self.key.name
+        return self.metadata.name if "metadata" in self.__dict__ else self.key.name
 
     @property
     def namespace(self) -> str | None:
         """Return its namespace; None for a cluster-scoped object."""
-        return self.key.namespace
+        return self.metadata.namespace if "metadata" in self.__dict__ else self.key.namespace
 
     @property
     def uid(self) -> str:

@@ -44,7 +44,7 @@ def bind(
     field_manager: str | None,
     timeout: float,
 ) -> ClientBinding:
-    """Return the writer for an object over a client.
+    """Choose the writer for an object over a client.
 
     Args:
         api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, a client of lightkube

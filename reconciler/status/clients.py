@@ -257,7 +257,7 @@ class OfficialWriter:
     def write_request(
         self, served: ResourceType, body: JSONObject, strategy: Strategy, subresource: str | None
     ) -> OfficialRequest:
-        """Return the request of a write."""
+        """Build the request of a write."""
         method = WRITE_METHODS[strategy]
         query = [("fieldManager", self.field_manager), *method.parameters]
         return OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
@@ -272,7 +272,7 @@ class AsyncioClientWriter(OfficialWriter):
     from_error = staticmethod(from_aiohttp)
 
     async def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET. Cancellation has no effect on the server.
+        """Read the whole object by a consistent GET. Cancellation has no effect on the server.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
@@ -289,8 +289,9 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = await self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = await self._discover()
         return await self._send(self.write_request(served, body, strategy, subresource))
 
     async def _discover(self) -> ResourceType:
@@ -336,7 +337,7 @@ class BlockingClientWriter(OfficialWriter):
     """Seconds; urllib3 refuses a timeout of 0."""
 
     def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET.
+        """Read the whole object by a consistent GET.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
@@ -353,8 +354,9 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = self._discover()
         return self._send(self.write_request(served, body, strategy, subresource))
 
     def _discover(self) -> ResourceType:
@@ -398,7 +400,7 @@ class BlockingClientWriter(OfficialWriter):
 def read_answer(
     request: object, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
-    """Return the object and the ``Warning`` headers of a response.
+    """Read a response: its object, and its ``Warning`` headers.
 
     Args:
         request: verb and path, for errors.
@@ -409,18 +411,23 @@ def read_answer(
     Raises:
         APIError: the server's failure, typed.
     """
-    named = [(name.lower(), value) for name, value in headers]
+    named: dict[str, str] = {}
+    warnings = []
+    for name, value in headers:
+        if name.lower() == "warning":
+            warnings.append(value)
+        named.setdefault(name.lower(), value)
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
-        return document, [value for name, value in named if name == "warning"]
+        return document, warnings
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
+        retry_after=parse_retry_after(named, current_clock().now()),
         request=str(request),
     )
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
-from reconciler.status.recording import PendingFlush, Recording
+from reconciler.status.recording import PendingFlush, StatusRecording
 from reconciler.status.requests import Pause, ReadObject, RunningTimeout
 from reconciler.status.writer import StatusWriter
 
@@ -59,7 +59,7 @@ class _Budget:
         return max(0.0, self._left) * SHARE
 
     def start_request(self) -> RunningTimeout:
-        """Return the timeout of a request on the running event loop."""
+        """Begin a request on the running event loop, and return its timeout."""
         self._request = RunningTimeout(max(0.0, self._left) * SHARE)
         return self._request
 
@@ -90,7 +90,9 @@ class AsyncDriver:
         self._budget: _Budget | None = None  # of the flush in progress
         self._is_short_of_time = False
 
-    async def flush(self, recording: Recording, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
+    async def flush(
+        self, recording: StatusRecording, seconds: float, *, checkpoint: bool, cancelled: bool = False
+    ) -> None:
         """Write what was recorded. Cancellation waits for the write, and is raised afterwards.
 
         Args:
@@ -117,7 +119,7 @@ class AsyncDriver:
             await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
 
     async def _flush_after(
-        self, previous: asyncio.Task[None], recording: Recording, seconds: float, *, checkpoint: bool
+        self, previous: asyncio.Task[None], recording: StatusRecording, seconds: float, *, checkpoint: bool
     ) -> None:
         await asyncio.wait([previous])
         pending = recording.begin(checkpoint=checkpoint)
@@ -125,7 +127,11 @@ class AsyncDriver:
             await self._send(recording, pending, seconds)
 
     async def _send(
-        self, recording: Recording, pending: PendingFlush, seconds: float, ended: asyncio.Future[None] | None = None
+        self,
+        recording: StatusRecording,
+        pending: PendingFlush,
+        seconds: float,
+        ended: asyncio.Future[None] | None = None,
     ) -> None:
         self._budget = budget = _Budget(min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
         answer: JSONObject | None
@@ -228,7 +234,7 @@ class BlockingDriver:
         self._lock = threading.Lock()
         self._ended = threading.Event()  # set after the last flush of the block
 
-    def flush(self, recording: Recording, seconds: float, *, checkpoint: bool) -> Awaitable[None]:
+    def flush(self, recording: StatusRecording, seconds: float, *, checkpoint: bool) -> Awaitable[None]:
         """Write what was recorded; what is returned has completed. No request starts once the time is up.
 
         A request ends within its share of the time if the writer has a ``request_timeout``.
@@ -246,7 +252,7 @@ class BlockingDriver:
                 self._ended.set()
         return _Completed()
 
-    def _flush(self, recording: Recording, seconds: float, *, checkpoint: bool) -> None:
+    def _flush(self, recording: StatusRecording, seconds: float, *, checkpoint: bool) -> None:
         pending = recording.begin(checkpoint=checkpoint)
         if pending is None:
             return

@@ -104,7 +104,7 @@ class StatusFields:
     # The mutations for the arguments of a batcher's verbs. `StatusBatcher` documents the arguments.
 
     def set(self, target: Any, value: object, overwrite: bool | None, fields: Mapping[str, object]) -> list[Mutation]:
-        """Return one mutation for each field."""
+        """Build one mutation for each field."""
         found: list[Mutation] = []
         if value is not UNSET:
             path = self.path(target)
@@ -118,7 +118,7 @@ class StatusFields:
         return found
 
     def merge(self, target: Any, document: Any, fields: Mapping[str, object]) -> list[Mutation]:
-        """Return one mutation; none if there is nothing to merge."""
+        """Build one mutation; none if there is nothing to merge."""
         if document is not None:
             path = self.path(target)
             return [Merge(path, _object(to_json(document, ".".join(path))))]
@@ -128,7 +128,7 @@ class StatusFields:
     def append(
         self, path: PathLike, item: object, keep_last: int | None, count_dropped: PathLike | None, key: PathLike | None
     ) -> Mutation:
-        """Return an append."""
+        """Build an append."""
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last must be 1 or more, not {keep_last}; remove() empties a list")
         if count_dropped is not None and keep_last is None:
@@ -138,12 +138,12 @@ class StatusFields:
         return Append(keys, value, keep_last, None if key is None else _key_of(value, key), counter)
 
     def upsert(self, path: PathLike, item: object, key: PathLike) -> Mutation:
-        """Return an upsert."""
+        """Build an upsert."""
         keys, value = self._item(path, item)
         return Upsert(keys, value, _key_of(value, key))
 
     def increment(self, path: PathLike, by: float) -> Mutation:
-        """Return an increment."""
+        """Build an increment."""
         if isinstance(by, bool) or not isinstance(by, (int, float)):
             raise TypeError(f"increment adds a number, not a {type(by).__name__}")
         if not math.isfinite(by):
@@ -151,7 +151,7 @@ class StatusFields:
         return Increment(self.path(path), by)
 
     def remove(self, path: PathLike, item: Mapping[str, Any] | None) -> Mutation:
-        """Return the removal of a field, or of list items."""
+        """Build the removal of a field, or of list items."""
         if item is None:
             return Remove(self.path(path))
         keys, members = self._item(path, item)
@@ -170,7 +170,7 @@ class StatusFields:
         generation: int | None,
         now: datetime,
     ) -> Mutation:
-        """Return the mutation that sets a condition."""
+        """Build the mutation that sets a condition."""
         keys = self.path(path)
         try:
             sendable = (type + reason + message).isascii()

@@ -236,7 +236,7 @@ class Flush:
             if kept is not computed:  # rare, and costs a second diff
                 computed, diff = kept, merge_diff(tip.status, kept)
         if diff and memory.has_answers:
-            paths = [path for path, _ in leaves(diff)]
+            paths = list(leaves(diff))
             if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
                 computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
         if diff and policy.token is not None:
@@ -412,7 +412,7 @@ class Flush:
         """Return whether the server stored what was computed, or changed it in the same way as before."""
         if identical(stored.status, desired.computed) or equal(stored.status, desired.computed):
             return True
-        different = [path for path, _ in leaves(merge_diff(stored.status, desired.computed))]
+        different = list(leaves(merge_diff(stored.status, desired.computed)))
         if self._is_foreseen(different, desired, stored):
             return True
         memory = self.attempts.memory

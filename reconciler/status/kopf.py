@@ -275,7 +275,7 @@ class StatusFunction:
             self._groups.append(_Group(tuple(mutations), base, counts))
 
     def apply_to(self, seen: _Seen) -> JSONObject:
-        """Return the status of the handler that is about to run, with everything taken over so far applied."""
+        """Apply everything taken over so far to the status of the handler that is about to run, and return it."""
         with self._lock:
             self._held = False
             waiting = self._waiting(seen, self._answers(seen))
@@ -295,7 +295,7 @@ class StatusFunction:
             if self._groups:
                 self._count_try(seen.version)
             computed = self._computed(seen.status, seen.managed_fields)
-            paths = [path for path, _ in leaves(merge_diff(seen.status, computed))]
+            paths = list(leaves(merge_diff(seen.status, computed)))
             if paths:
                 self._remember(seen, computed, paths)
                 body["status"] = computed

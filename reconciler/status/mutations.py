@@ -78,7 +78,7 @@ class KeyIndex:
         self._is_unique = True
 
     def find(self, item: Any) -> int | None:
-        """Return the position of the first item with the key of this one; None if there is none."""
+        """Find the first item with the key of this one; return its position, or None."""
         size = len(self.items)
         for index in range(self._indexed, size):
             position = index + self._dropped
@@ -229,7 +229,7 @@ class Merge(Mutation, frozen=True):
     @property
     def paths(self) -> Sequence[Path]:
         """Return the path of every leaf."""
-        return [path for path, _ in leaves(self.document, self.path)]
+        return list(leaves(self.document, self.path))
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Merge at the path, or into the whole status if the path is empty."""
@@ -451,7 +451,7 @@ DECISIONS = (Set, Merge, Remove)
 
 
 def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple[JSONObject, ApplyStatistics]:
-    """Return a new status with the mutations applied in order, and what else they did."""
+    """Apply mutations in order to a copy of a status; return it, and what else they did."""
     result: JSONObject = copy_json(status)
     statistics = ApplyStatistics()
     for mutation in mutations:
@@ -462,14 +462,14 @@ def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple
 _LEAVES = frozenset({str, int, float, bool, list})
 
 
-def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any]]:
-    """Return path and value of everything in a document except objects that have members."""
-    found: list[tuple[Path, Any]] = []
+def leaves(document: Mapping[str, Any], path: Path = ()) -> dict[Path, Any]:
+    """Return everything in a document except objects that have members, by path."""
+    found: dict[Path, Any] = {}
     for key, value in document.items():
         if value and type(value) not in _LEAVES and is_object(value):
-            found += leaves(value, (*path, key))
+            found |= leaves(value, (*path, key))
         else:
-            found.append(((*path, key), value))
+            found[*path, key] = value
     return found
 
 

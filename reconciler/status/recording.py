@@ -153,7 +153,7 @@ class PendingFlush(msgspec.Struct):
         return True
 
 
-class Recording:
+class StatusRecording:
     """The version that one open batcher has read, and the mutations that it has recorded, until they are written.
 
     A batcher that joins another one records into the recording of that one.
@@ -187,7 +187,7 @@ class Recording:
         self._metrics = policy.metrics
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
-        self._earlier: Recording | None = None  # see `continued`
+        self._earlier: StatusRecording | None = None  # see `continued`
         self._tip = _NOT_READ
         self._base: JSONObject = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
@@ -243,7 +243,7 @@ class Recording:
         if isinstance(unsaved, Unsaved):
             self._take_over(unsaved)
 
-    def continued(self, binding: ClientBinding, policy: FlushPolicy, flush_timeout: float) -> Recording:
+    def continued(self, binding: ClientBinding, policy: FlushPolicy, flush_timeout: float) -> StatusRecording:
         """Return a new one that starts where this closed one ends, for a batcher that outlives the one it joined.
 
         It sends as this one did, since its first version has what that requires. While the last flush has not ended,
@@ -251,7 +251,7 @@ class Recording:
         flushes take turns. The reconcile is not notified, since its body has ended.
         """
         policy = msgspec.structs.replace(policy, strategy=self.policy.strategy, flush_timeout=flush_timeout)
-        later = Recording(binding, policy, self.driver)
+        later = StatusRecording(binding, policy, self.driver)
         later._running_cycle()
         later._earlier = self
         later._start_from(self)
@@ -271,7 +271,7 @@ class Recording:
             self._metrics = cycle.status_metrics
         return cycle
 
-    def _start_from(self, earlier: Recording) -> None:
+    def _start_from(self, earlier: StatusRecording) -> None:
         with earlier._lock:
             self.uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
         self._base, self._working = self._tip.status, None
@@ -362,7 +362,7 @@ class Recording:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
+            fields = list(leaves(merge_diff(self._base, self._working_status())))
             self._recorded, self._working = [], None
         self.counts["trimmed"] += self._statistics.trimmed
         if not fields:
@@ -548,13 +548,13 @@ class Recording:
                 log_metrics_failure(self._metrics.flushed)
 
 
-_open_recordings: ContextVar[tuple[weakref.ref[Recording], ...]] = ContextVar("open_recordings", default=())
+_open_recordings: ContextVar[tuple[weakref.ref[StatusRecording], ...]] = ContextVar("open_recordings", default=())
 """Those of the open batchers around the running code: tasks and ``asyncio.to_thread`` see what was open where they were
 created. One that has been closed since is never found, and the variable keeps none alive."""
 
 
-def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | None:
-    """Return the innermost open recording that a new one can join; None if there is none.
+def find_open(recording: StatusRecording, document: Mapping[str, Any]) -> StatusRecording | None:
+    """Find the innermost open recording that a new one can join; None if there is none.
 
     Args:
         recording: the new one.
@@ -569,7 +569,7 @@ def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | 
     return None
 
 
-def _is_open(ref: weakref.ref[Recording]) -> bool:
+def _is_open(ref: weakref.ref[StatusRecording]) -> bool:
     recording = ref()
     return recording is not None and recording.is_open
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
@@ -54,7 +55,6 @@ def check_options(
     strategy: Strategy,
     on_error: OnError,
     subresource: str | None,
-    flush_timeout: float = 10.0,
     max_conflicts: int = 5,
 ) -> None:
     """Check a batcher's options, whatever its client is. A batcher does it itself.
@@ -70,19 +70,20 @@ def check_options(
         raise ValueError(f"strategy={strategy!r} needs subresource='status': elsewhere it would write the whole object")
     if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
-    check_flush_timeout(flush_timeout)
     if max_conflicts < 1:
         raise ValueError(f"max_conflicts must be 1 or more, not {max_conflicts!r}")
 
 
-def check_flush_timeout(seconds: float) -> None:
-    """Check a batcher's ``flush_timeout``.
+def flush_seconds(duration: DurationLike) -> float:
+    """Return a batcher's ``flush_timeout`` in seconds.
 
     Raises:
-        ValueError: it is not more than 0.
+        ValueError: it is not a duration above 0.
     """
+    seconds = seconds_of(duration)
     if not seconds > 0:
-        raise ValueError(f"flush_timeout must be more than 0 seconds, not {seconds!r}")
+        raise ValueError(f"flush_timeout must be more than 0 seconds, not {duration!r}")
+    return seconds
 
 
 class FlushPolicy(msgspec.Struct, frozen=True):
@@ -158,7 +159,7 @@ class DesiredStatus(msgspec.Struct, frozen=True):
     @property
     def fields(self) -> Sequence[Path]:
         """Return the paths to write."""
-        return [path for path, _ in leaves(self.diff)]
+        return list(leaves(self.diff))
 
     def missing_in(self, status: Mapping[str, Any]) -> Sequence[Path]:
         """Return the paths to write at which a status does not have the computed value."""

@@ -274,7 +274,7 @@ class StatusWriter(Protocol):
         ...
 
     async def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
+        """Read the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
 
         Cancellation has no effect on the server.
 
@@ -331,7 +331,7 @@ class SyncStatusWriter(Protocol):
         ...
 
     def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET."""
+        """Read the whole object by a consistent GET."""
         ...
 
     def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -193,6 +194,44 @@ def shard_families(shards: Sequence[ShardCounters]) -> Iterable[Metric]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RecordingStatistics:
+    """The figures of a recording.
+
+    Attributes:
+        active: whether it records now.
+        reconciles: reconciles that were written.
+        lost: reconciles that were not, because the recording ended early.
+        bytes: bytes of its files now.
+        problem: why it ended early; None if it did not.
+    """
+
+    active: bool
+    reconciles: int
+    lost: int
+    bytes: int
+    problem: str | None
+
+
+def recording_families(recording: RecordingStatistics | None) -> Iterable[Metric]:
+    """Yield the metrics of a recording, if there is one."""
+    if recording is None:
+        return
+    yield gauge(
+        "reconciler_recording_active",
+        "Whether reconciles are recorded; 0 after the recording ended early, because of a full or slow disk.",
+        (),
+        [((), float(recording.active))],
+    )
+    yield gauge("reconciler_recording_bytes", "Bytes of the files of the recording.", (), [((), recording.bytes)])
+    yield counter(
+        "reconciler_recording_reconciles",
+        "Total number of reconciles, by whether they were written to the recording or lost.",
+        ("result",),
+        [(("written",), recording.reconciles), (("lost",), recording.lost)],
+    )
+
+
 class MetricsRegistry:
     """The metrics of one manager: creates counters by name, and is the Prometheus collector that exports them.
 
@@ -204,6 +243,7 @@ class MetricsRegistry:
         requests: counts requests to the API server.
         event_loop: counts how often the event loop was blocked.
         cached_kinds: returns what the cache contains of each kind. Default: nothing.
+        recording: returns the figures of the recording. Default: there is none.
     """
 
     def __init__(self) -> None:
@@ -211,6 +251,7 @@ class MetricsRegistry:
         self.requests = RequestCounters()
         self.event_loop = EventLoopCounters()
         self.cached_kinds: Callable[[], Sequence[CachedKind]] = list
+        self.recording: Callable[[], RecordingStatistics | None] = lambda: None
         self._queues: dict[str, QueueCounters] = {}
         self._controllers: dict[str, ControllerCounters] = {}
         self._statuses: dict[str, StatusCounters] = {}
@@ -251,6 +292,7 @@ class MetricsRegistry:
         yield from request_families(self.requests)
         yield from event_loop_families(self.event_loop)
         yield from cache_families(self.cached_kinds())
+        yield from recording_families(self.recording())
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Render all metrics in a Prometheus text format.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,8 @@ Happening = Literal["step", "started", "ended", "event", "begun", "request", "ef
 Author = Literal["user", "operator", "somebody"]
 """Who sent a request: the user of the scenario, the operator, or somebody who interferes."""
 
+_STEP = asyncio.Handle._run.__code__  # noqa: SLF001
+"""Below it on the stack is who runs the event loop."""
 _NOT_USERS = tuple(f"{Path(module.__file__ or '').parent}/" for module in (reconciler, asyncio))
 
 
@@ -83,15 +85,15 @@ class TraceEvent:
     error: Exception | None = None
 
 
-class Trace:
+class WorldTrace:
     """The events of a world, oldest first.
 
     Attributes:
         events: the events.
     """
 
-    def __init__(self) -> None:
-        self.events: list[TraceEvent] = []
+    def __init__(self, events: Iterable[TraceEvent] = ()) -> None:
+        self.events = list(events)
 
     def __iter__(self) -> Iterator[TraceEvent]:
         return iter(self.events)
@@ -125,8 +127,8 @@ def is_bookkeeping(entry: LoggedRequest) -> bool:
 
 def calling_line() -> str:
     """Return the line of the operator's code that called this, directly or not; ``""`` if there is none."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack without reading source files
-    while frame is not None:
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack, without its source
+    while frame is not None and frame.f_code is not _STEP:
         name = frame.f_code.co_filename
         if not name.startswith(_NOT_USERS) and not name.startswith("<"):
             return f"{Path(name).name}:{frame.f_lineno} in {frame.f_code.co_name}"

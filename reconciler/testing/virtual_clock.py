@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from unittest import mock
 
-from reconciler.clock import seconds_of, use_clock
+from reconciler._core.cycle import seeded_reconcile_ids
+from reconciler._core.durations import seconds_of
+from reconciler.clock import use_clock
 from reconciler.errors import MissingExtra
 from reconciler.testing.life import stopped_with_life
 
@@ -138,6 +140,8 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
 def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
     """Give virtual time to every loop created inside the block: put it around `asyncio.run`.
 
+    The ids of reconciles are the same each time.
+
     ::
 
         with virtual_time():
@@ -157,5 +161,5 @@ def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
         clock.follow(loop)
         return loop
 
-    with use_clock(clock), mock.patch.object(asyncio.events, "new_event_loop", make):
+    with use_clock(clock), seeded_reconcile_ids(), mock.patch.object(asyncio.events, "new_event_loop", make):
         yield clock

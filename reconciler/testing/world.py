@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ from reconciler.controller.observers import ReconcileObserver, observe_reconcile
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
 from reconciler.controller.wake import reasons
 from reconciler.errors import ConfigurationError, NotSent, ReconcilerError, describe_error
-from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
 from reconciler.meta import GroupVersionKind, Request, request_of
@@ -32,10 +33,15 @@ from reconciler.meta.metadata import gvk_of
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, to_document
 from reconciler.testing.life import Life
-from reconciler.testing.trace import Author, Happening, StateChange, Trace, TraceEvent, calling_line, is_bookkeeping
-
-_QUIET = 1.0
-"""Virtual seconds without a request, a reconcile or an effect, after which nothing happens any more."""
+from reconciler.testing.trace import (
+    Author,
+    Happening,
+    StateChange,
+    TraceEvent,
+    WorldTrace,
+    calling_line,
+    is_bookkeeping,
+)
 
 
 class NotSettled(ReconcilerError):
@@ -52,7 +58,7 @@ class _Sender:
     def __init__(
         self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
     ) -> None:
-        self.author = author
+        self.author: Author = author
         self.process = process
         self.run = run
         self.line = line
@@ -61,6 +67,27 @@ class _Sender:
 
 
 _sender: contextvars.ContextVar[_Sender | None] = contextvars.ContextVar("sender", default=None)
+
+
+def has_sender() -> bool:
+    """Return whether the running code handles a request whose author is known."""
+    return _sender.get() is not None
+
+
+@contextlib.contextmanager
+def sent_by(author: Author, process: int = 0, *, text: str = "") -> Iterator[None]:
+    """Attribute the requests inside the block to an author."""
+    token = _sender.set(_Sender(author, process, text=text))
+    try:
+        yield
+    finally:
+        _sender.reset(token)
+
+
+def sending_run() -> ReconcileRun | None:
+    """Return the reconcile whose request the server handles in the running code; None if it belongs to none."""
+    sender = _sender.get()
+    return None if sender is None else sender.run
 
 
 class Interference:
@@ -77,8 +104,20 @@ class Interference:
         """Called before the user waits for the operator; it returns whether the user does."""
         return True
 
+    def after_wait(self) -> None:
+        """Called when nothing happens any more."""
+
     async def before_read(self) -> None:
         """Called before the user reads, and would see what the operator has done by now."""
+
+    def started(self, process: OperatorProcess, /) -> None:
+        """Called when a process of the operator starts, in its context."""
+
+    async def before_effect(self, call: EffectCall, /) -> None:
+        """Called before an effect."""
+
+    async def after_effect(self, call: EffectCall, /) -> None:
+        """Called after an effect, before the operator gets its result."""
 
 
 class _PersonsTransport:
@@ -86,16 +125,13 @@ class _PersonsTransport:
 
     def __init__(self, world: World, author: Author) -> None:
         self._world = world
-        self._author = author
+        self._author: Author = author
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         if self._author == "user" and request.method == "GET":
             await self._world.interference.before_read()
-        token = _sender.set(_Sender(self._author))
-        try:
+        with sent_by(self._author):
             return await self._world.server.send(request)
-        finally:
-            _sender.reset(token)
 
 
 current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.ContextVar("process", default=None)
@@ -146,16 +182,20 @@ class OperatorProcess:
         rng = random.Random(f"{world.seed}/{self.number}")  # noqa: S311 - reproducible on purpose
         handler = _ProcessEffects(self, world)
         current_process.set(self)
+        world.interference.started(self)
         try:
             with use_effect_handler(handler), observe_reconciles(_ProcessObserver(self, world)):
-                manager = self.manager = Manager(Client(self, user_agent=world.name, rng=rng), **world.manager_options)
+                manager = self.manager = Manager(
+                    Client(self, user_agent=f"{world.name}/{self.number} test", rng=rng), **world.manager_options
+                )
                 await world.set_up(manager)
                 async with manager.running():
                     self._ready.set()
                     await asyncio.Event().wait()
         except Exception as error:  # noqa: BLE001 - whatever ends the process is its failure
             self.failure = error
-            world.happened(TraceEvent(what="ended", at=world.now, process=self.number, error=error))
+            if not self.life.ended:
+                world.happened(TraceEvent(what="ended", at=world.now, process=self.number, error=error))
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request to the server, which handles a write even if this process ends before the response.
@@ -172,7 +212,7 @@ class OperatorProcess:
         if reads:
             token = _sender.set(sender)
             try:
-                response = await self._world.server.send(request)
+                response = await self._world.connection.send(request)
             finally:
                 _sender.reset(token)
             if response.chunks is not None:
@@ -183,6 +223,11 @@ class OperatorProcess:
             return await self._world.serve(request, sender)
         finally:
             self._in_flight -= 1
+
+    async def unless_ended(self) -> None:
+        """Return at once while the process lives, and never afterwards: the code that killed it goes no further."""
+        if self.life.ended:
+            await asyncio.get_running_loop().create_future()
 
     async def stop(self) -> None:
         """Stop the process as SIGTERM does: it drains, and cleans up."""
@@ -212,7 +257,7 @@ class OperatorProcess:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
                 waits = state.in_progress is None and state.ready is None
-                idle = all(map(_is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
                     controller.name, key
                 )
                 if not waits or (state.due is not None and state.due <= horizon and not idle):
@@ -220,7 +265,8 @@ class OperatorProcess:
         return found
 
 
-def _is_declared(reason: str) -> bool:
+def is_declared(reason: str) -> bool:
+    """Return whether a reason to reconcile is a delay that the operator asked for."""
     return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
 
 
@@ -269,9 +315,16 @@ class _ProcessEffects:
         if self._process.life.ended:
             raise asyncio.CancelledError  # the code of a killed process cleans up, and must not reach anything
         world, process = self._world, self._process
-        event = TraceEvent(what="effect", at=world.now, process=process.number, run=current_run(), effect=call)
+        await world.interference.before_effect(call)
+        await process.unless_ended()
+        event = TraceEvent(
+            what="effect", at=world.now, process=process.number, run=current_run(), effect=call, line=calling_line()
+        )
         world.happened(event)
-        return await (call.run() if self._handler is None else self._handler(call))
+        result = await (call.run() if self._handler is None else self._handler(call))
+        await world.interference.after_effect(call)
+        await process.unless_ended()
+        return result
 
 
 class World:
@@ -290,11 +343,16 @@ class World:
         name: the user agent of the operator. Default ``"operator"``.
         manager_options: options of its Manager. Default: none.
         effects: handles the operator's effects. Default None: they are called.
+        roles: whether the operator may do only what the roles of ``reconciler manifests`` allow. Without
+            `Reconciler.permissions` of each reconciler they say nothing, and are not used. Default False.
         options: options of its controllers, such as ``owns=``.
 
     Attributes:
+        lag: how many seconds the watches lag that a disturbance holds at one moment.
+        quiet: how many seconds nothing must happen, until nothing happens any more.
         server: the server.
         client: the client of the user.
+        connection: how the operator reaches the server.
         somebody: a client of somebody else, who interferes.
         interference: what happens around the steps of the user.
         failed_check: how a check of `always` failed; None if none did.
@@ -305,6 +363,9 @@ class World:
     Raises:
         ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
     """
+
+    lag = 30.0
+    quiet = 1.0
 
     def __init__(
         self,
@@ -317,6 +378,7 @@ class World:
         name: str = "operator",
         manager_options: Mapping[str, Any] | None = None,
         effects: EffectHandler | None = None,
+        roles: bool = False,
         **options: Any,
     ) -> None:
         for each in operator if isinstance(operator, (list, tuple)) else [operator]:
@@ -327,18 +389,21 @@ class World:
                 )
         self._operator, self._options = operator, options
         self._new_setup()  # raises for what is not an operator
-        self.server = server or APIServer(seed=seed, controllers=("garbage", "namespaces"))
+        self.server = server or self._new_server(seed, rbac=roles)
         self.seed = seed
         self.name = name
         self.manager_options = dict(manager_options or {})
+        self.connection: Transport = self.server
+        self._roles = roles
         self.effects = effects
-        self.trace = Trace()
+        self.trace = WorldTrace()
         self.processes: list[OperatorProcess] = []
         self.interference = Interference()
         self.failed_check: Exception | None = None
         self.final_checks: list[Callable[[], object]] = []
         self._checks: list[Callable[[], object]] = []
         self._steps = 0
+        self._pending: set[asyncio.Task[None]] = set()
         self._own_server = server is None
         self._snapshot = snapshot
         self._definitions = definitions
@@ -354,13 +419,8 @@ class World:
         Raises:
             ConfigurationError: time is not virtual; the snapshot or a definition is invalid.
         """
-        loop = asyncio.get_running_loop()
-        if not getattr(current_clock(), "virtual", False):
-            raise ConfigurationError(
-                "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
-                "@pytest.mark.virtual_time"
-            )
-        self._began = loop.time()
+        self._check_time()
+        self._began = asyncio.get_running_loop().time()
         self._context = contextvars.copy_context()
         if self._own_server:
             await self.server.__aenter__()
@@ -373,6 +433,19 @@ class World:
         await self.server.apply(*self._definitions)
         return self
 
+    def _check_time(self) -> None:
+        if not getattr(current_clock(), "virtual", False):
+            raise ConfigurationError(
+                "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
+                "@pytest.mark.virtual_time"
+            )
+
+    def _new_server(self, seed: int, *, rbac: bool) -> APIServer:
+        return APIServer(seed=seed, rbac=rbac)
+
+    def _new_process(self) -> OperatorProcess:
+        return OperatorProcess(len(self.processes) + 1, self)
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -380,6 +453,8 @@ class World:
 
     async def close(self) -> None:
         """Kill the operator, close its coroutines, without effects, and close the server."""
+        for task in self._pending:
+            task.cancel()
         for process in self.processes:
             process.kill()
         for process in self.processes:
@@ -407,7 +482,7 @@ class World:
         Raises:
             OperatorFailed: it did not start; the cause is what it raised.
         """
-        process = OperatorProcess(len(self.processes) + 1, self)
+        process = self._new_process()
         self.processes.append(process)
         self.happened(TraceEvent(what="started", at=self.now, process=process.number))
         try:
@@ -422,10 +497,56 @@ class World:
         if not self.processes:
             await self.start()
 
-    def crash(self) -> None:
-        """Kill the processes of the operator, as SIGKILL does: nothing of them runs again."""
+    async def ensure_running(self) -> None:
+        """Start the operator, unless a process of it runs."""
+        if self.process is None:
+            await self.start()
+
+    def crash(self, *, restart_after: float | None = None) -> None:
+        """Kill the processes of the operator, as SIGKILL does: nothing of them runs again.
+
+        Args:
+            restart_after: seconds until the next process starts; `settle` waits for it. Default None: never.
+        """
         for process in self.processes:
             process.kill()
+        if restart_after is not None:
+            self.later(restart_after, self.ensure_running)
+
+    async def reconcile_all(self) -> None:
+        """Let the operator reconcile each of its objects once more."""
+        process = self.process
+        for controller in process.manager.controllers if process is not None and process.manager is not None else ():
+            for document in self.server.objects():
+                gvk = gvk_of(document)
+                if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
+                    controller.enqueue(request_of(document), "once more")
+
+    def stop(self, *, restart_after: float | None = None) -> None:
+        """Stop the processes of the operator, as SIGTERM does: they drain. Returns before they have ended.
+
+        Args:
+            restart_after: seconds from their end until the next process starts. Default None: never.
+        """
+
+        async def stop_all() -> None:
+            for process in self.processes:
+                await process.stop()
+            if restart_after is not None:
+                await asyncio.sleep(restart_after)
+                await self.ensure_running()
+
+        self.later(0.0, stop_all)
+
+    def later(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+        """Call `act` after some seconds; `settle` waits for it."""
+
+        async def wait_and_act() -> None:
+            await asyncio.sleep(seconds)
+            await act()
+
+        task = asyncio.get_running_loop().create_task(wait_and_act(), context=self._context.copy())
+        self._pending.add(task)
 
     def _new_setup(self) -> Callable[[Manager], Awaitable[None]]:
         return setup_function(
@@ -439,13 +560,18 @@ class World:
             for kind in controller.kinds:
                 if isinstance(kind, type) and hasattr(kind, "crd") and kind not in self._definitions:
                     self._definitions = (*self._definitions, kind)
-                    await self.server.apply(kind)
+                    await self.server.apply(_definition_of(kind))
+        if self._roles and all(each.reconciler.permissions is not None for each in manager.controllers):
+            await self.server.apply(*manager.rbac(self.name))
+            self.connection = self.server.service_account(self.name)
 
     async def serve(self, request: HTTPRequest, sender: _Sender) -> HTTPResponse:
         """Handle a request of a process in a task of the server, so that the end of the process does not stop it."""
         context = self._context.copy()
         context.run(_sender.set, sender)
-        return await asyncio.get_running_loop().create_task(self.server.send(request), context=context)
+        task = asyncio.get_running_loop().create_task(self.connection.send(request), context=context)
+        task.add_done_callback(_retrieve, context=self._context)
+        return await task
 
     # The user
 
@@ -560,26 +686,33 @@ class World:
         try:
             while True:
                 activity = self._activity
-                await asyncio.wait({self._enough}, timeout=_QUIET)
-                process = self.process
-                if process is None:
-                    self._check_processes()
+                await asyncio.wait({self._enough}, timeout=self.quiet)
+                self._take_over_failures()
+                running = [process for process in self.processes if process.running]
+                if not running and not self._pending:
                     return
-                unfinished = process.unfinished(horizon)
+                unfinished = [each for process in running for each in process.unfinished(horizon)]
+                unfinished += ["something was to happen later"] * bool(self._pending)
                 if activity == self._activity and not unfinished:
+                    self.interference.after_wait()
                     return
                 if self._enough.done() or self.now >= until:
                     raise NotSettled(self._explained(unfinished, limit, reconciles))
         finally:
             self._enough = None
 
-    def _check_processes(self) -> None:
+    def _take_over_failures(self) -> None:
+        """Raise what ended a process, unless another one runs, and what was raised later."""
+        done = {task for task in self._pending if task.done()}
+        self._pending -= done
+        for task in done:
+            task.result()
         failure = self.processes[-1].failure
-        if failure is not None:
+        if failure is not None and self.process is None and not self._pending:
             raise OperatorFailed(f"the operator's process ended by itself: {describe_error(failure)}") from failure
 
     def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
-        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s of virtual time"
+        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s"
         last = self.trace.writes()[-3:]
         still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
         writes = "; ".join(event.request.summary() for event in last if event.request is not None)
@@ -592,13 +725,16 @@ class World:
         self.trace.add(event)
         if event.what == "begun":
             self._reconciles_left -= 1
-        if event.what in ("begun", "effect") or (event.request is not None and not is_bookkeeping(event.request)):
+        if event.what in ("begun", "effect") or (event.request is not None and self._is_activity(event.request)):
             self._activity += 1
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
             self._changed_at = self._activity
         if self._enough is not None and not self._enough.done() and self._is_enough():
             self._enough.set_result(None)
+
+    def _is_activity(self, entry: LoggedRequest) -> bool:
+        return not is_bookkeeping(entry)
 
     def _is_enough(self) -> bool:
         return self._reconciles_left <= 0 or self._activity >= self._most
@@ -664,6 +800,18 @@ def first_failure(checks: Sequence[Callable[[], object]]) -> Exception | None:
         except Exception as error:  # noqa: BLE001 - a check fails by raising
             return error
     return None
+
+
+@functools.lru_cache(maxsize=256)
+def _definition_of(kind: Any) -> JSONObject:
+    """Return the definition of a kind, which is generated once for all worlds."""
+    return dict(kind.crd())
+
+
+def _retrieve(task: asyncio.Task[HTTPResponse]) -> None:
+    """Take note of the exception of a request whose sender has been killed, which asyncio would report otherwise."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _described(obj: Any) -> str:

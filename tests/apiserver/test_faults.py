@@ -524,6 +524,25 @@ async def test_a_held_watch_has_missed_too_much_if_the_history_is_gone(server: A
     assert (await stream.next())["object"]["code"] == 410
 
 
+async def test_one_client_sees_an_earlier_version_and_catches_up(server: APIServer, api: Api) -> None:
+    (made,) = await api.make("a")
+    await api.delete(f"{WIDGETS}/a")
+    await api.make("a")
+    server.faults.add(stale_version=int(made.version), times=None, user_agent="reflector")
+    assert (await api.get(f"{WIDGETS}/a", resourceVersion="0")).version != made.version
+    past = await api.get(f"{WIDGETS}/a", agent="reflector", resourceVersion="0")
+    assert past.version == made.version
+    listed = await api.get(WIDGETS, agent="reflector", resourceVersion="0")
+    assert (listed.version, listed.names) == (made.version, ["a"])
+    stream = await api.watch(agent="reflector", resourceVersion=listed.version)
+    assert [event["type"] for event in await stream.take(2)] == ["DELETED", "ADDED"]
+    streamed = await api.watch(agent="reflector", resourceVersion="0")
+    assert [event["type"] for event in await streamed.take(3)] == ["ADDED", "DELETED", "ADDED"]
+    server.faults.clear()
+    server.faults.add(stale_version=10**9)
+    assert (await api.get(WIDGETS, resourceVersion="0")).names == ["a"]
+
+
 async def test_a_fault_hits_the_requests_of_one_user(server: APIServer, api: Api) -> None:
     operator = Api(server.user("operator"))
     server.faults.add(status=500, times=None, user="operator")

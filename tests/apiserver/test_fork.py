@@ -260,6 +260,27 @@ async def test_a_list_that_is_none_is_an_error_that_says_so(origin: APIServer, b
 
 
 @pytest.mark.virtual_time
+async def test_a_cluster_of_another_version_is_noted(origin: APIServer) -> None:
+    class Older:
+        async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+            if request.path == "/version":
+                return HTTPResponse(200, {}, b'{"gitVersion": "v1.29.4-gke.100"}')
+            if request.path.startswith("/apis/autoscaling/v2/"):
+                return HTTPResponse(404, {}, b"404 page not found")
+            return await origin.send(request)
+
+    async with APIServer.fork(Older()) as server:
+        assert server.forked is not None
+        note = server.forked.version_note()
+        assert note is not None
+        assert "the cluster is v1.29.4-gke.100" in note
+        assert not await Client(server).list("autoscaling/v2/HorizontalPodAutoscaler")
+    async with APIServer.fork(origin) as server:
+        assert server.forked is not None
+        assert server.forked.version_note() is None
+
+
+@pytest.mark.virtual_time
 async def test_a_group_that_only_the_cluster_serves_is_named(origin: APIServer) -> None:
     class Aggregated:
         async def send(self, request: HTTPRequest, /) -> HTTPResponse:

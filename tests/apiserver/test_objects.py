@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 from reconciler.apiserver import APIServer
-from tests.apiserver.api import CONFIG_MAPS, JSON_PATCH, WIDGETS, Api, definition, widget
+from tests.apiserver.api import CONFIG_MAPS, DEFINITIONS, JSON_PATCH, WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time
 
@@ -252,3 +254,38 @@ async def test_warnings_come_as_headers(api: Api) -> None:
     reply = await api.post(WIDGETS, widget("a", size=1, foo=1))
     assert reply.warnings == ['299 - "unknown field \\"spec.foo\\""']
     assert reply.headers["warning"] == reply.warnings[0]
+
+
+async def test_uids_depend_on_the_object_and_its_incarnation_alone() -> None:
+    async def uids(*names: str, seed: int = 0) -> dict[str, list[str]]:
+        async with APIServer(seed=seed) as server:
+            await server.apply(definition())
+            api = Api(server)
+            made: dict[str, list[str]] = {}
+            for name in names:
+                (reply,) = await api.make(name)
+                made.setdefault(name, []).append(reply["metadata"]["uid"])
+                await api.delete(f"{WIDGETS}/{name}")
+            return made
+
+    first = await uids("a", "b", "a")
+    assert first == await uids("b", "a", "a")
+    assert len({*first["a"], *first["b"]}) == 3
+    assert first["a"][0] not in (await uids("a", seed=1))["a"]
+    assert uuid.UUID(first["a"][0]).version == 4
+
+
+async def test_no_uid_is_used_twice(server: APIServer, api: Api) -> None:
+    seen = set()
+    for _ in range(2):
+        await api.make("a")
+        snapshot = server.snapshot()
+        seen.add((await api.get(f"{WIDGETS}/a"))["metadata"]["uid"])
+        await api.delete(f"{DEFINITIONS}/widgets.example.com")
+        await server.apply(definition())
+    await api.make("a")
+    seen.add((await api.get(f"{WIDGETS}/a"))["metadata"]["uid"])
+    await server.restore(snapshot)
+    await api.delete(f"{WIDGETS}/a")
+    (again,) = await api.make("a")
+    assert len({*seen, again["metadata"]["uid"]}) == 4

@@ -142,7 +142,7 @@ def test_objects_of_a_definition_are_accepted(tmp_path: Path) -> None:
     found = drawn(explore.objects(file))
     assert all(accepted(THING, found))
     specs = [each["spec"] for each in found]
-    assert {key for spec in specs for key in spec} == set(schema_of(THING).document["properties"]["spec"]["properties"])
+    assert {key for spec in specs for key in spec} == set(schema_of(THING).drawn["properties"]["spec"]["properties"])
 
 
 @pytest.mark.parametrize("kind", [Shop, THING], ids=["class", "definition"])

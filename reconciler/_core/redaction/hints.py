@@ -12,7 +12,7 @@ import re
 class Hints:
     """Fixed strings, one of which occurs, in any case, wherever a pattern can match.
 
-    A text is searched with one byte for each character, so that places are the same.
+    Each character of a string is one byte in a search, so that places are the same.
 
     Args:
         hints: the strings, in ASCII and without ``?``.

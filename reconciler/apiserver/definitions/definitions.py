@@ -100,7 +100,7 @@ class Definitions:
             for endpoint in list(resource.endpoints.values()):
                 registry.unserve(endpoint)
             resource.info = info
-        resource.convert = conversion_of(spec, self._webhook_servers, self._cluster.uid, sockets=self._sockets)
+        resource.convert = conversion_of(spec, self._webhook_servers, self._cluster.random_uid, sockets=self._sockets)
         _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):

@@ -24,7 +24,7 @@ from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
 from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
-from reconciler.apiserver.verbs.read import Reader
+from reconciler.apiserver.verbs.read import PastState, Reader
 from reconciler.apiserver.verbs.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
@@ -170,7 +170,7 @@ class Handler:
             return _failure(call, error)
 
     async def read(
-        self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
+        self, request: HTTPRequest, call: Call | None, *, stale: PastState | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
         """Return the result of a get, list or watch, or of a request without a kind, such as discovery.
 
@@ -179,7 +179,7 @@ class Handler:
         Args:
             request: the request.
             call: the request as returned by `parse`.
-            stale: for reads at version 0, the age of the state that is shown, in seconds.
+            stale: for reads at version 0, the state that is shown.
             expired: the error that ends a watch at once, or None.
         """
         try:
@@ -200,7 +200,7 @@ class Handler:
         body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
-    async def _read(self, call: Call, stale: float | None) -> HandlerResult:
+    async def _read(self, call: Call, stale: PastState | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
             body = self._reader.list_objects(call, view, stale)
@@ -220,7 +220,7 @@ class Handler:
         include = call.query.get("includeObject", "")
         return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
 
-    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> HandlerResult:
+    def _watch(self, call: Call, stale: PastState | None, expired: Refusal | None) -> HandlerResult:
         view, _ = self._view(call)
         watch = self._reader.watch(call, view, stale)
         if expired is not None:

@@ -35,6 +35,7 @@ from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, l
 from reconciler.apiserver.state import DataDirectory
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import AccessDenied
+from reconciler.apiserver.verbs.read import PastState
 from reconciler.apiserver.verbs.watch import WatchHold, WatchResponse
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
@@ -221,8 +222,8 @@ class HandlerChain:
         refuse, stale = strike.effects.get(Refuse), strike.effects.get(Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
-        seconds = None if stale is None else stale.seconds
-        result = await self.handler.read(request, call, stale=seconds, expired=expired)
+        past: PastState | None = None if stale is None else (stale.seconds, stale.version)
+        result = await self.handler.read(request, call, stale=past, expired=expired)
         if result.watch is not None and call is not None:
             self._watches[result.watch] = call, request
             if Stall in strike.effects:

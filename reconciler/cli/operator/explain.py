@@ -212,7 +212,7 @@ def _last(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run.started)}, because {because(run.reasons)}."
     yield from _changes(run.changes)
-    yield f"  The reconcile took {human_duration(run.seconds)} and {_result(run)}."
+    yield f"  The reconcile took {human_duration(run.seconds)} and {result_text(run)}."
     if run.error is not None:
         message = _WITHHELD if run.error.message is None else run.error.message.replace("\n", "\n      ")
         yield f"    {run.error.type}: {message}"
@@ -246,7 +246,7 @@ def _earlier(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
     yield "  Before that:"
     for run in runs[1:]:
         error = f" ({run.error.type})" if run.error is not None else ""
-        yield f"    {_ago(run, now):>7} ago: {', '.join(run.reasons) or 'no reason'}: {_result(run)}{error}"
+        yield f"    {_ago(run, now):>7} ago: {', '.join(run.reasons) or 'no reason'}: {result_text(run)}{error}"
 
 
 def _changes(changes: Sequence[ChangeReport]) -> Iterator[str]:
@@ -257,7 +257,7 @@ def _changes(changes: Sequence[ChangeReport]) -> Iterator[str]:
         colon = ":" if change.fields else ""
         yield f"    {change.kind} {change} was {change.type}{_by(common)}{colon}"
         for field in change.fields:
-            yield f"      {field.path}{_values(field)}{'' if common else _by(field.managers)}"
+            yield f"      {field.path}{field_text(field)}{'' if common else _by(field.managers)}"
         if change.fields_left_out and change.fields:
             yield f"      and {change.fields_left_out} more fields"
         elif change.fields_left_out:
@@ -268,7 +268,7 @@ def _by(managers: Sequence[str]) -> str:
     return f" by {' or '.join(managers)}" if managers else ""
 
 
-def _values(field: FieldReport) -> str:
+def field_text(field: FieldReport) -> str:
     """Return what happened to a field, with its values if they are shown."""
     if field.change == "changed" and field.before is not None and field.after is not None:
         return f": {field.before} → {field.after}"
@@ -276,7 +276,8 @@ def _values(field: FieldReport) -> str:
     return f" was {field.change}" + ("" if value is None else f": {value}")
 
 
-def _result(run: RunReport) -> str:
+def result_text(run: RunReport) -> str:
+    """Return how a reconcile ended, after "it took a second and"."""
     if run.error is not None and run.error.timed_out:
         return "timed out"
     delay = run.requeue_after_seconds

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
-import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler._core.cycle import current_cycle
+from reconciler._core.cycle import RECONCILE_IDS, current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.result import Completion
 from reconciler.controller.wake.change import Creation, WakingChanges
@@ -103,7 +101,7 @@ class UnsavedStore:
         return request in self._blocked
 
     def take(self, request: Request, uid: str) -> object | None:
-        """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""
+        """Hand over the mutations of an object; those of an earlier object of the same name are dropped."""
         if request not in self.entries:
             return None
         with self._lock:
@@ -138,11 +136,6 @@ class UnsavedStore:
         return UnsavedStatistics(len(self.entries), len(self._blocked), self._dropped)
 
 
-_RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
-if hasattr(os, "register_at_fork"):  # otherwise each child process would generate the same ids
-    os.register_at_fork(after_in_child=_RNG.seed)
-
-
 class ReconcileRun(msgspec.Struct, frozen=True):
     """The description of one reconcile.
 
@@ -162,7 +155,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
     attempt: int
     priority: int
     since: float = 0.0
-    bits: int = msgspec.field(default_factory=functools.partial(_RNG.getrandbits, 128))
+    bits: int = msgspec.field(default_factory=functools.partial(RECONCILE_IDS.getrandbits, 128))
 
     @property
     def reconcile_id(self) -> str:
@@ -349,7 +342,7 @@ class Reconcile:
         self.warnings.append((reason, message))
 
     def take_unsaved(self, uid: str) -> object | None:
-        """Return, once, what an earlier reconcile could not save for an object of this uid."""
+        """Hand over what an earlier reconcile could not save for an object of this uid; None if there is nothing."""
         return self._context.unsaved.take(self.request, uid)
 
     @property

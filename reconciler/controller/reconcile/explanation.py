@@ -22,10 +22,10 @@ from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.reconcile.frames import Place, frames_of
 from reconciler.controller.reconcile.progress import RunningReconciles
-from reconciler.controller.reconcile.worker import WorkerState
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
+from reconciler.controller.wake.handlers import ControllerState
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
@@ -191,7 +191,7 @@ class RunHistory(ReconcileObserver):
         if completion is None:
             shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
         elif completion.error is not None:
-            failure = self._pooled(_failure_of(completion.error, completion))
+            failure = self._pooled(failure_of(completion.error, completion))
             shared = _Shared(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
         else:
             delay = None if completion.outcome is None else completion.outcome.requeue_after
@@ -361,7 +361,8 @@ class RunHistory(ReconcileObserver):
             del self._awaited[key]
 
 
-def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+def failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+    """Return how a reconcile failed, without secrets."""
     message = text_without_values(error)
     return ReconcileFailure(
         type=type(error).__name__,
@@ -431,7 +432,7 @@ class KeyExplanation:
 
 
 def explain_key(
-    state: WorkerState,
+    state: ControllerState,
     history: RunHistory,
     changes: ChangeLog,
     running: RunningReconciles,
@@ -455,7 +456,7 @@ def explain_key(
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
-    queued, stored = state.queue.explain(request), state.informers.stored(request)
+    queued, stored = state.queue.explain(request), state.stored(request)
     runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
     waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
@@ -494,7 +495,7 @@ def state_of(queued: Explanation[Request], *, remembered: bool) -> KeyState:
     return "idle" if remembered else "unknown"
 
 
-def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
+def _waits_for(state: ControllerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
     """Return what a key in the queue waits for; None for one that is not in the queue."""
     if queued.in_progress is not None:
         return "the end of the reconcile in progress"
@@ -505,8 +506,8 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
     return None if queued.due is None else _waits_for_timer(queued)
 
 
-def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[RunExplanation]) -> str:
-    stored, seen = state.informers.stored(request), state.tracker.seen(request)
+def _idle_waits_for(state: ControllerState, request: Request, runs: Sequence[RunExplanation]) -> str:
+    stored, seen = state.stored(request), state.tracker.seen(request)
     failure = runs[-1].failure if runs else None
     if state.queue.shutting_down:
         return "the next process: the controller is stopping"

@@ -82,7 +82,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Diff
 
 
 def format_fields(path: Path) -> str:
-    """Return a path as text, such as ``spec.containers[name=web].image``; at most 200 characters."""
+    """Format a path: ``spec.containers[name=web].image``, at most 200 characters."""
     text = ""
     for step in path:
         if isinstance(step, Item):

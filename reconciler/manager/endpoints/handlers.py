@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 
@@ -266,6 +267,31 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "keys": [_key(explanation, clock) for explanation in explanations],
         "keys_left_out": max(0, len(keys) - limit),
     }
+
+
+def debug_recording(segments: Callable[[], Sequence[Path]]) -> Handler:
+    """Return the handler of ``/debug/recording``: the names of the segments, or one with ``?segment=``.
+
+    A recording contains objects, so only trusted readers get it.
+
+    Args:
+        segments: returns the files; none if nothing is recorded.
+    """
+
+    async def handle(request: EndpointRequest) -> EndpointResponse:
+        if not request.is_trusted:
+            return EndpointResponse(403, b"403: a recording is only served to local requests and to users\n")
+        found = {path.name: path for path in segments()}
+        name = dict(request.query).get("segment")
+        if not found:
+            return EndpointResponse(503, b"503: the operator does not record: it needs --record or recording=\n")
+        if name is None:
+            return EndpointResponse(200, msgspec.json.encode(sorted(found)), "application/json")
+        if name not in found:
+            return EndpointResponse(404, b"404: the recording has no such segment\n")
+        return EndpointResponse(200, await asyncio.to_thread(found[name].read_bytes), "application/octet-stream")
+
+    return handle
 
 
 def limit_of(query: dict[str, str], default: int = _MAX_KEYS) -> int:

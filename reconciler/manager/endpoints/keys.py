@@ -227,7 +227,7 @@ def debug_keys(process: Process, turns: Turns) -> Handler:
 def read_document(
     process: Process, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
 ) -> KeysDocument:
-    """Return the whole document: the role, what the process waits for, and the result of `read_keys`."""
+    """Collect the whole document: the role, what the process waits for, and the result of `read_keys`."""
     return KeysDocument(
         now=process.clock.now(),
         role=process.role(),
@@ -242,7 +242,7 @@ def read_document(
 def read_keys(
     controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, trusted: bool
 ) -> tuple[ControllerReport, ...]:
-    """Return the report of each controller.
+    """Collect the report of each controller.
 
     Failing keys come first, then those that need attention for another reason, then those that were reconciled most
     often lately, with their latest reconcile. If the

@@ -6,8 +6,12 @@ included. For a `Resource` class, the pydantic model must accept it as well.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Resource)
 
+_NOT_DRAWN = ("apiVersion", "kind", "metadata", "status")
 _SPAN = 100
 """How far an integer is drawn from its bound, since operators often make as many objects as it says."""
 _MOST_ITEMS = 3
@@ -41,29 +46,11 @@ _ATTEMPTS = 20
 _NAME = "[a-z]([a-z0-9-]{0,6}[a-z0-9])?"
 """Strings without a form are names, which a typical operator can use."""
 _TEXT = st.characters(min_codepoint=32, max_codepoint=126)
-_FORMS = {
-    "byte": "([a-z0-9]{4}){0,3}",
-    "cidr": r"10\.[0-9]\.0\.0/16",
-    "creditcard": "4111111111111111",
-    "date": "2026-0[1-9]-[12][0-9]",
-    "date-time": "2026-0[1-9]-[12][0-9]T0[0-9]:00:00Z",
-    "datetime": "2026-0[1-9]-[12][0-9]T0[0-9]:00:00Z",
-    "duration": "[1-9][0-9]?[smh]",
-    "email": r"[a-z]{1,8}@example\.com",
-    "hostname": r"[a-z]{1,8}\.example\.com",
-    "ipv4": r"10\.0\.[0-9]\.[1-9]",
-    "ipv6": "fd00::[1-9a-f]{1,4}",
-    "isbn": "9783161484100",
-    "isbn10": "3161484100",
-    "isbn13": "9783161484100",
-    "rgbcolor": r"rgb\([1-9][0-9], 0, [0-9]\)",
-    "uri": r"https://[a-z]{1,8}\.example\.com",
-    "uuid": "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}",
-    "uuid3": "[0-9a-f]{8}-[0-9a-f]{4}-3[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}",
-    "uuid4": "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}",
-    "uuid5": "[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}",
+_FORMATS: Mapping[str, str] = {
+    **recorded("schema/formats.json"),
+    **json.loads(Path(__file__).with_name("formats.json").read_text(encoding="utf-8")),
 }
-"""The patterns of strings with a format; others are those of the server's table, or names."""
+"""The patterns of strings with a format; a string with another format is a name."""
 _WRONG: tuple[Any, ...] = ("", "?", -1, 0, 2**31, 1.5, True, [], {}, ["?"], {"?": "?"}, "x" * 300)
 
 
@@ -100,10 +87,11 @@ class Schema:
         return bool(self.definition["spec"].get("scope") != "Cluster")
 
     @property
-    def document(self) -> JSONObject:
-        """Return the schema of the whole object."""
-        found: JSONObject = self.version["schema"]["openAPIV3Schema"]
-        return found
+    def drawn(self) -> JSONObject:
+        """Return the schema of what users write, besides the metadata."""
+        whole = self.version["schema"]["openAPIV3Schema"]
+        members = {key: each for key, each in whole["properties"].items() if key not in _NOT_DRAWN}
+        return {**whole, "properties": members, "required": [*(whole.get("required") or ()), "spec"]}
 
     def complete(self, document: JSONObject) -> JSONObject:
         """Return a document without unknown fields and nulls, and with its defaults."""
@@ -219,25 +207,15 @@ def valid_documents(
     Raises:
         ConfigurationError: a path of `fields` is not in the schema.
     """
-    own = {path.removeprefix("."): strategy for path, strategy in (fields or {}).items()}
-    members = {
-        key: _Values(own).of(member, key)
-        for key, member in (schema.document.get("properties") or {}).items()
-        if key not in ("apiVersion", "kind", "metadata", "status")
-    }
-    known = list(_paths(schema.document, ""))
+    own = {f".{path.removeprefix('.')}": strategy for path, strategy in (fields or {}).items()}
+    known = dict(_fields(schema.drawn, ""))
     for path in own:
         if path not in known:
-            raise ConfigurationError(
-                f"fields: {path!r} is not a field of {schema.kind}: choose from {', '.join(known)}"
-            )
+            choices = ", ".join(each[1:] for each in known)
+            raise ConfigurationError(f"fields: {path[1:]!r} is not a field of {schema.kind}: choose from {choices}")
     metadata = {"name": name} | ({"namespace": namespace} if schema.namespaced else {})
     head = {"apiVersion": schema.api_version, "kind": schema.kind}
-    required = set(schema.document.get("required") or ()) | {"spec"}
-    contents = st.fixed_dictionaries(
-        {key: member for key, member in members.items() if key in required},
-        optional={key: member for key, member in members.items() if key not in required},
-    )
+    contents = _Values(own).of(schema.drawn, "")
 
     @st.composite
     def accepted(draw: st.DrawFn) -> JSONObject:
@@ -258,15 +236,24 @@ def invalid_documents(schema: Schema, valid: SearchStrategy[JSONObject]) -> Sear
     @st.composite
     def refused(draw: st.DrawFn) -> JSONObject:
         document = draw(valid)
+        places = [*_places(document["spec"], ("spec",))][:0:-1] or [("spec",)]
         for _ in range(_ATTEMPTS):
-            places = [*_places(document.get("spec"), ("spec",))][::-1]  # the last is the whole spec
-            place = draw(st.sampled_from(places[:-1] or places))
-            broken: JSONObject = _replaced(document, place, draw(st.sampled_from((None, *_WRONG))))
+            value = draw(st.sampled_from((None, *_WRONG)))
+            broken: JSONObject = replaced(document, draw(st.sampled_from(places)), value)
             if schema.problems(broken) or schema.unfit(broken):
                 return broken
         raise UnsatisfiedAssumption("no invalid object was drawn")
 
     return refused()
+
+
+def wrong_alone(schema: Schema, documents: Sequence[JSONObject], path: str) -> Iterator[JSONObject]:
+    """Yield documents with a wrong value in one field, which the server or the model refuses."""
+    for document, value in itertools.product(documents, _WRONG):
+        with contextlib.suppress(LookupError):
+            broken: JSONObject = replaced(document, steps_of(path), value)
+            if schema.problems(broken) or schema.unfit(broken):
+                yield broken
 
 
 def _places(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
@@ -277,50 +264,49 @@ def _places(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int
         yield from _places(member, (*path, key))
 
 
-def _replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    """Return a document with another value at a path; None removes a member."""
-    if not path:
-        return value
+def steps_of(path: str) -> list[str | int]:
+    """Return the keys of a field's path; a list stands for its first item."""
+    return [0 if part == "[]" else part for part in path.replace("[]", ".[]").split(".")]
+
+
+def replaced(document: Any, path: Sequence[str | int], value: Any) -> Any:
+    """Return a document with another value at a path; None removes a member, and ``"*"`` is the first one of a map.
+
+    Raises:
+        LookupError: there is no such place.
+    """
+    step, *rest = path
+    if step == "*":
+        step = next(iter(document), "")
     copied = document.copy()
-    inner = _replaced(document[path[0]], path[1:], value)
+    inner = replaced(document[step], rest, value) if rest else value
     if inner is None and isinstance(copied, dict):
-        del copied[path[0]]
+        copied.pop(step, None)
     else:
-        copied[path[0]] = inner
+        copied[step] = inner
     return copied
 
 
-def _paths(schema: JSONObject, path: str) -> Iterator[str]:
-    """Yield the path of each field of a schema, as `objects` names them."""
-    for key, member in (schema.get("properties") or {}).items():
-        if path or key not in ("apiVersion", "kind", "metadata", "status"):
-            below = f"{path}.{key}" if path else key
-            yield below
-            yield from _paths(member, below)
-    for key, step in (("items", "[]"), ("additionalProperties", ".*")):
-        if isinstance(schema.get(key), dict):
-            yield path + step
-            yield from _paths(schema[key], path + step)
+def _fields(schema: JSONObject, path: str) -> Iterator[tuple[str, JSONObject]]:
+    """Yield the path of each field below a place, as `objects` names them, with its schema."""
+    below = {f"{path}.{key}": member for key, member in (schema.get("properties") or {}).items()}
+    below |= {path + step: schema.get(key) for key, step in (("items", "[]"), ("additionalProperties", ".*"))}
+    for inner, member in below.items():
+        if isinstance(member, dict):
+            yield inner, member
+            yield from _fields(member, inner)
 
 
-def field_paths(schema: JSONObject, path: str) -> Iterator[str]:
-    """Yield the path of each field of a schema that is not an object with members of its own."""
-    members = {f"{path}.{key}": member for key, member in (schema.get("properties") or {}).items()}
-    if not members:
-        yield path
-    for below, member in members.items():
-        yield from field_paths(member, below)
-    items = schema.get("items")
-    if isinstance(items, dict) and items.get("properties"):
-        yield from field_paths(items, f"{path}[]")
+def field_paths(schema: Schema) -> list[str]:
+    """Return the path of each field of the spec that has a value of its own, not only members."""
+    found = _fields(schema.drawn, "")
+    leaves = (path[1:] for path, place in found if not place.get("properties") and path[-2:] not in ("[]", ".*"))
+    return [path for path in leaves if path.startswith("spec")]
 
 
 def field_values(schema: Schema, path: str, own: Mapping[str, SearchStrategy[Any]]) -> SearchStrategy[Any]:
     """Return the strategy of the values of a field, by its path."""
-    place = schema.document
-    for part in path.replace("[]", ".[]").split("."):
-        place = place["items"] if part == "[]" else place["properties"][part]
-    return _Values(own).of(place, path)
+    return own.get(path) or _Values({}).of(dict(_fields(schema.drawn, ""))[f".{path}"], path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,9 +324,7 @@ class _Values:
             schema = _merged(schema, branch)
         plain = {key: value for key, value in schema.items() if key not in ("oneOf", "anyOf", "allOf")}
         if branches and not schema.get("x-kubernetes-int-or-string"):
-            return st.one_of(
-                *(self.of(_merged(_without_others(plain, branch, branches), branch), path) for branch in branches)
-            )
+            return st.one_of([self.of(_merged(plain, branch), path) for branch in branches])
         drawn = self._plain(plain, path)
         return st.none() | drawn if schema.get("nullable") else drawn
 
@@ -348,7 +332,7 @@ class _Values:
         if schema.get("enum"):
             return st.sampled_from(list(schema["enum"]))
         if schema.get("x-kubernetes-int-or-string"):
-            return st.integers(0, _SPAN) | st.from_regex("[1-9][0-9]?%", fullmatch=True, alphabet=_TEXT)
+            return st.integers(0, _SPAN) | _text("[1-9][0-9]?%")
         drawn: dict[str, Callable[[JSONObject, str], SearchStrategy[Any]]] = {
             "object": self._object,
             "array": self._array,
@@ -370,22 +354,29 @@ class _Values:
         if not additional:
             return named
         values = self.of(additional, f"{path}.*") if isinstance(additional, dict) else _anything()
-        least = int(schema.get("minProperties") or 0)
-        most = min(int(schema.get("maxProperties") or least + _MOST_ITEMS), least + _MOST_ITEMS)
-        keys = st.from_regex(_NAME, fullmatch=True, alphabet=_TEXT)
-        return st.builds(dict.__or__, st.dictionaries(keys, values, min_size=least, max_size=most), named)
+        least, most = _size(schema, "Properties")
+        return st.builds(dict.__or__, st.dictionaries(_text(_NAME), values, min_size=least, max_size=most), named)
 
     def _array(self, schema: JSONObject, path: str) -> SearchStrategy[Any]:
         items = self.of(schema.get("items") or {}, f"{path}[]")
-        least = int(schema.get("minItems") or 0)
-        most = min(int(schema.get("maxItems") or least + _MOST_ITEMS), least + _MOST_ITEMS)
-        unique: Callable[[Any], Any] | None = None
-        if schema.get("x-kubernetes-list-type") == "map":
-            keys = schema.get("x-kubernetes-list-map-keys") or []
-            unique = lambda item: repr([item.get(key) for key in keys])  # noqa: E731
-        elif schema.get("x-kubernetes-list-type") == "set" or schema.get("uniqueItems"):
-            unique = repr
-        return st.lists(items, min_size=least, max_size=max(least, most), unique_by=unique)
+        least, most = _size(schema, "Items")
+        list_type = "set" if schema.get("uniqueItems") else schema.get("x-kubernetes-list-type")
+        keys = schema.get("x-kubernetes-list-map-keys") or []
+        identities: dict[Any, Callable[[Any], str]] = {
+            "map": lambda item: repr([item.get(key) for key in keys]),
+            "set": repr,
+        }
+        return st.lists(items, min_size=least, max_size=most, unique_by=identities.get(list_type))
+
+
+def _size(schema: JSONObject, what: str) -> tuple[int, int]:
+    """Return how many items or members are drawn at least and at most."""
+    least = int(schema.get(f"min{what}") or 0)
+    return least, max(least, min(int(schema.get(f"max{what}", least + _MOST_ITEMS)), least + _MOST_ITEMS))
+
+
+def _text(pattern: str) -> SearchStrategy[str]:
+    return st.from_regex(pattern, fullmatch=True, alphabet=_TEXT)
 
 
 def _merged(schema: JSONObject, branch: JSONObject) -> JSONObject:
@@ -402,65 +393,54 @@ def _merged(schema: JSONObject, branch: JSONObject) -> JSONObject:
     return merged
 
 
-def _without_others(schema: JSONObject, branch: JSONObject, branches: list[JSONObject]) -> JSONObject:
-    """Return a schema without the members that only the other branches require, so that often one branch is valid."""
-    others = {key for each in branches for key in each.get("required") or ()} - set(branch.get("required") or ())
-    others -= set(schema.get("required") or ())
-    properties = schema.get("properties") or {}
-    return schema | {"properties": {key: value for key, value in properties.items() if key not in others}}
-
-
 def _integer(schema: JSONObject, _path: str) -> SearchStrategy[Any]:
-    step = int(schema.get("multipleOf") or 1)
+    step = max(1, int(schema.get("multipleOf") or 1))
     low, high = schema.get("minimum"), schema.get("maximum")
-    low = None if low is None else int(low) + bool(schema.get("exclusiveMinimum"))
-    high = None if high is None else int(high) - bool(schema.get("exclusiveMaximum"))
     if low is None:
         low = 0 if high is None or high >= 0 else high - _SPAN
-    high = low + _SPAN if high is None else min(high, low + _SPAN)
-    return st.integers(-(-low // step), high // step).map(lambda number: number * step)
+    low = math.ceil(low) + bool(schema.get("exclusiveMinimum"))
+    high = low + _SPAN if high is None else math.floor(high) - bool(schema.get("exclusiveMaximum"))
+    return st.integers(-(-low // step), min(high, low + _SPAN) // step).map(lambda number: number * step)
 
 
 def _number(schema: JSONObject, path: str) -> SearchStrategy[Any]:
     if schema.get("multipleOf"):
-        return _integer({**schema, "multipleOf": max(1, int(schema["multipleOf"]))}, path)
+        return _integer(schema, path)
     low = float(schema.get("minimum", 0.0))
     high = min(float(schema.get("maximum", low + _SPAN)), low + _SPAN)
-    return st.floats(
-        min(low, high),
-        high,
-        exclude_min=bool(schema.get("exclusiveMinimum")),
-        exclude_max=bool(schema.get("exclusiveMaximum")),
-    )
+    return st.floats(min(low, high), high)
 
 
 def _string(schema: JSONObject, path: str) -> SearchStrategy[Any]:
-    least, most = int(schema.get("minLength") or 0), schema.get("maxLength")
+    least, most = int(schema.get("minLength") or 0), int(schema.get("maxLength", 10_000))
     if "pattern" in schema:
-        pattern = (
-            ecma_pattern(schema["pattern"]).replace("(?<", "(?P<").replace("(?P<=", "(?<=").replace("(?P<!", "(?<!")
-        )
-        try:
-            drawn = st.from_regex(
-                re.compile(pattern), alphabet=_TEXT if pattern.isascii() else st.characters(codec="utf-8")
-            )
-            drawn.validate()
-        except (re.error, ValueError) as error:
-            raise ConfigurationError(
-                f"cannot draw strings of the pattern {schema['pattern']!r} of {path}: {error}; pass a strategy of your "
-                f"own: fields={{{path!r}: …}}"
-            ) from error
+        drawn = _matching(schema["pattern"], path)
+    elif schema.get("format") in _FORMATS:
+        drawn = _text(_FORMATS[schema["format"]])
+    elif least > 1 or "maxLength" in schema:
+        drawn = _text(f"[a-z]{{{least},{max(least, min(8, most))}}}")
     else:
-        formats = {**recorded("schema/formats.json"), **_FORMS}
-        form = formats.get(str(schema.get("format")))
-        if form is None and (least > 1 or most is not None):
-            longest = max(least, min(8, least + 8 if most is None else int(most)))
-            form = f"[a-z]{{{least},{longest}}}"
-        drawn = st.from_regex(form or _NAME, fullmatch=True, alphabet=_TEXT)
-    return drawn.filter(lambda text: least <= len(text) and (most is None or len(text) <= most))
+        drawn = _text(_NAME)
+    return drawn.filter(lambda text: least <= len(text) <= most)
+
+
+def _matching(pattern: str, path: str) -> SearchStrategy[str]:
+    """Return a strategy of strings in which a pattern in Go's syntax is found."""
+    translated = re.sub(r"\(\?<(?![=!])", "(?P<", ecma_pattern(pattern))
+    try:
+        drawn = st.from_regex(
+            re.compile(translated), alphabet=_TEXT if translated.isascii() else st.characters(codec="utf-8")
+        )
+        drawn.validate()
+    except (re.error, ValueError) as error:
+        raise ConfigurationError(
+            f"{path.removeprefix('.')}: cannot draw strings of the pattern {pattern!r}: {error}; pass a strategy of "
+            "your own with fields="
+        ) from error
+    return drawn
 
 
 def _anything(*_: object) -> SearchStrategy[Any]:
     """Return a strategy of small values of any type, for places that the schema leaves open."""
-    scalars = st.booleans() | st.integers(0, _SPAN) | st.from_regex(_NAME, fullmatch=True, alphabet=_TEXT)
-    return scalars | st.dictionaries(st.from_regex(_NAME, fullmatch=True, alphabet=_TEXT), scalars, max_size=2)
+    scalars = st.booleans() | st.integers(0, _SPAN) | _text(_NAME)
+    return scalars | st.dictionaries(_text(_NAME), scalars, max_size=2)

@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.state import read_state
 from reconciler.errors import ConfigurationError
-from reconciler.meta.documents import copy_json, merge_diff
+from reconciler.meta.documents import copy_json, merge_diff, without_nulls
+from reconciler.objects import Resource
 from reconciler.testing.differences import ObjectDifference, ObjectKey, compare_states, describe_key, key_of
+from reconciler.testing.explore.pytest_tests import ExplorationFailed
+from reconciler.testing.explore.run import Subject
 from reconciler.testing.explore.strategies import (
+    Kind,
     Schema,
     field_paths,
     field_values,
     invalid_documents,
+    replaced,
     schema_of,
+    steps_of,
     valid_documents,
+    wrong_alone,
 )
 from reconciler.testing.virtual_clock import virtual_time
 from reconciler.testing.world import NotSettled, OperatorFailed, World
@@ -42,6 +49,9 @@ Oracle = Literal["same-end", "back-again", "survives-invalid", "settles", "no-er
 _NOT_STATE = frozenset({"leases.coordination.k8s.io", "events", "events.events.k8s.io"})
 _ATTEMPTS_PER_FIELD = 3
 _MOST_SHRINKS = 20
+_MOST_RECONCILES = 200
+_VALUES = 8
+"""How many values of a field are tried."""
 _COMBINED = frozenset({"allOf", "anyOf", "oneOf", "not", "format", "uniqueItems", "x-kubernetes-validations"})
 """Keywords that a looser schema lacks, besides those of single values."""
 
@@ -161,50 +171,40 @@ class StateSpace:
             ConfigurationError: no valid object could be drawn.
             OperatorFailed: the operator does not start.
         """
-        drawn = self._draw(self._valid, examples)
-        for path in field_paths(self._schema.document["properties"].get("spec") or {}, "spec"):
+        drawn = draw(self._valid, examples, self._seed)
+        if not drawn:
+            raise ConfigurationError(
+                f"no valid {self._schema.kind} was found; pass strategies of your own with fields=. The last one was "
+                f"refused: {'; '.join(self._schema.refusals)}"
+            )
+        for path in field_paths(self._schema):
             self._change(path, drawn)
         for before, after in itertools.pairwise(drawn):
             self._pair(before, after)
-        loose = schema_of(_loosened(self._schema.definition))
-        wrong = [each for each in self._draw(self._invalid, examples) if not loose.problems(each)]
+        if any(each.oracle == "settles" for each in self.report.findings):
+            return self.report
+        wrong = self._wrong(drawn, examples)
         for number, document in enumerate(wrong):
             self._survive(drawn[number % len(drawn)], document)
         self.report.specs = len(self._fresh) + len(wrong)
         return self.report
 
-    def _draw(self, strategy: SearchStrategy[Any], number: int) -> list[JSONObject]:
-        """Return different documents, the simplest ones first."""
-        found: dict[bytes, JSONObject] = {}
-
-        @seed(self._seed)
-        @settings(
-            max_examples=4 * number,
-            database=None,
-            phases=[Phase.generate],
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(strategy)
-        def collect(document: Any) -> None:
-            document = document if isinstance(document, dict) else document.to_dict()
-            found.setdefault(_encoded(document), document)
-
-        try:
-            collect()
-        except Unsatisfiable:
-            raise ConfigurationError(
-                f"no valid {self._schema.kind} was found; pass strategies of your own with fields=. The last one was "
-                f"refused: {'; '.join(self._schema.refusals)}"
-            ) from None
-        return list(found.values())[:number]
+    def _wrong(self, drawn: Sequence[JSONObject], examples: int) -> list[JSONObject]:
+        """Return invalid documents that a looser schema accepts: for each field one, where possible, and drawn ones."""
+        loose = schema_of(_loosened(self._schema.definition))
+        single = [
+            next((each for each in wrong_alone(self._schema, drawn, path) if not loose.problems(each)), None)
+            for path in field_paths(self._schema)
+        ]
+        others = draw(self._invalid, examples, self._seed)
+        return [each for each in (*single, *others) if each is not None and not loose.problems(each)]
 
     # The walks
 
     def _change(self, path: str, drawn: Sequence[JSONObject]) -> None:
         """Change one field alone, in several objects until it has an effect."""
         tried = False
-        for before, after in self._neighbors(path, drawn):
+        for before, after in itertools.islice(self._neighbors(path, drawn), _ATTEMPTS_PER_FIELD):
             tried = True
             if self._pair(before, after):
                 break
@@ -214,33 +214,18 @@ class StateSpace:
             self.report.changed.append(path)
 
     def _neighbors(self, path: str, drawn: Sequence[JSONObject]) -> Iterator[tuple[JSONObject, JSONObject]]:
-        values = self._values(path)
-        found = 0
         for document in drawn:
-            for value in values:
-                changed = _with(document, _steps(path), value)
-                if changed is None:
-                    continue
-                completed = self._schema.complete(changed)
-                if _encoded(completed) == _encoded(document) or self._schema.problems(changed, document):
-                    continue
-                if self._schema.problems(changed) or self._schema.unfit(changed):
-                    continue
-                yield document, completed
-                found += 1
-                if found == _ATTEMPTS_PER_FIELD:
-                    return
-                break
-
-    def _values(self, path: str) -> list[Any]:
-        found: dict[bytes, Any] = {}
-        with contextlib.suppress(ConfigurationError):
-            for each in self._draw(st.builds(dict, value=field_values(self._schema, path, self._fields)), 8):
-                found.setdefault(_encoded(each), each["value"])
-        return list(found.values())[::-1]
+            changed = changed_alone(self._schema, document, path, self._fields, seed=self._seed)
+            if changed is not None:
+                yield document, changed
 
     def _pair(self, before: JSONObject, after: JSONObject) -> bool:
-        """Walk from one spec to another and back, and return whether the change had an effect."""
+        """Walk from one spec to another and back, and return whether the change had an effect.
+
+        Does nothing if the server refuses one of the changes.
+        """
+        if self._schema.problems(after, before) or self._schema.problems(before, after):
+            return False
         finding, effect = self._walk(before, after)
         if finding is not None and not any(each.oracle == finding.oracle for each in self.report.findings):
             self.report.findings.append(self._shrunk(finding, before, after))
@@ -345,7 +330,7 @@ class StateSpace:
     async def _settled(self, world: World, seen: int) -> _Stop:
         problem: tuple[Oracle, str] | None = None
         try:
-            await world.settle()
+            await world.settle(reconciles=_MOST_RECONCILES)
         except NotSettled as error:
             problem = "settles", str(error)
         except OperatorFailed as error:
@@ -357,6 +342,46 @@ class StateSpace:
             problem = "no-error", failed[0]
         effects = sum(event.what == "effect" for event in happened)
         return _Stop(objects_in(world), problem, effects)
+
+
+def draw(strategy: SearchStrategy[Any], number: int, start: int) -> list[Any]:
+    """Return different values of a strategy, as plain JSON, the simplest ones first; fewer if it has not so many."""
+    found: dict[bytes, Any] = {}
+
+    @seed(start)
+    @settings(
+        max_examples=4 * number,
+        database=None,
+        phases=[Phase.generate],
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(strategy)
+    def collect(value: Any) -> None:
+        value = value.to_dict() if isinstance(value, Resource) else value
+        found.setdefault(_encoded(value), value)
+
+    with contextlib.suppress(Unsatisfiable):
+        collect()
+    return list(found.values())[:number]
+
+
+def changed_alone(
+    schema: Schema, document: JSONObject, path: str, own: Mapping[str, SearchStrategy[Any]] | None = None, *, seed: int
+) -> JSONObject | None:
+    """Return a valid document that differs in one field alone, with its defaults; None if none was found."""
+    steps = steps_of(path)
+    for value in reversed(draw(field_values(schema, path, own or {}), _VALUES, seed)):
+        try:
+            changed = replaced(document, steps, value)
+        except LookupError:
+            return None
+        if schema.problems(changed, document) or schema.problems(changed) or schema.unfit(changed):
+            continue
+        completed: JSONObject = without_nulls(schema.complete(changed))
+        if _encoded(completed) != _encoded(document):
+            return completed
+    return None
 
 
 def objects_in(world: World) -> list[JSONObject]:
@@ -394,31 +419,6 @@ def _smaller(before: JSONObject, after: JSONObject) -> Iterator[tuple[JSONObject
             yield {**before, "spec": next(less)}, {**after, "spec": next(less)}
 
 
-def _steps(path: str) -> list[str | int]:
-    return [0 if part == "[]" else part for part in path.replace("[]", ".[]").split(".")]
-
-
-def _with(document: Any, steps: Sequence[str | int], value: Any) -> Any:
-    """Return a document with another value at a path; None if it has no such place."""
-    if not steps:
-        return value
-    step = steps[0]
-    if step == "*" and isinstance(document, dict) and document:
-        step = next(iter(document))
-    if isinstance(step, int):
-        usable = isinstance(document, list) and bool(document)
-    else:
-        usable = isinstance(document, dict) and (len(steps) == 1 or step in document)
-    if not usable:
-        return None
-    inner = value if len(steps) == 1 else _with(document[step], steps[1:], value)
-    if inner is None:
-        return None
-    copied = document.copy()
-    copied[step] = inner
-    return copied
-
-
 def _loosened(schema: Any) -> Any:
     """Return a definition whose schema has the structure alone, and accepts values that the model may refuse."""
     if isinstance(schema, dict):
@@ -429,3 +429,80 @@ def _loosened(schema: Any) -> Any:
             if key not in dropped
         }
     return [_loosened(each) for each in schema] if isinstance(schema, list) else schema
+
+
+def states(
+    kind: Kind,
+    reconciler: object,
+    /,
+    *,
+    owns: Sequence[object] = (),
+    examples: int = 8,
+    seed: int = 0,
+    fields: Mapping[str, SearchStrategy[Any]] | None = None,
+    invalid: SearchStrategy[Any] | None = None,
+    without_effect: Collection[str] | None = None,
+    name: str = "example",
+    namespace: str = "default",
+    definitions: Sequence[object] = (),
+    **options: Any,
+) -> Callable[[Callable[[World], Awaitable[object]]], Callable[[], None]]:
+    """Make a pytest test that walks through the specs of a kind.
+
+    Where A → B → A ends, a new A must end, and B reached through A must be B from nothing. An invalid spec must not
+    destroy what a valid one has built. Each field of the spec is changed alone at least once, and the report names the
+    fields whose change has no effect. The decorated function is ``async``, takes a `World`, and creates what must exist
+    before.
+
+    Args:
+        kind: the kind: a Resource class, or a CustomResourceDefinition as a document or the path of a file.
+        reconciler: the operator, as for `operator`.
+        owns: the kinds that its objects own, as for `Manager.add_controller`.
+        examples: how many objects are drawn. Default 8.
+        seed: the seed of what is drawn. Default 0.
+        fields: strategies of single fields; see `objects`.
+        invalid: draws invalid objects. Default: a valid one with one wrong value.
+        without_effect: the fields whose change may have no effect; others fail the test. Default: they are only named.
+        name: the name of the object.
+        namespace: its namespace.
+        definitions: CustomResourceDefinitions and other objects that exist before.
+        options: further options of the controllers.
+
+    Raises:
+        ConfigurationError: an argument is invalid, or no valid object can be drawn.
+    """
+    if owns:
+        options["owns"] = list(owns)
+    subject = Subject(reconciler, _nothing, options, definitions)
+    world = functools.partial(subject.new_world, seed=seed, roles=False, options={}, manager={})
+
+    def decorate(prepare: Callable[[World], Awaitable[object]]) -> Callable[[], None]:
+        @functools.wraps(prepare)
+        def test() -> None:
+            __tracebackhide__ = True
+            space = StateSpace(
+                schema_of(kind),
+                world,
+                prepare,
+                start=seed,
+                name=name,
+                namespace=namespace,
+                fields=fields,
+                invalid=invalid,
+            )
+            report = space.explore(examples)
+            useless = (
+                [] if without_effect is None else [each for each in report.without_effect if each not in without_effect]
+            )
+            if report.findings or useless:
+                raise ExplorationFailed(str(report))
+            print(report)  # noqa: T201 - pytest shows it with -s and -rP
+
+        del test.__wrapped__  # pytest would take the world for a fixture
+        return test
+
+    return decorate
+
+
+async def _nothing(_world: World) -> None:
+    """Do nothing: the walks are the scenario."""
