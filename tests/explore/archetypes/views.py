@@ -227,7 +227,7 @@ ARCHETYPES = [
     Archetype(StatusAsMemory, MendedStatusAsMemory, "asserted", ANVIL, accident_repaired),
     Archetype(EdgeTriggered, MendedEdgeTriggered, "final-state", SIEVE, accident),
     Archetype(ReplacedInTheCache, MendedReplacedInTheCache, "others", SIEVE, resize),
-    Archetype(StatusInTheHash, MendedStatusInTheHash, "counts", ACTO),
+    Archetype(StatusInTheHash, MendedStatusInTheHash, "stable", ACTO),
     Archetype(TimeOfTheReconcile, MendedTimeOfTheReconcile, "stable", ACTO, resize),
     Archetype(MapperForgotten, MendedMapperForgotten, "stable", SIEVE, license_last),
 ]
