@@ -84,7 +84,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
 
 
-class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
+class _AnsweredMetadata(msgspec.Struct, rename="camel", gc=False):
     name: str = ""
     namespace: str | None = None
     resource_version: str = ""
@@ -94,7 +94,7 @@ class _AnswerMetadata(msgspec.Struct, rename="camel", gc=False):
 class _Answer(msgspec.Struct, rename="camel", gc=False):
     api_version: str
     kind: str
-    metadata: _AnswerMetadata
+    metadata: _AnsweredMetadata
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode

@@ -27,7 +27,7 @@ _MAX_FIELDS = 20
 _MAX_VALUE = 100
 
 
-class WriteReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+class RecordedWrite(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A write of a recorded reconcile, and the fields that it changed."""
 
     method: str
@@ -45,7 +45,7 @@ class RecordReport(RunReport, kw_only=True, omit_defaults=True):
     name: str
     controller: str
     reads: int
-    written: tuple[WriteReport, ...]
+    written: tuple[RecordedWrite, ...]
     effects: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
 
@@ -130,7 +130,7 @@ def _decoded(data: bytes) -> JSONObject:
     return found if isinstance(found, dict) else {}
 
 
-def _write(step: RequestStep, known: dict[tuple[str, Request], JSONObject]) -> WriteReport:
+def _write(step: RequestStep, known: dict[tuple[str, Request], JSONObject]) -> RecordedWrite:
     after = _decoded(step.response)
     fields: tuple[FieldReport, ...] = ()
     metadata = after.get("metadata") or {}
@@ -138,7 +138,7 @@ def _write(step: RequestStep, known: dict[tuple[str, Request], JSONObject]) -> W
         key = f"{after.get('apiVersion')}/{after.get('kind')}", Request(metadata["name"], metadata.get("namespace"))
         fields = tuple(_fields(known.get(key, {}), after))
         known[key] = after
-    return WriteReport(method=step.method, path=step.path, status=step.status, error=step.error, fields=fields)
+    return RecordedWrite(method=step.method, path=step.path, status=step.status, error=step.error, fields=fields)
 
 
 def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[FieldReport]:
