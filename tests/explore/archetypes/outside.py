@@ -97,7 +97,7 @@ class MendedOwnerForgotten(OwnerForgotten):
 
 
 class BucketTakenOver(StoreReconciler):
-    """Writes to an object of a given name, also of another owner: two stores take it from each other."""
+    """Writes to an object of a given name, even if another store owns it: two stores take it from each other."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         bucket = named(store) | {"data": {"used-by": store.name}}
