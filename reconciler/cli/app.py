@@ -414,8 +414,7 @@ def recording_show(
     output: Annotated[Format, Parameter(help="Output format.")] = "text",
 ) -> int:
     """Show what was recorded: the objects, or the reconciles of one, with the fields that each of them wrote."""
-    from reconciler.cli.recording.selection import Selection
-    from reconciler.cli.recording.show import show_recording
+    from reconciler.cli.recording.show import Selection, show_recording
 
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
     return show_recording(directory, selection, html=html, as_json=output == "json")
@@ -434,7 +433,7 @@ def recording_fetch(
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     from reconciler.cli.operator.forward import reached
-    from reconciler.cli.recording.fetch import fetch_recording
+    from reconciler.cli.recording.replay import fetch_recording
 
     with reached(operator, access) as found:
         return fetch_recording(found.endpoint, access, directory)
@@ -453,8 +452,8 @@ def recording_to_test(
     output: Annotated[Path | None, Parameter(help="The test file. Default: test_NAME.py.")] = None,
 ) -> int:
     """Write a pytest file that replays one reconcile, or those of one object, and the recording cut down to them."""
-    from reconciler.cli.recording.selection import Selection
-    from reconciler.cli.recording.to_test import write_test
+    from reconciler.cli.recording.replay import write_test
+    from reconciler.cli.recording.show import Selection
 
     kind, key = object or (None, None)
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
@@ -480,7 +479,7 @@ def replay(
     status is 1 if one does something else.
     """
     from reconciler.cli.recording.replay import check_choice, replay_recording
-    from reconciler.cli.recording.selection import Selection
+    from reconciler.cli.recording.show import Selection
 
     kind, key = object or (None, None)
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)

@@ -33,9 +33,9 @@ from reconciler.meta.documents import merge_patch
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.collector import RecordedClient, encoded, key_of
+from reconciler.recording.recording import ServedKind
 from reconciler.recording.records import EffectStep, ListStep, ReadStep, ReconcileRecord, RequestStep, reads_of
 from reconciler.recording.redaction import DocumentRedactor, redact_request
-from reconciler.recording.segments import ServedKind
 
 _MAX_FIELDS = 5
 _MAX_VALUE = 100

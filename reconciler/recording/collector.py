@@ -28,7 +28,6 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
-from reconciler.recording.entropy import drawn_through
 from reconciler.recording.records import (
     EffectStep,
     ListStep,
@@ -37,6 +36,7 @@ from reconciler.recording.records import (
     ReconcileRecord,
     RequestStep,
     WakeUp,
+    drawn_through,
 )
 
 _MAX_DRAWS = 1000

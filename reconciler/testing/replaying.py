@@ -34,9 +34,8 @@ from reconciler.meta.documents import parse_version
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.answers import Answers, RecordedReplayClient, ReplayClient
 from reconciler.recording.collector import Collector, Trace
-from reconciler.recording.entropy import drawn_through
-from reconciler.recording.records import ReadStep, ReconcileRecord, RequestStep
-from reconciler.recording.segments import RecordingReader, ServedKind
+from reconciler.recording.recording import RecordingReader, ServedKind
+from reconciler.recording.records import ReadStep, ReconcileRecord, RequestStep, drawn_through
 from reconciler.testing.virtual_clock import VirtualClock, virtual_time
 
 Operator = (

@@ -15,7 +15,7 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
-from reconciler.cli.plan.cluster import DryRunTransport
+from reconciler.cli.plan.command import DryRunTransport
 from reconciler.errors import Invalid, NotSent
 from reconciler.http import HTTPRequest
 from reconciler.notification import NotificationRequest

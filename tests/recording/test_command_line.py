@@ -19,7 +19,7 @@ from reconciler.cli.demo_scenario import new_notification, running_operator
 from reconciler.manager import EndpointSecurity
 from reconciler.manager.endpoints.handlers import debug_recording
 from reconciler.manager.endpoints.server import EndpointRequest
-from reconciler.recording.segments import RecordingReader
+from reconciler.recording.recording import RecordingReader
 from reconciler.testing import replay, virtual_time
 from tests.recording.incident import Sizes, config_map, record
 

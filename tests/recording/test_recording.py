@@ -23,8 +23,8 @@ from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.recording import recording as recording_module
+from reconciler.recording.recording import RecordingReader, SegmentWriter
 from reconciler.recording.records import ReadStep, RequestStep
-from reconciler.recording.segments import RecordingReader, SegmentWriter
 
 pytestmark = pytest.mark.virtual_time
 

@@ -1,8 +1,9 @@
-"""The document of a plan, which ``reconciler plan --output json`` prints and ``--compare`` reads."""
+"""The document of a plan, as JSON and as text, and the comparison of two plans on the same fork."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -12,7 +13,8 @@ from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.state import ForkReport
 from reconciler.client.requests import SERVER_METADATA
-from reconciler.meta.documents import merge_patch
+from reconciler.meta.documents import human_duration, merge_patch
+from reconciler.testing.differences import compare_states, describe_key
 
 Action = Literal["created", "changed", "deleted"]
 
@@ -288,3 +290,182 @@ def _masked(document: JSONObject, other: JSONObject | None, side: str) -> JSONOb
     text = msgspec.json.encode(document).decode()
     clean = redact(text)
     return document if clean == text else msgspec.json.decode(clean, type=dict[str, Any])
+
+
+_COLORS = {"-": "31", "+": "32", "@": "36"}
+_SIGNS = {"created": "+", "changed": "~", "deleted": "-"}
+_MOST = 3
+_MANY = 20
+
+
+def plan_lines(plan: OperatorPlan, *, color: bool) -> Iterator[str]:
+    """Yield the lines of a plan; diffs have the colors of ``kubectl diff``."""
+    for each in plan.objects:
+        yield from _object_lines(each, color=color)
+    yield from _section(
+        "Errors", [f"{each.controller} {each.object}: {each.error}{_at(each.place)}" for each in plan.errors]
+    )
+    effects = [f"{each.controller}: {each.name} {each.key}{_times(each.calls)}" for each in plan.effects]
+    yield from _section("Effects outside of the cluster, which were not called", effects)
+    outside = [
+        f"{each.controller or 'operator'}: {each.name}{_times(each.calls)}{_at(each.key)}" for each in plan.outside
+    ]
+    yield from _section("Requests of other libraries, which were not sent; a fork cannot stand in for them", outside)
+    yield from _section("Never at rest", [_unrest_line(each) for each in plan.unrest])
+    yield from _section("Timers", [_timer_line(each) for each in plan.timers])
+    yield from _section("Note", plan.notes)
+    yield summary(plan)
+
+
+def _object_lines(planned: PlannedObject, *, color: bool) -> Iterator[str]:
+    yield _paint(f"{_SIGNS[planned.action]} {planned} is {planned.action}", "1", color=color)
+    shown = [str(each) for each in planned.by[:_MOST]] + [f"{len(planned.by) - _MOST} more"] * (len(planned.by) > _MOST)
+    yield f"  by {', '.join(shown) or 'the cluster itself, which follows a change of another object'}"
+    if planned.waits_for:
+        yield f"  its deletion waits for the finalizers {', '.join(planned.waits_for)}"
+    if planned.refused:
+        yield _paint(f"  the cluster refuses this: {planned.refused}", "31", color=color)
+    if planned.diff and planned.action != "deleted":
+        yield from (_paint(line, _COLORS.get(line[:1], "0"), color=color) for line in planned.diff.splitlines())
+    yield ""
+
+
+def _unrest_line(each: Unrest) -> str:
+    what = f"{_count(each.objects, each.kind)} {_verb('change', each.objects)} again at each reconcile"
+    return f"{what} of {each.controller}: {', '.join(map(_dotted, each.fields))} ({each.example})"
+
+
+def _timer_line(each: PlannedTimer) -> str:
+    act = _verb("act", each.objects)
+    return f"{_count(each.objects, 'object')} of {each.controller} {act} again in {human_duration(each.seconds)}"
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"{title}:"
+        yield from (f"  {line}" for line in lines[:_MANY])
+        if len(lines) > _MANY:
+            yield f"  and {len(lines) - _MANY} more"
+        yield ""
+
+
+def summary(plan: OperatorPlan) -> str:
+    """Return the last line of a plan."""
+    counts = [f"{sum(each.action == action for each in plan.objects)} {action}" for action in _SIGNS]
+    refused = sum(bool(each.refused) for each in plan.objects)
+    more = [(len(plan.errors), "error"), (len(plan.effects), "effect"), (plan.events, "Event"), (refused, "refusal")]
+    counts += [_count(number, name) for number, name in more if number]
+    return f"Plan: {', '.join(counts)}; {_count(plan.reconciles, 'reconcile')}."
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
+def _verb(name: str, number: int) -> str:
+    return f"{name}s" if number == 1 else name
+
+
+def _times(calls: int) -> str:
+    return "" if calls == 1 else f", {calls} times"
+
+
+def _at(place: str) -> str:
+    return f" ({place})" if place else ""
+
+
+def _dotted(pointer: str) -> str:
+    return pointer.removeprefix("/").replace("/", ".")
+
+
+def _paint(text: str, code: str, *, color: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if color and code != "0" else text
+
+
+class ObjectComparison(msgspec.Struct, frozen=True, rename="camel"):
+    """An object that two plans leave differently.
+
+    Attributes:
+        object: kind, namespace and name.
+        diff: what differs, from the other plan to this one.
+    """
+
+    object: str
+    diff: str
+
+
+class Comparison(msgspec.Struct, frozen=True, rename="camel"):
+    """What differs between two plans.
+
+    Attributes:
+        target: the operator.
+        other: the operator that it is compared with.
+        objects: the objects that they leave differently.
+        only: errors, effects, unrest and timers of this operator alone.
+        only_other: those of the other alone.
+    """
+
+    target: str
+    other: str
+    objects: list[ObjectComparison]
+    only: list[str]
+    only_other: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing differs, and 2 otherwise."""
+        return 2 if self.objects or self.only or self.only_other else 0
+
+    def lines(self, *, color: bool) -> Iterator[str]:
+        """Yield the comparison as text."""
+        colors = {"-": "31", "+": "32", "@": "36"}
+        for each in self.objects:
+            yield each.object
+            for line in each.diff.splitlines():
+                code = colors.get(line[:1]) if color else None
+                yield line if code is None else f"\x1b[{code}m{line}\x1b[0m"
+            yield ""
+        for name, found in ((self.target, self.only), (self.other, self.only_other)):
+            if found:
+                yield f"Only {name}:"
+                yield from (f"  {each}" for each in found)
+                yield ""
+        differ = f"{len(self.objects)} objects differ" if len(self.objects) != 1 else "1 object differs"
+        yield f"Comparison of {self.target} with {self.other}: {differ}."
+
+
+def compare(plan: OperatorPlan, other: OperatorPlan) -> Comparison:
+    """Return what a plan does differently from another one."""
+    own, others = ({each.key: each for each in one.objects} for one in (plan, other))
+    keys = own.keys() | others.keys()
+    states = [
+        [found for key in keys if (found := _left(one.get(key), another.get(key))) is not None]
+        for one, another in ((others, own), (own, others))
+    ]
+    objects = [
+        ObjectComparison(
+            f"{describe_key(each.key)}",
+            unified_diff(describe_key(each.key), each.before, each.after, (other.target, plan.target)),
+        )
+        for each in compare_states(*states)
+    ]
+    said = [set(_sayings(one)) for one in (plan, other)]
+    return Comparison(plan.target, other.target, objects, sorted(said[0] - said[1]), sorted(said[1] - said[0]))
+
+
+def _left(planned: PlannedObject | None, other: PlannedObject | None) -> JSONObject | None:
+    """Return how a plan leaves an object: as it was, if only the other plan changes it."""
+    if planned is not None:
+        return None if planned.action == "deleted" else planned.after
+    return None if other is None else other.before
+
+
+def _sayings(plan: OperatorPlan) -> Iterator[str]:
+    for error in plan.errors:
+        yield f"error of {error.controller} {error.object}: {error.error}"
+    for call in (*plan.effects, *plan.outside):
+        yield f"effect of {call.controller}: {call.name} {call.key}"
+    for unrest in plan.unrest:
+        yield f"never at rest: {unrest.objects} {unrest.kind} ({', '.join(unrest.fields)})"
+    for timer in plan.timers:
+        yield f"{timer.objects} objects of {timer.controller} act again in {human_duration(timer.seconds)}"
