@@ -11,7 +11,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.controller.effects import effects_of
 from reconciler.errors import ReconcilerError, describe_error
 from reconciler.testing.differences import ObjectKey, compare_states, describe_key, key_of
-from reconciler.testing.explore.foreign import CHANGED, TOUCHED
+from reconciler.testing.explore.disturbances import CHANGED, TOUCHED
 from reconciler.testing.explore.run import Run
 from reconciler.testing.trace import StateChange, TraceEvent, WorldTrace
 from reconciler.testing.world import NotSettled

@@ -1,20 +1,61 @@
-"""One run of a scenario: an operator from nothing to rest, perhaps disturbed."""
+"""One run of a scenario: an operator from nothing to rest, with random numbers that a seed repeats, perhaps disturbed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
+from unittest import mock
 
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.controller.effects import EffectCall
-from reconciler.testing.explore.randomness import seeded_randomness
 from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.virtual_clock import virtual_time
-from reconciler.testing.world import Interference, OperatorProcess, World, first_failure
+from reconciler.testing.world import Interference, OperatorProcess, World, current_process, first_failure
+
+
+@contextlib.contextmanager
+def seeded_randomness(seed: int) -> Iterator[None]:
+    """Let `os.urandom`, and so `uuid.uuid4` and `secrets`, return what a seed determines, until the block ends.
+
+    Each process of the operator has its own stream: the same numbers again would hide a name that is drawn twice.
+    The server and the user draw from the system; an operator sees nothing of that.
+    """
+    streams: dict[int, random.Random] = {}
+    state, system = random.getstate(), os.urandom
+
+    def urandom(size: int, /) -> bytes:
+        process = current_process.get()
+        if process is None or _is_importing():
+            return system(size)
+        stream = streams.get(process.number)
+        if stream is None:
+            stream = streams[process.number] = random.Random(f"{seed}/{process.number}")  # noqa: S311 - repeatable
+        return stream.randbytes(size)
+
+    with mock.patch.object(os, "urandom", urandom), mock.patch.object(random, "_urandom", urandom):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+def _is_importing() -> bool:
+    """Return whether a module is being imported, which happens in the first run only."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack, without its source
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
 
 Scenario = Callable[[World], Awaitable[object]]
 """What users do, as an ``async`` function of a world."""
