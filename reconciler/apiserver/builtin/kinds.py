@@ -227,7 +227,7 @@ def place_of(node: Node | None) -> Node:
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
+_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "token")
 REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 """The groups of kinds that are answered and never stored."""
 FieldReader = Callable[[JSONObject], str]
