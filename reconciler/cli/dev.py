@@ -22,7 +22,7 @@ import msgspec
 from reconciler.cli.dev_operator import ProcessOptions
 from reconciler.cli.options import DevOptions
 from reconciler.cli.output import write_files, write_kubeconfig
-from reconciler.cli.servers import describe_data
+from reconciler.cli.servers import describe_data, played_controllers
 from reconciler.errors import ConfigurationError, MissingExtra
 
 _FILES = ("ca.crt", "tls.crt", "tls.key")
@@ -127,7 +127,7 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
             from reconciler.apiserver import APIServer
 
             server = await stack.enter_async_context(
-                APIServer(data=options.data, controllers=("garbage", "namespaces", *options.controllers))
+                APIServer(data=options.data, controllers=played_controllers(options.controllers))
             )
             write, url = server.write_kubeconfig, await server.listen()
         write_kubeconfig(write, options.kubeconfig)

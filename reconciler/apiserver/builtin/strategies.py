@@ -130,6 +130,7 @@ def strategy_of(group: str, plural: str, subresource: str) -> Strategy:
 
 
 _OF_SUBRESOURCES = {
+    ("namespaces", "finalize"): Strategy(),
     ("pods", "ephemeralcontainers"): Strategy(
         complete_pod, lambda doc, before: preparation.check_ephemeral_containers(doc, before or doc)
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from reconciler.apiserver.cluster import Endpoint, Registry
@@ -20,9 +21,14 @@ _ACTION = {"POST": "create"}
 ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
 """The subresources that support create only, with their kinds."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
+_FINALIZE = {"PUT": "update"}
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
-"""Subresources that a kubelet serves behind the real server."""
+_OF_A_NODE = {
+    "nodes": frozenset({"proxy"}),
+    "pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}),
+    "services": frozenset({"proxy"}),
+}
+"""Subresources that a kubelet or a pod serves behind the real server."""
 _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
@@ -74,40 +80,70 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     Raises:
         Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
     """
-    if _INVALID_ESCAPE.search(request.path):
+    place = _place_of(request.path)
+    if place is None or (place.group, place.plural) == ("", "componentstatuses"):
+        return None
+    group, plural, subresource = place.group, place.plural, place.subresource
+    if (group, plural, place.name, place.watched) == ("", "bindings", "", False):
+        plural, subresource = "pods", "binding"  # of the pod that the body names
+    endpoint = registry.endpoint(group, place.version, plural)
+    if endpoint is None:
+        raise Refusal.no_such_resource() if registry.is_built_in(group, place.version) else Refusal.not_served()
+    call = Call(request, "", endpoint, place.namespace, place.name, subresource, dict(request.query), user=user)
+    verbs = _OBJECT if place.name else _COLLECTION
+    if subresource:
+        verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
+    verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
+    if place.watched:
+        call.verb = _older_watch(call)
+    else:
+        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
+    return call
+
+
+class _Place(NamedTuple):
+    group: str
+    version: str
+    namespace: str | None
+    plural: str
+    name: str
+    subresource: str
+    watched: bool
+    """Whether the path begins with ``watch``, the older form of a watch."""
+
+
+def _place_of(path: str) -> _Place | None:
+    """Return what a path names; None for one of discovery."""
+    if _INVALID_ESCAPE.search(path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
-    parts = list(map(unquote, request.path.split("/")[1:]))
+    parts = list(map(unquote, path.split("/")[1:]))
     if parts and not parts[-1]:
         parts.pop()
-    if len(parts) < 3 or (parts[0] == "apis" and len(parts) < 4):
+    if len(parts) < 3 or parts[0] not in ("api", "apis") or (parts[0] == "apis" and len(parts) < 4):
         return None
-    if parts[0] == "api":
-        group, version, rest = "", parts[1], parts[2:]
-    elif parts[0] == "apis":
-        group, version, rest = parts[1], parts[2], parts[3:]
-    else:
-        return None
+    group, version, *rest = parts[1:] if parts[0] == "apis" else ("", *parts[1:])
+    watched = rest[0] == "watch" and len(rest) > 1
+    rest = rest[1:] if watched else rest
     namespace: str | None = None
     if rest[0] == "namespaces" and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
-    plural, name, subresource = rest[0], rest[1] if len(rest) > 1 else "", "/".join(rest[2:])
-    endpoint = registry.endpoint(group, version, plural)
-    if endpoint is None:
-        raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
-    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
-    verbs = _OBJECT if name else _COLLECTION
-    if subresource:
-        verbs = _ACTION if subresource in ACTIONS else _SUBRESOURCE
-    verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
-    call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
-    return call
+    return _Place(group, version, namespace, rest[0], "".join(rest[1:2]), "/".join(rest[2:]), watched)
+
+
+def _older_watch(call: Call) -> str:
+    if call.subresource:
+        raise Refusal.no_such_resource()
+    if call.request.method != "GET":
+        raise Refusal.method_not_allowed()
+    return "watch"
 
 
 def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
-    if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
-        raise Refusal.needs_a_node(info.plural, call.name, call.subresource)
+    behind = call.subresource.partition("/")[0]
+    if behind in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        raise Refusal.needs_a_node(info.plural, call.name, behind)
     stored = "list" in info.verbs
     has_collections = info.namespaced and stored  # over all namespaces
     misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)
