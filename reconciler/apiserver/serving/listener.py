@@ -301,6 +301,8 @@ async def _stream_frames(request: web.BaseRequest, answer: HTTPResponse) -> web.
         reading.cancel()
         await answer.close()
     await response.close()
+    if request.protocol is not None:
+        request.protocol.force_close()  # it is closed by now: aiohttp would close it a second time
     return response
 
 
