@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         ResourceReconciler,
         Result,
         Watch,
+        effect,
     )
     from reconciler.errors import TerminalError
     from reconciler.manager import Manager
     from reconciler.meta import Request
     from reconciler.objects import Condition, ConditionedStatus, Model, ObjectMeta, Resource, Unstructured
+    from reconciler.recording import Recording
     from reconciler.status import StatusBatcher
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Outcome",
     "Permission",
     "Reconciler",
+    "Recording",
     "Request",
     "Resource",
     "ResourceReconciler",
@@ -49,6 +52,7 @@ __all__ = [
     "Unstructured",
     "Watch",
     "__version__",
+    "effect",
 ]
 
 _HOMES = {
@@ -62,6 +66,7 @@ _HOMES = {
     "Outcome": "reconciler.controller",
     "Permission": "reconciler.controller",
     "Reconciler": "reconciler.controller",
+    "Recording": "reconciler.recording",
     "Request": "reconciler.meta",
     "Resource": "reconciler.objects",
     "ResourceReconciler": "reconciler.controller",
@@ -71,6 +76,7 @@ _HOMES = {
     "Unstructured": "reconciler.objects",
     "Watch": "reconciler.controller",
     "__version__": "reconciler._version",
+    "effect": "reconciler.controller",
 }
 
 

@@ -8,9 +8,10 @@ replaced it with `use_clock`.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 __all__ = ["Clock", "current_clock"]
@@ -59,14 +60,21 @@ _system: Clock = SystemClock()
 _in_force: Clock = _system
 
 
-def seconds_of(duration: float | timedelta) -> float:
-    """Return a duration in seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+class _OfThread(threading.local):
+    clock: Clock | None = None
+
+
+_of_thread = _OfThread()
 
 
 def current_clock() -> Clock:
-    """Return the clock that this process uses."""
-    return _in_force
+    """Return the clock that this process uses, or the machine's in a thread that called `keep_system_clock`."""
+    return _of_thread.clock or _in_force
+
+
+def keep_system_clock() -> None:
+    """Let this thread use the machine's clock even while another one is used, for sockets beside virtual time."""
+    _of_thread.clock = _system
 
 
 def boottime_of(clock: Clock) -> Callable[[], float]:
@@ -78,14 +86,15 @@ def boottime_of(clock: Clock) -> Callable[[], float]:
     return getattr(clock, "boottime", None) or clock.monotonic
 
 
-def held_while(busy: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+def held_while(busy: Callable[[], bool], stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
     """Return a context in which virtual time does not jump while `busy` returns True; real clocks ignore it.
 
-    Enter it in the event loop. Use it for a thread, whose work the loop cannot see.
+    Enter it in the event loop. Use it for a thread, whose work the loop cannot see. `stop` tells the thread to end; it
+    is called if a test ends the program, which cannot end a thread.
     """
-    hold: Callable[[Callable[[], bool]], contextlib.AbstractContextManager[None]] | None
+    hold: Callable[[Callable[[], bool], Callable[[], None]], contextlib.AbstractContextManager[None]] | None
     hold = getattr(_in_force, "held_while", None)
-    return contextlib.nullcontext() if hold is None else hold(busy)
+    return contextlib.nullcontext() if hold is None else hold(busy, stop)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ classic recorder. Times are monotonic seconds.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import threading
@@ -64,7 +65,7 @@ REFILL = 1 / 300
 COMBINED = "(combined from similar events): "
 
 
-class Subject(NamedTuple):
+class EventSubject(NamedTuple):
     """The object that an event is about, as in ``involvedObject``."""
 
     api_version: str
@@ -87,18 +88,18 @@ class _SimilarKey(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Occurrence:
     """An event as reported by a caller."""
 
-    subject: Subject
+    subject: EventSubject
     type: str
     reason: str
     message: str
     at: datetime
     monotonic: float
 
-    @property
+    @functools.cached_property
     def similar(self) -> _SimilarKey:
         """Return the key of similar events: all fields but the message and the object's version."""
         s = self.subject
@@ -502,12 +503,12 @@ class EventRecorder:
         return occurrence.subject.name[: NAME_LIMIT - len(suffix)].rstrip(".-") + suffix
 
 
-def _namespace(subject: Subject) -> str:
+def _namespace(subject: EventSubject) -> str:
     """Return the Event's namespace: its object's, or ``default`` for cluster-scoped objects, as the API requires."""
     return subject.namespace or "default"
 
 
-def _subject_of(obj: object) -> Subject:
+def _subject_of(obj: object) -> EventSubject:
     if isinstance(obj, Resource):
         metadata = obj.metadata
         gvk, name, namespace = obj.gvk, metadata.name, metadata.namespace
@@ -518,7 +519,7 @@ def _subject_of(obj: object) -> Subject:
         uid, version = uid_of(document), version_of(document)
     if not name:
         raise ValueError(f"cannot record an event about this {gvk.kind}: it has no name")
-    return Subject(gvk.api_version, gvk.kind, name, namespace, uid, version)
+    return EventSubject(gvk.api_version, gvk.kind, name, namespace, uid, version)
 
 
 def _truncate(message: str) -> str:

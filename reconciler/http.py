@@ -120,21 +120,22 @@ class LineSplitter:
         if b"\n" not in chunk:
             self._parts.append(chunk)
             self._size += len(chunk)
-            self._check(self._size)
+            if self._size > MAX_LINE:
+                raise self._too_long()
             return []
         first, *lines = chunk.split(b"\n")
-        self._check(self._size + len(first))
+        if self._size + len(first) > MAX_LINE:
+            raise self._too_long()
         lines.insert(0, b"".join([*self._parts, first]))
         self._parts = [lines.pop()]
         self._size = len(self._parts[0])
-        return [line for line in lines if line]
+        return list(filter(None, lines))
 
-    def _check(self, size: int) -> None:
-        if size > MAX_LINE:
-            raise InvalidResponse(
-                f"an event of the watch is longer than {MAX_LINE // 2**20} MiB, which no API server sends: check the "
-                "proxies between the server and this client"
-            )
+    def _too_long(self) -> InvalidResponse:
+        return InvalidResponse(
+            f"an event of the watch is longer than {MAX_LINE // 2**20} MiB, which no API server sends: check the "
+            "proxies between the server and this client"
+        )
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

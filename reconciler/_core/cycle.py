@@ -7,13 +7,16 @@ nothing changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+import random
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from reconciler.meta.documents import Version
-    from reconciler.meta.reference import GroupVersionKind, Request
+    from reconciler.meta.metadata import GroupVersionKind, Request
 
 
 class Cycle(Protocol):
@@ -81,10 +84,29 @@ class Cycle(Protocol):
         """Keep what a batcher recorded for the cycle's object and could not save, for the next cycle."""
         ...
 
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the cycle's object, although nothing failed."""
+        ...
+
     def take_unsaved(self, uid: str) -> object | None:
-        """Return, once, what an earlier cycle could not save for an object with this uid; None if there is nothing."""
+        """Hand over what an earlier cycle could not save for an object with this uid; None if there is nothing."""
         ...
 
 
 current_cycle: ContextVar[Cycle | None] = ContextVar("current_cycle", default=None)
 """The reconcile that this task belongs to, or None."""
+
+RECONCILE_IDS = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once
+"""Generates the ids of reconciles."""
+if hasattr(os, "register_at_fork"):  # otherwise each child process would generate the same ids
+    os.register_at_fork(after_in_child=RECONCILE_IDS.seed)
+
+
+@contextlib.contextmanager
+def seeded_reconcile_ids(seed: int | str = 0) -> Iterator[None]:
+    """Generate the same ids in each execution of the block, so that a test can be repeated exactly."""
+    RECONCILE_IDS.seed(seed)
+    try:
+        yield
+    finally:
+        RECONCILE_IDS.seed()

@@ -15,16 +15,13 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler._core.cycle import current_cycle
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
-
-FORMER_FIELD_MANAGER = "kube-reconciler"
-"""The default of earlier releases, the same in all programs. Fields written under it are taken over."""
 
 MAX_LENGTH = 128
 """Bytes. kube-apiserver rejects longer names, and unprintable characters (``ValidateFieldManager``)."""
@@ -77,59 +74,12 @@ def check_field_manager(name: str | None) -> str | None:
     return name
 
 
-def upgrade_managed_fields(
-    managed_fields: Sequence[Mapping[str, Any]], manager: str, taken: Callable[[Mapping[str, Any]], Tree]
-) -> list[JSONObject] | None:
-    """Move fields of other entries to the applied ones of a manager; return None if nothing changes.
-
-    An apply removes only fields that its manager applied before. Fields written by updates and patches, or under an
-    earlier name, must be moved first; client-go's ``csaupgrade`` does the same.
-
-    Args:
-        managed_fields: the entries of one version of the object.
-        manager: the manager that takes over the fields.
-        taken: returns the fields to move out of an entry; ``{}`` leaves the entry unchanged.
-    """
-    moved = [(entry, fields) for entry in managed_fields if (fields := taken(entry))]
-    if not moved:
-        return None
-    places = {entry.get("subresource") for entry, _ in moved}
-    own = [
-        entry
-        for entry in managed_fields
-        if (entry.get("manager"), entry.get("operation")) == (manager, "Apply") and entry.get("subresource") in places
-    ]
-    tree: Tree = {}
-    for fields in (*(entry.get("fieldsV1") or {} for entry in own), *(fields for _, fields in moved)):
-        tree = union_of_fields(tree, fields)
-    united = {**(own or [moved[0][0]])[0], "manager": manager, "operation": "Apply", "fieldsV1": tree}
-    kept: list[JSONObject] = []
-    for entry in managed_fields:
-        if any(entry is one for one in own):
-            continue
-        rest = difference_of_fields(entry.get("fieldsV1") or {}, taken(entry))
-        if rest or not entry.get("fieldsV1"):
-            kept.append({**entry, "fieldsV1": rest})
-    return [*kept, united]
-
-
 def union_of_fields(left: Tree, right: Tree) -> JSONObject:
     """Return the fields that are in either tree."""
     united = dict(left)
     for name, sub in right.items():
         united[name] = union_of_fields(united.get(name, {}), sub)
     return united
-
-
-def difference_of_fields(tree: Tree, gone: Tree) -> JSONObject:
-    """Return the fields of a tree that are not in another one."""
-    rest: JSONObject = {}
-    for name, sub in tree.items():
-        if name not in gone:
-            rest[name] = sub
-        elif left := difference_of_fields(sub, gone[name]):
-            rest[name] = left
-    return rest
 
 
 @functools.lru_cache(maxsize=64)

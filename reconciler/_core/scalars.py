@@ -30,7 +30,7 @@ def use_kubernetes_scalars(loader: Any) -> None:
 
 
 def _read(text: str) -> int | float | str:
-    """Return the number that a string stands for; the string itself if it is not one, or is out of range."""
+    """Read a string as a number; it stays a string if it is not one, or is out of range."""
     digits = text.replace("_", "")
     if _NOT_FINITE.match(text):
         return float(text.replace(".", ""))

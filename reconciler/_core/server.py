@@ -18,7 +18,7 @@ _log = logging.getLogger("reconciler.http")
 
 
 async def read_body(request: web.BaseRequest, limits: Limits) -> bytes:
-    """Return the body of a request as it was sent; a ``Content-Encoding`` is not decoded.
+    """Read the body of a request as it was sent; a ``Content-Encoding`` is not decoded.
 
     Raises:
         BadBody: the body is too large, arrives too slowly, or does not have the form that its headers announce.
@@ -333,7 +333,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes the client's bytes
     ) -> web.StreamResponse:
-        """Return the response to an invalid request, or to one whose handler failed."""
+        """Answer an invalid request, or one whose handler failed."""
         self.begin_request()
         if status < 500:
             limit = self._server.limits.line_bytes

@@ -9,6 +9,7 @@ grow with the number of requests before it. What is kept of the past is bounded,
 """
 
 from reconciler.apiserver.faults import (
+    Callbacks,
     CutWatches,
     Delay,
     Fault,
@@ -25,6 +26,7 @@ from reconciler.apiserver.serving.request_log import LoggedRequest, RequestLog
 
 __all__ = [
     "APIServer",
+    "Callbacks",
     "CutWatches",
     "Delay",
     "Fault",

@@ -136,7 +136,7 @@ class Roles:
         if key in resource.store.objects:
             return
         metadata |= {
-            "uid": self._cluster.uid(),
+            "uid": self._cluster.uid(resource, key),
             "creationTimestamp": self._cluster.now(),
             "labels": {"kubernetes.io/bootstrapping": "rbac-defaults", **(metadata.get("labels") or {})},
             "annotations": {f"{RBAC.replace('k8s', 'kubernetes')}/autoupdate": "true"},

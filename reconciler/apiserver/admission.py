@@ -221,7 +221,7 @@ class ConfiguredAdmission:
         endpoint = webhook.endpoint_for(write)
         if endpoint is None or not selected(webhook.document, write, self._cluster.registry):
             return None
-        request = review_request(write, endpoint, self._cluster.uid())
+        request = review_request(write, endpoint, self._cluster.random_uid())
         return (endpoint, request) if webhook.meets_conditions(write, request) else None
 
     async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> list[Any]:

@@ -7,6 +7,7 @@ applied to what is stored: schemas, defaults and rules.
 from __future__ import annotations
 
 import functools
+import hashlib
 import random
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -106,6 +107,8 @@ def _compiled(schema: bytes) -> CustomContents:
 
 Convert = Callable[[JSONObject, str], JSONObject]
 """Returns a document in another version, ``group/version``."""
+_MAX_REMOVED = 100_000
+"""How many keys of removed objects are remembered."""
 _MAX_BYTES = 1_572_864
 """etcd's limit for one object, 1.5 MiB."""
 
@@ -320,6 +323,10 @@ class Registry:
         return found
 
 
+def _identity(resource: APIResource, key: str) -> str:
+    return f"{resource.info.internal_group}/{resource.info.plural} {key}"
+
+
 CommitHook = Callable[[APIResource, Stored | None, Stored | None], None]
 """Called after a commit with the kind, the version before (None: created) and the version after (None: removed)."""
 
@@ -342,16 +349,30 @@ class ClusterStorage:
         self.revisions = Revisions()
         self.registry = Registry(self.revisions, clock.monotonic, history=history)
         self.commit_hooks: list[CommitHook] = []
+        self._salt = rng.getrandbits(64)
+        self._removed: dict[str, int] = {}
 
     def start_at(self, version: int) -> None:
-        """Continue from a version, without the history before it. Uids differ from those that were drawn before."""
+        """Continue from a version, without the history before it. Uids differ from those before."""
         self.revisions.current = self.revisions.compacted = version
         for resource in self.registry.resources():
             resource.store.compact(version)
         self.rng.seed(f"{self.rng.getrandbits(64)} {version}")
+        self._salt = self.rng.getrandbits(64)
 
-    def uid(self) -> str:
-        """Return a new uid."""
+    def uid(self, resource: APIResource, key: str) -> str:
+        """Return the uid of an object to be created.
+
+        It depends on the seed, the kind, the key and how often an object with this key was removed, so that another
+        order of requests does not change it.
+        """
+        identity = _identity(resource, key)
+        text = f"{self._salt} {identity} {self._removed.get(identity, 0)}"
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return str(uuid.UUID(bytes=digest, version=4))
+
+    def random_uid(self) -> str:
+        """Return a uid for something that is not stored, such as a review or the object of a dry run."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def suffix(self) -> str:
@@ -386,8 +407,16 @@ class ClusterStorage:
         last["metadata"] = dict(last["metadata"])
         gone = self._version(resource, old.key, last, limit=None)
         resource.store.remove(gone)
+        self._count_removal(resource, old.key)
         self._run_hooks(resource, old, None)
         return gone
+
+    def _count_removal(self, resource: APIResource, key: str) -> None:
+        if len(self._removed) >= _MAX_REMOVED:
+            self._removed.clear()
+            self._salt = self.rng.getrandbits(64)  # no uid is used twice
+        identity = _identity(resource, key)
+        self._removed[identity] = self._removed.get(identity, 0) + 1
 
     def _version(self, resource: APIResource, key: str, doc: JSONObject, limit: int | None = _MAX_BYTES) -> Stored:
         rv = self.revisions.current + 1

@@ -6,12 +6,13 @@ The effects of a fault are frozen values.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
+from reconciler._core.durations import DurationLike, OptionalSeconds
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
@@ -25,7 +26,7 @@ OneOrMore: TypeAlias = str | Collection[str]
 """A value, or several of which any matches."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Refuse:
     """The request is answered with an error.
 
@@ -33,7 +34,8 @@ class Refuse:
         status: the HTTP status.
         reason: the reason of the Status; by default the usual one.
         message: the message of the Status; by default the usual one.
-        retry_after: seconds for the Retry-After header and ``retryAfterSeconds``.
+        retry_after: the duration (seconds, a timedelta or ``"5s"``) for the Retry-After header and
+            ``retryAfterSeconds``.
         after_commit: handle the request first, so that a write takes effect, and then answer with the error.
         as_event: let a watch start, and send it the error as an ERROR event, as the real server does with 410.
     """
@@ -41,7 +43,7 @@ class Refuse:
     status: int
     reason: str | None = None
     message: str | None = None
-    retry_after: float | None = None
+    retry_after: OptionalSeconds = OptionalSeconds(None, ValueError)
     after_commit: bool = False
     as_event: bool = False
 
@@ -130,14 +132,19 @@ class StallWatches:
 class Stale:
     """A read at resourceVersion "0" shows an earlier state, as a lagging replica does.
 
+    A watch from that state receives what came after it.
+
     Attributes:
         seconds: the age of that state.
+        version: the resourceVersion of that state, in place of its age. The oldest known state is shown if the history
+            does not reach it.
     """
 
-    seconds: float
+    seconds: float = 0.0
+    version: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.seconds} s stale"
+        return f"{self.seconds} s stale" if self.version is None else f"stale: version {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +164,29 @@ class ReorderEvents:
         return "event late" if self.order == "late" else f"event {self.order} the response"
 
 
-Effect: TypeAlias = Refuse | Lose | Stall | Delay | CutWatches | StallWatches | Stale | ReorderEvents
+RequestCallback: TypeAlias = Callable[[HTTPRequest], Awaitable[object] | object]
+"""Called with a request; its result is awaited if it is awaitable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Code of the test runs while the server handles the request, such as another client's write.
+
+    An exception reaches the client in place of the response.
+
+    Attributes:
+        before: called when the request has arrived, before it takes effect or is refused.
+        after: called when the request has taken effect, before the response; not for a request that is not handled.
+    """
+
+    before: RequestCallback | None = None
+    after: RequestCallback | None = None
+
+    def __str__(self) -> str:
+        return " and ".join(filter(None, (self.before and "callback before", self.after and "callback after")))
+
+
+Effect: TypeAlias = Refuse | Lose | Stall | Delay | CutWatches | StallWatches | Stale | ReorderEvents | Callbacks
 """What a fault does to a request or a watch."""
 
 
@@ -207,6 +236,9 @@ class Match:
         return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
 
 
+ALL_REQUESTS = Match()
+
+
 def _values(wanted: OneOrMore) -> Collection[str]:
     return (wanted,) if isinstance(wanted, str) else wanted
 
@@ -219,17 +251,21 @@ class Fault:
         match: the requests that it hits.
         effects: what it does to them.
         times: how many requests it hits; None for all.
+        nth: the first of the matching requests that it hits, counted from 1.
         probability: the share of the matching requests that it hits.
         rng: the source of chance; None for the server's.
-        hits: how many requests it has hit.
+        matched: how many requests have matched.
+        hits: how many of them it has hit.
     """
 
     match: Match
     effects: tuple[Effect, ...]
     times: int | None
+    nth: int
     probability: float
     rng: random.Random | None = field(repr=False)
     _active: list[Fault] = field(repr=False)
+    matched: int = field(default=0, init=False)
     hits: int = field(default=0, init=False)
 
     def remove(self) -> None:
@@ -258,6 +294,7 @@ class Strike:
     Attributes:
         effects: the first effect of each kind, by its class; empty if no fault hit.
         delay: seconds to wait first.
+        callbacks: those of all faults, in order.
         text: the effects in a few words, for the request log.
     """
 
@@ -267,6 +304,7 @@ class Strike:
             for effect in fault.effects:
                 self.effects.setdefault(type(effect), effect)
         self.delay = delay
+        self.callbacks = [effect for fault in faults for effect in fault.effects if isinstance(effect, Callbacks)]
         self.text = ", ".join(map(str, faults))
 
 
@@ -382,7 +420,7 @@ class FaultOptions(MatchOptions, total=False):
     """Of `Refuse`."""
     message: str | None
     """Of `Refuse`."""
-    retry_after: float | None
+    retry_after: DurationLike | None
     """Of `Refuse`."""
     expired: bool
     """`Refuse` with 410, for a watch as an ERROR event."""
@@ -399,9 +437,15 @@ class FaultOptions(MatchOptions, total=False):
     stall_watches: bool
     """`StallWatches`."""
     stale: float | None
-    """`Stale`."""
+    """`Stale`, by age."""
+    stale_version: int | None
+    """`Stale`, by version."""
     event_order: EventOrder | None
     """`ReorderEvents`."""
+    before: RequestCallback | None
+    """Of `Callbacks`."""
+    after: RequestCallback | None
+    """Of `Callbacks`."""
 
 
 class Faults:
@@ -427,6 +471,7 @@ class Faults:
         /,
         *effects: Effect,
         times: int | None = 1,
+        nth: int = 1,
         probability: float = 1.0,
         rng: random.Random | None = None,
         **options: Unpack[FaultOptions],
@@ -437,18 +482,23 @@ class Faults:
 
             server.faults.add(Match(verb="update", subresource="status"), Refuse(409), times=2)
             server.faults.add(status=409, times=2, verb="update", subresource="status")  # the same
+            server.faults.add(lost=True, nth=3, verb="create")  # only the third create
 
         Args:
             match: the requests; None for all.
             effects: what happens to them.
             times: how many requests are hit, 1 by default; None for all until `Fault.remove`.
+            nth: the first of the matching requests that is hit; 1 by default.
             probability: the share of the matching requests that is hit, 1.0 by default.
             rng: the source of chance for `probability` and delays; None for the server's seeded one.
             options: the fields of `match`, and short forms of the effects; see `FaultOptions`.
 
         Raises:
             TypeError: an unknown keyword.
+            ValueError: `nth` is less than 1.
         """
+        if nth < 1:
+            raise ValueError(f"nth counts the matching requests from 1, so it cannot be {nth}")
         for name in options:
             if name not in FaultOptions.__annotations__:
                 raise TypeError(f"Faults.add() got an unexpected keyword argument {name!r}")
@@ -457,6 +507,7 @@ class Faults:
             replace(match or Match(), **conditions),
             (*effects, *_effects(options)),
             times,
+            nth,
             probability,
             rng,
             self.active,
@@ -508,7 +559,10 @@ class Faults:
         found: list[Fault] = []
         answered = False
         for fault in list(self.active):
-            if (answered and fault.answers) or not fault.match.matches(call, request):
+            if not fault.match.matches(call, request):
+                continue
+            fault.matched += 1
+            if fault.matched < fault.nth or (answered and fault.answers):
                 continue
             if fault.probability < 1.0 and (fault.rng or self._rng).random() >= fault.probability:
                 continue
@@ -529,7 +583,8 @@ class Faults:
 def _effects(options: FaultOptions) -> list[Effect]:
     after_commit, expired = options.get("after_commit", False), options.get("expired", False)
     status, latency = options.get("status"), options.get("latency")
-    stale, order = options.get("stale"), options.get("event_order")
+    stale, version, order = options.get("stale"), options.get("stale_version"), options.get("event_order")
+    before, after = options.get("before"), options.get("after")
     reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
     code = 410 if status is None else status
     forms: tuple[tuple[object, Effect], ...] = (
@@ -539,7 +594,8 @@ def _effects(options: FaultOptions) -> list[Effect]:
         (options.get("stall"), Stall()),
         (options.get("cut_watches"), CutWatches()),
         (options.get("stall_watches"), StallWatches()),
-        (stale is not None, Stale(stale or 0.0)),
+        (stale is not None or version is not None, Stale(stale or 0.0, version)),
         (order is not None, ReorderEvents(order or "after")),
+        (before or after, Callbacks(before, after)),
     )
     return [effect for given, effect in forms if given]

@@ -7,19 +7,21 @@ import functools
 import math
 import os
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.faults import EventOrder
+from reconciler.apiserver.faults import EventOrder, Match, OneOrMore
+from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.serving.handler import Handler
-from reconciler.apiserver.serving.handler_chain import HandlerChain, ServerStatistics
+from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
-from reconciler.apiserver.state import DataDirectory, read_state, snapshot_of
+from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, snapshot_of
 from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
+from reconciler.apiserver.verbs.watch import WatchHold
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -142,6 +144,9 @@ class StandIns:
             await running.stop()
 
 
+S = TypeVar("S", bound="APIServer")
+
+
 class APIServer:
     """A Kubernetes API server in memory.
 
@@ -199,6 +204,8 @@ class APIServer:
         self._open = False
         self._stand_ins = StandIns(self, controllers, clock)
         self._data = None if data is None else DataDirectory(Path(data))
+        self._fork: Fork | None = None
+        self._kinds_at_once: Sequence[str] = ()
         self._webhook_servers: dict[str, Transport] = {}
         context, self._authority = serving_certificate() if tls else (None, "")
         self._listener = SocketListener(self.send, lambda: self._handler_chain.handler.access, clock, context)
@@ -219,6 +226,61 @@ class APIServer:
 
     # lifecycle
 
+    @classmethod
+    def fork(
+        cls,
+        client: Transport,
+        *,
+        kinds: Sequence[object] = (),
+        namespaces: Sequence[str] = (),
+        selectors: Mapping[str, str] | None = None,
+        copy_secrets: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> _Forking[Self]:
+        """Return a server that begins as a copy of another cluster: ``async with APIServer.fork(client) as server``.
+
+        ``await APIServer.fork(client)`` also starts it; `close` stops it then. Definitions, namespaces and webhook
+        configurations are copied at the start, the objects of any other kind before the first request for it. They
+        keep their uids and versions. From then on the server lives by itself, and nothing follows the cluster.
+
+        The cluster is only read: nothing but GET requests is sent to it. Its webhooks are not called, and count as
+        webhooks that allow everything; `forked` has what the fork lacks. A `snapshot` of the server is a fixture.
+
+        Args:
+            client: an open `reconciler.Client` of the cluster, or anything with ``send``.
+            kinds: kinds that are copied at the start: ``"apps/v1/Deployment"``, a name that kubectl accepts, or a class
+                with a ``gvk``. All others are copied when they are asked for.
+            namespaces: the namespaces of which objects are copied. Default: all.
+            selectors: label selectors by kind, for kinds of which only some objects are copied.
+            copy_secrets: whether the values of Secrets are copied. Default False: they are replaced by values of the
+                same shape.
+            progress: called after each page of a list with the name of the kind and the number of objects so far.
+            options: of the server, as its class describes, except `data`.
+
+        Raises:
+            ConfigurationError: at the start: a kind does not exist, or the cluster answered something else.
+            APIError: at the start, or by a request that copies: the cluster refused.
+            TransportError: likewise: the cluster did not respond.
+        """
+        for each, value in (("kinds", kinds), ("namespaces", namespaces)):
+            if isinstance(value, str):
+                raise ConfigurationError(f"{each} must be a list of names, not the string {value!r}")
+        if "data" in options:
+            raise ConfigurationError("a fork keeps no data= directory: write its snapshot() to a file")
+        server = cls(**options)
+        report = ForkReport(namespaces=list(namespaces), selectors=dict(selectors or {}))
+        server._fork = Fork(
+            client, server._handler_chain.handler.cluster.clock, report, copies_secrets=copy_secrets, progress=progress
+        )
+        server._kinds_at_once = [str(getattr(kind, "gvk", kind)) for kind in kinds]
+        return _Forking(server)
+
+    @property
+    def forked(self) -> Fork | None:
+        """Return what a fork has of the other cluster, and lacks; None for other servers."""
+        return self._fork
+
     async def __aenter__(self) -> Self:
         """Start the server.
 
@@ -226,7 +288,10 @@ class APIServer:
 
         Raises:
             ConfigurationError: the data directory is in use, damaged or not writable.
+            APIError, TransportError: the cluster of a fork cannot be read.
         """
+        if self._fork is not None and not self._open:
+            await self._copy(self._fork)
         if self._data is not None:
             self._use(self._data)
         self._open = True
@@ -237,6 +302,21 @@ class APIServer:
             await self.close()
             raise
         return self
+
+    async def _copy(self, fork: Fork) -> None:
+        state = await fork.definitions(self._handler_chain.handler.cluster)
+        handler = self._forked_handler(state, fork)
+        self._handler_chain.replace_handler(handler)
+        for kind in self._kinds_at_once:
+            await fork.copy(kind)
+
+    def _forked_handler(self, state: State, fork: Fork) -> Handler:
+        # Without permission to list namespaces, those of the copied objects are unknown, and must not be missed.
+        handler = self._new_handler(
+            state=state, unasked=fork.unasked, provision_namespaces=NAMESPACES in fork.report.denied
+        )
+        fork.attach(handler)
+        return handler
 
     def _use(self, data: DataDirectory) -> None:
         try:
@@ -277,6 +357,7 @@ class APIServer:
             wipe: drop the data as well; versions start at the beginning, as after etcd was replaced by an empty one.
         """
         if wipe:
+            self._fork = None
             await self._continue_with(self._new_handler(), "the server restarted and lost its data")
         else:
             self._handler_chain.restart()
@@ -284,14 +365,19 @@ class APIServer:
             await asyncio.sleep(0)
 
     def snapshot(self) -> bytes:
-        """Return all objects and the version of the server, for `restore`; lines of JSON, to be kept in a file."""
-        return b"".join(snapshot_of(self._handler_chain.handler.cluster))
+        """Return all objects and the version of the server, for `restore`; lines of JSON, to be kept in a file.
+
+        That of a fork has the kinds that were copied so far.
+        """
+        report = None if self._fork is None else self._fork.report
+        return b"".join(snapshot_of(self._handler_chain.handler.cluster, report))
 
     async def restore(self, snapshot: bytes, *, bump_revision: int | None = None) -> None:
         """Replace the state by a snapshot, as when etcd is restored from a backup; this or another server took it.
 
         Objects have the uids and versions of the snapshot. Watches and connections break off, and the history is lost.
-        Cancellation leaves the state replaced.
+        After the snapshot of a fork, this server is a fork that copies nothing more. Cancellation leaves the state
+        replaced.
 
         Args:
             snapshot: from `snapshot`.
@@ -304,7 +390,10 @@ class APIServer:
                 replaced.
         """
         state = read_state(snapshot, "the snapshot").bumped(bump_revision)
-        await self._continue_with(self._new_handler(state=state), "the server was restored from a snapshot")
+        fork = None if state.fork is None else Fork.restored(state, self._handler_chain.handler.cluster.clock)
+        handler = self._new_handler(state=state) if fork is None else self._forked_handler(state, fork)
+        await self._continue_with(handler, "the server was restored from a snapshot")
+        self._fork = fork
 
     async def _continue_with(self, handler: Handler, why: str) -> None:
         self._handler_chain.replace_handler(handler)
@@ -316,27 +405,48 @@ class APIServer:
         """Drop all history: watches from older versions and continue tokens are then answered with 410."""
         self._handler_chain.compact()
 
-    def cut_watches(self, resource: str | None = None) -> int:
+    def cut_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
         """Break off open watches.
 
         Args:
-            resource: the plural name of the kind; None for all.
+            resource: the plural name of the kind, or several; None for all.
+            user_agent: a part of the User-Agent header of their client; None for all clients.
 
         Returns:
             how many were cut.
         """
-        return self._handler_chain.cut_watches(resource)
+        return self._handler_chain.cut_watches(Match(resource=resource, user_agent=user_agent))
 
-    def stall_watches(self, resource: str | None = None) -> int:
+    def stall_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
         """Keep open watches open but silent, without even bookmarks, until their timeout ends them.
 
+        This cannot be undone; ``hold_watches(later=False)`` can.
+
         Args:
-            resource: the plural name of the kind; None for all.
+            resource: as for `cut_watches`.
+            user_agent: as for `cut_watches`.
 
         Returns:
             how many were stalled.
         """
-        return self._handler_chain.stall_watches(resource)
+        return self._handler_chain.stall_watches(Match(resource=resource, user_agent=user_agent))
+
+    def hold_watches(
+        self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None, later: bool = True
+    ) -> WatchHold:
+        """Let watches lag: they receive events and bookmarks only after `WatchHold.release`, all and in order.
+
+        ::
+
+            with server.hold_watches("configmaps", user_agent="my-operator"):
+                ...  # the operator does not learn of changes of ConfigMaps
+
+        Args:
+            resource: as for `cut_watches`.
+            user_agent: as for `cut_watches`.
+            later: hold watches that open before the release, too, except for their initial objects; True by default.
+        """
+        return self._handler_chain.hold_watches(Match(resource=resource, user_agent=user_agent), later=later)
 
     # requests
 
@@ -353,6 +463,8 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # Yields once, as any transport does: a client that sends requests in a loop must not starve the others.
         await asyncio.sleep(0)
+        if self._fork is not None:
+            await self._fork.prepare(request)
         return await self._handler_chain.handle(request)
 
     def connect_webhooks(self, address: str, webhooks: Transport | Iterable[Any]) -> None:
@@ -454,9 +566,25 @@ class APIServer:
         """
         for thing in things:
             for document in documents_of(thing):
+                if self._fork is not None:
+                    await self._fork.prepare_kind(document)
                 await self._handler_chain.handler.apply(document)
                 self._handler_chain.log_commits("by apply()")
         await asyncio.sleep(0)
+
+    def objects(self) -> list[JSONObject]:
+        """Return the documents of all stored objects, in the version that is stored. Do not modify them."""
+        resources = self._handler_chain.handler.cluster.registry.resources()
+        own = [resource for resource in resources if resource.info.stored_as is None]
+        return [stored.doc for resource in own for stored in resource.store.objects.values()]
+
+    def follow_changes(self, follower: ChangeFollower) -> None:
+        """Call `follower` with each change of an object from now on, when it is stored; it must not raise.
+
+        Args:
+            follower: takes the documents of the object before (None if it was created) and after (None if it is gone).
+        """
+        self._handler_chain.followers.append(follower)
 
     # sockets
 
@@ -535,3 +663,21 @@ class APIServer:
 
     def _connection(self, token: str) -> UserConnection:
         return UserConnection(token, self.send, lambda: self.url, self._authority)
+
+
+class _Forking(Generic[S]):
+    """A fork that is not started: ``await`` starts it, and ``async with`` starts and closes it."""
+
+    def __init__(self, server: S) -> None:
+        self._server = server
+
+    def __await__(self) -> Generator[Any, None, S]:
+        return self._server.__aenter__().__await__()
+
+    async def __aenter__(self) -> S:
+        return await self._server.__aenter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._server.close()

@@ -33,16 +33,49 @@ _MIN_RECORDS = 10_000
 """How many records a file has at least before a new snapshot replaces it."""
 
 
+class ForkReport(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What a fork has of a cluster. Kinds have the names of resources, such as ``deployments.apps``.
+
+    Attributes:
+        server_version: the version of the cluster, such as ``v1.34.1``.
+        taken: when the copy began, an RFC 3339 time.
+        namespaces: the namespaces of which objects are copied; empty for all.
+        selectors: the label selector of each kind that has one.
+        copied: the number of objects that were copied of each kind.
+        denied: the kinds that the user may not list, with the server's message; they look empty.
+        missing: the kinds that were asked for and that the fork does not have, with the reason.
+        replaced: how many values of Secrets were replaced.
+    """
+
+    server_version: str = ""
+    taken: str = ""
+    namespaces: list[str] = msgspec.field(default_factory=list)
+    selectors: dict[str, str] = msgspec.field(default_factory=dict)
+    copied: dict[str, int] = msgspec.field(default_factory=dict)
+    denied: dict[str, str] = msgspec.field(default_factory=dict)
+    missing: dict[str, str] = msgspec.field(default_factory=dict)
+    replaced: int = 0
+
+
 class State(NamedTuple):
     """The objects of a cluster at one version.
 
     Attributes:
         version: the newest resourceVersion.
         objects: the stored documents by key, by resource, such as ``deployments.apps``.
+        fork: what it has of another cluster, if it is a fork.
     """
 
     version: int
     objects: dict[str, dict[str, JSONObject]]
+    fork: ForkReport | None = None
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines of a snapshot."""
+        yield _header(self.version, sum(map(len, self.objects.values())), self.fork)
+        for name, documents in self.objects.items():
+            for document in documents.values():
+                yield b'{"resource":"%b","object":%b}\n' % (name.encode(), encode(document))
 
     def bumped(self, by: int | None) -> State:
         """Return the state with its version increased; None leaves it.
@@ -62,6 +95,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     format: Literal["kube-reconciler state, version 1"]
     resource_version: Annotated[int, msgspec.Meta(ge=1)]
     objects: Annotated[int, msgspec.Meta(ge=0)]
+    fork: ForkReport | None = None
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -88,7 +122,9 @@ class _StoredMetadata(msgspec.Struct, rename="camel"):
     owner_references: list[_Owner] | None = None
 
 
-class _StoredObject(msgspec.Struct):
+class StoredObject(msgspec.Struct):
+    """A stored object, as far as the server relies on it."""
+
     metadata: _StoredMetadata
 
 
@@ -106,11 +142,16 @@ def record_of(resource: APIResource, old: Stored | None, new: Stored | None, ver
     return encode({"resource": name, "removed": removed, "resourceVersion": version}) + b"\n"
 
 
-def snapshot_of(cluster: ClusterStorage) -> Iterator[bytes]:
-    """Yield the lines of a snapshot."""
+def _header(version: int, objects: int, fork: ForkReport | None) -> bytes:
+    found = {"format": _FORMAT, "resourceVersion": version, "objects": objects}
+    return encode(found if fork is None else {**found, "fork": fork}) + b"\n"
+
+
+def snapshot_of(cluster: ClusterStorage, fork: ForkReport | None = None) -> Iterator[bytes]:
+    """Yield the lines of a snapshot; of a fork, with what it has of the other cluster."""
     resources = [resource for resource in cluster.registry.resources() if resource.info.stored_as is None]
     version, count = cluster.revisions.current, sum(len(resource.store.objects) for resource in resources)
-    yield encode({"format": _FORMAT, "resourceVersion": version, "objects": count}) + b"\n"
+    yield _header(version, count, fork)
     for resource in resources:
         for stored in resource.store.objects.values():
             yield record_of(resource, None, stored, version)
@@ -142,7 +183,7 @@ def read_state(content: bytes, source: str) -> State:
             version = max(version, _replay(objects, decoder.decode(line)))
         except _UNREADABLE as error:
             raise ConfigurationError(f"{source} is damaged in line {number}: {error}") from None
-    return State(version, objects)
+    return State(version, objects, header.fork)
 
 
 def _replay(objects: dict[str, dict[str, Any]], record: _Record) -> int:
@@ -150,7 +191,7 @@ def _replay(objects: dict[str, dict[str, Any]], record: _Record) -> int:
     if record.object is None:
         found.pop(record.removed, None)
         return record.resource_version
-    metadata = msgspec.convert(record.object, _StoredObject).metadata
+    metadata = msgspec.convert(record.object, StoredObject).metadata
     found[f"{metadata.namespace}/{metadata.name}" if metadata.namespace else metadata.name] = record.object
     return int(metadata.resource_version)
 
@@ -183,7 +224,7 @@ class DataDirectory:
             (self._path / ".gitignore").write_text("*\n")
             if not _TOKEN.fullmatch(known):
                 known = token
-                with _private(kept) as file:
+                with private_file(kept) as file:
                     file.write(known.encode())
             return self._read(), known
         except FileExistsError:
@@ -209,7 +250,7 @@ class DataDirectory:
         """
         new = self._place.with_suffix(".new")
         try:
-            with _private(new) as file:
+            with private_file(new) as file:
                 file.writelines(snapshot_of(cluster))
                 file.flush()
                 os.fsync(file.fileno())
@@ -274,7 +315,8 @@ def _locked(path: Path) -> BinaryIO:
     return lock
 
 
-def _private(path: Path) -> BinaryIO:
+def private_file(path: Path) -> BinaryIO:
+    """Return a new file that only its owner can read, opened for writing; an earlier one is removed."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")

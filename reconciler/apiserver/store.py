@@ -121,12 +121,14 @@ class ObjectStore:
         objects: the objects by key.
         dropped: how many events were dropped.
         floor: the oldest version that a watch can start from.
+        complete: False while the objects of a forked cluster are not copied.
     """
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, capacity: int = 4096) -> None:
         self.revisions = revisions
         self.objects: dict[str, Stored] = {}
         self.dropped = 0
+        self.complete = True
         self._time = now
         self._capacity = capacity
         self._keys: list[str] = []
@@ -137,14 +139,13 @@ class ObjectStore:
         self._room = 2 * capacity
         self._listeners: dict[int, Callable[[], None]] = {}
         self._woken = False
-        self._held: list[int] = []
         self._past: dict[int, ObjectSnapshot] = {}
 
     # writing
 
     def load(self, objects: Iterable[Stored]) -> None:
-        """Fill the empty store with objects of earlier versions, without events."""
-        self.objects = {stored.key: stored for stored in objects}
+        """Add objects of earlier versions, without events."""
+        self.objects |= {stored.key: stored for stored in objects}
         self._keys = sorted(self.objects)
 
     def put(self, new: Stored) -> None:
@@ -176,8 +177,7 @@ class ObjectStore:
             self._room = self._capacity
         while self._weight > _MAX_BYTES and len(self._events) > 1:
             self._drop(len(self._events) // 2)
-        if not self._held:
-            self.wake()
+        self.wake()
 
     def wake(self) -> None:
         """Wake every watch, so that it reads again."""
@@ -257,20 +257,6 @@ class ObjectStore:
         if position < self._first:
             return None
         return self._events[position - self._first : stop - self._first]
-
-    @property
-    def visible(self) -> int:
-        """Return the position up to which watches may read: the end, unless events are held back."""
-        return min(self._held, default=self.end)
-
-    def hold(self, position: int) -> None:
-        """Hide the events from a position on from watches until `release`."""
-        self._held.append(position)
-
-    def release(self, position: int) -> None:
-        """Show the events that `hold` hid."""
-        self._held.remove(position)
-        self.wake()
 
     def notify(self, key: int, listener: Callable[[], None]) -> None:
         """Call `listener` once at the next event; `ignore` with the same key cancels that."""

@@ -275,7 +275,7 @@ class Tokens:
             "exp": now + seconds,
             "iat": now,
             "iss": ISSUER,
-            "jti": self.cluster.uid(),
+            "jti": self.cluster.random_uid(),
             "kubernetes.io": about,
             "nbf": now,
             "sub": account_name(namespace, metadata["name"]),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import EllipsisType, TracebackType
 from typing import Self
@@ -21,8 +21,9 @@ from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
+from reconciler.telemetry.registry import CachedKind
 
 _logger = logging.getLogger("reconciler.cache")
 
@@ -40,12 +41,14 @@ class CacheStatistics:
 
     Attributes:
         objects: number of objects in all informers.
-        bytes: total size of their documents.
+        bytes: total length of their documents.
+        held: bytes of memory that the documents take; idle ones are compressed.
         informers: the counters of each informer, in order of creation.
     """
 
     objects: int
     bytes: int
+    held: int
     informers: tuple[InformerStatistics, ...]
 
 
@@ -65,6 +68,9 @@ class Cache:
             kind; None for all of it. Default: all of every kind.
         clock: default: the current clock.
         rng: source of jitter; default: a new one.
+
+    Attributes:
+        list_in_pages: as given; for informers that are added later.
 
     Raises:
         ValueError: `namespaces` is empty.
@@ -86,7 +92,7 @@ class Cache:
         self._partition = partition
         self._namespaces = _sorted_names(namespaces)
         self._resync = resync
-        self._list_in_pages = list_in_pages
+        self.list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._informers: dict[Scope, Informer] = {}
@@ -217,7 +223,7 @@ class Cache:
             scope,
             resolve=lambda: self._client.resource_type(scope.gvk),
             resource=resource,
-            list_in_pages=self._list_in_pages,
+            list_in_pages=self.list_in_pages,
             clock=self._clock,
             rng=self._rng,
         )
@@ -238,7 +244,7 @@ class Cache:
             )
 
     def find(self, gvk: GroupVersionKind, namespace: str | None = None) -> Informer:
-        """Return the informer that answers reads of a kind: one with whole objects, and the least narrowed.
+        """Find the informer that answers reads of a kind: one with whole objects, and the least narrowed.
 
         Args:
             gvk: the kind.
@@ -267,7 +273,7 @@ class Cache:
         return found
 
     def begin_write(self, resource: ResourceType, request: Request) -> dict[Informer, Baseline]:
-        """Return what is known of an object before a write of this process is sent."""
+        """Called before a write of this process is sent; returns what is known of the object by then."""
         return {each: each.overlay.baseline(request) for each in self._of_kind(resource, request.namespace)}
 
     def record_write(
@@ -295,14 +301,12 @@ class Cache:
         for informer in self._of_kind(resource, namespace):
             informer.overlay.invalidate_all(namespace)
 
-    def _of_kind(self, resource: ResourceType, namespace: str | None) -> list[Informer]:
-        """Return the informers of a kind, in any version of the API, that cover a namespace."""
+    def _of_kind(self, resource: ResourceType, namespace: str | None) -> Iterator[Informer]:
+        """Yield the informers of a kind, in any version of the API, that cover a namespace."""
         group_kind = (resource.gvk.group, resource.gvk.kind)
-        return [
-            informer
-            for informer in self._informers.values()
-            if (informer.gvk.group, informer.gvk.kind) == group_kind and informer.covers(namespace)
-        ]
+        for informer in self._informers.values():
+            if (informer.gvk.group, informer.gvk.kind) == group_kind and informer.covers(namespace):
+                yield informer
 
     async def remove(self, informer: Informer) -> None:
         """Stop an informer and remove it; does nothing if it does not belong to this cache.
@@ -435,12 +439,15 @@ class Cache:
     ) -> None:
         await self.stop()
 
-    def unreadable(self) -> list[tuple[str, int]]:
-        """Return each kind and how many of its cached objects cannot be decoded. Safe to call from any thread."""
-        counts: Counter[str] = Counter()
+    def kinds(self) -> list[CachedKind]:
+        """Return what is cached of each kind. Safe to call from any thread."""
+        found: dict[str, CachedKind] = {}
         for informer in self.informers:
-            counts[str(informer.gvk)] += informer.store.unreadable
-        return list(counts.items())
+            kind, store = str(informer.gvk), informer.store
+            _, *sums = found.get(kind, CachedKind(kind, 0, 0, 0))
+            here = (store.unreadable, store.bytes, store.held)
+            found[kind] = CachedKind(kind, *map(operator.add, sums, here))
+        return list(found.values())
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache contains."""
@@ -448,6 +455,7 @@ class Cache:
         return CacheStatistics(
             objects=sum(one.store.objects for one in informers),
             bytes=sum(one.store.bytes for one in informers),
+            held=sum(one.store.held for one in informers),
             informers=informers,
         )
 

@@ -13,12 +13,11 @@ from reconciler.cache.scope import LabelSelector, format_labels, matches_fields,
 from reconciler.cache.store import CachedObject
 from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client, ListResult
-from reconciler.client.requests import ListOptions, Selector
-from reconciler.client.responses import InvalidItem
+from reconciler.client.requests import InvalidItem, ListOptions, Selector
 from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, gvk_from
@@ -82,7 +81,7 @@ class CachedClient(Client):
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
         request = _request(informer.resource, name, namespace)
-        cached = await self._read(informer, lambda: informer.overlay.get(request))
+        cached = await self._find(informer, request)
         if cached is None:
             raise _not_found(informer.resource, request)
         cycle = current_cycle.get()
@@ -130,11 +129,9 @@ class CachedClient(Client):
     ) -> ListResult[Any]:
         gvk = gvk_from(kind)
         informer, namespace = await self._informer(gvk, namespace)
-        fields = parse_fields(format_labels(field_selector) or "")
-        cached_objects = await self._read(informer, lambda: _by_fields(informer, namespace, fields))
-        labels = LabelSelector(format_labels(label_selector) or "")
-        selected = [cached for cached in cached_objects if labels.matches(cached.labels)]
-        selected.sort(key=lambda cached: (cached.namespace or "", cached.name))
+        selected = await self._select(
+            informer, namespace, format_labels(label_selector) or "", format_labels(field_selector) or ""
+        )
         self._report(gvk, selected)
         found, invalid = [], []
         for cached in selected:
@@ -170,11 +167,26 @@ class CachedClient(Client):
         informer = self._cache.find(gvk, namespace or self.session.options.namespace)
         if not informer.synced:
             informer, _ = await self._informer(gvk, namespace)
-        self.session.options.namespace_for(informer.resource, namespace)
+        if self.session.options.namespace is not None:
+            self.session.options.namespace_for(informer.resource, namespace)
         try:  # nearly every read of a reconcile ends here
             return informer.overlay.get(request)
         except OverlayExpired:
             return await self._read(informer, lambda: informer.overlay.get(request))
+
+    async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
+        """Return one object; None if the cache has no such object."""
+        return await self._read(informer, lambda: informer.overlay.get(request))
+
+    async def _select(
+        self, informer: Informer, namespace: str | None, labels: str, fields: str
+    ) -> Sequence[CachedObject]:
+        """Return the objects that match both selectors, sorted by namespace and name."""
+        pairs = parse_fields(fields)
+        found = await self._read(informer, lambda: _by_fields(informer, namespace, pairs))
+        selector = LabelSelector(labels)
+        selected = [cached for cached in found if selector.matches(cached.labels)]
+        return sorted(selected, key=lambda cached: (cached.namespace or "", cached.name))
 
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
         """Read from the overlay; read expired and unknown entries from the server."""

@@ -236,7 +236,7 @@ class WireReader:
         )
 
     def read(self, raw: msgspec.Raw | bytes, *, report: bool = True) -> CachedObject | None:
-        """Return the cached object; None if the JSON is not an object of this kind.
+        """Read a cached object from JSON; None if it is not an object of this kind.
 
         Args:
             raw: the JSON.
@@ -260,6 +260,10 @@ class WireReader:
         if self._transform is not None and problem is None:
             return self._transformed(self._transform, head.metadata, data)
         return _build(head.metadata, data, problem)
+
+    def restore(self, data: bytes) -> CachedObject:
+        """Return the object whose `CachedObject.data` was stored; it had no problem."""
+        return _build(_decode_head(data).metadata, data)
 
     def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
         """Return the version of an object for which `read` returned None; None if it has none or is of another kind."""
@@ -314,7 +318,7 @@ def cached_object(document: Mapping[str, Any]) -> CachedObject:
 
 
 def _decode_head_leniently(text: bytes) -> _Head:
-    """Return the readable parts of an object's head, decoded field by field; an empty head if there are none."""
+    """Decode an object's head field by field; leave out what cannot be read."""
     try:
         members = json_members(text, "kind", "metadata")
         fields = json_members(members.get("metadata", b"{}"), *_METADATA_FIELDS)

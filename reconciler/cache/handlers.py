@@ -149,7 +149,8 @@ class Resync:
 async def unchanged(store: Store) -> AsyncIterator[CachedObject]:
     """Yield the objects of a store that are still the same when it is their turn, with pauses for the event loop."""
     for number, cached in enumerate(store, 1):
-        if store.get(cached.request) is cached:
+        current = store.peek(cached.request)  # another copy if it is compressed
+        if current is not None and (current.uid, current.version) == (cached.uid, cached.version):
             yield cached
         if number % _EVENTS_BETWEEN_YIELDS == 0:
             await asyncio.sleep(0)
@@ -226,7 +227,7 @@ class Sink:
 
     def apply(self, type: str, cached: CachedObject, received: msgspec.Raw | None = None) -> None:
         """Apply an event of the watch."""
-        before = self._store.get(cached.request)
+        before = self._store.peek(cached.request)
         events = self._delete(before, cached) if type == "DELETED" else self._put(before, cached, received)
         self.version = cached.version
         for event in events:
@@ -238,7 +239,7 @@ class Sink:
 
     def newest(self, most: int) -> Sequence[CachedObject]:
         """Return the most recently changed objects, at most `most`, the newest first."""
-        return heapq.nlargest(most, self._store.list(self.namespace), key=_order)
+        return heapq.nlargest(most, self._store.iterate(self.namespace), key=_order)
 
     def written(self) -> Version | None:
         """Return the highest version in the responses to this process's writes; None before the first write."""
@@ -272,9 +273,10 @@ class Sink:
         listed = set()  # filled step by step: the event loop would wait for the set of 100,000 keys
         for cached in objects:
             listed.add(cached.request)
-            yield self._put(self._store.get(cached.request), cached, force=restarted)
-        for known in self._store.list(self.namespace):
-            yield () if known.request in listed else self._remove_unlisted(known)
+            yield self._put(self._store.peek(cached.request), cached, force=restarted)
+        for request in self._store.requests(self.namespace):
+            gone = None if request in listed else self._store.peek(request)
+            yield () if gone is None else self._remove_unlisted(gone)
 
     def _put(
         self,
@@ -308,7 +310,7 @@ class Sink:
 
     def _store_object(self, cached: CachedObject) -> None:
         self._store.put(cached)
-        if (cached.namespace is not None) != self._namespaced:
+        if (cached.request.namespace is not None) != self._namespaced:
             self._on_other_scope()
         if cached.problem is not None:
             _logger.warning("%r cannot be decoded, reading it will raise InvalidObject: %s", cached, cached.problem)

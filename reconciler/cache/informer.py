@@ -31,7 +31,7 @@ from reconciler.clock import Clock, current_clock
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.meta.documents import Version, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 
 _logger = logging.getLogger("reconciler.cache")
@@ -123,10 +123,6 @@ class Informer:
         self._list_in_pages = list_in_pages
         self._resource = resource
         self._in_doubt = asyncio.Event()  # whether the kind is still served like that
-        self._store = WritableStore()
-        self.store: Store = self._store
-        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
-        self._handlers = Handlers()
         self._reader = WireReader(
             scope.gvk,
             metadata_only=scope.metadata_only,
@@ -134,6 +130,10 @@ class Informer:
             transform=scope.transform,
             hashes=scope.hashes,
         )
+        self._store = WritableStore(self._reader.restore)
+        self.store: Store = self._store
+        self.overlay = Overlay(self._store, self._progress, clock=self._clock)
+        self._handlers = Handlers()
         self._sinks: dict[str | None, Sink] = {}
         self._reflectors: list[Reflector] = []
         self._synced = asyncio.Event()
@@ -149,8 +149,8 @@ class Informer:
 
         None asks for a cluster-scoped kind, or for all namespaces.
         """
-        clustered = self._resource is not None and not self._resource.namespaced
-        return clustered or self.scope.covers(namespace)
+        watched = self.scope.namespaces
+        return watched is None or namespace in watched or not (self._resource is None or self._resource.namespaced)
 
     def version(self, namespace: str | None = None) -> str:
         """Return the version that the watch has reached in a namespace, or in all; ``""`` before the first list.
@@ -163,6 +163,11 @@ class Informer:
         if numbers and len(numbers) == len(versions):
             return str(min(numbers))
         return str(versions.pop()) if len(versions) == 1 and None not in versions else ""
+
+    @property
+    def served_as(self) -> ResourceType | None:
+        """Return how the kind is served; None if it is not known yet."""
+        return self._resource
 
     @property
     def resource(self) -> ResourceType:
@@ -396,7 +401,7 @@ class Informer:
             self._prepare(self._resource)
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(reflector.run()) for reflector in self._reflectors]
-                tasks.append(group.create_task(self._resync.run()))
+                tasks += [group.create_task(self._resync.run()), group.create_task(self._store.compress_idle())]
                 self._resource = await self._served_differently(self._resource)
                 for task in tasks:
                     task.cancel()

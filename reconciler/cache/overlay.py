@@ -255,7 +255,7 @@ class Overlay:
     def peek(self, request: Request) -> CachedObject | None:
         """Return what a reader would see under a key if nothing were expired or unknown."""
         entry = self._current(request)
-        return entry.cached if entry is not None and entry.known else self._store.get(request)
+        return entry.cached if entry is not None and entry.known else self._store.peek(request)
 
     def get(self, request: Request) -> CachedObject | None:
         """Return what a reader sees under a key.
@@ -284,7 +284,7 @@ class Overlay:
             ValueError: there is no index with this name.
         """
         index = self._store.index(name)
-        found = [cached for cached in index.find(value) if namespace is None or cached.namespace == namespace]
+        found = [each for each in self._store.by_index(name, value) if namespace is None or each.namespace == namespace]
         return self._merged(found, namespace, lambda cached: value in index.values_of(cached))
 
     def statistics(self) -> OverlayStatistics:
@@ -333,7 +333,8 @@ class Overlay:
             self._entries.pop(request, None)
             if not self._passed(request, entry):
                 self._entries[request] = entry
-                self._shrink()
+                if len(self._entries) > 1:
+                    self._shrink()
         elif existing.version is None:
             self.invalidate(request)  # from now on, only a request that is newer than this response, too, ends it
 
@@ -353,11 +354,11 @@ class Overlay:
         return None if self._passed(request, listed.absent) else listed.absent
 
     def _passed(self, request: Request, entry: _OverlayEntry) -> bool:
-        progress, stored = self._progress(request), self._store.get(request)
+        progress, stored = self._progress(request), self._store.peek(request)
         if entry.version is None or progress is None or (stored is not None and stored.uid == entry.deleted):
             return False
         if isinstance(entry.version, int) and isinstance(progress, int):
-            return _reached(progress, entry.version) or (stored is not None and _reached(stored.version, entry.version))
+            return progress >= entry.version or (stored is not None and _reached(stored.version, entry.version))
         return stored is not entry.basis or (stored is not None and stored.version == entry.version)
 
     def _current_in(self, namespace: str | None) -> dict[Request, _OverlayEntry]:

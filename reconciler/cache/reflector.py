@@ -58,7 +58,7 @@ from reconciler.errors import (
     Unauthorized,
 )
 from reconciler.meta.documents import Version, is_older, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 
 PAGE = 500
 """Objects per page, as in client-go's pager."""

@@ -76,10 +76,6 @@ class Scope:
         """Return whether a live object can leave the watch: its labels or fields may stop matching."""
         return bool(self.labels or self.field_selector)
 
-    def covers(self, namespace: str | None) -> bool:
-        """Return whether a namespace is watched; None asks for all namespaces, or for a cluster-scoped kind."""
-        return self.namespaces is None or namespace in self.namespaces
-
     def selects(self, cached: CachedObject) -> bool:
         """Return whether an object certainly matches.
 
@@ -215,7 +211,7 @@ class LabelSelector:
 
 
 def format_labels(selector: str | Mapping[str, str] | None) -> str | None:
-    """Return a label selector as text; None if it selects everything.
+    """Format a label selector; None if it selects everything.
 
     A mapping requires each label to equal its value.
     """
@@ -225,7 +221,7 @@ def format_labels(selector: str | Mapping[str, str] | None) -> str | None:
 
 
 def parse_fields(text: str) -> tuple[tuple[str, str, str], ...]:
-    """Return the requirements of a field selector as (path, ``=`` or ``!=``, value).
+    """Parse a field selector into requirements: path, ``=`` or ``!=``, value.
 
     Raises:
         ValueError: a requirement is malformed.

@@ -5,8 +5,10 @@ Objects are stored as the JSON bytes received, with the fields that keys, indexe
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import inspect
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from msgspec.structs import force_setattr
 
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
+from reconciler.cache import cold
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version, get_path, parse_path
@@ -136,7 +139,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         return next((reference for reference in self.owner_references if reference.controller), None)
 
     def decode(self) -> JSONObject:
-        """Return the document as a private copy.
+        """Decode the document: a private copy.
 
         Raises:
             InvalidObject: the document cannot be decoded: it is nested too deeply, or contains something other than
@@ -154,7 +157,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     @overload
     def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured: ...
     def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured:
-        """Return a private copy as an object of a kind; see `from_document`.
+        """Read a private copy as an object of a kind; see `from_document`.
 
         A version is compared with its model once. From then on only the parts that are used are read as models.
 
@@ -280,7 +283,7 @@ class Index:
         self._failures = RepeatedFailures(_logger, logging.WARNING, "index %r failed on %r, not indexing the object")
         self._values = values
         # Both contain only stored objects: a value is removed with its last object.
-        self._objects: dict[str, dict[Request, CachedObject]] = {}
+        self._requests: dict[str, dict[Request, None]] = {}
         self._held: dict[Request, tuple[str, ...]] = {}
 
     def put(self, cached: CachedObject) -> None:
@@ -291,19 +294,19 @@ class Index:
             return
         self._held[cached.request] = values
         for value in values:
-            self._objects.setdefault(value, {})[cached.request] = cached
+            self._requests.setdefault(value, {})[cached.request] = None
 
     def discard(self, request: Request) -> None:
         """Remove the object under a key."""
         for value in self._held.pop(request, ()):
-            objects = self._objects[value]
-            del objects[request]
-            if not objects:
-                del self._objects[value]
+            requests = self._requests[value]
+            del requests[request]
+            if not requests:
+                del self._requests[value]
 
-    def find(self, value: str) -> list[CachedObject]:
-        """Return the objects that have a value."""
-        return list(self._objects.get(value, {}).values())
+    def find(self, value: str) -> list[Request]:
+        """Return the keys of the objects that have a value."""
+        return list(self._requests.get(value, ()))
 
     def values_of(self, cached: CachedObject) -> tuple[str, ...]:
         """Return an object's values without duplicates."""
@@ -318,7 +321,7 @@ class Index:
 
     def __len__(self) -> int:
         """Return the number of distinct values."""
-        return len(self._objects)
+        return len(self._requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +331,7 @@ class StoreStatistics:
     Attributes:
         objects: number of objects.
         bytes: total length of their documents.
+        held: bytes of memory that the documents take; less than `bytes` if idle ones are compressed.
         unreadable: objects that the decoder rejected, in whole or in part; see `CachedObject.problem`.
         indexes: number of distinct values per index.
         index_errors: how often an index function failed.
@@ -335,9 +339,30 @@ class StoreStatistics:
 
     objects: int
     bytes: int
+    held: int
     unreadable: int
     indexes: dict[str, int]
     index_errors: int
+
+
+IDLE = 60.0
+"""Seconds after which an object that nobody reads or changes is compressed; at most twice as long."""
+
+LEAST_HELD = 4 * 1024 * 1024
+"""Bytes of documents in a store from which on idle ones are compressed. The dictionary and its contexts take 0.3 MB."""
+
+_PAUSE = 0.01
+"""Seconds between two turns of 1 to 2 ms, so that compression takes at most a sixth of a core."""
+
+_TURN = 128 * 1024
+"""Bytes of documents that are compressed in one turn."""
+
+_TRIM = 16 * 1024 * 1024
+"""Bytes of freed documents after which memory is returned to the operating system."""
+
+
+_Held = CachedObject | bytes
+"""An object, or the frame of an idle one."""
 
 
 class Store:
@@ -345,26 +370,61 @@ class Store:
 
     Reads are in memory and do not wait. Every result is a snapshot that later events do not change. This process's own
     writes are not applied here; `CachedClient` does that.
+
+    Objects that nobody has read or changed for a while are compressed. `get` restores an object for good, all other
+    reads restore it for the caller alone, so that reading everything once takes no memory.
+
+    Args:
+        decode: returns the object of a document as it was stored. Default None: nothing is compressed.
+
+    Attributes:
+        bytes: total length of the documents.
+        held: bytes of memory that the documents take.
+        unreadable: number of objects that cannot be decoded, in whole or in part.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, decode: Callable[[bytes], CachedObject] | None = None) -> None:
         # Invariant: no namespace maps to an empty dict, so that a deleted namespace costs nothing.
-        self._namespaces: dict[str | None, dict[str, CachedObject]] = {}
+        self._namespaces: dict[str | None, dict[str, _Held]] = {}
         self._indexes: dict[str, Index] = {}
+        self.bytes = 0
+        self.held = 0
+        self.unreadable = 0
         self._count = 0
-        self._bytes = 0
-        self._unreadable = 0
+        self._decode = decode
+        self._compressor = cold.Compressor() if decode is not None and cold.AVAILABLE else None
+        # The objects that were stored or restored since the last sweep, and those since the one before, oldest first.
+        # In this order memory is freed in the order in which it was allocated, so that whole pages become free.
+        self._young: dict[Request, None] = {}
+        self._older: dict[Request, None] = {}
+        self._sweep_due = asyncio.Event()
 
     def get(self, request: Request) -> CachedObject | None:
         """Return the object under a key, or None."""
         objects = self._namespaces.get(request.namespace)
-        return objects.get(request.name) if objects is not None else None
+        if objects is None:
+            return None
+        held = objects.get(request.name)
+        if not isinstance(held, bytes):
+            return held
+        cached = objects[request.name] = self._restored(held)
+        self.held -= len(held)
+        self._remember(cached)
+        return cached
+
+    def peek(self, request: Request) -> CachedObject | None:
+        """Return the object under a key, or None; an idle one stays compressed."""
+        objects = self._namespaces.get(request.namespace)
+        held = objects.get(request.name) if objects is not None else None
+        return self._restored(held) if isinstance(held, bytes) else held
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return the objects of a namespace; None for all."""
-        if namespace is not None:
-            return list(self._namespaces.get(namespace, {}).values())
-        return [cached for objects in self._namespaces.values() for cached in objects.values()]
+        return list(self.iterate(namespace))
+
+    def requests(self, namespace: str | None = None) -> Iterator[Request]:
+        """Iterate over a snapshot of the keys of a namespace; None for all."""
+        return (Request(name, each) for each, objects in self._snapshot(namespace) for name, _ in objects)
 
     def by_index(self, name: str, value: str) -> Sequence[CachedObject]:
         """Return the objects that have a value in an index.
@@ -372,7 +432,8 @@ class Store:
         Raises:
             ValueError: there is no index with this name.
         """
-        return self.index(name).find(value)
+        found = (self.peek(request) for request in self.index(name).find(value))
+        return [cached for cached in found if cached is not None]
 
     def index(self, name: str) -> Index:
         """Return an index.
@@ -421,17 +482,13 @@ class Store:
         for cached in self:
             index.put(cached)
 
-    @property
-    def unreadable(self) -> int:
-        """Return how many objects cannot be decoded, in whole or in part. Safe to call from any thread."""
-        return self._unreadable
-
     def statistics(self) -> StoreStatistics:
         """Return what the store contains."""
         return StoreStatistics(
             objects=self._count,
-            bytes=self._bytes,
-            unreadable=self._unreadable,
+            bytes=self.bytes,
+            held=self.held,
+            unreadable=self.unreadable,
             indexes={name: len(index) for name, index in self._indexes.items()},
             index_errors=sum(index.errors for index in self._indexes.values()),
         )
@@ -442,11 +499,38 @@ class Store:
 
     def __contains__(self, request: object) -> bool:
         """Return whether there is an object under a key."""
-        return isinstance(request, Request) and self.get(request) is not None
+        return isinstance(request, Request) and request.name in self._namespaces.get(request.namespace, ())
 
     def __iter__(self) -> Iterator[CachedObject]:
         """Iterate over a snapshot of all objects."""
-        return iter(self.list())
+        return self.iterate(None)
+
+    def _snapshot(self, namespace: str | None) -> Iterable[tuple[str | None, Iterable[tuple[str, _Held]]]]:
+        wanted = self._namespaces if namespace is None else (namespace,)
+        return [(each, list(self._namespaces.get(each, {}).items())) for each in wanted]
+
+    def iterate(self, namespace: str | None = None) -> Iterator[CachedObject]:
+        """Iterate over a snapshot of the objects of a namespace; None for all."""
+        return (
+            self._restored(held) if isinstance(held, bytes) else held
+            for _, objects in self._snapshot(namespace)
+            for _, held in objects
+        )
+
+    def _restored(self, frame: bytes) -> CachedObject:
+        assert self._compressor is not None and self._decode is not None  # noqa: S101, PT018 - there is a frame
+        data, fits = self._compressor.unpack(frame)
+        cached = self._decode(data)
+        if fits is not None:
+            force_setattr(cached, "_fits", fits)
+        return cached
+
+    def _remember(self, cached: CachedObject) -> None:
+        self.held += len(cached.data)
+        if self._compressor is not None:
+            self._young[cached.request] = None
+            if self.held >= LEAST_HELD:
+                self._sweep_due.set()
 
 
 class WritableStore(Store):
@@ -456,10 +540,13 @@ class WritableStore(Store):
         """Store an object, replacing the previous one under its key."""
         objects = self._namespaces.setdefault(cached.request.namespace, {})
         before = objects.get(cached.request.name)
+        if before is not None:
+            self._subtract(before)
         objects[cached.request.name] = cached
-        self._count += before is None
-        self._bytes += len(cached.data) - (len(before.data) if before is not None else 0)
-        self._unreadable += (cached.problem is not None) - (before is not None and before.problem is not None)
+        self._count += 1
+        self.bytes += len(cached.data)
+        self.unreadable += cached.problem is not None
+        self._remember(cached)
         for index in self._indexes.values():
             index.put(cached)
 
@@ -471,8 +558,58 @@ class WritableStore(Store):
             return
         if not objects:
             del self._namespaces[request.namespace]
-        self._count -= 1
-        self._bytes -= len(before.data)
-        self._unreadable -= before.problem is not None
+        self._subtract(before)
         for index in self._indexes.values():
             index.discard(request)
+
+    async def compress_idle(self) -> None:
+        """Compress idle objects until cancelled, in turns with pauses, so that everything else comes first."""
+        while True:
+            await self._sweep_due.wait()
+            await asyncio.sleep(IDLE)
+            self._sweep_due.clear()
+            idle, self._older, self._young = self._older, self._young, {}
+            await self._compress_all(idle)
+            if self._older or self._young:
+                self._sweep_due.set()
+
+    async def _compress_all(self, idle: Iterable[Request]) -> None:
+        turn = freed = 0
+        for request in idle:
+            size = self._compress(request)
+            turn += size
+            freed += size
+            if freed >= _TRIM:
+                cold.release_memory()
+                freed = 0
+            if turn >= _TURN:
+                await asyncio.sleep(_PAUSE)
+                turn = 0
+        if freed:
+            cold.release_memory()
+
+    def _compress(self, request: Request) -> int:
+        """Compress an object, unless it was changed or restored meanwhile; return the length of its document."""
+        objects = self._namespaces.get(request.namespace, {})
+        held = objects.get(request.name)
+        if not isinstance(held, CachedObject) or request in self._older or request in self._young:
+            return 0
+        # A version without order is compared by the identity of its object, and a problem is not in the document.
+        if held.problem is not None or not isinstance(held.version, int):
+            return 0
+        assert self._compressor is not None  # noqa: S101 - `_remember` records no object without it
+        self._compressor.learn(self._samples)
+        frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
+        if frame is not None:
+            objects[request.name] = frame
+            self.held += len(frame) - len(held.data)
+        return len(held.data)
+
+    def _samples(self) -> Sequence[bytes]:
+        return [cached.data for cached in itertools.islice(self, cold.SAMPLES)]
+
+    def _subtract(self, held: _Held) -> None:
+        self._count -= 1
+        self.bytes -= cold.document_size(held) if isinstance(held, bytes) else len(held.data)
+        self.unreadable -= not isinstance(held, bytes) and held.problem is not None
+        self.held -= len(held) if isinstance(held, bytes) else len(held.data)

@@ -32,7 +32,7 @@ from reconciler.errors import (
 from reconciler.http import HTTPResponse, LineSplitter
 from reconciler.meta import Request
 from reconciler.meta.documents import Version, is_older, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 
 
 class NotCached(ReconcilerError):

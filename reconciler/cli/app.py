@@ -16,13 +16,16 @@ import reconciler
 from reconciler.cli.options import (
     KUBECONFIG,
     AccessFlags,
+    CheckOptions,
     ConsoleAddress,
     Controllers,
     Data,
     DevOptions,
+    ForkOptions,
     ManifestOptions,
     NewKubeconfig,
     OperatorOptions,
+    PlanOptions,
     RunOptions,
 )
 from reconciler.cli.targets import PYPROJECT, read_pyproject
@@ -77,7 +80,7 @@ def _keys(value: object) -> Iterator[object]:
             yield from _keys(each)
 
 
-_IN_PYPROJECT = frozenset({"dev", "manifests"})
+_IN_PYPROJECT = frozenset({"check", "dev", "manifests", "plan"})
 """Commands whose options are in the table ``[tool.reconciler.COMMAND]`` of a project's pyproject.toml."""
 
 
@@ -104,6 +107,8 @@ add = App(name="add", help="Add a kind or a webhook to the project in the curren
 app.command(add)
 routes = App(name="routes", help="Test the routing rules of notifications.")
 app.command(routes)
+recording = App(name="recording", help="Show what an operator recorded, fetch it, and make tests of it.")
+app.command(recording)
 envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
 app.command(envtest)
 
@@ -137,6 +142,9 @@ def demo(
     ] = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
     console: ConsoleAddress = None,
+    record: Annotated[
+        Path | None, Parameter(help="With --naive: record the reconciles in this directory, for 'reconciler replay'.")
+    ] = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
@@ -149,7 +157,7 @@ def demo(
         return run_live(console, naive=naive)
     from reconciler.cli.demo_timeline import run_demo
 
-    return run_demo(speed=speed, naive=naive, as_json=output == "json")
+    return run_demo(speed=speed, naive=naive, as_json=output == "json", record=record)
 
 
 Versions = Annotated[
@@ -178,6 +186,9 @@ def new(
         bool, Parameter(help="Add a validating and a defaulting webhook with configuration.", negative=())
     ] = False,
     by_key: ByKey = False,
+    external: Annotated[
+        bool, Parameter(help="Write a reconciler of something outside the cluster, behind an HTTP API.", negative=())
+    ] = False,
 ) -> int:
     """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
@@ -186,7 +197,9 @@ def new(
     """
     from reconciler.cli.scaffold.project import ProjectOptions, create_project
 
-    options = ProjectOptions(kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook)
+    options = ProjectOptions(
+        kind=kind, group=group, versions=versions.split(","), by_key=by_key, webhook=webhook, external=external
+    )
     return create_project(name, directory, options)
 
 
@@ -266,6 +279,62 @@ def dev(
 
 
 @app.command
+def check(
+    target: Annotated[str | None, Parameter(help="MODULE:ATTR as for 'reconciler run'. Omit it with --exec.")] = None,
+    *,
+    options: CheckOptions,
+) -> int:
+    """Prove that an operator survives crashes, late events, lost responses and other writers. Needs no cluster.
+
+    Creates the example, changes each field of its spec, and deletes it, on an API server of its own and in virtual
+    time; then again and again, each time with one disturbance. What must be true after each run needs no code: the
+    state is that of an undisturbed run, nothing is left behind, and so on. The exit code is 1 if something is found.
+    The report ends with a command that repeats the run, in which breakpoints work.
+
+    With --exec the operator is a program in any language. It runs in real time, so there are fewer runs; a crash is
+    SIGKILL. Pass its CustomResourceDefinitions with --objects. In a project of 'reconciler new' target and example are
+    in pyproject.toml.
+    """
+    from reconciler.cli.check import run_check
+
+    return run_check(target, options)
+
+
+@app.command
+def plan(
+    target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification'.")],
+    *,
+    options: PlanOptions = PlanOptions(),  # noqa: B008 - frozen
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
+) -> int:
+    """Print what an operator would do to the objects of a cluster, without doing it.
+
+    The operator runs on a copy of the cluster in this process, in virtual time, until nothing happens any more. The
+    cluster is only read: objects of a kind are copied when the operator first asks for them. Effects that are declared
+    with @effect are listed instead of called. The exit code is 0 if nothing would change, 2 if something would, 1 after
+    an error.
+    """
+    from reconciler.cli.plan.command import print_plan
+
+    return print_plan(target, options, as_json=output == "json")
+
+
+@app.command
+def fork(
+    *,
+    output: Annotated[Path, Parameter(help="The file to write; only its owner can read it.")],
+    options: ForkOptions = ForkOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Copy the objects of a cluster into a file, for 'reconciler plan --fork' and for tests.
+
+    The cluster is only read. The file is a snapshot of the embedded API server, for its method restore().
+    """
+    from reconciler.cli.plan.command import write_fork
+
+    return write_fork(output, options)
+
+
+@app.command
 def certificates(
     directory: Annotated[Path, Parameter(help="Directory for ca.crt, tls.crt and tls.key.")],
     /,
@@ -317,6 +386,106 @@ def explain(
             access=access,
             as_json=output == "json",
         )
+
+
+Recorded = Annotated[Path, Parameter(help="Directory of the recording, or one of its segments.")]
+ObjectOption = Annotated[
+    tuple[str, str] | None,
+    Parameter(help="KIND and NAMESPACE/NAME of an object; the name of a controller may stand for the kind."),
+]
+SinceOption = Annotated[
+    str | None, Parameter(name="--from", help="From this time on, in UTC: 03:12, or 2026-01-31T03:12.")
+]
+UntilOption = Annotated[str | None, Parameter(name="--to", help="Up to this time.")]
+ReconcileOption = Annotated[str | None, Parameter(help="Id of a reconcile, or its beginning.")]
+
+
+@recording.command(name="show")
+def recording_show(
+    directory: Recorded,
+    kind: Annotated[str | None, Parameter(help="Kind of the object, or name of the controller.")] = None,
+    key: Annotated[str | None, Parameter(name="object", help="NAMESPACE/NAME or NAME.")] = None,
+    /,
+    *,
+    reconcile: ReconcileOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    html: Annotated[Path | None, Parameter(help="Write the timeline to this file, as a page for the browser.")] = None,
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
+) -> int:
+    """Show what was recorded: the objects, or the reconciles of one, with the fields that each of them wrote."""
+    from reconciler.cli.recording.selection import Selection
+    from reconciler.cli.recording.show import show_recording
+
+    selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
+    return show_recording(directory, selection, html=html, as_json=output == "json")
+
+
+@recording.command(name="fetch")
+def recording_fetch(
+    directory: Annotated[Path, Parameter(help="New or empty directory for the copy.")],
+    /,
+    *,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
+    access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
+) -> int:
+    """Copy the recording of a running operator.
+
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+    """
+    from reconciler.cli.operator.forward import reached
+    from reconciler.cli.recording.fetch import fetch_recording
+
+    with reached(operator, access) as found:
+        return fetch_recording(found.endpoint, access, directory)
+
+
+@recording.command(name="to-test")
+def recording_to_test(
+    directory: Recorded,
+    target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run'.")],
+    /,
+    *,
+    reconcile: ReconcileOption = None,
+    object: ObjectOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    output: Annotated[Path | None, Parameter(help="The test file. Default: test_NAME.py.")] = None,
+) -> int:
+    """Write a pytest file that replays one reconcile, or those of one object, and the recording cut down to them."""
+    from reconciler.cli.recording.selection import Selection
+    from reconciler.cli.recording.to_test import write_test
+
+    kind, key = object or (None, None)
+    selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
+    return write_test(directory, selection, target, output)
+
+
+@app.command
+def replay(
+    directory: Recorded,
+    target: Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification'.")],
+    /,
+    *,
+    reconcile: ReconcileOption = None,
+    object: ObjectOption = None,
+    all: Annotated[bool, Parameter(help="Replay every reconcile of the recording.", negative=())] = False,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    output: Annotated[Format, Parameter(help="Output format.")] = "text",
+) -> int:
+    """Run recorded reconciles again on this machine, without a cluster, and compare what they do.
+
+    Reads, responses, times and random numbers are those of the recording, in virtual time; breakpoints work. The exit
+    status is 1 if one does something else.
+    """
+    from reconciler.cli.recording.replay import check_choice, replay_recording
+    from reconciler.cli.recording.selection import Selection
+
+    kind, key = object or (None, None)
+    selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
+    check_choice(selection, everything=all)
+    return replay_recording(directory, selection, target, as_json=output == "json")
 
 
 @app.command

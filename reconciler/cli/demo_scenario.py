@@ -19,7 +19,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.clock import current_clock
-from reconciler.controller import Outcome, Reconciler, Result
+from reconciler.controller import Outcome, Reconciler, Result, effect
 from reconciler.manager import Manager
 from reconciler.meta import Request
 from reconciler.meta.documents import format_micro_time, parse_time
@@ -31,6 +31,7 @@ from reconciler.notification import (
     NotificationReconciler,
     NotificationRequest,
 )
+from reconciler.recording import Recording
 
 _TERMINAL = {"Sent", "PartiallySent", "Failed"}
 _POLICY = {"maxAttempts": 5, "initialBackoffSeconds": 30, "backoffMultiplier": 2, "maxBackoffSeconds": 480, "jitter": 0}
@@ -99,7 +100,12 @@ class DemoResult:
 
 
 async def play(
-    *, naive: bool, on_attempt: Callable[[Attempt], None], on_tick: Callable[[float], None], tick: float
+    *,
+    naive: bool,
+    on_attempt: Callable[[Attempt], None],
+    on_tick: Callable[[float], None],
+    tick: float,
+    record: Path | None = None,
 ) -> DemoResult:
     """Run the scenario to its end.
 
@@ -108,11 +114,12 @@ async def play(
         on_attempt: called with each attempt when its watch event arrives.
         on_tick: called with the current time.
         tick: seconds of virtual time between calls of `on_tick`.
+        record: the directory of a recording; None without one.
 
     Cancellation stops the manager and the server and leaves nothing behind.
     """
     facts = DemoResult(naive=naive)
-    async with running_operator(naive=naive) as (server, client, manager):
+    async with running_operator(naive=naive, record=record) as (server, client, manager):
         start = current_clock().monotonic()
         ticker = asyncio.create_task(_report_time(start, on_tick, tick))
         try:
@@ -127,7 +134,7 @@ async def play(
 
 @contextlib.asynccontextmanager
 async def running_operator(
-    *, naive: bool, console: str | None = None, grace_period: float = 30
+    *, naive: bool, console: str | None = None, grace_period: float = 30, record: Path | None = None
 ) -> AsyncIterator[tuple[APIServer, Client, Manager]]:
     """Run an operator with a channel that works and one that always fails, on a server of its own.
 
@@ -135,24 +142,36 @@ async def running_operator(
         naive: run the naive reconciler.
         console: ``host:port`` of the console; None without one.
         grace_period: seconds that reconciles in progress have to finish.
+        record: the directory of a recording; None without one.
     """
     with tempfile.TemporaryDirectory() as folder:
         channels = _channels(Path(folder))
         async with APIServer() as server, Client(server) as client:
             await server.apply(NotificationRequest)
-            manager = Manager(client, console=console, grace_period=grace_period)
+            recording = None if record is None else Recording(record)
+            manager = Manager(client, console=console, grace_period=grace_period, recording=recording)
             if naive:
                 server.faults.add(latency=_NAIVE_LATENCY, times=None, verb="patch")
-                manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
-            else:
-                manager.add_controller(NotificationReconciler(channels=channels))
+            (add_naive if naive else add_reconciler)(manager, channels)
             async with manager.running():
                 yield server, client, manager
 
 
+def add_naive(manager: Manager, channels: Sequence[Channel] = ()) -> None:
+    """Add the naive reconciler to a manager; without channels for a replay, which does not send."""
+    channels = channels or _channels(Path())
+    manager.add_controller(NaiveReconciler(channels), resource=NotificationRequest)
+
+
+def add_reconciler(manager: Manager, channels: Sequence[Channel] = ()) -> None:
+    """Add the library's reconciler to a manager; without channels for a replay, which does not send."""
+    manager.add_controller(NotificationReconciler(channels=channels or _channels(Path())))
+
+
 def _channels(folder: Path) -> list[Channel]:
     occupied = folder / "occupied"
-    occupied.write_text("A regular file where the channel needs a directory.\n")
+    if folder != Path():
+        occupied.write_text("A regular file where the channel needs a directory.\n")
     return [ConsoleChannel(stream=io.StringIO()), FileChannel(occupied / "notifications")]
 
 
@@ -276,9 +295,14 @@ class NaiveReconciler(Reconciler):
             attempt=attempt,
         )
         try:
-            await self._channels[name].deliver(message)
+            await self.send(f"{message.namespace}/{message.name} to {name}", self._channels[name], message)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - any exception of a channel is a failed attempt
             return str(error)
         return None
+
+    @effect
+    async def send(self, _subject: str, channel: Channel, message: Message) -> None:
+        """Send a message over a channel."""
+        await channel.deliver(message)

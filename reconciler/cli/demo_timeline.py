@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
 from reconciler.cli.demo_scenario import Attempt, DemoResult, new_notification, play, running_operator
-from reconciler.cli.options import options_as_typed
-from reconciler.cli.output import print_json
+from reconciler.cli.options import CONSOLE_ADDRESS, options_as_typed
+from reconciler.cli.output import free_address, print_json, program
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.testing import virtual_time
 
@@ -39,47 +41,58 @@ _TITLES = {True: "Naive: writes the status after each attempt", False: "kube-rec
 
 _NEXT_STEPS = """\
 Go on from here, in a clone of the repository: each line in its own terminal,
-the last two after "export KUBECONFIG=reconciler.kubeconfig".
-  reconciler apiserver notification
-  python examples/notification/receiver.py
-  reconciler run notification --routing-file examples/notification/receiver.yaml
+the last two after "export KUBECONFIG=reconciler.kubeconfig". The retries of
+the notification take 7.5 minutes, as above.
+  {program} apiserver notification
+  {python} examples/notification/receiver.py
+  {program} run notification --routing-file examples/notification/receiver.yaml
   kubectl apply -f examples/notification.yaml && kubectl get notif -w
-Or write an operator of your own:  reconciler new my_operator"""
+Or write an operator of your own:  {program} new my_operator"""
 
 _TAKE_AWAY = "Take-away: naive status writes undo the backoff; stored due times keep it."
 
 
-def run_demo(*, speed: float, naive: bool, as_json: bool) -> int:
+def run_demo(*, speed: float, naive: bool, as_json: bool, record: Path | None = None) -> int:
     """Run the scenario under virtual time and show it: the naive way, then this library's.
 
     Args:
         speed: virtual seconds per real second; 0 shows the result at once.
         naive: show only the naive way.
         as_json: print only the facts, at once: those of this library, or with `naive` those of the naive way.
+        record: record the naive way in this directory.
 
     Raises:
         ConfigurationError: the speed is negative or not finite.
     """
     if not (speed >= 0 and math.isfinite(speed)):
         raise ConfigurationError(f"--speed must be 0 or a positive number, not {speed}")
+    if record is not None and not naive:
+        raise ConfigurationError("--record records the naive way: pass --naive, too")
     if as_json:
-        facts = _play(naive=naive, speed=0, view=None)
+        facts = _play(naive=naive, speed=0, view=None, record=record)
         print_json(facts.to_dict())
         return 0
+    logging.getLogger("reconciler").addHandler(logging.NullHandler())  # the table shows the failures
     console = Console(highlight=False)
     console.print(_WHAT, soft_wrap=True)
     shown = []
     for way in (True,) if naive else (True, False):
         with TimelineView(_TITLES[way], console) as view:
-            shown.append(_play(naive=way, speed=speed * (_SLOW_MOTION if way else 1), view=view))
+            shown.append(_play(naive=way, speed=speed * (_SLOW_MOTION if way else 1), view=view, record=record))
     console.print()
     console.print(_summary(shown))
     console.print(f"\nThe times of the retry policy: {_times(shown[0].policy)}\n", soft_wrap=True)
-    console.print(_lesson(shown[0]) if naive else f"{_NEXT_STEPS}\n\n{_TAKE_AWAY}", soft_wrap=True)
+    console.print(_lesson(shown[0]) if naive else f"{_next_steps()}\n\n{_TAKE_AWAY}", soft_wrap=True)
     return 0
 
 
-def _play(*, naive: bool, speed: float, view: TimelineView | None) -> DemoResult:
+def _next_steps() -> str:
+    called = program()
+    python = "python" if called == "reconciler" else str(Path(called).with_name("python"))
+    return _NEXT_STEPS.format(program=called, python=python)
+
+
+def _play(*, naive: bool, speed: float, view: TimelineView | None, record: Path | None = None) -> DemoResult:
     def on_tick(now: float) -> None:
         if view is not None:
             view.tick(now)
@@ -91,7 +104,8 @@ def _play(*, naive: bool, speed: float, view: TimelineView | None) -> DemoResult
             view.add(attempt)
 
     with virtual_time():
-        return asyncio.run(play(naive=naive, on_attempt=on_attempt, on_tick=on_tick, tick=speed * _FRAME or 3600))
+        tick = speed * _FRAME or 3600
+        return asyncio.run(play(naive=naive, on_attempt=on_attempt, on_tick=on_tick, tick=tick, record=record))
 
 
 class TimelineView:
@@ -221,6 +235,8 @@ def run_live(address: str, *, naive: bool) -> int:
         ConfigurationError: the address is invalid, or cannot be listened on.
         KeyboardInterrupt: always, in the end.
     """
+    if address == CONSOLE_ADDRESS:
+        address = free_address(address)
     with options_as_typed(security="the option security= of your own Manager"):
         asyncio.run(_serve(address, naive=naive))
     return 0

@@ -6,11 +6,11 @@ Webhooks get a certificate from a new CA of the project.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import importlib.util
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -20,10 +20,11 @@ from pathlib import Path
 import msgspec
 
 from reconciler.cli.dev_operator import ProcessOptions
-from reconciler.cli.options import DevOptions
-from reconciler.cli.output import write_files, write_kubeconfig
+from reconciler.cli.options import CONSOLE_ADDRESS, DevOptions
+from reconciler.cli.output import free_address, free_port, note_endpoint, program, write_files, write_kubeconfig
 from reconciler.cli.servers import describe_data, played_controllers
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.http import HTTPRequest, HTTPResponse
 
 _FILES = ("ca.crt", "tls.crt", "tls.key")
 
@@ -60,6 +61,7 @@ def write_certificates(directory: Path, hosts: Sequence[str]) -> None:
 
 _SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".json"})
 _IGNORED = frozenset({"__pycache__", "node_modules"})
+_WEBHOOK_PAUSE = 0.1
 _STOP_SECONDS = 5.0
 """Seconds that the operator has to stop; its own grace period is shorter."""
 
@@ -104,13 +106,21 @@ async def _until_signal(target: str, options: DevOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     with _certificates() as certificates:
-        async with _server(options), running:
-            await _restart_on_changes(running, _process_options(target, options, certificates), options.kubeconfig)
+        webhooks = f"127.0.0.1:{free_port(9443)}"
+        async with _server(options, webhooks, (certificates / "ca.crt").read_bytes()), running:
+            process = _process_options(target, options, certificates, webhooks)
+            note_endpoint(options.kubeconfig, f"http://{process.metrics}")
+            await _restart_on_changes(running, process, options.kubeconfig)
 
 
 @contextlib.asynccontextmanager
-async def _server(options: DevOptions) -> AsyncIterator[None]:
+async def _server(options: DevOptions, webhooks: str, authority: bytes) -> AsyncIterator[None]:
     """Run a server, write its kubeconfig, and print how to use it.
+
+    Args:
+        options: those of the command.
+        webhooks: ``host:port`` of the operator's webhooks.
+        authority: the CA of their certificate.
 
     Raises:
         ConfigurationError: the kubeconfig cannot be written, or the data directory cannot be used.
@@ -130,6 +140,7 @@ async def _server(options: DevOptions) -> AsyncIterator[None]:
                 APIServer(data=options.data, controllers=played_controllers(options.controllers))
             )
             write, url = server.write_kubeconfig, await server.listen()
+            server.connect_webhooks(f"https://{webhooks}", RestartingWebhooks(webhooks, authority))
         write_kubeconfig(write, options.kubeconfig)
         print(f"API server on {url}; {describe_data(options.data)}")
         print("In another terminal:")
@@ -145,12 +156,35 @@ def _certificates() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _process_options(target: str, options: DevOptions, certificates: Path) -> ProcessOptions:
-    metrics = _with_port(options.metrics or f"127.0.0.1:{_free_port(8080)}")
-    print(f"  reconciler top --endpoint http://{metrics}", flush=True)
+class RestartingWebhooks:
+    """The webhooks of an operator that restarts: a request waits until they listen again, or its time is over.
+
+    Args:
+        address: ``host:port``.
+        authority: the CA of their certificate.
+    """
+
+    def __init__(self, address: str, authority: bytes) -> None:
+        self._address = address
+        self._client = {"caBundle": base64.b64encode(authority).decode()}
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a review. The API server cancels it after the timeout of the webhook."""
+        from reconciler.apiserver.definitions.conversion import post_to_webhook
+
+        while True:
+            try:
+                return await post_to_webhook(f"https://{self._address}{request.path}", request, self._client)
+            except ConnectionError:
+                await asyncio.sleep(_WEBHOOK_PAUSE)
+
+
+def _process_options(target: str, options: DevOptions, certificates: Path, webhooks: str) -> ProcessOptions:
+    metrics = _with_port(options.metrics or f"127.0.0.1:{free_port(8080)}")
+    print(f"  {program()} top     # in this directory; elsewhere with --endpoint http://{metrics}", flush=True)
     console = options.console
     if console is None and importlib.util.find_spec("htpy") is not None:
-        console = f"127.0.0.1:{_free_port(8082)}"
+        console = free_address(CONSOLE_ADDRESS)
     if console is not None:
         console = _with_port(console)
         print(f"In a browser: http://{console} is the console.", flush=True)
@@ -163,7 +197,7 @@ def _process_options(target: str, options: DevOptions, certificates: Path) -> Pr
         metrics=metrics,
         console=console,
         log_level=options.log_level,
-        webhooks=f"127.0.0.1:{_free_port(9443)}",
+        webhooks=webhooks,
         certificates=str(certificates),
         conversions=options.control_plane,
         started=f"watching {Path.cwd()}; Ctrl-C ends everything",
@@ -172,15 +206,7 @@ def _process_options(target: str, options: DevOptions, certificates: Path) -> Pr
 
 def _with_port(address: str) -> str:
     """Return an address with a free port in place of port 0: each process of the operator must use the same."""
-    return f"{address.removesuffix(':0')}:{_free_port(0)}" if address.endswith(":0") else address
-
-
-def _free_port(preferred: int) -> int:
-    """Return the preferred port of the loopback interface, or another one if it is in use."""
-    for port in (preferred, 0):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as free:
-            return int(free.getsockname()[1])
-    raise ConfigurationError("no free port on 127.0.0.1")
+    return f"{address.removesuffix(':0')}:{free_port(0)}" if address.endswith(":0") else address
 
 
 async def _restart_on_changes(running: _Operator, options: ProcessOptions, kubeconfig: Path) -> None:

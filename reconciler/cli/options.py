@@ -17,13 +17,13 @@ from reconciler.errors import ConfigurationError
 if TYPE_CHECKING:
     from reconciler.manager import EndpointSecurity
 
-_CONSOLE_ADDRESS = "127.0.0.1:8082"
+CONSOLE_ADDRESS = "127.0.0.1:8082"
 """Where ``--console`` without an address serves the console."""
 
 ConsoleAddress = Annotated[
     str | None,
     Parameter(
-        help=f"Serve a page for the browser. HOST:PORT may be omitted: {_CONSOLE_ADDRESS}.",
+        help=f"Serve a page for the browser. HOST:PORT may be omitted: {CONSOLE_ADDRESS}.",
         requires_equals=True,
         show_default=False,
     ),
@@ -55,6 +55,14 @@ Namespaces = Annotated[
     Parameter(name="--namespace", help="Watch only this namespace. Can be repeated.", show_default=False),
 ]
 LeaderElection = Annotated[str | None, Parameter(help="Name of the Lease. Without it leader election is disabled.")]
+
+Kubeconfig = Annotated[
+    Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
+]
+Context = Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")]
+CopySecrets = Annotated[
+    bool, Parameter(help="Copy the values of Secrets. Default: values of the same shape.", negative=())
+]
 
 KUBECONFIG = Path("reconciler.kubeconfig")
 """The kubeconfig that a server writes by default."""
@@ -189,10 +197,8 @@ class OperatorOptions:
             help="http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded."
         ),
     ] = None
-    kubeconfig: Annotated[
-        Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
-    ] = None
-    context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
+    kubeconfig: Kubeconfig = None
+    context: Context = None
     pod_options: PodOptions = PodOptions()
 
 
@@ -217,10 +223,8 @@ class AccessFlags:
 class RunOptions:
     """The options of ``reconciler run``."""
 
-    kubeconfig: Annotated[
-        Path | None, Parameter(help="Path of the kubeconfig. Default: KUBECONFIG, in-cluster, ~/.kube/config.")
-    ] = None
-    context: Annotated[str | None, Parameter(help="Context of the kubeconfig. Default: its current context.")] = None
+    kubeconfig: Kubeconfig = None
+    context: Context = None
     namespaces: Namespaces = ()
     workers: Workers = 4
     leader_election: LeaderElection = None
@@ -242,9 +246,75 @@ class RunOptions:
     grace_period: Annotated[
         float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")
     ] = 30.0
+    record: Annotated[
+        Path | None, Parameter(help="Record the reconciles of the last two hours in this directory, 500 MB at most.")
+    ] = None
     notification: NotificationFlags = NotificationFlags()
     log_format: Annotated[Literal["text", "json"], Parameter(help="Format of the log on standard error.")] = "text"
     log_level: LogLevel = "info"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """The options of ``reconciler plan``."""
+
+    kubeconfig: Kubeconfig = None
+    context: Context = None
+    fork: Annotated[
+        Path | None, Parameter(help="A file of 'reconciler fork', instead of a cluster; needs no kubeconfig.")
+    ] = None
+    namespaces: Namespaces = ()
+    secrets: CopySecrets = False
+    only: Annotated[
+        tuple[str, str] | None,
+        Parameter(help="KIND NAMESPACE/NAME: print only what concerns this object.", show_default=False),
+    ] = None
+    compare: Annotated[
+        str | None,
+        Parameter(
+            help="Print only what another version does differently: MODULE:ATTR, the Python of another environment, "
+            "or a file of --output json."
+        ),
+    ] = None
+    ask_cluster: Annotated[
+        bool, Parameter(help="Send each change to the cluster with dryRun=All, and print refusals.", negative=())
+    ] = False
+    hours: Annotated[
+        float, Parameter(help="Virtual hours that the operator works at most.", validator=Number(gt=0))
+    ] = 1.0
+    rounds: Annotated[int, Parameter(help="Reconciles of an object that are waited for.", validator=Number(gte=1))] = 10
+    seconds: Annotated[float, Parameter(help="CPU seconds that the plan takes at most.", validator=Number(gt=0))] = (
+        600.0
+    )
+    workers: Workers = 4
+    notification: NotificationFlags = NotificationFlags()
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        Parameter(help="Lowest level of the operator's log that is printed. Default: nothing is."),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkOptions:
+    """The options of ``reconciler fork``."""
+
+    kubeconfig: Kubeconfig = None
+    context: Context = None
+    kinds: Annotated[
+        tuple[str, ...],
+        Parameter(name="--kind", help="Copy this kind. Can be repeated. Default: all but Events.", show_default=False),
+    ] = ()
+    namespaces: Annotated[
+        tuple[str, ...],
+        Parameter(name="--namespace", help="Copy only this namespace. Can be repeated.", show_default=False),
+    ] = ()
+    selectors: Annotated[
+        tuple[str, ...],
+        Parameter(name="--selector", help="KIND:LABELS: of this kind only objects with labels.", show_default=False),
+    ] = ()
+    secrets: CopySecrets = False
 
 
 @Parameter(name="*")
@@ -271,6 +341,46 @@ class DevOptions:
         ),
     ] = None
     log_level: LogLevel = "info"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOptions:
+    """The options of ``reconciler check``."""
+
+    example: Annotated[Path, Parameter(help="YAML file with an object of the operator's kind, and what it needs.")]
+    exec: Annotated[
+        str | None,
+        Parameter(help="Command of a program in any language, which finds the server by the variable KUBECONFIG."),
+    ] = None
+    objects: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Objects that exist before, such as CRDs: YAML or JSON file, directory, MODULE:CLASS; repeatable.",
+            show_default=False,
+        ),
+    ] = ()
+    owns: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Kind that the operator's objects own, for a Reconciler class. Can be repeated.", show_default=False
+        ),
+    ] = ()
+    budget: Annotated[
+        float | None,
+        Parameter(help="Seconds of CPU, or with --exec seconds. Default: 30, or 120.", validator=Number(gt=0)),
+    ] = None
+    runs: Annotated[
+        int | None, Parameter(help="Maximum number of disturbed runs of each scenario.", validator=Number(gte=1))
+    ] = None
+    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
+    settle_timeout: Annotated[
+        float,
+        Parameter(help="With --exec: seconds until the program connects, and until it rests.", validator=Number(gt=0)),
+    ] = 30.0
+    repeat: Annotated[str | None, Parameter(help="Repeat one run: copy the last line of a report.")] = None
+    junit: Annotated[Path | None, Parameter(help="Write the results to this file as JUnit XML.")] = None
+    output: Annotated[Literal["text", "json"], Parameter(help="Output format.")] = "text"
 
 
 @Parameter(name="*")
@@ -329,4 +439,4 @@ def with_console_address(arguments: Sequence[str]) -> list[str]:
             joined[-1] += f"={each}"
         else:
             joined.append(each)
-    return [f"--console={_CONSOLE_ADDRESS}" if each == "--console" else each for each in joined]
+    return [f"--console={CONSOLE_ADDRESS}" if each == "--console" else each for each in joined]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
+import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -165,6 +169,60 @@ def _is_own_kubeconfig(content: bytes) -> bool:
         return document is None or all(cluster["name"] in _OWN_CLUSTERS for cluster in document["clusters"])
     except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
         return False
+
+
+_EXTENSION = "reconciler.dev"
+"""The name of the extension of a kubeconfig that names the endpoint of an operator."""
+
+
+def note_endpoint(kubeconfig: Path, url: str) -> None:
+    """Write the address of an operator's endpoint into the kubeconfig of its server, for `noted_endpoint`."""
+    import yaml
+
+    document = yaml.safe_load(kubeconfig.read_bytes()) | {
+        "extensions": [{"name": _EXTENSION, "extension": {"endpoint": url}}]
+    }
+    kubeconfig.write_text(yaml.safe_dump(document), encoding="utf-8")  # with the permissions that it has
+
+
+def noted_endpoint(kubeconfig: Path) -> str | None:
+    """Return the endpoint of the operator that ``reconciler dev`` runs now on the server of a kubeconfig, if any."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(kubeconfig.read_bytes())
+        (found,) = (each for each in document.get("extensions") or () if each["name"] == _EXTENSION)
+        url = urlsplit(str(found["extension"]["endpoint"]))
+        with socket.create_connection((url.hostname or "", url.port or 0), timeout=1):
+            return url.geturl()
+    except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def free_address(preferred: str) -> str:
+    """Return an address of the loopback interface, with another port if this one is in use."""
+    return f"127.0.0.1:{free_port(int(preferred.rpartition(':')[2]))}"
+
+
+def free_port(preferred: int) -> int:
+    """Return the preferred port of the loopback interface, or another one if it is in use."""
+    for port in (preferred, 0):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as free:
+            return int(free.getsockname()[1])
+    raise ConfigurationError("no free port on 127.0.0.1")
+
+
+def width() -> int | None:
+    """Return the columns of the terminal; None elsewhere, where lines are not wrapped, unless COLUMNS is set."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+
+
+def program() -> str:
+    """Return how to call this program in a shell: by its name, or else by its path if that finds another or none."""
+    called, found = Path(sys.argv[0]), shutil.which("reconciler")
+    if called.name != "reconciler" or (found and Path(found).resolve() == called.resolve()):
+        return "reconciler"
+    return shlex.quote(os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called))
 
 
 def print_json(document: object) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 
 from reconciler._version import __version__
 from reconciler.cli.options import RunOptions, options_as_typed
-from reconciler.cli.targets import load_target, setup_function
+from reconciler.cli.targets import load_target
 from reconciler.client import Client
 from reconciler.errors import ConfigurationError
 from reconciler.manager import GracePeriodExceeded, LeaderElection, Manager
+from reconciler.manager.setup import setup_function
+from reconciler.recording import Recording
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 _log = logging.getLogger("reconciler.run")
@@ -37,15 +39,28 @@ def run_target(target: str, options: RunOptions, *, prepare: Prepare | None = No
         raise ConfigurationError(f"--workers must be 1 or more, not {options.workers}")
     if "" in options.namespaces:
         raise ConfigurationError("--namespace must not be empty")
-    handler = _configure_logging(options)
-    found: object = _notification(options, handler) if target == "notification" else load_target(target)
-    setup = setup_function(found, target, workers=options.workers)
+    setup = operator_setup(target, options, _configure_logging(options))
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(setup, options, prepare=prepare, program=_program_name(target)))
+        runner.run(_run(setup, options, prepare=prepare, program=program_name(target)))
     return 0
 
 
-def _program_name(target: str) -> str:
+def operator_setup(target: str, options: RunOptions, handler: logging.Handler) -> Prepare:
+    """Return the function that adds the controllers of a target to a manager.
+
+    Args:
+        target: what to run.
+        options: how to run it.
+        handler: the handler of log records, from which the notification operator keeps its secrets.
+
+    Raises:
+        ConfigurationError: the target does not exist, or an option is invalid.
+    """
+    found: object = _notification(options, handler) if target == "notification" else load_target(target)
+    return setup_function(found, target, workers=options.workers)
+
+
+def program_name(target: str) -> str:
     """Return the name of a target for field managers and the User-Agent, so that programs differ."""
     return "notification-operator" if target == "notification" else target.partition(":")[0]
 
@@ -80,6 +95,7 @@ async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, 
                 webhook_certificates=options.webhook_certificates,
                 security=options.security.to_security(),
                 grace_period=options.grace_period,
+                recording=None if options.record is None else Recording(options.record),
             )
         await setup(manager)
         if prepare is not None:
@@ -93,6 +109,11 @@ async def _run(setup: Prepare, options: RunOptions, *, prepare: Prepare | None, 
             # Whatever did not stop, most likely a thread, would keep the process running.
             print(f"reconciler: {error}", file=sys.stderr, flush=True)
             os._exit(1)
+
+
+def notification_setup() -> Callable[[Manager], object]:
+    """Return the function that adds the notification operator with all defaults to a manager."""
+    return _notification(RunOptions(), logging.NullHandler())
 
 
 def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Manager], object]:

@@ -69,7 +69,7 @@ def played_controllers(chosen: Sequence[str]) -> tuple[str, ...]:
 
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
-    objects = [*map(_object, names)]
+    objects = [*map(load_object, names)]
     async with APIServer(
         seed=options.seed,
         data=options.data,
@@ -124,7 +124,12 @@ def _print(entry: LoggedRequest, *, writes: bool) -> None:
         print(entry, flush=True)
 
 
-def _object(name: str) -> object:
+def load_object(name: str) -> object:
+    """Return what a name on the command line stands for: a path, or a class.
+
+    Raises:
+        ConfigurationError: there is no such file, or no such class.
+    """
     path = Path(name)
     if path.is_dir():
         return path

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.client.client import Client
 from reconciler.client.reads import WatchEvent
-from reconciler.client.requests import FieldValidation
-from reconciler.client.responses import ListResult
+from reconciler.client.requests import FieldValidation, ListResult
 from reconciler.client.retry import Retries, retry_on_conflict
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
+from reconciler._core.durations import DurationLike
 from reconciler._core.field_managers import check_field_manager, program_name
 from reconciler._core.wire import JSONObject
 from reconciler.client import reads as _reads
@@ -28,6 +29,7 @@ from reconciler.client.requests import (
     DeleteOptions,
     FieldValidation,
     ListOptions,
+    ListResult,
     ObjectLike,
     PatchDocument,
     PatchOptions,
@@ -38,14 +40,12 @@ from reconciler.client.requests import (
     WriteOptions,
     split_kind_or_key,
 )
-from reconciler.client.responses import ListResult
 from reconciler.client.retry import Retries
-from reconciler.client.session import ClientSession, Options
-from reconciler.client.status_writer import ClientStatusWriter
+from reconciler.client.session import ClientSession, ClientStatusWriter, Options
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, from_document
@@ -377,7 +377,7 @@ class Client:
         namespace: str | None = None,
         *,
         until: Callable[[R], object],
-        timeout: float | None,
+        timeout: DurationLike | None,
     ) -> R: ...
     @overload
     async def wait_for(
@@ -387,7 +387,7 @@ class Client:
         namespace: str | None = None,
         *,
         until: Callable[[Unstructured], object],
-        timeout: float | None,
+        timeout: DurationLike | None,
     ) -> Unstructured: ...
     async def wait_for(
         self,
@@ -396,7 +396,7 @@ class Client:
         namespace: str | None = None,
         *,
         until: Callable[[Any], object],
-        timeout: float | None,
+        timeout: DurationLike | None,
     ) -> TypedObject | Unstructured:
         """Wait until an object is in the wanted state, and return it. It need not exist yet.
 
@@ -406,7 +406,7 @@ class Client:
         Args:
             until: called with each new state. The first state for which it is true is returned; its exceptions are
                 raised.
-            timeout: seconds; None to wait indefinitely.
+            timeout: a duration: seconds, a timedelta or ``"30s"``; None to wait indefinitely.
 
         Raises:
             TimeoutError: the message contains the last state that was seen.
@@ -420,7 +420,7 @@ class Client:
         )
 
     async def wait_gone(
-        self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: float | None
+        self, kind: KindLike, name: str, namespace: str | None = None, *, timeout: DurationLike | None
     ) -> None:
         """Wait until no object of this name exists. Otherwise the same as `wait_for`. Cancellation ends the watch."""
         await _reads.wait(self.session, kind, name, namespace, wanted=lambda obj: obj is None, timeout=timeout)
@@ -700,7 +700,7 @@ class Client:
         label_selector: Selector | None = None,
         field_selector: Selector | None = None,
         propagation: Propagation | None = None,
-        grace_period: int | None = None,
+        grace_period: DurationLike | None = None,
         dry_run: bool = False,
     ) -> None:
         """Delete the selected objects of a kind in a namespace. A cancelled call may have deleted some of them.

@@ -277,7 +277,7 @@ def _warn_of_insecurity(loaded: _Loaded) -> None:
 
 
 def _find(kubeconfig: str | os.PathLike[str] | None, context: str | None) -> tuple[str, Sequence[Path]]:
-    """Return what to call the configuration in messages, and its files; no files for the pod's service account."""
+    """Find the files of the configuration, and its name for messages; no files for the pod's service account."""
     if kubeconfig is not None:
         path = Path(kubeconfig).expanduser()
         return f"kubeconfig {path}", [path]

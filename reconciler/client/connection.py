@@ -1,27 +1,33 @@
-"""One connection to an API server, shared by clients: sending, retries, typed failures, and discovery of kinds."""
+"""One connection to an API server, shared by clients: requests, retries, typed failures, discovery of kinds, its clock.
+
+A time that one machine stores is read by another. A due time means the same on both if both use the server's clock,
+which `ServerClock` estimates from the ``Date`` of responses.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import difflib
+import email.utils
+import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
 from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
-from reconciler.client.memory import FieldTakeovers, InvalidItemLog, ServerClock, WarningLog, WrittenDocuments
-from reconciler.client.responses import decode, failure
+from reconciler.client.memory import InvalidItemLog, WarningLog, WrittenDocuments
+from reconciler.client.requests import decode, failure
 from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry, retry
-from reconciler.clock import Clock, current_clock
-from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError, Unauthorized
+from reconciler.clock import Clock, boottime_of, current_clock
+from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject
 
 _Kinds = dict[str, ResourceType]
@@ -106,7 +112,7 @@ class DiscoveryCache:
         return bool(self._pages_are_cached)
 
     async def find(self, gvk: GroupVersionKind) -> ResourceType:
-        """Return how a kind is served. Cancellation leaves what was known before.
+        """Discover how a kind is served, unless it is known. Cancellation leaves what was known before.
 
         Raises:
             NotServed: the server does not serve the kind.
@@ -127,6 +133,10 @@ class DiscoveryCache:
         if found is None:
             raise self._not_served(gvk)
         return found
+
+    def known(self) -> list[ResourceType]:
+        """Return the kinds that were discovered. Thread-safe."""
+        return [each for group in list(self._groups.values()) for each in list((group.kinds or {}).values())]
 
     def forget(self, gvk: GroupVersionKind) -> None:
         """Discover a kind again when it is next used: what was known of it proved wrong."""
@@ -211,6 +221,9 @@ class _Renewable(Protocol):
     async def renew(self) -> bool: ...
 
 
+_logger = logging.getLogger("reconciler.client")
+
+
 @dataclass(frozen=True, slots=True)
 class ClientStatistics:
     """Counters of a client and of all that share its connection.
@@ -228,6 +241,101 @@ class ClientStatistics:
     unanswered: int
     refused: int
     warnings: int
+
+
+_LOGGED_SKEW = timedelta(seconds=2)
+"""A larger skew is logged: certificates, leases and log lines suffer from it too."""
+
+_RESOLUTION = timedelta(seconds=1)
+"""``Date`` is truncated to whole seconds."""
+
+_STEP = timedelta(seconds=0.1)
+"""A smaller difference between wall clock and boot time is the time between two readings, not a step."""
+
+_ZERO = timedelta()
+
+
+class ServerClock:
+    """The offset of the API server's clock, bounded by each response whose ``Date`` differs from the one before.
+
+    It is an offset from the machine's *steady time*: the wall time of the first call, continued by boot time. So a step
+    of the wall clock does not move it.
+
+    A response was made at a server time from D to D + 1 s, after the request was sent and before the response arrived.
+    So the offset lies within two bounds. The intersection over all responses narrows down. A response that contradicts
+    it, because the server's clock was set, starts a new one. The estimate does not move while it is within the bounds:
+    machines whose clocks agree have an offset of exactly 0. It is wrong by at most 1 s and the time of one exchange.
+
+    Args:
+        clock: returns the machine's clock.
+
+    Attributes:
+        offset: how far the server's clock is ahead of the steady time.
+    """
+
+    __slots__ = ("_clock", "_date", "_high", "_logged", "_low", "_zero", "offset")
+
+    def __init__(self, clock: Callable[[], Clock] = current_clock) -> None:
+        self.offset = _ZERO
+        self._clock = clock
+        self._zero: datetime | None = None  # the steady time at second 0 of boot time
+        self._date = ""
+        self._low = timedelta.min
+        self._high = timedelta.max
+        self._logged = False
+
+    def steady_time(self, clock: Clock | None = None) -> datetime:
+        """Return the machine's steady time."""
+        clock = clock or self._clock()
+        seconds = timedelta(seconds=boottime_of(clock)())
+        if self._zero is None:
+            self._zero = clock.now() - seconds
+        return self._zero + seconds
+
+    @property
+    def ahead(self) -> timedelta:
+        """The offset of the server's clock from the wall clock, whose steps are included."""
+        clock = self._clock()
+        stepped = self.steady_time(clock) - clock.now()
+        return self.offset + (stepped if abs(stepped) > _STEP else _ZERO)
+
+    def is_new(self, date: str) -> bool:
+        """Return whether a ``Date`` differs from the last one, and so may narrow the bounds."""
+        return date != self._date
+
+    def record(self, date: str, *, sent: datetime, received: datetime) -> None:
+        """Narrow the bounds by a response.
+
+        Args:
+            date: its ``Date``; ignored if it is malformed, or at the end of time.
+            sent: the steady time when the request was sent.
+            received: the steady time when the response arrived.
+        """
+        self._date = date
+        try:
+            server = email.utils.parsedate_to_datetime(date)
+            server = server if server.tzinfo is not None else server.replace(tzinfo=UTC)
+            low, high = server - received, server + _RESOLUTION - sent
+        except (ValueError, TypeError, IndexError, OverflowError):  # an error would hide that the request succeeded
+            return
+        self._low, self._high = max(self._low, low), min(self._high, high)
+        if self._low > self._high:
+            self._low, self._high = low, high
+        if not self._low <= self.offset <= self._high:
+            self.offset = _ZERO if self._low <= _ZERO <= self._high else self._low + (self._high - self._low) / 2
+        self._log()
+
+    def _log(self) -> None:
+        """Log a skew once, until it is gone."""
+        ahead = self.ahead
+        large = abs(ahead) > _LOGGED_SKEW
+        if large and not self._logged:
+            _logger.warning(
+                "the API server's clock is %.1f s %s this machine's; stored times follow the server's clock",
+                abs(ahead.total_seconds()),
+                "ahead of" if ahead > _ZERO else "behind",
+            )
+        self._logged = large
 
 
 class Connection:
@@ -261,8 +369,7 @@ class Connection:
         self.rng = rng or random.Random()  # noqa: S311 - jitter
         self.discovery = DiscoveryCache(self)
         self.written = WrittenDocuments()
-        self.takeovers = FieldTakeovers()
-        self.server_clock = ServerClock(lambda: self.clock)
+        self.server_clock = ServerClock(current_clock if clock is None else lambda: clock)
         self.invalid_items = InvalidItemLog()
         self._warnings = WarningLog()
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
@@ -347,17 +454,21 @@ class Connection:
             APIError: the server reported a failure.
             TransportError: there was no response.
         """
+        response = await self.send(request)
+        if response.status == 401 and await self._renewed(request.timeout):
+            await response.close()
+            response = await self.send(request)
+        if 200 <= response.status < 300:
+            return response
+        await response.close()
+        raise failure(request, response, self.now())
+
+    async def _renewed(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - that of a request
         try:
-            return await self._exchange(request)
-        except Unauthorized:
-            try:
-                async with asyncio.timeout(request.timeout):
-                    renewed = await self.renew()
-            except TimeoutError:
-                renewed = False
-            if not renewed:
-                raise
-        return await self._exchange(request)
+            async with asyncio.timeout(timeout):
+                return await self.renew()
+        except TimeoutError:
+            return False
 
     async def renew(self) -> bool:
         """Read the credentials again, if the transport can, and return whether they changed.
@@ -365,13 +476,6 @@ class Connection:
         A cancelled call leaves the credentials as they were.
         """
         return isinstance(self._credentials, _Renewable) and await self._credentials.renew()
-
-    async def _exchange(self, request: HTTPRequest) -> HTTPResponse:
-        response = await self.send(request)
-        if 200 <= response.status < 300:
-            return response
-        await response.close()
-        raise failure(request, response, self.now())
 
     async def execute(
         self, request: HTTPRequest, retry_on: RetryOn, attempts: RetryState | None = None

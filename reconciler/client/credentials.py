@@ -121,7 +121,7 @@ def _authorization(user: Mapping[str, Any]) -> str:
 
 
 def read_token(path: Path) -> str:
-    """Return the token in a file.
+    """Read the token in a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -386,7 +386,7 @@ class CredentialRenewer:
         self._failure = reason
 
     def _read_certificates(self) -> tuple[bytes, ...]:
-        """Return the contents, since the files are rotated in place."""
+        """Read the files; their contents are kept, since the files are rotated in place."""
         paths = (self._settings.ssl_ca_cert, self._settings.cert_file, self._settings.key_file)
         return tuple(Path(path).read_bytes() if path else b"" for path in paths)
 

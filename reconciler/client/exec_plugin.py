@@ -33,7 +33,7 @@ _VERSIONS = (f"{_GROUP}v1", f"{_GROUP}v1beta1", f"{_GROUP}v1alpha1")
 
 
 async def run_plugin(user: KubeconfigEntry, cluster: KubeconfigEntry) -> Mapping[str, Any]:
-    """Return the ``status`` of the ExecCredential that a user's plugin prints.
+    """Run a user's plugin, and return the ``status`` of the ExecCredential that it prints.
 
     Cancellation kills the plugin.
 

@@ -129,7 +129,7 @@ class Kubeconfig:
                 entries.setdefault(name, KubeconfigEntry(name, value or {}, path))
 
     def choose(self, context: str | None) -> tuple[KubeconfigEntry, KubeconfigEntry]:
-        """Return the cluster and the user of a context, by default the current one. Their paths are absolute.
+        """Choose the cluster and the user of a context, by default the current one. Their paths are absolute.
 
         Raises:
             ConfigurationError: the context, its cluster or its user does not exist, or a field is invalid.
@@ -301,7 +301,7 @@ def _absolute(entry: KubeconfigEntry) -> KubeconfigEntry:
 
 
 def _load(path: Path) -> Mapping[str, Any] | None:
-    """Return the document in a file; None if the file does not exist."""
+    """Load the document in a file; None if the file does not exist."""
     import yaml
 
     try:

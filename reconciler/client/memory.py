@@ -1,128 +1,23 @@
-"""The shared memory of clients on one connection: server clock, written documents, fields taken over, warnings.
+"""The shared memory of clients on one connection: written documents, invalid objects, warnings.
 
 Each memory is bounded: the least recent entry is forgotten.
-
-A time that one machine stores is read by another. A due time means the same on both if both use the server's clock.
-It is estimated from the ``Date`` of responses. Between responses, the estimate advances with this machine's boot time,
-so a step of the wall clock does not move it.
 """
 
 from __future__ import annotations
 
-import email.utils
 import logging
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from reconciler._core.field_managers import FORMER_FIELD_MANAGER, difference_of_fields, upgrade_managed_fields
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
-from reconciler.client.requests import SERVER_METADATA
-from reconciler.client.responses import InvalidItem
-from reconciler.clock import Clock, boottime_of, current_clock
+from reconciler.client.requests import SERVER_METADATA, InvalidItem
 from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind, Request, equal
-from reconciler.meta.metadata import uid_of, version_of
+from reconciler.meta.metadata import version_of
 
 _logger = logging.getLogger("reconciler.client")
-
-_LOGGED_SKEW = timedelta(seconds=2)
-"""A larger skew is logged: certificates, leases and log lines suffer from it too."""
-
-_RESOLUTION = timedelta(seconds=1)
-"""``Date`` is truncated to whole seconds."""
-
-_STEP = timedelta(seconds=0.1)
-"""A smaller difference between wall clock and boot time is the time between two readings, not a step."""
-
-_ZERO = timedelta()
-
-
-class ServerClock:
-    """The offset of the server's clock, bounded by each response whose ``Date`` differs from the one before.
-
-    It is an offset from the machine's *steady time*: the wall time of the first call, continued by boot time.
-
-    A response was made at a server time from D to D + 1 s, after the request was sent and before the response arrived.
-    So the offset lies within two bounds. The intersection over all responses narrows down. A response that contradicts
-    it, because the server's clock was set, starts a new one. The estimate does not move while it is within the bounds:
-    machines whose clocks agree have an offset of exactly 0. It is wrong by at most 1 s and the time of one exchange.
-
-    Args:
-        clock: returns the machine's clock.
-
-    Attributes:
-        offset: how far the server's clock is ahead of the steady time.
-    """
-
-    __slots__ = ("_clock", "_date", "_high", "_logged", "_low", "_zero", "offset")
-
-    def __init__(self, clock: Callable[[], Clock] = current_clock) -> None:
-        self.offset = _ZERO
-        self._clock = clock
-        self._zero: datetime | None = None  # the steady time at second 0 of boot time
-        self._date = ""
-        self._low = timedelta.min
-        self._high = timedelta.max
-        self._logged = False
-
-    def steady_time(self) -> datetime:
-        """Return the machine's steady time."""
-        clock = self._clock()
-        seconds = timedelta(seconds=boottime_of(clock)())
-        if self._zero is None:
-            self._zero = clock.now() - seconds
-        return self._zero + seconds
-
-    @property
-    def ahead(self) -> timedelta:
-        """The offset of the server's clock from the wall clock, whose steps are included."""
-        stepped = self.steady_time() - self._clock().now()
-        return self.offset + (stepped if abs(stepped) > _STEP else _ZERO)
-
-    def is_new(self, date: str) -> bool:
-        """Return whether a ``Date`` differs from the last one, and so may narrow the bounds."""
-        return date != self._date
-
-    def record(self, date: str, *, sent: datetime, received: datetime) -> None:
-        """Narrow the bounds by a response.
-
-        Args:
-            date: its ``Date``; ignored if it is malformed, or at the end of time.
-            sent: the steady time when the request was sent.
-            received: the steady time when the response arrived.
-        """
-        self._date = date
-        try:
-            server = email.utils.parsedate_to_datetime(date)
-            server = server if server.tzinfo is not None else server.replace(tzinfo=UTC)
-            low, high = server - received, server + _RESOLUTION - sent
-        except (ValueError, TypeError, IndexError, OverflowError):  # an error would hide that the request succeeded
-            return
-        self._low, self._high = max(self._low, low), min(self._high, high)
-        if self._low > self._high:
-            self._low, self._high = low, high
-        if not self._low <= self.offset <= self._high:
-            self.offset = _ZERO if self._low <= _ZERO <= self._high else self._low + (self._high - self._low) / 2
-        self._log()
-
-    def _log(self) -> None:
-        """Log a skew once, until it is gone."""
-        ahead = self.ahead
-        large = abs(ahead) > _LOGGED_SKEW
-        if large and not self._logged:
-            _logger.warning(
-                "the API server's clock is %.1f s %s this machine's; stored times follow the server's clock",
-                abs(ahead.total_seconds()),
-                "ahead of" if ahead > _ZERO else "behind",
-            )
-        self._logged = large
-
-
-_MAX_TAKEN_OVER = 10_000
-"""Objects whose takeover is remembered."""
 
 _MAX_INVALID = 1024
 """Versions of invalid objects that are remembered. A forgotten one would be logged again."""
@@ -180,63 +75,6 @@ def _is_same(stored: Any, wanted: Any, sent: Any) -> bool:
 def _is_same_member(stored: Any, wanted: Any, sent: Any) -> bool:
     # A member that is absent both from `wanted` and from `sent` was filled in by the server.
     return equal(wanted, sent) or _is_same(stored, wanted, sent)
-
-
-class FieldTakeovers:
-    """The objects whose fields were taken over from the field manager that earlier releases shared.
-
-    An apply removes only fields that its manager applied before. Fields of the former manager would stay forever, and
-    would be conflicts without force. So the entries of that manager are moved to the manager that applies now, once
-    for each object and process. Not more often: another program may still use an earlier release and write under the
-    former name again.
-    """
-
-    def __init__(self) -> None:
-        self._done: LRU[tuple[str, str, str | None], None] = LRU(_MAX_TAKEN_OVER)
-
-    def managed_fields(
-        self, document: Mapping[str, Any], manager: str, subresource: str | None
-    ) -> list[JSONObject] | None:
-        """Return the managedFields that move the former manager's fields to `manager`; None if nothing must move.
-
-        Args:
-            document: the object as it is stored.
-            manager: the field manager of the apply.
-            subresource: the subresource of the apply.
-        """
-        if manager == FORMER_FIELD_MANAGER or (uid_of(document), manager, subresource) in self._done:
-            return None
-
-        def taken(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-            if entry.get("manager") != FORMER_FIELD_MANAGER or (entry.get("subresource") or None) != subresource:
-                return {}
-            fields: Mapping[str, Any] = entry.get("fieldsV1") or {}
-            if subresource is not None or entry.get("operation") == "Apply":
-                return fields
-            return _without_patched_fields(fields)
-
-        metadata = document.get("metadata") or {}
-        return upgrade_managed_fields(metadata.get("managedFields") or (), manager, taken)
-
-    def record(self, document: Mapping[str, Any], manager: str, subresource: str | None) -> None:
-        """Record that an object's fields were taken over, or cannot be."""
-        self._done[uid_of(document), manager, subresource] = None
-
-
-def names_former_manager(answer: bytes | str) -> bool:
-    """Return whether the text of a response contains the name of the former field manager."""
-    name = f'"{FORMER_FIELD_MANAGER}"'
-    return name in answer if isinstance(answer, str) else name.encode() in answer
-
-
-def _without_patched_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the fields of an update without finalizers and status, which are patched and never applied with the rest.
-
-    The next apply would remove a finalizer that was moved, and the object could go without its cleanup.
-    """
-    finalizers = (fields.get("f:metadata") or {}).get("f:finalizers", {})
-    patched = {"f:metadata": {"f:finalizers": finalizers}, "f:status": fields.get("f:status", {})}
-    return difference_of_fields(fields, patched)
 
 
 class InvalidItemLog:

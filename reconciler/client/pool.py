@@ -97,7 +97,7 @@ class Proxy:
         self.fields = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
 
     def connect_request(self, host: str, port: int) -> bytes:
-        """Return the request for a tunnel to a server."""
+        """Build the request for a tunnel to a server."""
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"CONNECT {authority} HTTP/1.1\r\nhost: {authority}\r\n{self.fields}\r\n".encode()
 
@@ -135,7 +135,7 @@ class Pool:
         self._closed = False
 
     async def take(self, request: HTTPRequest) -> HTTPConnection | None:
-        """Return an idle connection; None if there is none, or other requests wait. Does not wait.
+        """Take an idle connection without waiting; None if there is none, or other requests wait.
 
         Raises:
             ConfigurationError: there are too many streams.

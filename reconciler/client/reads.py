@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,9 +13,17 @@ from typing import Any, Generic, Literal, TypeVar, cast, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.client.requests import Query, Selector, query_pairs, selector_query
-from reconciler.client.responses import InvalidItem, ListResult, decode_page
+from reconciler.client.requests import (
+    InvalidItem,
+    ListResult,
+    Query,
+    Selector,
+    decode_page,
+    query_pairs,
+    selector_query,
+)
 from reconciler.client.retry import RetryOn
 from reconciler.client.session import ClientSession
 from reconciler.errors import (
@@ -28,8 +37,7 @@ from reconciler.errors import (
 )
 from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.metadata import name_of, namespace_of, version_of
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType, name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, from_document, gvk_from
@@ -216,7 +224,7 @@ async def watch(
     resource_version: str | None = None,
     label_selector: Selector | None = None,
     field_selector: Selector | None = None,
-    timeout: float | None = None,
+    timeout: DurationLike | None = None,
     bookmarks: bool = True,
     send_initial_events: bool = False,
 ) -> AsyncGenerator[WatchEvent[Any], None]:
@@ -226,7 +234,7 @@ async def watch(
         "resourceVersion": resource_version,
         "sendInitialEvents": "true" if send_initial_events else None,
         "resourceVersionMatch": "NotOlderThan" if send_initial_events else None,
-        "timeoutSeconds": None if timeout is None else str(max(1, -int(-timeout // 1))),
+        "timeoutSeconds": None if (seconds := seconds_of(timeout)) is None else str(max(1, math.ceil(seconds))),
     }
     resource = await session.resource_for(kind, namespace=namespace)
     pairs = [
@@ -255,10 +263,11 @@ async def wait(
     namespace: str | None,
     *,
     wanted: Callable[[Any], object],
-    timeout: float | None,
+    timeout: DurationLike | None,
 ) -> TypedObject | Unstructured | None:
-    """Return the first state of an object for which `wanted` is true; a missing object is None."""
+    """Wait until `wanted` is true for an object, and return its state; a missing object is None."""
     last: TypedObject | Unstructured | None = None
+    timeout = seconds_of(timeout)
     scope = asyncio.timeout(timeout)
     try:
         async with scope, aclosing(_states(session, kind, name, namespace)) as states:

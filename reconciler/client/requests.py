@@ -1,19 +1,26 @@
-"""The parts of a request: paths, selectors, options, bodies; and the types in which callers pass them."""
+"""Requests and responses: paths, selectors, options, bodies; documents, lists, typed errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypedDict, get_args
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args, overload
 
 import msgspec
 from pydantic import BaseModel
 
-from reconciler._core.wire import JSONObject
+from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.wire import UNDECODABLE, JSONObject, json_elements, json_members
+from reconciler.errors import APIError, error_from_response
+from reconciler.http import HTTPRequest, HTTPResponse, parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, request_of, set_controller_reference
 from reconciler.meta.documents import encodable
 from reconciler.meta.metadata import gvk_of
+from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects import Resource as _Resource
-from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject, is_built_in_object
 from reconciler.objects.kinds import KindLike, to_document
 
@@ -82,7 +89,8 @@ class WatchOptions(TypedDict, total=False):
             ADDED.
         label_selector: text in the API's syntax, or a mapping of what must be equal; everything by default.
         field_selector: the same for fields.
-        timeout: seconds after which the server ends the watch, rounded up; by default the server decides.
+        timeout: the duration (seconds, a timedelta or ``"5m"``) after which the server ends the watch, rounded up to
+            seconds; by default the server decides.
         bookmarks: the server reports the watch's version from time to time; True by default. These events are yielded
             too.
         send_initial_events: start with a consistent list as a stream: existing objects come as ADDED, then a bookmark
@@ -92,7 +100,7 @@ class WatchOptions(TypedDict, total=False):
     resource_version: str | None
     label_selector: Selector | None
     field_selector: Selector | None
-    timeout: float | None
+    timeout: DurationLike | None
     bookmarks: bool
     send_initial_events: bool
 
@@ -151,14 +159,15 @@ class DeleteOptions(TypedDict, total=False):
     Attributes:
         propagation: what happens to the object's dependents: ``"Background"``, ``"Foreground"``, ``"Orphan"``; the
             kind's default if it is not given.
-        grace_period: seconds, 0 for at once; the kind's default if it is not given.
+        grace_period: a duration (seconds, a timedelta or ``"30s"``), rounded up to seconds, 0 for at once; the kind's
+            default if it is not given.
         uid: the server refuses the deletion with `Conflict` unless the object has this uid.
         resource_version: the server refuses the deletion with `Conflict` unless this version is stored.
         dry_run: the server checks and answers, but deletes nothing; False by default.
     """
 
     propagation: Propagation | None
-    grace_period: int | None
+    grace_period: DurationLike | None
     uid: str | None
     resource_version: str | None
     dry_run: bool
@@ -199,7 +208,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def encode(value: object) -> bytes:
-    """Return a body as JSON. Mappings of any type, and models inside the body, are written as objects.
+    """Encode a body as JSON. Mappings of any type, and models inside the body, are written as objects.
 
     Raises:
         TypeError: a value cannot be written as JSON.
@@ -296,18 +305,18 @@ def delete_options(
     *,
     dry_run: bool,
     propagation: Propagation | None,
-    grace_period: int | None,
+    grace_period: DurationLike | None,
     uid: str | None = None,
     resource_version: str | None = None,
 ) -> bytes:
-    """Return the body of a deletion."""
+    """Build the body of a deletion."""
     given = {"uid": uid, "resourceVersion": resource_version}
     preconditions = {key: value for key, value in given.items() if value}
     options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
     if propagation:
         options["propagationPolicy"] = propagation
     if grace_period is not None:
-        options["gracePeriodSeconds"] = grace_period
+        options["gracePeriodSeconds"] = math.ceil(seconds_of(grace_period))
     if preconditions:
         options["preconditions"] = preconditions
     if dry_run:
@@ -316,7 +325,7 @@ def delete_options(
 
 
 def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: str | None) -> bytes:
-    """Return the body of a patch, conditional on `resource_version` if it is given.
+    """Build the body of a patch, conditional on `resource_version` if it is given.
 
     Raises:
         ValueError: the strategy is unknown, or the version is empty.
@@ -343,7 +352,7 @@ def patch_body(patch: PatchDocument, strategy: PatchStrategy, resource_version: 
 def apply_document(
     document: Mapping[str, Any], owner: Mapping[str, Any] | None, resource_version: str | None
 ) -> JSONObject:
-    """Return the document to apply: without the server's metadata, with its controller and the version it requires.
+    """Build the document to apply: without the server's metadata, with its controller and the version it requires.
 
     Raises:
         AlreadyOwned: another object is its controller.
@@ -358,3 +367,177 @@ def apply_document(
     if resource_version:
         kept["resourceVersion"] = resource_version
     return result
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+_EXCERPT = 200
+"""Characters of a response that an error quotes."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidItem:
+    """An object that a list left out because it could not be read.
+
+    Attributes:
+        name: its name; ``""`` if that is unreadable too.
+        namespace: its namespace; None for a cluster-scoped object.
+        resource_version: its version; ``""`` if there is none.
+        error: what is wrong with the object, with the paths of the fields.
+    """
+
+    name: str
+    namespace: str | None
+    resource_version: str
+    error: InvalidObject
+
+    @property
+    def key(self) -> Request:
+        """Name and namespace."""
+        return Request(self.name, self.namespace)
+
+
+class ListResult(Sequence[T_co], Generic[T_co]):
+    """The objects of a list, and the collection's version at which they were read.
+
+    Args:
+        items: the objects, in the server's order.
+        resource_version: the version to watch from without missing an event.
+        invalid: objects that exist but are not among the items, because they cannot be decoded or do not fit the
+            requested class. Nearly always empty. Check it before you conclude that an object was deleted.
+    """
+
+    __slots__ = ("_items", "invalid", "resource_version")
+
+    def __init__(self, items: Iterable[T_co], resource_version: str = "", invalid: Iterable[InvalidItem] = ()) -> None:
+        self._items = tuple(items)
+        self.resource_version = resource_version
+        self.invalid = tuple(invalid)
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
+    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
+        return self._items[index]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ListResult):
+            return self._items == other._items
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # of mutable objects
+
+    def __repr__(self) -> str:
+        invalid = f", {len(self.invalid)} invalid" if self.invalid else ""
+        return f"<ListResult of {len(self)}{invalid} at {self.resource_version!r}>"
+
+
+def decode(request: HTTPRequest, response: HTTPResponse) -> JSONObject:
+    """Decode the document in a successful response.
+
+    Raises:
+        APIError: the response is not a JSON object, such as a proxy's sign-in page.
+        InvalidObject: the response is a JSON object that cannot be decoded.
+    """
+    try:
+        document = msgspec.json.decode(response.body)
+    except UNDECODABLE as error:
+        _members(request, response)
+        raise InvalidObject(f"the response to {request.label} cannot be decoded", [("$", str(error))]) from None
+    if type(document) is not dict or ("metadata" in document and type(document["metadata"] or {}) is not dict):
+        raise _not_an_object(request, response)
+    return document
+
+
+def decode_page(request: HTTPRequest, response: HTTPResponse) -> tuple[list[JSONObject | InvalidItem], JSONObject]:
+    """Decode items and metadata of a page of a list. An item that cannot be decoded becomes an `InvalidItem`.
+
+    Raises:
+        APIError: the response is not a list.
+    """
+    try:
+        document = decode(request, response)
+        found = document.get("items") or []
+        if type(found) is not list:
+            raise _not_an_object(request, response)
+        return [_item(item) for item in found], document.get("metadata") or {}
+    except InvalidObject:
+        members = _members(request, response)
+    try:
+        metadata = msgspec.json.decode(members.get("metadata", b"{}"), type=JSONObject)
+        return [_decoded(item) for item in json_elements(members["items"])], metadata
+    except (KeyError, ValueError, *UNDECODABLE):
+        raise _not_an_object(request, response) from None
+
+
+def _item(item: object) -> JSONObject | InvalidItem:
+    if isinstance(item, dict):
+        return item
+    return InvalidItem("", None, "", InvalidObject("an item of the list", [("$", "not an object")]))
+
+
+def _decoded(text: bytes) -> JSONObject | InvalidItem:
+    try:
+        return _item(msgspec.json.decode(text))
+    except UNDECODABLE as error:
+        name, namespace, version = _named(text)
+        subject = f"{Request(name, namespace)} cannot be decoded"
+        return InvalidItem(name, namespace, version, InvalidObject(subject, [("$", str(error))]))
+
+
+def _named(text: bytes) -> tuple[str, str | None, str]:
+    """Return name, namespace and version of an object that cannot be decoded, as far as they are readable."""
+    found = {}
+    with contextlib.suppress(KeyError, ValueError):
+        names = ("name", "namespace", "resourceVersion")
+        members = json_members(json_members(text, "metadata")["metadata"], *names)
+        for key in names:
+            with contextlib.suppress(KeyError, *UNDECODABLE):
+                found[key] = msgspec.json.decode(members[key], type=str)
+    return found.get("name", ""), found.get("namespace"), found.get("resourceVersion", "")
+
+
+def _members(request: HTTPRequest, response: HTTPResponse) -> dict[str, bytes]:
+    try:
+        return json_members(response.body, "items", "metadata")
+    except ValueError:
+        raise _not_an_object(request, response) from None
+
+
+def _not_an_object(request: HTTPRequest, response: HTTPResponse) -> APIError:
+    return APIError(
+        f"the response is not a JSON object: {_excerpt(response.body)!r}; is this an API server?",
+        status=response.status,
+        request=request.label,
+    )
+
+
+def failure(request: HTTPRequest, response: HTTPResponse, now: datetime) -> APIError:
+    """Return the typed error for a response that reports a failure."""
+    body = _json_object(response.body)
+    return error_from_response(
+        response.status,
+        body,
+        text=_excerpt(response.body),
+        retry_after=parse_retry_after(response.headers, now),
+        request=request.label,
+    )
+
+
+def _json_object(body: bytes) -> JSONObject | None:
+    try:
+        document = msgspec.json.decode(body)
+    except UNDECODABLE:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _excerpt(body: bytes) -> str:
+    return " ".join(body[:_EXCERPT].decode(errors="replace").split())

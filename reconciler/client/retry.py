@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from reconciler._core.backoff import Backoff
+from reconciler._core.durations import Seconds
 from reconciler.errors import (
     Conflict,
     InvalidResponse,
@@ -33,7 +34,7 @@ _CONFLICT_BACKOFF = Backoff(base=0.01, factor=1.0, jitter=0.1)
 """10 ms, factor 1, jitter 0.1 and five attempts are client-go's ``retry.DefaultRetry``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retries:
     """The number and the delays of the retries of a request. Verb and failure decide whether it is retried.
 
@@ -44,20 +45,20 @@ class Retries:
 
     Attributes:
         attempts: how often a request is sent at most; 5 by default, 1 for no retries.
-        base: seconds before the first retry; 0.1 by default.
-        maximum: the longest wait in seconds; 10 by default.
+        base: the time (seconds, a timedelta or ``"100ms"``) before the first retry; 0.1 by default.
+        maximum: the longest wait; 10 by default.
         jitter: share by which a wait may differ, 0 to 1; 0.5 by default.
-        deadline: seconds from the start of the first attempt, after which no further attempt starts; 120 by default.
+        deadline: the time from the start of the first attempt, after which no further attempt starts; 120 by default.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
     attempts: int = 5
-    base: float = 0.1
-    maximum: float = 10.0
+    base: Seconds = Seconds(0.1, ValueError)
+    maximum: Seconds = Seconds(10.0, ValueError)
     jitter: float = 0.5
-    deadline: float = 120.0
+    deadline: Seconds = Seconds(120.0, ValueError)
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

@@ -7,11 +7,12 @@ the field manager of a controller, the limit of streams. Users do not need it, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from reconciler._core.field_managers import FORMER_FIELD_MANAGER, default_field_manager
+from reconciler._core.cycle import current_cycle
+from reconciler._core.field_managers import default_field_manager
 from reconciler._core.wire import JSONObject
 from reconciler.client.connection import JSON, Connection, accept_header
 from reconciler.client.requests import (
@@ -19,15 +20,15 @@ from reconciler.client.requests import (
     ObjectLike,
     Query,
     answer_kind,
+    decode,
+    encode,
     query_pairs,
 )
-from reconciler.client.responses import decode
 from reconciler.client.retry import RetryOn, RetryState, is_unknown
-from reconciler.errors import NotServed
+from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, NotServed, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.meta import Request, request_of
-from reconciler.meta.metadata import namespace_of
-from reconciler.meta.reference import ResourceType, path_segment
+from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta.metadata import WRITE_METHODS, ResourceType, namespace_of, path_segment
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, resource_type_from, to_document
@@ -171,11 +172,6 @@ class ClientSession:
         """
         return self.options.field_manager or default_field_manager(self.options.program, controller)
 
-    @property
-    def former_field_manager(self) -> str:
-        """The name that earlier releases used in place of the default field manager; ``""`` if one was chosen."""
-        return FORMER_FIELD_MANAGER if self.options.field_manager is None else ""
-
     # Kinds, names and paths.
 
     async def resource_type(self, kind: KindLike) -> ResourceType:
@@ -216,13 +212,14 @@ class ClientSession:
 
     def with_namespace(self, resource: ResourceType, document: JSONObject) -> JSONObject:
         """Return an object's document with the client's namespace filled in."""
-        namespace = self.options.namespace_for(resource, namespace_of(document))
-        if namespace == namespace_of(document):
+        given = namespace_of(document)
+        namespace = self.options.namespace_for(resource, given)
+        if namespace == given:
             return document
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 
     async def resolve(self, obj: TypedObject | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
-        """Return the kind of an object, how it is served, and its document with the client's namespace filled in."""
+        """Find out the kind of an object and how it is served; fill the client's namespace into its document."""
         document = to_document(obj)
         kind = answer_kind(obj, document)
         resource = await self.resource_for(kind, *request_of(document))
@@ -327,17 +324,13 @@ class ClientSession:
         field_validation: FieldValidation | None = None,
         field_manager: str | None = None,
     ) -> list[tuple[str, str]]:
-        """Return the query parameters of a write."""
-        given = (
-            ("dryRun", "All" if dry_run or self.options.dry_run else None),
-            ("fieldManager", field_manager or self.field_manager()),
-            ("fieldValidation", field_validation or self.options.field_validation),
-        )
-        return [(name, text) for name, text in given if text]
-
-    def stores(self, *, dry_run: bool) -> bool:
-        """Return whether a call changes what is stored: neither it nor the client is a dry run."""
-        return not (dry_run or self.options.dry_run)
+        """Build the query parameters of a write."""
+        query = [("fieldManager", field_manager or self.field_manager())]
+        if dry_run or self.options.dry_run:
+            query.insert(0, ("dryRun", "All"))
+        if validation := field_validation or self.options.field_validation:
+            query.append(("fieldValidation", validation))
+        return query
 
     def begin_write(
         self,
@@ -354,7 +347,7 @@ class ClientSession:
     ) -> PendingWrite:
         """Prepare a write and notify the observer that it begins."""
         request = self.connection.request(method, path, query, body=body, content_type=content_type)
-        observer = self.observer if self.stores(dry_run=dry_run) else None
+        observer = None if dry_run or self.options.dry_run else self.observer
         begun = observer.begin_write(resource, key) if observer is not None else None
         return PendingWrite(request, resource, verb, key, observer, begun)
 
@@ -367,7 +360,7 @@ class ClientSession:
             raise
 
     def accept(self, write: PendingWrite, kind: KindLike, response: HTTPResponse) -> TypedObject | Unstructured:
-        """Return the object in the response to a write, and notify the observer of what was stored.
+        """Read the response to a write, notify the observer of what was stored, and return the object.
 
         A response that does not fit the class is read leniently: the write took effect, and an error would deny that.
         """
@@ -385,3 +378,104 @@ class ClientSession:
     async def store(self, write: PendingWrite, kind: KindLike) -> TypedObject | Unstructured:
         """Send a write that must not take effect twice, and return the object as stored."""
         return self.accept(write, kind, await self.execute_write(write, RetryOn.REFUSED))
+
+
+class ClientStatusWriter:
+    """A reader of one object and a writer of its status, which sends each write once.
+
+    Args:
+        session: sends the requests, and notifies its observer of the writes.
+        kind: the object's kind.
+        request: the object's name and namespace.
+
+    Attributes:
+        gvk: the object's kind.
+        request: its name and namespace.
+        warnings: the ``Warning`` headers of the last response.
+        client: what clients on one connection share; the batcher attaches its knowledge of the server to it.
+        rng: the client's source of jitter.
+    """
+
+    def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
+        self.gvk: GroupVersionKind = gvk_from(kind)
+        self.request = request
+        self.warnings: Sequence[str] = ()
+        self._cycle = current_cycle.get()
+        self.client: object = session.connection.discovery
+        self.rng = session.connection.rng
+        self._session = session
+        self._kind = kind
+
+    @property
+    def field_manager(self) -> str:
+        """The field manager of the writes: of the reconcile that was running when this writer was made."""
+        return self._session.field_manager(getattr(self._cycle, "controller", ""))
+
+    @property
+    def identity(self) -> Hashable:
+        """Identifies server, credentials, field manager and dry run: equal for clients that share a connection."""
+        return (self._session.connection.identity, self.field_manager, self._session.options.dry_run)
+
+    async def read(self) -> JSONObject:
+        """Read the whole object from the server, consistently. Cancellation has no effect on the server.
+
+        Raises:
+            NotFound: the object does not exist.
+            APIError: the server reported another failure.
+            TransportError: there was no response after all attempts.
+        """
+        return await self._session.get(self._kind, *self.request)
+
+    async def write(
+        self,
+        body: JSONObject,
+        *,
+        strategy: Literal["merge", "update", "apply"] = "merge",
+        subresource: str | None = "status",
+    ) -> JSONObject:
+        """Send a body once and return the object in the response. A cancelled call may have been executed.
+
+        If the server refuses it because the object is newer or gone, the next read through the cache asks the server.
+
+        Args:
+            body: for ``"merge"`` a merge patch; for ``"update"`` the object without spec, with the whole status; for
+                ``"apply"`` the configuration to apply. It contains the resourceVersion that it requires.
+            strategy: ``"merge"``, ``"update"`` or ``"apply"``, which is sent with force.
+            subresource: None to write the main resource.
+
+        Raises:
+            NotSent: the connection could not be made.
+            OutcomeUnknown: the request may have reached the server, but there was no response.
+            APIError: the server reported a failure.
+        """
+        session = self._session
+        resource = await session.resource_for(self._kind, *self.request)
+        method = WRITE_METHODS[strategy]
+        options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
+        if strategy != "merge":
+            body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
+        key = session.key(resource, *self.request)
+        write = session.begin_write(
+            "patch" if strategy == "merge" else strategy,
+            resource,
+            key,
+            path=resource.path(*key, subresource),
+            query=options,
+            body=encode(body),
+            method=method.http,
+            content_type=method.content_type,
+        )
+        try:
+            response = await session.connection.once(write.request)
+            try:
+                answer = decode(write.request, response)
+            except (APIError, InvalidObject) as error:  # as of a proxy's sign-in page; it may have been applied
+                raise InvalidResponse(error_text(error)) from error
+        except BaseException as error:
+            write.failed(error)
+            if isinstance(error, (Conflict, NotFound)):
+                write.invalidate()  # the cache is behind: read the server, unless the next attempt succeeds
+            raise
+        self.warnings = response.warnings
+        write.record(response.body)
+        return answer

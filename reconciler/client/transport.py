@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from reconciler._core.certificates import client_tls_context
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler.client.http11 import MAX_BODY, Head, HTTPConnection
 from reconciler.client.network import (
     Origin,
@@ -98,7 +99,7 @@ class HTTPTransport:
     Args:
         settings: address, certificates, credentials and proxy. The Authorization header is asked for each request.
         headers: sent with each request that does not have them itself.
-        connect_timeout: seconds to make a connection, TLS included; 10 by default.
+        connect_timeout: the time (seconds, a timedelta or ``"10s"``) to make a connection, TLS included; 10 by default.
         max_streams: watches that may be open at once; 1024 by default.
         max_response_bytes: the largest decompressed response other than a stream; 256 MiB by default.
         budgets: other limits than `max_streams` and the number of requests in `settings`.
@@ -114,7 +115,7 @@ class HTTPTransport:
         settings: Settings,
         *,
         headers: Mapping[str, str] | None = None,
-        connect_timeout: float = 10.0,
+        connect_timeout: DurationLike = 10.0,
         max_streams: int = MAX_STREAMS,
         max_response_bytes: int = MAX_BODY,
         budgets: Budgets | None = None,
@@ -124,7 +125,7 @@ class HTTPTransport:
         self._configuration = settings
         self._host = str(settings.host).rstrip("/")
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = seconds_of(connect_timeout)
         # Made in any case: a certificate that cannot be used is reported when the client is opened.
         self._tls = tls_context(settings)
         self._proxy_address = proxy or settings.proxy or None
@@ -322,7 +323,7 @@ class KubernetesAsyncioTransport(HTTPTransport):
 
     Args:
         api_client: made inside the running event loop.
-        connect_timeout: seconds to make a connection, TLS included; 10 by default.
+        connect_timeout: the time (seconds, a timedelta or ``"10s"``) to make a connection, TLS included; 10 by default.
         max_streams: watches that may be open at once; 1024 by default, but no more than three quarters of
             ``Configuration.connection_pool_maxsize`` (100 by default).
         max_response_bytes: the largest decompressed response other than a stream; 256 MiB by default.
@@ -335,7 +336,7 @@ class KubernetesAsyncioTransport(HTTPTransport):
         self,
         api_client: ApiClient,
         *,
-        connect_timeout: float = 10.0,
+        connect_timeout: DurationLike = 10.0,
         max_streams: int = MAX_STREAMS,
         max_response_bytes: int = MAX_BODY,
     ) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Unpack
 
+from reconciler._core.durations import DurationLike
 from reconciler._core.wire import JSONObject
-from reconciler.client.memory import names_former_manager, without_server_metadata
+from reconciler.client.memory import without_server_metadata
 from reconciler.client.requests import (
     CONTENT_TYPES,
     ClientModel,
@@ -22,28 +21,25 @@ from reconciler.client.requests import (
     answer_kind,
     apply_document,
     check_conditions,
+    decode,
     delete_options,
     encode,
     patch_body,
     selector_query,
     split_kind_or_object,
 )
-from reconciler.client.responses import decode
 from reconciler.client.retry import RetryOn
 from reconciler.client.session import ClientSession, PendingWrite
 from reconciler.errors import (
     AlreadyExists,
-    APIError,
     Conflict,
-    FieldManagerConflict,
     NotFound,
     OutcomeUnknown,
-    TransportError,
 )
 from reconciler.http import HTTPResponse
 from reconciler.meta import request_of
 from reconciler.meta.documents import merge_diff, merge_patch
-from reconciler.meta.metadata import controller_of, name_of, namespace_of, uid_of, version_of
+from reconciler.meta.metadata import controller_of, name_of, namespace_of, path_segment, uid_of, version_of
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, documents_to_compare, from_document, to_document
@@ -60,16 +56,16 @@ async def create(
     """Create an object and return it as stored."""
     query = session.write_options(**options)
     kind, resource, document = await session.resolve(obj)
-    name, namespace = name_of(document), namespace_of(document)
+    key = name, namespace = request_of(document)
     if resource.namespaced and not namespace:
         raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
     if name:
-        session.object_path(resource, name, namespace)  # refuses an invalid name
+        path_segment(name, f"{resource.gvk.kind} name")
     write = session.begin_write(
         "create",
         resource,
-        request_of(document),
-        path=session.collection_path(resource, namespace),
+        key,
+        path=resource.path(namespace=namespace),
         query=query,
         body=encode(document),
         method="POST",
@@ -136,7 +132,7 @@ async def delete(
     namespace: str | None = None,
     *,
     propagation: Propagation | None = None,
-    grace_period: int | None = None,
+    grace_period: DurationLike | None = None,
     uid: str | None = None,
     resource_version: str | None = None,
     dry_run: bool = False,
@@ -149,7 +145,7 @@ async def delete(
     name = name or ""
     resource = await session.resource_for(kind, name, namespace)
     body = delete_options(
-        dry_run=not session.stores(dry_run=dry_run),
+        dry_run=dry_run or session.options.dry_run,
         propagation=propagation,
         grace_period=grace_period,
         uid=uid,
@@ -182,7 +178,7 @@ async def delete_all_of(
     label_selector: Selector | None = None,
     field_selector: Selector | None = None,
     propagation: Propagation | None = None,
-    grace_period: int | None = None,
+    grace_period: DurationLike | None = None,
     dry_run: bool = False,
 ) -> None:
     """Delete the selected objects of a kind in a namespace."""
@@ -236,12 +232,6 @@ async def create_subresource(
     answer = await session.store(write, resource.gvk)
     assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
     return answer
-
-
-_MAX_TAKEOVERS = 5
-"""How often a conflicting takeover is tried, before the former fields are left as they are until the next apply."""
-
-_logger = logging.getLogger("reconciler.client")
 
 
 async def patch(
@@ -350,70 +340,4 @@ async def apply(
         content_type=CONTENT_TYPES["apply"],
         dry_run=dry_run,
     )
-    may_take_over = field_manager is None and session.stores(dry_run=dry_run) and bool(session.former_field_manager)
-    version: str | None = None
-    try:
-        response = await session.execute_write(write, RetryOn.REFUSED)
-    except FieldManagerConflict as error:
-        if may_take_over and names_former_manager(str(error)):
-            version = await _take_over(session, write, subresource)
-        if version is None:
-            raise
-    else:
-        if may_take_over and names_former_manager(response.body):
-            version = await _take_over(session, write, subresource, decode(write.request, response))
-        if version is None:
-            return session.accept(write, kind, response)
-    # The same apply again: it removes what the manager owns now and does not specify.
-    if resource_version:
-        document["metadata"]["resourceVersion"] = version
-    return await session.store(replace(write, request=replace(write.request, body=encode(document))), kind)
-
-
-async def _take_over(
-    session: ClientSession, write: PendingWrite, subresource: str | None, document: JSONObject | None = None
-) -> str | None:
-    """Move what earlier releases wrote as the former field manager to this client's.
-
-    A failure is logged and not raised: the apply does not depend on it.
-
-    Args:
-        session: sends the requests.
-        write: the apply.
-        subresource: the subresource of the apply.
-        document: the object as it is stored; None to read it.
-
-    Returns:
-        The object's new version; None if nothing was changed.
-    """
-    key, manager, takeovers = write.key, session.field_manager(), session.connection.takeovers
-    try:
-        for _ in range(_MAX_TAKEOVERS):
-            if document is None:
-                get = session.connection.request("GET", session.object_path(write.resource, *key))
-                document = decode(get, await session.execute(write.resource, get, RetryOn.UNKNOWN))
-            fields = takeovers.managed_fields(document, manager, subresource)
-            if fields is None:
-                return None
-            body = {"metadata": {"managedFields": fields}}
-            try:
-                answer = await patch(
-                    session, write.resource.gvk, *key, patch=body, resource_version=version_of(document) or None
-                )
-            except Conflict:
-                document = None
-                continue
-            takeovers.record(document, manager, subresource)
-            return version_of(answer.to_dict())
-    except (APIError, TransportError) as error:
-        if document is not None and isinstance(error, APIError):
-            takeovers.record(document, manager, subresource)  # or each apply would fail, and log, again
-        _logger.warning(
-            "%s %s: field manager %r cannot take over the fields that were written as %r: %s",
-            write.resource.gvk,
-            key,
-            manager,
-            session.former_field_manager,
-            error,
-        )
-    return None
+    return await session.store(write, kind)

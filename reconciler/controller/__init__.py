@@ -19,6 +19,7 @@ Subclass `ResourceReconciler` for objects of one kind, or `Reconciler` for bare 
 """
 
 from reconciler.controller.controller import Controller
+from reconciler.controller.effects import effect
 from reconciler.controller.options import ControllerOptions
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import current_run
@@ -63,6 +64,7 @@ __all__ = [
     "Watch",
     "annotations_changed",
     "current_run",
+    "effect",
     "ensure_finalizer",
     "every_owner",
     "generation_changed",

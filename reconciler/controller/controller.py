@@ -9,32 +9,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
+from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import ControllerMetrics, NoMetrics, Observers
-from reconciler.controller.options import CheckedOptions, ControllerKeywords, ControllerOptions, required_permissions
+from reconciler.controller.observers import (
+    ControllerMetrics,
+    NoMetrics,
+    Observers,
+    ReconcileRecorder,
+    additional_observers,
+)
+from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.failures import FailureEvents, FailureLog
-from reconciler.controller.reconcile.telemetry import Outcomes, Spans
+from reconciler.controller.reconcile.health import ObjectHealth
+from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
-from reconciler.controller.reconcile.worker import Worker, WorkerPool, WorkerState
+from reconciler.controller.reconcile.worker import Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
-from reconciler.controller.wake.handlers import PrimaryHandler, WatchedInformers
+from reconciler.controller.wake.handlers import ControllerState, PrimaryHandler, WatchedInformers
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
 from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
-from reconciler.objects.kinds import gvk_from
+from reconciler.meta.metadata import ResourceType
+from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
@@ -104,7 +112,11 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
+        recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
+
+    Attributes:
+        health: which objects are not healthy.
 
     Raises:
         ConfigurationError: an option is invalid; the message says which, and why.
@@ -126,12 +138,14 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
+        recorder: ReconcileRecorder | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> None:
         options = (options or ControllerOptions()).replace(**keywords)
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
         self._name = checked.name
+        self._kinds = (checked.kind, *(watch.kind for watch in checked.watches))
         self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
@@ -150,36 +164,62 @@ class Controller:
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
-        recorder = events or EventRecorder(client.live, source=self._name, clock=clock)
-        self._recorder = recorder if events is None else None  # the controller runs its own only
+        rng = client.live.session.connection.rng
+        events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
+        self._event_recorder = events_to if events is None else None  # the controller runs its own only
+        if recorder is not None:
+            client = recorder.client(client)
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
+        ready_condition = getattr(reconciler, "ready_condition", None)
+        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
         self._tight_loops = TightLoops(clock, self._metrics)
+        warn = self._warn_of if options.failure_events else None
+        self._running = RunningReconciles(warn, clock, options.stuck_after)
         self._observers = Observers(
             [
                 self._outcomes,
                 self._history,
                 self._changes,
                 self._tight_loops,
+                self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
-                *([FailureEvents(gvk, events=recorder, stored=self._stored, clock=clock)] * options.failure_events),
+                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
+                *additional_observers(),
+                *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
             own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
         )
-        self._informers = self._make_informers(cache, options, checked, clock)
+        self._state = ControllerState(
+            name=self._name,
+            kind=checked.kind,
+            gvk=gvk,
+            options=options,
+            cache=cache,
+            queue=self._queue,
+            limiter=self._limiter,
+            tracker=self._tracker,
+            unsaved=self._unsaved,
+            observers=self._observers,
+            shard_filter=self._shard_filter,
+            clock=clock,
+            metrics=self._metrics,
+            status_metrics=status_metrics,
+        )
+        handler = PrimaryHandler(self._state, checked.predicates, self._forget)
+        self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
-        self._state = self._make_state(options, checked, clock, status_metrics)
         self._pool = WorkerPool(self._name, self._queue)
         self._binding = ControllerBinding(
             name=self._name,
             kind=checked.kind,
             client=client,
-            events=recorder,
+            events=events_to,
             clock=clock,
             workers=self._workers,
             enqueue=self.enqueue,
@@ -203,6 +243,11 @@ class Controller:
     def kind(self) -> GroupVersionKind:
         """Return the kind of the primary objects."""
         return self._state.gvk
+
+    @property
+    def kinds(self) -> tuple[KindLike, ...]:
+        """Return the kind of the primary objects and the other kinds that are watched, as they were given."""
+        return self._kinds
 
     @property
     def resource(self) -> ResourceType | None:
@@ -257,8 +302,8 @@ class Controller:
         self._started = True
         bind(self._reconciler, self._binding)  # again: another controller may have been created with it since
         self._binding.loop = asyncio.get_running_loop()
-        if self._recorder is not None:
-            self._recording = asyncio.create_task(self._recorder.run(), name=f"{self._name} events")
+        if self._event_recorder is not None:
+            self._recording = asyncio.create_task(self._event_recorder.run(), name=f"{self._name} events")
         await self.warm_up()
         if not self._stopping.is_set():
             self._syncing = asyncio.create_task(self._informers.wait_synced(), name=f"{self._name} sync")
@@ -267,9 +312,10 @@ class Controller:
             return
         self._metrics.set_max_concurrent_reconciles(self._workers)
         self._metrics.watch_active_workers(lambda: self._queue.active)
-        self._pool.start([Worker(self._state, self._reconcile) for _ in range(self._workers)])
+        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
+        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
-    async def stop(self, *, grace: float = 30.0) -> None:
+    async def stop(self, *, grace: DurationLike = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
 
         Returns when every reconcile, thread and flush has ended, however long that takes. Without effect if the
@@ -280,11 +326,13 @@ class Controller:
         A reconcile of this controller must not await it, since it waits for the reconcile; call `Manager.stop` there.
 
         Args:
-            grace: seconds; 0 cancels at once. Default 30.
+            grace: a duration: seconds, a timedelta or ``"30s"``; 0 cancels at once. Default 30 s.
         """
         if self._ending is None:
             self._stopping.set()
-            self._ending = asyncio.create_task(self._end(grace), name=f"{self._name} stop")
+            self._ending = asyncio.create_task(
+                self._end(positive_seconds("grace", grace, zero=True)), name=f"{self._name} stop"
+            )
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
@@ -309,13 +357,13 @@ class Controller:
                 self._pool.in_progress(),
             )
 
-    async def run(self, *, grace: float = 30.0) -> None:
+    async def run(self, *, grace: DurationLike = 30.0) -> None:
         """Start, and work until `stop` is called or a worker fails.
 
         Cancellation stops the controller, with the grace period, and is raised afterwards.
 
         Args:
-            grace: seconds that reconciles have to end, when it is cancelled or fails.
+            grace: the duration that reconciles have to end, when it is cancelled or fails.
 
         Raises:
             ControllerError, CacheSyncTimeout: as `start`.
@@ -335,7 +383,9 @@ class Controller:
         """
         await self._pool.finished([*self._sources.tasks, *self._informers.tasks])
 
-    def enqueue(self, request: Request, reason: str = "", *, after: float | None = None, priority: int = 0) -> None:
+    def enqueue(
+        self, request: Request, reason: str = "", *, after: DurationLike | None = None, priority: int = 0
+    ) -> None:
         """Enqueue a key, whatever versions were observed. Thread-safe.
 
         Args:
@@ -392,7 +442,9 @@ class Controller:
             self._state,
             self._history,
             self._changes,
+            self._running,
             request,
+            waits_of=self._waits_of,
             workers=self._workers,
             started=self._pool.started,
             rows=rows,
@@ -403,55 +455,15 @@ class Controller:
         """Return the latest reconciles of the keys."""
         return self._history
 
-    def _make_informers(
-        self, cache: Cache, options: ControllerOptions, checked: CheckedOptions, clock: Clock
-    ) -> WatchedInformers:
-        handler = PrimaryHandler(
-            self._queue,
-            self._tracker,
-            checked.predicates,
-            observers=self._observers,
-            gvk=gvk_from(checked.kind),
-            clock=clock,
-            on_gone=self._forget,
-            must_drain=self._shard_filter.must_drain if self._shard_filter.sharded else None,
-            debounce=options.debounce,
-        )
-        return WatchedInformers(
-            self._name,
-            checked.kind,
-            checked.watches,
-            cache=cache,
-            queue=self._queue,
-            handler=handler,
-            tracker=self._tracker,
-            observers=self._observers,
-            clock=clock,
-            timeout=options.sync_timeout,
-            metrics=self._metrics,
-            sharded=self._shard_filter.sharded,
-            debounce=options.debounce,
-            warn=self._warn,
-        )
+    @property
+    def tight_loops(self) -> TightLoops:
+        """Return the keys that are reconciled again and again."""
+        return self._tight_loops
 
-    def _make_state(
-        self, options: ControllerOptions, checked: CheckedOptions, clock: Clock, status_metrics: StatusMetrics | None
-    ) -> WorkerState:
-        return WorkerState(
-            name=self._name,
-            gvk=gvk_from(checked.kind),
-            queue=self._queue,
-            limiter=self._limiter,
-            tracker=self._tracker,
-            unsaved=self._unsaved,
-            informers=self._informers,
-            observers=self._observers,
-            clock=clock,
-            timeout=options.timeout,
-            deadlines={},
-            status_metrics=status_metrics,
-            matches=self._shard_filter.matches,
-        )
+    @property
+    def stuck_after(self) -> float | None:
+        """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
+        return self._running.stuck_after
 
     def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
         """Return the client of the reconciler and of the controller's Events."""
@@ -468,8 +480,21 @@ class Controller:
     def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
         self._binding.events.warning(obj, reason, message)
 
+    def _warn_of(self, request: Request, reason: str, message: str) -> None:
+        if (stored := self._stored(request)) is not None:
+            self._warn(reference_to(self.kind, stored), reason, message)
+
+    def _waits_of(self, request: Request) -> str | None:
+        try:
+            return self._reconciler.waits_for(request)
+        except Exception as error:  # noqa: BLE001 - of an override; the rest of the explanation is right
+            return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
+
     def _stored(self, request: Request) -> CachedObject | None:
-        return self._informers.stored(request)
+        return self._state.stored(request)
+
+    def _objects(self) -> Sequence[CachedObject]:
+        return self._informers.objects()
 
     def _forget(self, request: Request) -> None:
         self._tracker.forget(request)
@@ -480,14 +505,12 @@ class Controller:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        if not self._shard_filter.sharded:
-            return await self._call_reconciler(cycle)
+    async def _reconcile_owned(self, cycle: Reconcile) -> object:
         if not await self._shard_filter.may_reconcile(cycle.request):
             self._forget(cycle.request)
             return None
         try:
-            return await self._call_reconciler(cycle)
+            return await self._reconcile(cycle)
         except Exception as error:
             if cycle.owned is not False:
                 raise
@@ -495,12 +518,12 @@ class Controller:
             self._forget(cycle.request)
             return None
         finally:
-            self._ownership.end(cycle, self._informers.stored(cycle.request))
+            self._ownership.end(cycle, self._state.stored(cycle.request))
             self._shard_filter.ended(cycle.request)
 
-    async def _call_reconciler(self, cycle: Reconcile) -> object:
+    async def _reconcile(self, cycle: Reconcile) -> object:
         request = cycle.request
-        stored = self._informers.stored(request)
+        stored = self._state.stored(request)
         if stored is not None:
             cycle.set_basis(stored.uid, stored.version)
         return await call_override(self._reconciler, cycle, self._reconciler.reconcile, request)
@@ -513,9 +536,10 @@ class Controller:
             await disconnecting
         finally:
             self._binding.close()
+            self._running.stop()
             self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
-            if self._recorder is not None:
-                await self._recorder.close()
+            if self._event_recorder is not None:
+                await self._event_recorder.close()
             if self._recording is not None:
                 await asyncio.wait({self._recording})
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from reconciler.cache import CacheEvent
+from reconciler.cache import CachedClient, CacheEvent
 from reconciler.meta import GroupVersionKind, Request
 
 if TYPE_CHECKING:
@@ -39,6 +41,32 @@ class ReconcileObserver:
 
     def again(self, reconcile: Reconcile, steps: int, /) -> None:
         """Called after `ended` if a number of successive reconciles, and this one, returned ``Result(again=True)``."""
+
+
+class ReconcileRecorder(ReconcileObserver):
+    """An observer that also sees what reconciles read and write."""
+
+    def client(self, client: CachedClient, /) -> CachedClient:
+        """Return a client in place of the reconcilers' one, which lets this observer see its reads and requests."""
+        return client
+
+
+_additional: ContextVar[tuple[ReconcileObserver, ...]] = ContextVar("additional_observers", default=())
+
+
+def additional_observers() -> tuple[ReconcileObserver, ...]:
+    """Return the observers of `observe_reconciles` in this context."""
+    return _additional.get()
+
+
+@contextlib.contextmanager
+def observe_reconciles(observer: ReconcileObserver) -> Iterator[None]:
+    """Let controllers that are created in this context notify an observer, too, until the block ends."""
+    token = _additional.set((*_additional.get(), observer))
+    try:
+        yield
+    finally:
+        _additional.reset(token)
 
 
 class Observers:

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict, Unpack, get_args
 
+from reconciler._core.durations import DurationLike, OptionalSeconds, Seconds, positive_seconds
 from reconciler._core.hooks import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of
+from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of, subresource_of
 from reconciler.controller.wake.predicates import EventFilter, check_predicate
 from reconciler.controller.wake.watches import (
     ChannelSource,
     OwnerMapper,
     SourceLike,
     Watch,
-    check_seconds,
     controller_owner,
 )
 from reconciler.errors import ConfigurationError
@@ -45,7 +45,7 @@ _GO_NAMES = {
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ControllerOptions:
     """The options of a controller; every default is what most controllers need.
 
@@ -65,12 +65,16 @@ class ControllerOptions:
             rule already drops the controller's own writes, and any other change may matter.
         workers: how many keys are reconciled concurrently. Default 1, controller-runtime's: a reconciler need not be
             safe for concurrent calls.
-        timeout: seconds per reconcile, after which it is cancelled, which counts as an error. Default None: no limit,
-            because only the reconciler knows how long its work may take.
+        timeout: the duration of a reconcile (seconds, a timedelta or ``"30s"``), after which it is cancelled, which
+            counts as an error. Default None: no limit, because only the reconciler knows how long its work may take.
+        stuck_after: the duration after which a reconcile in progress counts as stuck: a warning and, with
+            `failure_events`, a Warning Event (``ReconcileStuck``) name the line of your code where it waits. They are
+            repeated while it lasts, first after as long again and at last once an hour. Default 60, because most
+            reconciles take less than a second. None: never.
         rate_limiter: computes the backoff after errors, and between successive ``Result(again=True)``. Default None:
             exponential per key, from 5 ms to 1000 s, controller-runtime's numbers, and to 5 s between successive steps.
-        debounce: seconds that a fresh change waits, so that the changes that follow are reconciled with it; a later
-            change does not prolong the wait. Default None: none, for the shortest reaction.
+        debounce: the duration that a fresh change waits, so that the changes that follow are reconciled with it; a
+            later change does not prolong the wait. Default None: none, for the shortest reaction.
         wake_on_own_status: let the controller's own status and finalizer writes wake it, as in controller-runtime: for
             ported code that proceeds from step to step by its own events. Default False, so that a status write does
             not cause another reconcile.
@@ -78,7 +82,7 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
-        sync_timeout: seconds for each watched kind to be installed and listed at the start. Default 120,
+        sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
 
@@ -89,12 +93,13 @@ class ControllerOptions:
     sources: Sequence[SourceLike] = ()
     predicates: Sequence[EventFilter] = ()
     workers: int = 1
-    timeout: float | None = None
+    timeout: OptionalSeconds = OptionalSeconds(None)
+    stuck_after: OptionalSeconds = OptionalSeconds(60.0)
     rate_limiter: RateLimiter | None = None
-    debounce: float | None = None
+    debounce: OptionalSeconds = OptionalSeconds(None)
     wake_on_own_status: bool = False
     failure_events: bool = True
-    sync_timeout: float = 120.0
+    sync_timeout: Seconds = Seconds(120.0)
 
     def __post_init__(self) -> None:
         """Turn iterators into tuples, because the options are read several times."""
@@ -134,9 +139,13 @@ class ControllerOptions:
         _check_count(prefix + "workers", self.workers)
         workers = reconciler.pool_size(self.workers)
         _check_count(prefix + "the result of pool_size", workers)
-        for option, seconds in (("timeout", self.timeout), ("debounce", self.debounce)):
+        for option, seconds in (
+            ("timeout", self.timeout),
+            ("stuck_after", self.stuck_after),
+            ("debounce", self.debounce),
+        ):
             if seconds is not None:
-                check_seconds(prefix + option, seconds)
+                positive_seconds(prefix + option, seconds)
         try:
             guarded_limiter(self.rate_limiter)
         except TypeError as error:
@@ -163,12 +172,13 @@ class ControllerKeywords(TypedDict, total=False):
     sources: Sequence[SourceLike]
     predicates: Sequence[EventFilter]
     workers: int
-    timeout: float | None
+    timeout: DurationLike | None
+    stuck_after: DurationLike | None
     rate_limiter: RateLimiter | None
-    debounce: float | None
+    debounce: DurationLike | None
     wake_on_own_status: bool
     failure_events: bool
-    sync_timeout: float
+    sync_timeout: DurationLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +223,7 @@ def required_permissions(reconciler: Reconciler, kind: KindLike, watches: Sequen
 
 
 def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
-    subresource = reconciler.status_subresource
+    subresource = subresource_of(reconciler, kind)
     strategy = STRATEGIES[strategy_of(reconciler, kind)]
     permissions = []
     if subresource is not None:
@@ -281,16 +291,18 @@ def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
         raise ConfigurationError(f"{prefix}status_strategy must be one of {', '.join(_STRATEGIES)}, not {strategy!r}")
     try:
         check_options(
-            "merge" if strategy == "auto" else strategy, reconciler.status_on_error, reconciler.status_subresource
+            "merge" if strategy == "auto" else strategy, reconciler.status_on_error, subresource_of(reconciler, kind)
         )
     except ValueError as error:
         raise ConfigurationError(f"{prefix}status_{error}") from None
-    if not reconciler.kstatus_conditions or not (isinstance(kind, type) and issubclass(kind, Resource)):
+    options = ("kstatus_conditions", "ready_condition")
+    given = [name for name in options if getattr(reconciler, name)]
+    if not given or not (isinstance(kind, type) and issubclass(kind, Resource)):
         return
     if not has_status_field(kind.status_model, "conditions"):
         model = kind.status_model.__name__
         raise ConfigurationError(
-            f"{prefix}kstatus_conditions needs a status with conditions: derive {model} from ConditionedStatus"
+            f"{prefix}{given[0]} needs a status with conditions: derive {model} from ConditionedStatus"
         )
 
 
@@ -309,7 +321,7 @@ def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Wa
             raise ConfigurationError(f"{prefix}watches contains {watch!r}: write Watch({watch!r}, mapper=…)")
         _check_kind("watches", watch.kind)
     for watch in (*owned, *watches):
-        check_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
+        positive_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
         _predicates(f"{prefix}watch of {watch.kind}: ", watch.predicates)
     return [*owned, *watches]
 

@@ -12,6 +12,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler._core.hooks import check_hooks
+from reconciler.controller.effects import current_effect_handler
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_reconcile, current_run
 from reconciler.controller.reconcile.primary_object import AssignedStatus
@@ -19,7 +20,7 @@ from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBrid
 from reconciler.controller.result import ControllerError, NotBound, Outcome
 from reconciler.controller.wake.watches import discard
 from reconciler.meta import Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
@@ -97,7 +98,7 @@ class Reconciler(abc.ABC):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        check_hooks(cls, Reconciler, {name: name for name in ("reconcile", "fair_by", "pool_size")})
+        check_hooks(cls, Reconciler, {name: name for name in ("reconcile", "fair_by", "pool_size", "waits_for")})
 
     @abc.abstractmethod
     def reconcile(self, request: Request, /) -> Outcome | Awaitable[Outcome]:
@@ -124,6 +125,15 @@ class Reconciler(abc.ABC):
 
         ``return request.namespace`` keeps a namespace with many objects from delaying the others. By default all keys
         are in one group.
+        """
+        return None
+
+    def waits_for(self, request: Request, /) -> str | None:  # noqa: ARG002 - for overrides
+        """Return what a key waits for that only the reconciler knows; None, the default, for nothing.
+
+        ``reconciler explain`` and the console add it to what the controller knows. Override it in a reconciler that
+        returns a delay because something refuses: name that, such as ``"the quota of team-a: 10 of 10 disks"``. It is
+        called on the event loop when somebody looks, so it must be quick, and must not contain secrets.
         """
         return None
 
@@ -173,6 +183,15 @@ class Reconciler(abc.ABC):
         if run is None:
             raise NotBound(f"{type(self).__name__}.run is only available during a reconcile")
         return run
+
+    @property
+    def planning(self) -> bool:
+        """Return whether this is ``reconciler plan``, where an `effect` is not called and returns `planned`.
+
+        Ask it before a call that only looks at something outside the cluster, where the plan has nothing to look at.
+        """
+        handler = current_effect_handler()
+        return handler is not None and handler.planning
 
     def check_leader(self) -> None:
         """Raise unless this process may act: it is the leader now, or its manager has no leader election.

@@ -15,11 +15,13 @@ from reconciler._core.hooks import check_hooks
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.primary_object import (
     ensure_finalizer,
+    record_failing,
     record_observed_generation,
     record_outcome,
     record_retry,
     release_finalizer,
 )
+from reconciler.controller.reconcile.reports import FAILURES_TO_REPORT
 from reconciler.controller.reconciler import Reconciler, binding_of, call_override
 from reconciler.controller.result import Outcome, Result, check_outcome, is_terminal
 from reconciler.errors import TerminalError, error_text
@@ -79,7 +81,8 @@ class ResourceReconciler(Reconciler, Generic[R]):
             which costs the API server a fifth less, needs the verb ``update``, and requires the default of
             `status_subresource`; or ``"apply"``: see `StatusBatcher`. Default ``"auto"``: an update for custom kinds,
             and a merge patch for built-in ones and without the subresource.
-        status_subresource: ``"status"`` (default) or None; see `StatusBatcher`.
+        status_subresource: ``"status"`` (default) or None, which writes the object itself, for a kind whose CRD has no
+            status subresource. A class with ``status_subresource=False`` needs no more.
         status_on_error: what is written when the body fails. ``"ledgers"`` (default): conditions, list entries and
             counters, but not what `set`, `merge` and `remove` recorded, which may be incomplete. ``"flush"``:
             everything. ``"discard"``: nothing. After a `TerminalError` everything is written, because the body is
@@ -89,6 +92,11 @@ class ResourceReconciler(Reconciler, Generic[R]):
             reason and message. ``Reconciling`` is true while a retry, or the next step of ``Result(again=True)``, is
             pending. Otherwise both are absent. They are part of the one status write; an object that is being deleted
             keeps what it has. The status model must have ``conditions``.
+        ready_condition: the type of the condition, such as ``"Ready"``, of the object's health. From the
+            third failure in a row on it is ``Unknown``, with the name and the text of the exception, unless the
+            override has recorded it in this reconcile with another status than ``True``. It is part of the one status
+            write, and is written again only for another exception. When a reconcile succeeds, the override records it.
+            Default None: a condition stays as the override recorded it last.
     """
 
     resource: ClassVar[KindLike | None] = None
@@ -97,6 +105,7 @@ class ResourceReconciler(Reconciler, Generic[R]):
     status_subresource: ClassVar[str | None] = "status"
     status_on_error: ClassVar[OnError] = "ledgers"
     kstatus_conditions: ClassVar[bool] = False
+    ready_condition: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
         declared = resource or kind_argument(cls, ResourceReconciler)
@@ -173,7 +182,14 @@ def strategy_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> Strategy
     """
     if reconciler.status_strategy != "auto":
         return reconciler.status_strategy
-    return "merge" if reconciler.status_subresource is None or _is_built_in(kind) else "update"
+    return "merge" if subresource_of(reconciler, kind) is None or _is_built_in(kind) else "update"
+
+
+def subresource_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> str | None:
+    """Return the subresource that a reconciler's status is written to; None for the object itself."""
+    if isinstance(kind, type) and issubclass(kind, Resource) and "status" not in kind.resource_type.subresources:
+        return None
+    return reconciler.status_subresource
 
 
 @functools.lru_cache(maxsize=256)  # called in every reconcile
@@ -278,8 +294,8 @@ class _ObjectReconcile:
                 try:
                     outcome, terminal = await self._outcome_of(override, obj, status)
                 except FAILURES as error:
-                    if self._is_retried(error) and not deleted:
-                        record_retry(status, error)
+                    if not deleted and self._is_retried(error):
+                        self._record_retry(status, error)
                     raise
                 self._finalized = deleted and outcome is None and terminal is None
                 if not deleted:
@@ -322,9 +338,14 @@ class _ObjectReconcile:
 
     def _is_retried(self, error: BaseException) -> bool:
         """Return whether to record that a retry follows; after a cancellation not if the controller is stopping."""
-        if not self._reconciler.kstatus_conditions:
-            return False
         return isinstance(error, Exception) or self._cycle is None or not self._cycle.stopping
+
+    def _record_retry(self, status: StatusBatcher[Any], error: BaseException) -> None:
+        if self._reconciler.kstatus_conditions:
+            record_retry(status, error)
+        ready = self._reconciler.ready_condition
+        if ready is not None and self._cycle is not None and self._cycle.run.attempt + 1 >= FAILURES_TO_REPORT:
+            record_failing(status, ready, error)
 
     def _check_valid(self, obj: Any) -> None:
         """Raise `InvalidPrimary` for an object that does not match its model, and record an Event.
@@ -370,7 +391,7 @@ class _ObjectReconcile:
             self._binding.client,
             obj,
             strategy=strategy_of(self._reconciler, self._binding.kind),
-            subresource=self._reconciler.status_subresource,
+            subresource=subresource_of(self._reconciler, self._binding.kind),
             on_error=self._reconciler.status_on_error,
             clock=self._binding.clock,
             metrics=(self._cycle or self._binding).status_metrics,

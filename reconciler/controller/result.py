@@ -16,13 +16,13 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 from pydantic import ValidationError
 
+from reconciler._core.durations import OptionalSeconds
 from reconciler._core.redaction import redact_error
 from reconciler.controller.observers import ReconcileResult
 from reconciler.errors import APIError, ReconcilerError, TerminalError, error_text
@@ -56,7 +56,7 @@ class ReconcileCancelled(ControllerError):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Result:
     """A request for another reconcile. Return None instead to wait for the next event.
 
@@ -64,8 +64,8 @@ class Result:
     a period, return `requeue_after` from every path. Store a wait that must survive events in the object's status.
 
     Attributes:
-        requeue_after: seconds until the key is reconciled again if nothing wakes it earlier; more than 0. None for no
-            timer.
+        requeue_after: the duration (seconds, a timedelta or ``"5m"``) until the key is reconciled again if nothing
+            wakes it earlier; more than 0. None for no timer.
         again: reconcile once more now, after the keys that are ready already. A controller's own status write does not
             wake it, so a reconcile that works in a few steps returns this. If the next reconcile of the key returns it
             too, the one after that waits for the backoff of the controller's rate limiter, by default 5 ms, 10 ms, … up
@@ -76,11 +76,11 @@ class Result:
             priority, which stays with the key through errors as well.
 
     Raises:
-        ValueError: `requeue_after` is not a number, 0, negative or not finite, or is combined with `again`.
+        ValueError: `requeue_after` is not a duration, 0, negative or not finite, or is combined with `again`.
         TypeError: `priority` is not an integer.
     """
 
-    requeue_after: float | None = None
+    requeue_after: OptionalSeconds = OptionalSeconds(None, ValueError)
     again: bool = False
     priority: int | None = None
 
@@ -92,20 +92,16 @@ class Result:
         if after is None:
             return
         if not isinstance(after, (int, float, Decimal)) or not (after > 0 and math.isfinite(after)):
-            remedy = (
-                "write its total_seconds()"
-                if isinstance(after, timedelta)
-                else "to reconcile once more now, return Result(again=True)"
-            )
-            raise ValueError(f"requeue_after must be a finite number of seconds above 0, not {after!r}; {remedy}")
+            remedy = "to reconcile once more now, return Result(again=True)"
+            raise ValueError(f"requeue_after must be a finite duration above 0, not {after!r}; {remedy}")
         if self.again:
             raise ValueError("again=True and requeue_after exclude each other: now, or later")
-        if type(after) not in (int, float):  # a Decimal, which cannot be added to the time
+        if isinstance(after, Decimal):  # which cannot be added to the time
             object.__setattr__(self, "requeue_after", float(after))
 
     @staticmethod
     def merge(*outcomes: Outcome) -> Outcome:
-        """Return the most urgent of several outcomes: `again` before the shortest delay before None.
+        """Choose the most urgent of several outcomes: `again` before the shortest delay before None.
 
         The result has the highest priority of all of them.
         """
@@ -258,7 +254,7 @@ def result_of(outcome: object) -> ReconcileResult:
 
 
 def check_outcome(outcome: object) -> Outcome:
-    """Return the outcome; raise a TypeError if it is neither None nor a `Result`."""
+    """Check that an outcome is None or a `Result`, and return it."""
     if outcome is None or isinstance(outcome, Result):
         return outcome
     raise TypeError(f"a reconcile must return None or a Result, not {type(outcome).__name__}")

@@ -37,6 +37,7 @@ from pathlib import Path
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
 from reconciler._core.cancellation import is_cancelled
+from reconciler._core.durations import Seconds
 from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
@@ -61,19 +62,21 @@ _JITTER = 1.2
 """The delay between two attempts to acquire the lease is ``retry_period * (1 … 1 + _JITTER)``; client-go's number."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LeaderElection:
     """Options of a leader election on a Lease (``coordination.k8s.io/v1``). The times default to controller-runtime's.
+
+    A time is seconds, a timedelta, or a text such as ``"15s"``.
 
     Attributes:
         name: the lease's name; shared by all replicas of this operator, and by nothing else.
         namespace: the lease's namespace. Default: the pod's namespace, or the only namespace that the manager watches.
         identity: the name of this process. Default: the host name and a random id. Another process of the same identity
             counts as another holder: one that starts again after a crash waits until its old lease expires.
-        lease_duration: seconds after which others may acquire a lease that is not renewed. Default 15.
-        renew_deadline: seconds after the start of its last successful renewal at which this process stops leading.
+        lease_duration: the time after which others may acquire a lease that is not renewed. Default 15.
+        renew_deadline: the time after the start of its last successful renewal at which this process stops leading.
             Default 10. Its workers have until `lease_duration` to stop.
-        retry_period: seconds between renewals. A candidate waits 1 to 2.2 times as long between attempts. Default 2.
+        retry_period: the time between renewals. A candidate waits 1 to 2.2 times as long between attempts. Default 2.
         labels: added to the lease's own labels. Default: none.
         warm_up: whether a standby watches and queues while it waits for its election, so that it reconciles as soon as
             it is elected. Before its first reconcile it catches up with the previous leader's writes. A warm standby
@@ -87,9 +90,9 @@ class LeaderElection:
     name: str
     namespace: str | None = None
     identity: str | None = None
-    lease_duration: float = 15.0
-    renew_deadline: float = 10.0
-    retry_period: float = 2.0
+    lease_duration: Seconds = Seconds(15.0)
+    renew_deadline: Seconds = Seconds(10.0)
+    retry_period: Seconds = Seconds(2.0)
     labels: Mapping[str, str] = field(default_factory=dict)
     warm_up: bool = True
 

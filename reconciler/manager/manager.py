@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
+from reconciler._core.durations import DurationLike, positive_seconds
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient
@@ -22,8 +23,8 @@ from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
 from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
-from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, health, metrics
-from reconciler.manager.endpoints.keys import debug_keys
+from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, debug_recording, health, metrics
+from reconciler.manager.endpoints.keys import Process, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.errors import ManagerError
@@ -33,10 +34,14 @@ from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
-from reconciler.manager.transport_wrappers import CountingTransport, FencedTransport, TracingTransport, UrgentTransport
+from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
+from reconciler.manager.waiting import Wait, waits
+from reconciler.meta.metadata import ResourceType
+from reconciler.recording.collector import Collector, RecordSink
+from reconciler.recording.recording import Recording
 from reconciler.telemetry.logs import NamedValues
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.telemetry.tracing import tracer
+from reconciler.telemetry.tracing import ObservedTransport, tracer
 
 if TYPE_CHECKING:
     from reconciler.manager.console.server import Console
@@ -71,7 +76,6 @@ class Manager:
         client: the connection to the API server, whose clock and source of jitter the manager uses, too. Its creator
             opens and closes it.
         namespaces: the namespaces that informers watch. Default: all.
-        list_in_pages: how informers list; see `Cache`. Default None: as suits the server.
         leader_election: the lease's name, or a `LeaderElection`. Default: no election, all replicas are active.
         sharding: how active replicas share the objects: a `ShardRing` or a `ShardByIndex`, instead of leader election.
             Default: no sharding.
@@ -86,8 +90,10 @@ class Manager:
             open; the address of `health` serves no debug paths then. Default: neither.
         console: ``host:port`` for the console, a page for the browser; needs the extra ``console``. Default: not
             served.
-        grace_period: seconds that work in progress has to finish when the manager stops, before it is cancelled.
-            Default 30, controller-runtime's number.
+        grace_period: the duration (seconds, a timedelta or ``"30s"``) that work in progress has to finish when the
+            manager stops, before it is cancelled. Default 30, controller-runtime's number.
+        recording: where to record what the reconciles depend on: a `Recording` on disk, or a `Trace` in memory.
+            Default: nothing is recorded.
 
     Attributes:
         cache: the informers, for runnables that read from stores. Controllers declare their kinds themselves.
@@ -105,7 +111,6 @@ class Manager:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
-        list_in_pages: bool | None = None,
         leader_election: str | LeaderElection | None = None,
         sharding: Sharding | None = None,
         metrics: str | None = None,
@@ -114,16 +119,20 @@ class Manager:
         webhook_certificates: str | os.PathLike[str] | None = None,
         security: EndpointSecurity | None = None,
         console: str | None = None,
-        grace_period: float = 30.0,
+        grace_period: DurationLike = 30.0,
+        recording: RecordSink | None = None,
     ) -> None:
-        if not (grace_period >= 0 and math.isfinite(grace_period)):
-            raise ConfigurationError(f"grace_period must be 0 or a positive number of seconds, not {grace_period!r}")
+        grace = positive_seconds("grace_period", grace_period, zero=True)
         _check_client(client)
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
         self._client = client
         connection = client.session.connection
         self._clock, self._rng = connection.clock, connection.rng
+        self._recording = recording
+        self._collector = None if recording is None else Collector(recording, self._clock)
+        if self._collector is not None:
+            self._clock = self._collector.clock
         self.metrics = MetricsRegistry()
         self._namespaces = namespaces
         self._elector: Elector | None = None
@@ -134,8 +143,8 @@ class Manager:
         if self._election is not None:
             self._elector = self._make_elector(client, self._election)
         own = client.through(self._wrap_transport)
-        self.cache = self._make_cache(own, list_in_pages=list_in_pages)
-        self.metrics.unreadable = self.cache.unreadable
+        self.cache = self._make_cache(own)
+        self.metrics.cached_kinds = self.cache.kinds
         self.client = CachedClient(own, self.cache)
         self._live, self._ready = Checks("healthz"), Checks("readyz")
         self._security = security
@@ -148,7 +157,7 @@ class Manager:
             cache=self.cache,
             elector=self._elector,
             warm_up=self._election is not None and self._election.warm_up,
-            grace=grace_period,
+            grace=grace,
             clock=self._clock,
             watchdog=watchdog,
             banner=self._banner,
@@ -202,6 +211,7 @@ class Manager:
             status_metrics=self.metrics.status(name),
             check_leader=self.check_leader,
             shard_filter=self._shard.shard_filter(name, checked.kind, checked.watches, self.client),
+            recorder=self._collector,
         )
         self._lifecycle.add_controller(controller)
         return controller
@@ -307,7 +317,7 @@ class Manager:
             Exception: the exception of a runnable.
         """
         with self._claimed_shard(), handled_signals(self.stop), tuned_garbage_collector() as freeze:
-            async with self._lifecycle:
+            async with self._recorded(), self._lifecycle:
                 freeze()
                 await self._lifecycle.wait_for_stop()
 
@@ -322,7 +332,7 @@ class Manager:
             Exception: the same exceptions as `run`.
         """
         with self._claimed_shard():
-            async with self._lifecycle:
+            async with self._recorded(), self._lifecycle:
                 yield self
 
     def stop(self) -> None:
@@ -397,12 +407,11 @@ class Manager:
             cache=self.cache.statistics(),
         )
 
-    def _make_cache(self, client: Client, *, list_in_pages: bool | None) -> Cache:
+    def _make_cache(self, client: Client) -> Cache:
         try:
             return Cache(
                 client,
                 namespaces=self._namespaces,
-                list_in_pages=list_in_pages,
                 partition=self._shard.partition,
                 clock=self._clock,
                 rng=self._rng,
@@ -413,7 +422,7 @@ class Manager:
     def _make_elector(self, client: Client, election: LeaderElection) -> Elector:
         # The elector retries by itself; a request that the client repeats would arrive too late.
         own = client.through(
-            lambda transport: UrgentTransport(CountingTransport(transport, self.metrics.requests)),
+            lambda transport: UrgentTransport(ObservedTransport(transport, self.metrics.requests)),
             retries=Retries(attempts=1),
         )
         with_events = self._shard.name is None
@@ -432,26 +441,22 @@ class Manager:
 
     def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
         # Not the manager's own client: a standby must answer scrapes, too.
-        own = client.through(lambda transport: CountingTransport(transport, self.metrics.requests))
+        own = client.through(lambda transport: ObservedTransport(transport, self.metrics.requests))
         return Guard(security, Reviewer(own, self._clock), self._clock)
 
     def _wrap_transport(self, transport: Transport) -> Transport:
-        transport = CountingTransport(transport, self.metrics.requests)
-        if (spans := tracer()) is not None:
-            transport = TracingTransport(transport, spans)
+        transport = ObservedTransport(transport, self.metrics.requests, tracer())
         return transport if self._elector is None else FencedTransport(transport, self._elector.check)
 
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
-        shard, turns = self._shard.debug_info, Turns(self._clock)
-
-        def controllers() -> Sequence[Controller]:
-            return self._lifecycle.controllers
-
+        process, turns = self._process, Turns(self._clock)
         debug = {
-            "/debug/queue": debug_queue(controllers, self._clock, turns, shard),
-            "/debug/keys": debug_keys(controllers, self._clock, turns, role=self._role, shard=shard),
+            "/debug/queue": debug_queue(process.controllers, self._clock, turns, process.shard),
+            "/debug/keys": debug_keys(process, turns),
+            "/debug/recording": debug_recording(self._segments),
         }
         self._ready.add("manager", self._is_running)
+        self._ready.add("credentials", self._check_credentials)
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
         if metrics_address is not None:
@@ -461,7 +466,7 @@ class Manager:
             address = Address.parse("health", health_address)
             checks = {
                 "/healthz": health(self._live, self._main_loop, live=True),
-                "/readyz": health(self._ready, self._main_loop, live=False),
+                "/readyz": health(self._ready, self._main_loop, live=False, waits=self._waits),
             }
             self._servers.serve(address, checks if self._security else {**checks, **debug}, open_paths=checks)
 
@@ -473,13 +478,10 @@ class Manager:
             Parts(
                 cluster=self._cluster,
                 namespaces=self._namespaces,
-                role=self._role,
-                controllers=lambda: self._lifecycle.controllers,
+                process=self._process,
                 informers=lambda: self.cache.informers,
                 elector=self._elector,
                 identity=None if self._election is None else self._election.identity,
-                shard=self._shard.debug_info,
-                clock=self._clock,
             )
         )
         parsed = Address.parse("console", address)
@@ -490,6 +492,47 @@ class Manager:
             )
         self._servers.serve(parsed, {"": console.handle}, background=console.run)
         return console
+
+    @contextlib.asynccontextmanager
+    async def _recorded(self) -> AsyncIterator[None]:
+        """Record while the block runs, if that was asked for."""
+        if self._recording is None or self._collector is None:
+            yield
+            return
+        if isinstance(self._recording, Recording):
+            self.metrics.recording = self._recording.statistics
+        self._recording.start(self._known_kinds)
+        try:
+            with self._collector.recording():
+                yield
+        finally:
+            await self._recording.stop()
+
+    @property
+    def _process(self) -> Process:
+        return Process(
+            controllers=lambda: self._lifecycle.controllers,
+            role=self._role,
+            waits=self._waits,
+            shard=self._shard.debug_info,
+            clock=self._clock,
+        )
+
+    def _waits(self) -> Sequence[Wait]:
+        refused = self.metrics.requests.latest == "401"
+        return waits(self.cache.informers, self._elector, credentials_refused=refused)
+
+    def _check_credentials(self) -> None:
+        if self.metrics.requests.latest == "401":
+            raise ManagerError("the API server refuses the credentials: its latest response was 401 Unauthorized")
+
+    def _known_kinds(self) -> list[ResourceType]:
+        discovered = self._client.session.connection.discovery.known()
+        watched = [each.served_as for each in self.cache.informers]
+        return [*discovered, *(each for each in watched if each is not None)]
+
+    def _segments(self) -> Sequence[Path]:
+        return self._recording.segments() if isinstance(self._recording, Recording) else ()
 
     def _claimed_shard(self) -> AbstractContextManager[None]:
         transport = self._client.session.connection.transport
@@ -513,6 +556,7 @@ class Manager:
             "authentication": self._authentication,
             "shard": shard,
             "leader election": "none" if election is None and shard is None else None,
+            "recording": None if self._recording is None else str(self._recording),
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
         return NamedValues(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})

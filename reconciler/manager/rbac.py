@@ -148,7 +148,7 @@ def _role_and_binding(
 
 
 def _merge_rules(rules: Sequence[AccessRule]) -> list[JSONObject]:
-    """Return one rule per group and set of verbs, in the order in which the resources first appear."""
+    """Merge rules into one per group and set of verbs, in the order in which the resources first appear."""
     verbs: dict[tuple[str, str, tuple[str, ...]], set[str]] = {}
     for rule in rules:
         verbs.setdefault((rule.group, rule.resource, rule.names), set()).update(rule.verbs)

@@ -26,6 +26,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from reconciler._core.durations import Seconds
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.scope import HashRange, Partition
@@ -46,7 +47,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _ORDINAL = re.compile(r"-(\d+)$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ShardRing:
     """Options of one shard of a ring, to which a sharder assigns objects as in kubernetes-controller-sharding.
 
@@ -60,9 +61,9 @@ class ShardRing:
         shard: the name of this process, at most 63 characters, unique among running shards. Default: the host name,
             which in a pod is the pod's name.
         namespace: the Lease's namespace. Default: the pod's namespace, or the only namespace that the manager watches.
-        lease_duration: seconds after which the sharder may consider the shard dead. Default 15.
-        renew_deadline: seconds after the start of its last successful renewal at which this process stops. Default 10.
-        retry_period: seconds between renewals. Default 2.
+        lease_duration: the time after which the sharder may consider the shard dead. Default 15.
+        renew_deadline: the time after the start of its last successful renewal at which this process stops. Default 10.
+        retry_period: the time between renewals. Default 2.
 
     Raises:
         ConfigurationError: a name is not a valid label value, no kind is given, or the times are inconsistent.
@@ -73,9 +74,9 @@ class ShardRing:
     _: KW_ONLY
     shard: str | None = None
     namespace: str | None = None
-    lease_duration: float = 15.0
-    renew_deadline: float = 10.0
-    retry_period: float = 2.0
+    lease_duration: Seconds = Seconds(15.0)
+    renew_deadline: Seconds = Seconds(10.0)
+    retry_period: Seconds = Seconds(2.0)
 
     def __post_init__(self) -> None:
         _check_kinds(f"ShardRing({self.ring!r})", self.kinds)
@@ -94,7 +95,7 @@ class ShardRing:
         return self.shard or ""
 
     def election(self, namespace: str | None) -> LeaderElection:
-        """Return the election options of this shard's own Lease, for which no other process competes."""
+        """Return the options of the election on this shard's own Lease. No other process takes part in it."""
         return LeaderElection(
             self.name,
             namespace=namespace,
@@ -315,7 +316,7 @@ class RingShardFilter:
         return False
 
     async def _read_live(self, request: Request) -> tuple[Mapping[str, str], str]:
-        """Return the labels and the version on the server; no labels if the object is gone."""
+        """Read the labels and the version from the server; no labels if the object is gone."""
         try:
             found = await self.client.live.get(self.kind, request.name, request.namespace)
         except NotFound:

@@ -1,4 +1,4 @@
-"""Log lines about a start or stop that takes long: what is waited for, what to do, and the progress."""
+"""What a manager waits for and what to do, and log lines about a start or stop that takes long."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ class Wait(NamedTuple):
     """Something that a manager waits for.
 
     Attributes:
+        what: the kind, the lease or the server.
         text: what it is, the last response of the server if there is one, and what to do.
         normal: whether there is nothing to do, as for a standby.
     """
 
+    what: str
     text: str
     normal: bool = False
 
@@ -103,40 +105,47 @@ def drains(controllers: Iterable[Controller]) -> Sequence[str]:
     return found
 
 
-def waits(informers: Iterable[Informer], elector: Elector | None) -> Sequence[Wait]:
-    """Return what a manager waits for: kinds that are not listed, and the lease."""
-    found = [_kind(informer) for informer in informers if not informer.synced]
+def waits(
+    informers: Iterable[Informer], elector: Elector | None, *, credentials_refused: bool = False
+) -> Sequence[Wait]:
+    """Return what a manager waits for: its credentials, kinds that are not listed or cannot be watched, the lease."""
+    found = []
+    if credentials_refused:
+        advice = "Check the credentials of the kubeconfig or of the service account"
+        found.append(Wait("credentials", f"the API server refuses the credentials (401 Unauthorized). {advice}"))
+    found += [_kind(informer) for informer in informers if not informer.synced or informer.last_error is not None]
     if elector is not None and not elector.elected.is_set():
         found.append(_lease(elector))
     return list(dict.fromkeys(found))
 
 
 def _kind(informer: Informer) -> Wait:
-    failure = informer.last_error
+    failure, what = informer.last_error, str(informer.scope)
     if failure is None:
         return Wait(
+            what,
             f"the first list of {informer.scope} is not complete. A large kind takes long; namespaces= and selectors "
-            "make it smaller"
+            "make it smaller",
         )
     if isinstance(failure.error, TransportError):  # one line for all kinds
-        return _failed(f"the API server does not answer: {error_text(failure.error)}", failure.error)
-    return _failed(str(failure), failure.error)
+        return _failed("API server", f"the API server does not answer: {error_text(failure.error)}", failure.error)
+    return _failed(what, str(failure), failure.error)
 
 
 def _lease(elector: Elector) -> Wait:
     lease, failure = f"lease {elector.lease}", elector.last_failure
     if failure is not None:
-        return _failed(f"{lease}: {error_text(failure)}", failure)
+        return _failed(lease, f"{lease}: {error_text(failure)}", failure)
     if not elector.holder:
-        return Wait(f"{lease} is not acquired yet", normal=True)
+        return Wait(lease, f"{lease} is not acquired yet", normal=True)
     until = elector.held_until
     time = "" if until is None else f" until {until:%H:%M:%S} UTC unless it is renewed"
-    return Wait(f"{lease} is held by {elector.holder}{time}; this is a standby", normal=True)
+    return Wait(lease, f"{lease} is held by {elector.holder}{time}; this is a standby", normal=True)
 
 
-def _failed(text: str, error: Exception) -> Wait:
+def _failed(what: str, text: str, error: Exception) -> Wait:
     end = "" if text.endswith(("?", ".")) else "."
-    return Wait(f"{text}{end} {_advice(error)}")
+    return Wait(what, f"{text}{end} {_advice(error)}")
 
 
 def _advice(error: Exception) -> str:

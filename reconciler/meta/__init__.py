@@ -4,10 +4,18 @@ Kinds and references, metadata, conditions, owner references, finalizers, paths,
 meaning, and the interface through which lower layers report to the current reconcile.
 """
 
-from reconciler.meta.conditions import condition_is_true, find_condition, set_condition
 from reconciler.meta.documents import PathError, equal
-from reconciler.meta.metadata import AlreadyOwned, owner_reference, request_of, set_controller_reference
-from reconciler.meta.reference import GroupVersionKind, Request
+from reconciler.meta.metadata import (
+    AlreadyOwned,
+    GroupVersionKind,
+    Request,
+    condition_is_true,
+    find_condition,
+    owner_reference,
+    request_of,
+    set_condition,
+    set_controller_reference,
+)
 
 __all__ = [
     "AlreadyOwned",

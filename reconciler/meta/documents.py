@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from msgspec import to_builtins
 from msgspec.json import encode as _encode
 
 if TYPE_CHECKING:
@@ -141,18 +142,22 @@ def is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
 
 def equal(left: Any, right: Any) -> bool:
     """Return whether two JSON values mean the same."""
+    kind, other_kind = type(left), type(right)
     if left is right:
         return True
-    kind = type(left)
-    if kind is not type(right):
-        return _equal_across_types(left, right)
-    if kind is dict:
-        return _equal_members(left, right)
-    if kind is list:
+    if kind is other_kind is dict or (is_object(left) and is_object(right)):
+        for key, value in left.items():
+            other = right.get(key)
+            if type(value) is type(other) and type(value) in _SCALARS:  # nearly all members
+                if value != other:
+                    return False
+            elif not equal(value, other):
+                return False
+        return right.keys() <= left.keys() or all(right[key] is None for key in right.keys() - left.keys())
+    if kind is list and other_kind is list:
         return len(left) == len(right) and all(map(equal, left, right))
-    if is_object(left):
-        return _equal_members(left, right)
-    return bool(left == right)
+    are_numbers = isinstance(left, (int, float)) and isinstance(right, (int, float)) and bool not in (kind, other_kind)
+    return (kind is other_kind or are_numbers) and bool(left == right)
 
 
 def identical(left: Any, right: Any) -> bool:
@@ -168,52 +173,35 @@ def identical(left: Any, right: Any) -> bool:
         return False
 
 
-def _equal_members(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    for key, value in left.items():
-        other = right.get(key)
-        if value is other:
-            continue
-        kind = type(value)
-        same = value == other if kind is type(other) and kind in _SCALARS else equal(value, other)
-        if not same:
-            return False
-    return right.keys() <= left.keys() or all(right[key] is None for key in right.keys() - left.keys())
-
-
-def _equal_across_types(left: Any, right: Any) -> bool:
-    if left is None or right is None:
-        return False
-    if isinstance(left, bool) or isinstance(right, bool):
-        return False
-    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
-        return left == right
-    return is_object(left) and is_object(right) and _equal_members(left, right)
-
-
 def without_nulls(value: Any) -> Any:
-    """Return a copy without null members of objects, at any depth; nulls that are list items are kept."""
-    if type(value) is dict or is_object(value):
-        return {
-            key: item if type(item) in _SCALARS else without_nulls(item)
-            for key, item in value.items()
-            if item is not None
-        }
-    if isinstance(value, list):
-        return [item if type(item) in _SCALARS else without_nulls(item) for item in value]
-    return value
+    """Return a value without null members of objects, at any depth; the value itself if it has none.
+
+    Nulls that are list items are kept.
+    """
+    try:
+        if type(value) in _SCALARS or b"null" not in _encode(value):
+            return value
+    except (TypeError, UnicodeEncodeError):  # not plain JSON, or not encodable
+        pass
+    if is_object(value):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def copy_json(value: Any) -> Any:
     """Return a copy that shares no dict and no list with `value`."""
-    if isinstance(value, Mapping):
-        return {key: copy_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, tuple):
         return [copy_json(item) for item in value]
-    return value
+    try:
+        return to_builtins(value)
+    except TypeError:  # not plain JSON: one of the caller's objects, or a mapping other than a dict
+        if isinstance(value, Mapping):
+            return {key: copy_json(item) for key, item in value.items()}
+        return [copy_json(item) for item in value] if isinstance(value, list) else value
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
-    """Return `target` with `patch` applied; neither argument is changed.
+    """Apply `patch` to `target`, and return the result; neither argument is changed.
 
     Parts of `target` that the patch does not touch are shared with the result, not copied.
     """
@@ -223,13 +211,15 @@ def merge_patch(target: Any, patch: Any) -> Any:
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
+        elif type(value) in _NO_OBJECTS:
+            result[key] = value
         else:
-            result[key] = merge_patch(result.get(key), value) if is_object(value) else value
+            result[key] = merge_patch(result.get(key), value)
     return result
 
 
 def merge_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> JSONObject:
-    """Return the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
+    """Compute the smallest merge patch that turns `old` into `new`; ``{}`` if they mean the same.
 
     Its members are in the order of `new`, followed by removals. Lists are replaced as a whole. Null members of `new`
     count as absent, which is how a server stores them.

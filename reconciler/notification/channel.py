@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec.json
+from pydantic import BeforeValidator
 
+from reconciler._core.durations import seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, error_text
 from reconciler.notification.redaction import encodable, escaped
@@ -375,3 +377,7 @@ def installed_channels() -> list[Channel]:
                 f"cannot create channel {entry.name!r}{origin} ({entry.value}): {error_text(error)}"
             ) from error
     return channels
+
+
+DurationSeconds = Annotated[float, BeforeValidator(seconds_of)]
+"""The type of a receiver's option that is a duration: seconds, or a text such as ``30s``."""

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from reconciler._core.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
+from reconciler.controller import effect
 from reconciler.notification.api import ChannelStatus, NotificationRequest
 from reconciler.notification.channel import Channel, ChannelRegistry, Link, Message, call_channel
 from reconciler.notification.errors import (
@@ -28,14 +29,14 @@ def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:
 
 
 def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
-    """Return the messages for the next attempts on these channels, with all texts of the request redacted.
+    """Build the messages for the next attempts on these channels, with all texts of the request redacted.
 
     The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """
     spec, namespace = obj.spec, obj.namespace or ""
 
     def clean(text: str) -> str:
-        return redactor.redact(text, namespace)
+        return redactor.redact(text, namespace) if text else ""
 
     message = Message(
         name=obj.name,
@@ -158,7 +159,7 @@ class Deliverer:
         scope = asyncio.timeout(self._timeout)
         try:
             async with scope:
-                await call_channel(channel, message)
+                await self.send(f"{message.namespace}/{message.name} to {message.channel}", channel, message)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # a channel may raise anything; other channels continue
@@ -168,6 +169,11 @@ class Deliverer:
                 return DeliveryVerdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
             return _verdict(error), error
         return DeliveryVerdict.DELIVERED, None
+
+    @effect
+    async def send(self, _subject: str, channel: Channel, message: Message) -> None:
+        """Send a message over a channel; an effect, which a plan only lists."""
+        await call_channel(channel, message)
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()

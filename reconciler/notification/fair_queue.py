@@ -118,6 +118,21 @@ class FairQueue:
         """Return the channels for which a request waits."""
         return frozenset(name for name, queue in self._queues.items() if request in queue)
 
+    def waits_for(self, request: Request) -> str | None:
+        """Return what a request waits for, with the name of what refuses a slot; None if it is in no queue."""
+        texts = [f"a slot of {name}: {self._refusal(name, request.namespace or '')}" for name in self.queued(request)]
+        return "; ".join(sorted(texts)) or None
+
+    def _refusal(self, name: str, namespace: str) -> str:
+        limiter = self._limiter(name)
+        if (quota := self._policies.rate_refusal(namespace)) is not None:
+            return quota
+        if limiter is not None and limiter.is_down(namespace):
+            return f"its circuit breaker is open for {max(0.0, limiter.wait(namespace)):.0f} s"
+        if limiter is not None and (seconds := limiter.wait(namespace)) > 0:
+            return f"its rate limit, {seconds:.0f} s"
+        return f"{len(self._queues[name])} requests wait for it"
+
     def is_down(self, channel: str, namespace: str) -> bool:
         """Return whether the channel's circuit breaker is open for a namespace, so that no slot becomes free soon."""
         limiter = self._limiter(channel)
@@ -291,6 +306,8 @@ class FairQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._queues:
+            return
         waits = [limiters[name].wait() for name in self._queues if name in limiters]
         waits += [limiter.wait(limiter.only_for) for limiter in limiters.values() if limiter.only_for is not None]
         namespaces = {namespace for queue in self._queues.values() for namespace in queue.namespaces}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reconciler._core.durations import Seconds
 from reconciler.controller import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
@@ -17,15 +18,15 @@ from reconciler.notification.channels.local import ConsoleChannel, FileChannel, 
 from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.credentials import Credentials, SecretSource
 from reconciler.notification.errors import DeliveryError
+from reconciler.notification.ledger import Observer
 from reconciler.notification.metrics import NotificationMetrics
-from reconciler.notification.observers import Observer
 from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class NotificationOptions:
     """The options of the operator.
 
@@ -42,7 +43,7 @@ class NotificationOptions:
             ``console``, ``log``, ``file`` or one of `channels`. Default None: such requests end ``Failed``.
         audit_file: file of the audit log. Default None.
         audit_key: name of the credential that is the key of the audit log's hash chain. Default None.
-        timeout: seconds that one delivery may take. Default 30.
+        timeout: the duration (seconds, a timedelta or ``"30s"``) that one delivery may take. Default 30 s.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
         redact: regular expressions (RE2) of further secrets to redact; see `Redactor`. Default none.
@@ -67,7 +68,7 @@ class NotificationOptions:
     fallback_channel: str | None = None
     audit_file: Path | None = None
     audit_key: str | None = None
-    timeout: float = 30.0
+    timeout: Seconds = Seconds(30.0)
     max_concurrent: int = 64
     workers: int = 10
     redact: Sequence[str] = ()

@@ -128,6 +128,17 @@ class PolicyTable:
         pacer = self._pacer(namespace)
         return 0.0 if pacer is None else pacer.wait()
 
+    def rate_refusal(self, namespace: str) -> str | None:
+        """Return why no delivery of a namespace may start now, or None."""
+        seconds = self.wait(namespace)
+        if seconds <= 0:
+            return None
+        name, rate = min(
+            ((name, policy.rate_per_minute) for name, policy in self.about(namespace) if policy.rate_per_minute),
+            key=lambda found: found[1],
+        )
+        return f"policy {name!r} allows namespace {namespace} {rate:g} deliveries a minute; the next in {seconds:.0f} s"
+
     def charge(self, namespace: str) -> None:
         """Count a delivery of a namespace that starts now."""
         pacer = self._pacer(namespace)
@@ -136,6 +147,9 @@ class PolicyTable:
 
     def _pacer(self, namespace: str) -> Pacer | None:
         """Return the pacer with the lowest rate of all policies about a namespace."""
+        if not self._policies:
+            self._pacers.clear()
+            return None
         rates = [policy.rate_per_minute for _, policy in self.about(namespace) if policy.rate_per_minute is not None]
         if not rates:
             self._pacers.pop(namespace, None)

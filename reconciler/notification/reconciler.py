@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import Outcome, Permission, ResourceReconciler, Result
@@ -23,13 +24,20 @@ from reconciler.notification.api import (
     NotificationRequestStatus,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.channels.local import ConsoleChannel, LogChannel
 from reconciler.notification.deliverer import Deliverer, build_messages, recipients_of
 from reconciler.notification.fair_queue import FairQueue
 from reconciler.notification.ledger import (
     MESSAGE_LIMIT,
+    AttemptLog,
+    EventEmitter,
+    NotificationStatistics,
+    Observer,
+    Outbox,
     RequestStatusBatcher,
     StalenessCheck,
+    StatusChange,
     UnsavedResults,
     WriteAhead,
     delete_finished,
@@ -40,18 +48,12 @@ from reconciler.notification.ledger import (
     set_routing,
     set_settlement,
 )
-from reconciler.notification.observers import (
-    EventEmitter,
-    NotificationStatistics,
-    Observer,
-    Outbox,
-    StatusChange,
-)
 from reconciler.notification.policies import PolicyRefusal, PolicyTable
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
 from reconciler.notification.schedule import (
     Delivery,
+    DeliveryVerdict,
     Plan,
     Settlement,
     after_completion,
@@ -107,6 +109,7 @@ class _Snapshot:
     """
 
     obj: NotificationRequest
+    key: Request
     status: RequestStatusBatcher
     before: NotificationRequestStatus
     channels: tuple[str, ...]
@@ -126,8 +129,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         router: resolves requests that name no channels. Default: none, and such requests end ``Failed``.
         observers: called after each status write, such as audit and metrics. Events are emitted in any case.
         redactor: removes secrets from everything that leaves the process. Default: removes what looks like a secret.
-        timeout: seconds that one delivery may take; then its outcome is unknown. A controller timeout, if any, must be
-            longer: a cancelled reconcile makes no attempt, so it would be repeated endlessly.
+        timeout: the duration (seconds, a timedelta or ``"30s"``) that one delivery may take; then its outcome is
+            unknown. A controller timeout, if any, must be longer: a cancelled reconcile makes no attempt, so it would
+            be repeated endlessly.
         max_concurrent: maximum concurrent deliveries over all requests.
         fallback: name of the channel for requests that name no channels and for which routing selects none. Default:
             none, and such requests end ``Failed``.
@@ -151,7 +155,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         router: Router | None = None,
         observers: Iterable[Observer] = (),
         redactor: Redactor | None = None,
-        timeout: float = 30.0,
+        timeout: DurationLike = 30.0,
         max_concurrent: int = 64,
         fallback: str | None = None,
         policies: PolicyTable | None = None,
@@ -159,6 +163,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
+        timeout = seconds_of(timeout)
         if not (timeout > 0 and max_concurrent > 0):
             raise ValueError(f"timeout and max_concurrent must be above 0, not {timeout!r} and {max_concurrent!r}")
         if channels is None:
@@ -177,7 +182,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         self._max_concurrent = max_concurrent
         self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
-        self._outbox = Outbox([EventEmitter(lambda: self.events), *observers])
+        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(lambda: self._clock), *observers])
+        self._quota_events = Pacer(60)
+        self._refusals: LRU[Request, str] = LRU(GIVEN_UP_LIMIT)  # of requests whose latest delivery was deferred
         self._staleness = StalenessCheck()
         self._write_ahead = WriteAhead(self._now, self.check_leader)
         self._rng = rng
@@ -207,6 +214,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     def fair_by(self, request: Request, /) -> str | None:
         """Return the namespace of a key: workers are shared fairly between namespaces."""
         return request.namespace
+
+    def waits_for(self, request: Request, /) -> str | None:
+        """Return which channel or policy makes a request wait."""
+        queued = None if self._queue_of is None else self._queue_of[1].waits_for(request)
+        return queued or self._refusals.get(request)
 
     def pool_size(self, workers: int, /) -> int:
         """Return twice the workers: as many for the deliveries of one namespace as for all others."""
@@ -256,12 +268,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         made by a later reconcile.
         """
         # Read
-        if obj.uid in self._given_up:
+        key, uid = obj.key, obj.uid
+        if uid in self._given_up:
             return None
-        self._open[obj.key] = obj.uid, status
+        self._open[key] = uid, status
         before = self._write_ahead.without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
-            self._policies.finish(obj.key)
+            self._policies.finish(key)
             return await self._expire(obj)
         if not before.channels:
             started = await self._start(obj, status, before)
@@ -270,15 +283,16 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             before = started
         if obj.spec.dry_run:
             return self._end_dry_run(obj, status, before)
-        self._policies.count(obj.key)
-        snapshot = _Snapshot(obj, status, before, channels_of(obj.spec, before))
+        self._policies.count(key)
+        snapshot = _Snapshot(obj, key, status, before, channels_of(obj.spec, before))
         # Decide
         found = await self._plan(snapshot)
         if not found.due:
             return self._wait(snapshot, found)
-        due = self._acquire_slots(obj, found.due)
+        due = self._acquire_slots(snapshot, found.due)
         if not due:
-            wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(obj.key))
+            self._report_quota(obj)
+            wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(key))
             raise _AllQueued(None if wake is None else self._requeue_at(wake))
         # Deliver and record
         return await self._deliver(snapshot, due)
@@ -376,7 +390,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     # Decide
 
     async def _plan(self, snapshot: _Snapshot) -> Plan:
-        """Return what is due, after a short wait if that is enough."""
+        """Find out what is due, after a short wait if that is enough."""
         spec, channels, before = snapshot.obj.spec, snapshot.channels, snapshot.before
         found = plan(spec, channels, before, now=self._now())
         if found.wait is not None and found.wait <= WAIT_IN_PLACE and not found.needs_repair:
@@ -391,6 +405,13 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             return None
         self._counts["early"] += 1
         return Result(requeue_after=max(found.wait, _MIN_REQUEUE))
+
+    def _report_quota(self, obj: NotificationRequest) -> None:
+        """Record an Event on a request that waits for a quota; of many requests, on one a second."""
+        quota = self._policies.rate_refusal(obj.namespace or "")
+        if quota is not None and self._quota_events.wait() <= 0:
+            self._quota_events.charge()
+            self.events.normal(obj, "WaitsForQuota", quota.partition(";")[0])  # without the seconds, it is counted
 
     @property
     def _queue(self) -> FairQueue:
@@ -409,32 +430,32 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._queue_of = binding, queue
         return self._queue_of[1]
 
-    def _acquire_slots(self, obj: NotificationRequest, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
+    def _acquire_slots(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
         """Return the channels to call now; the request waits in the queues of the others.
 
         A channel that does not exist or whose receiver is down is called without a slot and fails at once, which is
         recorded: the status shows it, and the wait has an end. After that the request waits in the queue.
         """
-        now = self._now()
+        obj, key, queue, now = snapshot.obj, snapshot.key, self._queue, self._now()
         outage_recorded = {channel.name for channel in due if is_deferred(channel, now=now)}
         failing = {
             channel.name
             for channel in due
             if channel.name not in self.channels
-            or (channel.name not in outage_recorded and self._queue.is_down(channel.name, obj.namespace or ""))
+            or (channel.name not in outage_recorded and queue.is_down(channel.name, key.namespace or ""))
         }
         wanted = [channel.name for channel in due if channel.name not in failing]
-        acquired = self._queue.acquire(obj.key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
+        acquired = queue.acquire(key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
         return [channel for channel in due if channel.name in acquired | failing]
 
     # Deliver
 
     async def _deliver(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Outcome:
-        obj, status = snapshot.obj, snapshot.status
-        has_unsaved_results = obj.key in self._unsaved
-        if self._unsaved.is_full(obj.key):
+        obj, key, status = snapshot.obj, snapshot.key, snapshot.status
+        has_unsaved_results = key in self._unsaved
+        if self._unsaved.is_full(key):
             return Result(requeue_after=STALE_RETRY)
-        self._unsaved.add(obj.key)  # from here on there may be a result; `_publish` removes the key once it is saved
+        self._unsaved.add(key)  # from here on there may be a result; `_publish` removes the key once it is saved
         if not await self._is_up_to_date(obj, snapshot.before):
             return Result(requeue_after=STALE_RETRY)
         written_ahead = await self._write_ahead.write(
@@ -446,7 +467,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             await self._deliverer.deliver(
                 build_messages(obj, due, self._redactor),
                 results,
-                ended=lambda channel: self._queue.release(obj.key, channel),
+                ended=lambda channel: self._queue.release(key, channel),
             )
         except BaseException:
             made = self._record(snapshot, results).attempts if results else ()
@@ -472,6 +493,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._policies.finish(obj.key)
         set_settlement(snapshot.status, before, decision)
         attempted = {delivery.channel for delivery in results}
+        refused = [delivery.error for delivery in results if delivery.verdict is DeliveryVerdict.DEFERRED]
+        self._refusals.pop(obj.key, None)
+        if refused:
+            self._refusals[obj.key] = "; ".join(refused)
         change = StatusChange(
             request=obj,
             before=before,
@@ -568,4 +593,5 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _now(self) -> datetime:
         """Return the API server's time, because other machines act on what is stored."""
-        return (self._clock or current_clock()).now() + self.clock_offset
+        now = (self._clock or current_clock()).now()
+        return now if self._binding is None else now + self._binding.client.session.connection.server_clock.ahead

@@ -101,6 +101,8 @@ class KnownSecrets:
 
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, the longest at each place."""
+        if not self.values:
+            return text
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
         out: list[str] = []
         done = 0
@@ -190,11 +192,11 @@ class Redactor:
         self._known: LRU[str, KnownSecrets] = LRU(KEPT_NAMESPACES)
 
     def redact(self, text: str, namespace: str = "") -> str:
-        """Return text of a namespace without secrets."""
+        """Remove secrets from text of a namespace."""
         return redact(self.redact_known(text, namespace))
 
     def redact_known(self, text: str, namespace: str = "") -> str:
-        """Return text of a namespace without known secrets."""
+        """Remove known secrets from text of a namespace."""
         text = self._known_to("", self._secrets()).replaced(text)
         if namespace:
             text = self._known_to(namespace, self._of_namespace(namespace)).replaced(text)
@@ -206,8 +208,8 @@ class Redactor:
         values = frozenset(secrets)
         known = self._known.get(namespace)
         if known is None or known.values != values:
-            known = KnownSecrets(values)
-        self._known[namespace] = known
+            known = self._known[namespace] = KnownSecrets(values)
+        self._known.move_to_end(namespace)
         return known
 
     def brief(self, text: str, limit: int, namespace: str = "") -> str:
@@ -219,7 +221,7 @@ class Redactor:
         return shortened(" ".join(visible(clean, " ").split()), limit)
 
     def redact_member(self, name: str, value: str, namespace: str = "") -> str:
-        """Return a value without secrets; only the placeholder if its name is that of a secret."""
+        """Remove secrets from a value; if its name is that of a secret, only the placeholder is left."""
         return PLACEHOLDER if value and is_secret_name(name) else self.redact(value, namespace)
 
     def describe(self, error: BaseException, namespace: str = "") -> str:

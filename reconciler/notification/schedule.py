@@ -58,7 +58,7 @@ class Summary(TypedDict):
 def summarize(
     channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
 ) -> Summary:
-    """Return phase, reason, message and counts for all channels of a request. Without any channel it has failed.
+    """Summarize the channels of a request: phase, reason, message and counts. Without any channel it has failed.
 
     A terminal phase is reached now. The request is deleted `ttl` seconds later, if that is not None.
     """
@@ -248,12 +248,12 @@ def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus
 def plan(
     spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
 ) -> Plan:
-    """Return which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
+    """Decide which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
     if status.phase in TERMINAL_PHASES:
         return Plan()
-    states = _channel_states(channels, status, spec.retry_policy)
-    waiting = [channel for channel in states if channel.state in _OPEN]
     interrupted = _interrupted(status)
+    states = _channel_states(channels, status, spec.retry_policy, interrupted)
+    waiting = [channel for channel in states if channel.state in _OPEN]
     ready = [channel for channel in waiting if channel.name not in interrupted]
     if not ready:
         return Plan(needs_repair=True)
@@ -295,20 +295,21 @@ def settle(
     now: datetime,
     rng: random.Random | None = None,
 ) -> Settlement:
-    """Return the new status, computed from the old one and the results of the deliveries.
+    """Compute the new status from the old one and the results of the deliveries.
 
     Channels without a result were not attempted; results of finished channels are ignored.
     """
     if status.phase in TERMINAL_PHASES:
         return Settlement(status)
     most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
+    interrupted = _interrupted(status)
     results = {
-        **_interrupted(status),
+        **interrupted,
         **{each.channel: replace(each, error=shortened(each.error, most)) for each in deliveries},
     }
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
-    for channel in _channel_states(channels, status, spec.retry_policy):
+    for channel in _channel_states(channels, status, spec.retry_policy, interrupted):
         delivery = results.get(channel.name)
         if channel.state not in _OPEN or delivery is None:
             states.append(_with_bounded_wait(channel, now))
@@ -334,7 +335,10 @@ _NO_NEXT_ATTEMPT: dict[str, None] = {"delay_seconds": None, "next_attempt_time":
 
 
 def _channel_states(
-    channels: Sequence[str], status: NotificationRequestStatus, policy: RetryPolicy
+    channels: Sequence[str],
+    status: NotificationRequestStatus,
+    policy: RetryPolicy,
+    interrupted: Collection[str],
 ) -> list[ChannelStatus]:
     """Return the state of each channel. Where ``deliveryAttempts`` is ahead of the stored state, it takes precedence.
 
@@ -350,7 +354,7 @@ def _channel_states(
         ended[attempt.channel] = max(ended.get(attempt.channel, end), end)
         if attempt.result == "success":
             delivered.add(attempt.channel)
-    for name in _interrupted(status):
+    for name in interrupted:
         made[name] -= 1
     result = []
     for name in channels:

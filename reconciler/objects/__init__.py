@@ -7,8 +7,9 @@ so that writing it back preserves fields that the models do not know. `Unstructu
 import importlib
 from typing import TYPE_CHECKING
 
+from reconciler._core.durations import parse_duration
 from reconciler.objects.crd import generate_crd
-from reconciler.objects.fields import Duration, Quantity, format_duration, parse_duration
+from reconciler.objects.fields import Duration, Quantity, format_duration
 from reconciler.objects.markers import PrinterColumn, Scale, rule, schema_extra
 from reconciler.objects.model import (
     Condition,

@@ -105,7 +105,8 @@ def _version(cls: type[AnyResource]) -> JSONObject:
         "served": definition.served,
         "storage": definition.storage,
         "schema": {"openAPIV3Schema": schema},
-        "subresources": {"status": {}} | ({"scale": definition.scale.to_dict()} if definition.scale else {}),
+        "subresources": ({"status": {}} if "status" in cls.resource_type.subresources else {})
+        | ({"scale": definition.scale.to_dict()} if definition.scale else {}),
     }
     if definition.deprecated:
         version["deprecated"] = True

@@ -14,53 +14,8 @@ from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, SchemaSerializer, core_schema
 
+from reconciler._core.durations import DURATION_PATTERN, LONGEST_DURATION, parse_duration
 from reconciler.meta.documents import parse_quantity
-
-_MICROSECONDS: dict[str, Fraction | int] = {
-    "ns": Fraction(1, 1000),
-    "us": 1,
-    "µs": 1,
-    "μs": 1,
-    "ms": 1000,
-    "s": 10**6,
-    "m": 60 * 10**6,
-    "h": 3600 * 10**6,
-    "d": 86400 * 10**6,
-    "w": 7 * 86400 * 10**6,
-}
-_GO = r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+"
-_WORDS = r"[0-9]+ *(?:nano|micro|milli|sec|min|hr|hour|d|day|w|wk|week)[a-z]*"
-_PATTERN = f"^(?:{_GO}|[+-]?0|{_WORDS})$"
-_PART = re.compile(r"([0-9.]+) *([a-zµμ]+)")
-# By the first letters of a unit; the longer ones first, since "m" is a minute.
-_UNITS = {"nano": "ns", "micro": "us", "milli": "ms", "sec": "s", "min": "m", "h": "h", "d": "d", "w": "w"}
-_LONGEST = 100  # characters; Fractions of more digits take long
-
-
-def parse_duration(text: str) -> timedelta:
-    """Parse a duration: ``"1h30m"``, ``"1.5s"``, ``"-300ms"``, ``"0"``, ``"3 days"``.
-
-    These are Go's durations, and whole numbers of one unit in words, days and weeks among them: what the API server
-    accepts under ``format: duration``, except texts around it. Rounded to microseconds.
-
-    Raises:
-        ValueError: the string is not such a duration, or is longer than a timedelta can be.
-    """
-    if len(text) > _LONGEST or not re.fullmatch(_PATTERN, text):
-        raise ValueError(
-            f"{text[:40]!r} is not a valid duration: write numbers with units, such as '1h30m', '90s', '3 days'"
-        )
-    total = sum((Fraction(number) * _microseconds(unit) for number, unit in _PART.findall(text)), Fraction(0))
-    try:
-        return timedelta(microseconds=round(-total if text.startswith("-") else total))
-    except OverflowError:
-        raise ValueError(f"{text[:40]!r} is too long for a duration") from None
-
-
-def _microseconds(unit: str) -> Fraction | int:
-    if unit not in _MICROSECONDS:
-        unit = next(short for word, short in _UNITS.items() if unit.startswith(word))
-    return _MICROSECONDS[unit]
 
 
 def format_duration(duration: timedelta) -> str:
@@ -94,7 +49,7 @@ class _WireSchema:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(schema), "format": "duration", "pattern": _PATTERN, "maxLength": _LONGEST}
+        return {**handler(schema), "format": "duration", "pattern": DURATION_PATTERN, "maxLength": LONGEST_DURATION}
 
 
 Duration = Annotated[

@@ -13,7 +13,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.documents import format_micro_time
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects.builtin import (
     TypedObject,
     class_gvk,

@@ -28,7 +28,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from reconciler._core.wire import JSONObject
-from reconciler.meta.conditions import CONDITION_STRINGS
+from reconciler.meta.metadata import CONDITION_STRINGS
+from reconciler.objects.embedded import describe_built_in_models
 from reconciler.objects.markers import PrinterColumn, schema_extra
 
 
@@ -126,9 +127,14 @@ class Model(BaseModel):
     """The base of ``spec``, ``status`` and their parts: snake_case in Python, camelCase on the wire.
 
     A trailing underscore is dropped: ``from_`` is ``from`` on the wire. Unknown fields are kept, so that a program with
-    an older model loses nothing. They are not part of the generated schema. Floats must be finite, since JSON has no
+    an older model loses nothing. They are not part of the generated schema. A field may be a part of a built-in kind: a
+    class of ``lightkube.models``, such as ``JobTemplateSpec``. Floats must be finite, since JSON has no
     other.
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        describe_built_in_models()  # before pydantic looks at the fields
 
     model_config = ConfigDict(
         alias_generator=_wire_name,

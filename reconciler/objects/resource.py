@@ -14,8 +14,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import copy_json
-from reconciler.meta.metadata import name_of, namespace_of
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType, name_of, namespace_of
 from reconciler.objects.crd import check_paths, generate_crd
 from reconciler.objects.declaration import (
     Definition,
@@ -120,6 +119,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         selectable_fields: Sequence[str] = (),
         rules: Sequence[CELRule] = (),
         scale: Scale | None = None,
+        status_subresource: bool = True,
         deprecated: bool | str = False,
         storage: bool = True,
         served: bool = True,
@@ -154,7 +154,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         )
         cls.spec_model, cls.status_model = models_of(cls, Resource)
         cls.gvk = GroupVersionKind(group, version, kind)
-        subresources = frozenset({"status", "scale"} if scale else {"status"})
+        subresources = frozenset(["status"] * status_subresource + ["scale"] * (scale is not None))
         cls.resource_type = ResourceType(
             cls.gvk, plural, scope == "Namespaced", subresources, singular, tuple(short_names)
         )
@@ -285,12 +285,12 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     @property
     def name(self) -> str:
         """Return the object's name."""
-        return self.key.name
+        return self.metadata.name if "metadata" in self.__dict__ else self.key.name
 
     @property
     def namespace(self) -> str | None:
         """Return its namespace; None for a cluster-scoped object."""
-        return self.key.namespace
+        return self.metadata.namespace if "metadata" in self.__dict__ else self.key.namespace
 
     @property
     def uid(self) -> str:

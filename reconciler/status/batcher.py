@@ -9,16 +9,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
+from reconciler._core.durations import DurationLike
 from reconciler.clock import Clock, current_clock
 from reconciler.meta.metadata import uid_of, version_of
-from reconciler.status.clients import bind
+from reconciler.status.binding import bind
 from reconciler.status.documents import document_of, in_form_of, is_kind
 from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
-from reconciler.status.fields import UNSET, StatusFields
+from reconciler.status.fields import UNSET, fields_of
 from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
-from reconciler.status.recording import Recording, StatusMetrics, StatusStatistics, find_open
-from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_flush_timeout, check_options
+from reconciler.status.recording import StatusMetrics, StatusRecording, StatusStatistics, find_open
+from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_options, flush_seconds
 from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
@@ -83,16 +84,17 @@ class StatusBatcher(Generic[S]):
         join: whether to join a batcher that is open around this one. Default True.
         token: a path in the status where each write adds a random id. It shows whether a write with a lost response
             was applied, also for increments. Default: none.
-        flush_timeout: seconds for one flush. Default 10; at most 2 once a controller of this library is stopping and
-            has cancelled the reconcile. Each request may take two thirds of the remaining time; then its outcome counts
-            as unknown and is read back. The attribute of this name may be lowered while the block runs.
+        flush_timeout: the duration of one flush: seconds, a timedelta or ``"10s"``. Default 10 s; at most 2 once a
+            controller of this library is stopping and has cancelled the reconcile. Each request may take two thirds of
+            the remaining time; then its outcome counts as unknown and is read back. The attribute of this name may be
+            lowered while the block runs.
         max_conflicts: how many writes, and how many reads, one flush makes at most. Default 5. Inside kopf, which tries
             once per event, it gives up after this many versions *and* `flush_timeout`; a burst of another writer's
             changes only costs attempts there.
         field_manager: the name that an official client's writes are recorded under. Default: the program's name, and in
             a reconcile of this library's controllers the controller's as well. Other clients have their own.
         clock: default: the current clock.
-        rng: jitter of pauses, and ids. Default: seeded by the system.
+        rng: jitter of pauses, and ids. Default: that of the client; if it has none, seeded by the system.
         metrics: notified of each flush. Default: in a reconcile of this library's controllers, the controller's
             metrics; otherwise none.
 
@@ -128,14 +130,15 @@ class StatusBatcher(Generic[S]):
         subresource: str | None = "status",
         join: bool = True,
         token: str | Sequence[str] | None = None,
-        flush_timeout: float = 10.0,
+        flush_timeout: DurationLike = 10.0,
         max_conflicts: int = 5,
         field_manager: str | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
         metrics: StatusMetrics | None = None,
     ) -> None:
-        check_options(strategy, on_error, subresource, flush_timeout, max_conflicts)
+        check_options(strategy, on_error, subresource, max_conflicts)
+        seconds = self._flush_timeout = flush_seconds(flush_timeout)
         self._api = api
         self._given = obj_or_kind
         # Before the client sees it, whose error could not name the alternatives.
@@ -147,29 +150,30 @@ class StatusBatcher(Generic[S]):
             name=name,
             namespace=namespace,
             field_manager=field_manager,
-            timeout=flush_timeout,
+            timeout=seconds,
         )
-        self._binding.check_strategy(strategy)
-        self._fields = StatusFields.of(obj_or_kind, self._binding.writer.gvk)
+        if (reason := getattr(self._binding.writer, "unsupported", {}).get(strategy)) is not None:
+            raise ValueError(f"strategy={strategy!r} {reason}")
+        typed = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
+        self._fields = fields_of(typed, self._binding.writer.gvk)
         self._policy = FlushPolicy(
             strategy=STRATEGIES[strategy],
             subresource=subresource,
             limit=max_conflicts,
             token=None if token is None else self._fields.path(token),
             clock=clock or current_clock(),
-            rng=rng or _RNG,
-            typed=obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind),
-            flush_timeout=flush_timeout,
+            rng=rng or getattr(self._binding.writer, "rng", None) or _RNG,
+            typed=typed,
+            flush_timeout=seconds,
             on_error=on_error,
             join=join,
             metrics=metrics,
         )
-        self._flush_timeout = flush_timeout
         self._failure: Exception | None = None
         self._recorded_here: list[Mutation] | None = None  # while joined; None if this batcher writes
         writer = self._binding.writer
         driver = AsyncDriver(writer) if self._binding.is_async else BlockingDriver(writer, self._policy.clock)
-        self._recording = Recording(self._binding, self._policy, driver)
+        self._recording = StatusRecording(self._binding, self._policy, driver)
 
     @property
     def flush_timeout(self) -> float:
@@ -177,9 +181,8 @@ class StatusBatcher(Generic[S]):
         return self._flush_timeout
 
     @flush_timeout.setter
-    def flush_timeout(self, seconds: float) -> None:
-        check_flush_timeout(seconds)
-        self._flush_timeout = seconds
+    def flush_timeout(self, duration: DurationLike) -> None:
+        seconds = self._flush_timeout = flush_seconds(duration)
         if not self.joined:
             self._recording.flush_timeout = seconds
 
@@ -398,6 +401,10 @@ class StatusBatcher(Generic[S]):
         """
         self._record(self._fields.remove(path, item))
 
+    def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
+        """Return whether a mutation that was recorded and not written yet fits; for frameworks."""
+        return self._recording.has_recorded(wanted)
+
     def set_condition(
         self, type: str, status: bool | str, *, reason: str, message: str = "", path: PathLike = "conditions"
     ) -> None:
@@ -544,23 +551,21 @@ class StatusBatcher(Generic[S]):
 
     def _record(self, *mutations: Mutation) -> None:
         """Record mutations; if one cannot be applied, those before it are recorded."""
-        for mutation in mutations:
-            if self._policy.strategy.is_owned:
-                self._policy.strategy.check(mutation, self._recording.tip.managed_fields)
-            try:
-                self._recording.record(mutation)
-            except StatusNotOpen:
-                if not self.joined:
-                    raise
-                # The outer block has ended, but this one, in a task of its own, has not: continue alone.
-                self._recorded_here = None
-                self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
-                self._recording.record(mutation)
-            else:
-                if self._recorded_here is not None:
-                    self._recorded_here.append(mutation)
+        strategy = self._policy.strategy
+        if strategy.is_owned:
+            for mutation in mutations:
+                strategy.check(mutation, self._recording.tip.managed_fields)
+        try:
+            self._recording.record(mutations, self._recorded_here)
+        except StatusNotOpen:
+            if not self.joined:
+                raise
+            # The outer block has ended, but this one, in a task of its own, has not: continue alone.
+            self._recorded_here = None
+            self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
+            self._recording.record(mutations)
 
-    def _close(self, error: BaseException | None) -> Recording | None:
+    def _close(self, error: BaseException | None) -> StatusRecording | None:
         """End the recording; return it if this batcher must flush it."""
         recording, on_error = self._recording, self._policy.on_error
         if not recording.is_started:

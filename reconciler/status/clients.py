@@ -1,12 +1,7 @@
-"""Status writers over the official clients, and the selection of the writer for a client.
-
-Clients are recognized by their attributes and by the module of their class; none of their libraries is imported here.
-"""
+"""Status writers over the official clients. None of their libraries is imported here."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
 import ssl
 import sys
@@ -14,19 +9,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
 
-from reconciler._core.cancellation import RunningTimeout
-from reconciler._core.field_managers import (
-    FORMER_FIELD_MANAGER,
-    check_field_manager,
-    default_field_manager,
-    program_name,
-)
 from reconciler._core.wire import UNDECODABLE
 from reconciler.clock import current_clock
 from reconciler.errors import (
@@ -41,11 +28,10 @@ from reconciler.errors import (
 from reconciler.http import parse_retry_after
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.documents import is_object
-from reconciler.meta.metadata import gvk_of
-from reconciler.meta.reference import WRITE_METHODS, ResourceType
+from reconciler.meta.metadata import WRITE_METHODS, ResourceType, gvk_of
 from reconciler.status.documents import kind_of
-from reconciler.status.kopf import KopfPatch
-from reconciler.status.writer import StatusWriter, Strategy, SyncStatusWriter
+from reconciler.status.requests import RunningTimeout
+from reconciler.status.writer import Strategy
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
@@ -99,7 +85,7 @@ def from_urllib3(request: str, error: Exception) -> TransportError | None:
 
 
 @contextmanager
-def before_sending(request: _OfficialRequest) -> Iterator[None]:
+def before_sending(request: OfficialRequest) -> Iterator[None]:
     """Report a failure of the credentials as `NotSent`. A hook is foreign code, and its message may contain a token."""
     try:
         yield
@@ -108,8 +94,8 @@ def before_sending(request: _OfficialRequest) -> Iterator[None]:
 
 
 @contextmanager
-def _network_errors(
-    translate: Callable[[str, Exception], TransportError | None], request: _OfficialRequest
+def network_errors(
+    translate: Callable[[str, Exception], TransportError | None], request: OfficialRequest
 ) -> Iterator[None]:
     """Raise what an error of a client means for the request."""
     try:
@@ -139,7 +125,21 @@ _served: OrderedDict[Hashable, ResourceType] = OrderedDict()
 _lock = threading.Lock()
 
 
-class _OfficialRequest(NamedTuple):
+RawResponse = tuple[int, Iterable[tuple[str, str]], bytes]
+"""Status, headers and body."""
+
+
+class OfficialRequest(NamedTuple):
+    """A request for one object.
+
+    Attributes:
+        method: the HTTP method.
+        path: the path.
+        query: the parameters.
+        content_type: of the body.
+        body: the JSON document; None for none.
+    """
+
     method: str
     path: str
     query: Sequence[tuple[str, str]] = ()
@@ -150,7 +150,13 @@ class _OfficialRequest(NamedTuple):
         return f"{self.method} {self.path}"
 
     @property
+    def content(self) -> bytes | None:
+        """Return the encoded body."""
+        return None if self.body is None else msgspec.json.encode(self.body)
+
+    @property
     def headers(self) -> dict[str, str]:
+        """Return the headers."""
         return {"Accept": "application/json"} | ({"Content-Type": self.content_type} if self.content_type else {})
 
 
@@ -171,7 +177,6 @@ class OfficialWriter:
         request: its name and namespace.
         client: what identifies server and credentials: a program may create an ApiClient from it for each object.
         unsupported: why a strategy cannot be sent.
-        former_field_manager: the name that earlier releases used instead; ``""`` if there was none.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last response.
     """
@@ -197,19 +202,22 @@ class OfficialWriter:
         else:
             self.gvk, self.request = _gvk_in(document), request_of(document)
         self._api_client = api_client
-        self.client = api_client.configuration
-        self._key: Hashable = (self.client.host, self.gvk)
+        self.client, self._host = self.identify(api_client)
+        self._key: Hashable = (self._host, self.gvk)
         declared = getattr(obj_or_kind, "resource_type", None)
         self._declared = declared if isinstance(declared, ResourceType) else None
         self.request_timeout = timeout
         self.field_manager = field_manager
-        self.former_field_manager = ""
         self.warnings: Sequence[str] = ()
 
     @property
     def identity(self) -> Hashable:
         """Return what identifies server, client and field manager."""
-        return self.client.host, id(self._api_client), self.field_manager
+        return self._host, id(self._api_client), self.field_manager
+
+    def identify(self, api_client: Any) -> tuple[Any, str]:
+        """Return what identifies server and credentials, and the address of the server."""
+        return api_client.configuration, api_client.configuration.host
 
     def served(self) -> ResourceType | None:
         """Return how the kind is served; None if that is not known."""
@@ -248,11 +256,11 @@ class OfficialWriter:
 
     def write_request(
         self, served: ResourceType, body: JSONObject, strategy: Strategy, subresource: str | None
-    ) -> _OfficialRequest:
-        """Return the request of a write."""
+    ) -> OfficialRequest:
+        """Build the request of a write."""
         method = WRITE_METHODS[strategy]
         query = [("fieldManager", self.field_manager), *method.parameters]
-        return _OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
+        return OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
 
 
 class AsyncioClientWriter(OfficialWriter):
@@ -261,14 +269,16 @@ class AsyncioClientWriter(OfficialWriter):
     A PATCH is sent once: aiohttp repeats only idempotent methods, and so does kubernetes.aio.
     """
 
+    from_error = staticmethod(from_aiohttp)
+
     async def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET. Cancellation has no effect on the server.
+        """Read the whole object by a consistent GET. Cancellation has no effect on the server.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        return await self._send(_OfficialRequest("GET", self.path(await self._discover())))
+        return await self._send(OfficialRequest("GET", self.path(await self._discover())))
 
     async def write(
         self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
@@ -279,22 +289,27 @@ class AsyncioClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = await self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = await self._discover()
         return await self._send(self.write_request(served, body, strategy, subresource))
 
     async def _discover(self) -> ResourceType:
-        return self.served() or self.learn(await self._send(_OfficialRequest("GET", self.gvk.path)))
+        return self.served() or self.learn(await self._send(OfficialRequest("GET", self.gvk.path)))
 
-    async def _send(self, request: _OfficialRequest) -> JSONObject:
-        with _network_errors(from_aiohttp, request):
+    async def _send(self, request: OfficialRequest) -> JSONObject:
+        with network_errors(self.from_error, request):
             async with RunningTimeout(self.request_timeout):
-                response = await self._call(request)
-                content = await response.read()
-        document, self.warnings = read_answer(request, response.status, response.headers.items(), content)
+                status, headers, content = await self.exchange(request)
+        document, self.warnings = read_answer(request, status, headers, content)
         return document
 
-    async def _call(self, request: _OfficialRequest) -> Any:
+    async def exchange(self, request: OfficialRequest) -> RawResponse:
+        """Send a request once."""
+        response = await self._call(request)
+        return response.status, response.headers.items(), await response.read()
+
+    async def _call(self, request: OfficialRequest) -> Any:
         """Make a raw request; the two clients differ in how that is done."""
         api_client, query, headers = self._api_client, list(request.query), request.headers
         arguments = {"query_params": query, "header_params": headers, "body": request.body}
@@ -322,13 +337,13 @@ class BlockingClientWriter(OfficialWriter):
     """Seconds; urllib3 refuses a timeout of 0."""
 
     def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET.
+        """Read the whole object by a consistent GET.
 
         Raises:
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        return self._send(_OfficialRequest("GET", self.path(self._discover())))
+        return self._send(OfficialRequest("GET", self.path(self._discover())))
 
     def write(
         self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
@@ -339,31 +354,37 @@ class BlockingClientWriter(OfficialWriter):
             APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
             ConfigurationError: the server does not serve the kind.
         """
-        with before_the_write():
-            served = self._discover()
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = self._discover()
         return self._send(self.write_request(served, body, strategy, subresource))
 
     def _discover(self) -> ResourceType:
-        return self.served() or self.learn(self._send(_OfficialRequest("GET", self.gvk.path)))
+        return self.served() or self.learn(self._send(OfficialRequest("GET", self.gvk.path)))
 
-    def _send(self, request: _OfficialRequest) -> JSONObject:
-        with before_sending(request):
-            url, headers = self._address(request)
-        body = None if request.body is None else msgspec.json.encode(request.body)
+    def _send(self, request: OfficialRequest) -> JSONObject:
         limit, clock = max(self.request_timeout, self._MIN_TIMEOUT), current_clock()
-        timeout, began = sys.modules["urllib3"].Timeout(total=limit), clock.monotonic()
+        began = clock.monotonic()
         try:
-            with _network_errors(from_urllib3, request):
-                response = self._api_client.rest_client.pool_manager.request(
-                    request.method, url, body=body, headers=headers, timeout=timeout, retries=False
-                )
+            status, headers, content = self.exchange(request, limit)
         finally:
             # The rest is for the write after a discovery, also if the process was stopped during the discovery.
             self.request_timeout = max(limit / 3, limit - (clock.monotonic() - began))
-        document, self.warnings = read_answer(request, response.status, response.headers.items(), response.data)
+        document, self.warnings = read_answer(request, status, headers, content)
         return document
 
-    def _address(self, request: _OfficialRequest) -> tuple[str, Mapping[str, str]]:
+    def exchange(self, request: OfficialRequest, limit: float) -> RawResponse:
+        """Send a request once; it may take so many seconds."""
+        with before_sending(request):
+            url, headers = self._address(request)
+        body, timeout = request.content, sys.modules["urllib3"].Timeout(total=limit)
+        with network_errors(from_urllib3, request):
+            response = self._api_client.rest_client.pool_manager.request(
+                request.method, url, body=body, headers=headers, timeout=timeout, retries=False
+            )
+        return response.status, response.headers.items(), response.data
+
+    def _address(self, request: OfficialRequest) -> tuple[str, Mapping[str, str]]:
         """Return the URL, and the headers with the client's own and its credentials."""
         client, parameters, headers = self._api_client, list(request.query), request.headers
         if hasattr(client, "param_serialize"):
@@ -379,7 +400,7 @@ class BlockingClientWriter(OfficialWriter):
 def read_answer(
     request: object, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
-    """Return the object and the ``Warning`` headers of a response.
+    """Read a response: its object, and its ``Warning`` headers.
 
     Args:
         request: verb and path, for errors.
@@ -390,18 +411,23 @@ def read_answer(
     Raises:
         APIError: the server's failure, typed.
     """
-    named = [(name.lower(), value) for name, value in headers]
+    named: dict[str, str] = {}
+    warnings = []
+    for name, value in headers:
+        if name.lower() == "warning":
+            warnings.append(value)
+        named.setdefault(name.lower(), value)
     try:
         document = msgspec.json.decode(body)
     except UNDECODABLE:
         document = None
     if 200 <= status < 300 and isinstance(document, dict) and isinstance(document.get("metadata") or {}, dict):
-        return document, [value for name, value in named if name == "warning"]
+        return document, warnings
     raise error_from_response(
         status if status >= 300 else 502,
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
-        retry_after=parse_retry_after(dict(reversed(named)), current_clock().now()),
+        retry_after=parse_retry_after(named, current_clock().now()),
         request=str(request),
     )
 
@@ -413,115 +439,3 @@ def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
         raise ValueError(
             f"{error}, as items of a list do: pass StatusBatcher 'group/version/Kind' with name= and namespace="
         ) from None
-
-
-class ClientBinding(msgspec.Struct, frozen=True):
-    """A writer, and how to call it.
-
-    Attributes:
-        writer: a `StatusWriter` or a `SyncStatusWriter`.
-        is_async: whether it is a `StatusWriter`, for ``async with``. None: both kinds of block are valid.
-        kopf: the writer again, if kopf does the writing.
-    """
-
-    writer: Any
-    is_async: bool | None
-    kopf: KopfPatch | None = None
-
-    def check_strategy(self, strategy: Strategy) -> None:
-        """Check that the client can send a strategy.
-
-        Raises:
-            ValueError: it cannot.
-        """
-        reason = getattr(self.writer, "unsupported", {}).get(strategy)
-        if reason is not None:
-            raise ValueError(f"strategy={strategy!r} {reason}")
-
-
-def bind(
-    api: Any,
-    obj_or_kind: object,
-    document: Mapping[str, Any] | None,
-    *,
-    name: str | None,
-    namespace: str | None,
-    field_manager: str | None,
-    timeout: float,
-) -> ClientBinding:
-    """Return the writer for an object over a client.
-
-    Args:
-        api: a client of this library, a writer, an ApiClient or ``*Api`` of an official client, or kopf's patch.
-        obj_or_kind: the object, or its kind.
-        document: the object; None for a kind.
-        name: the object's name, with a kind.
-        namespace: its namespace, with a kind.
-        field_manager: for official clients, which do not have one; None for the default.
-        timeout: seconds for one request over an official client.
-
-    Raises:
-        TypeError: the client is unknown, or object and name do not go together.
-        ValueError: an API server would refuse the field manager.
-    """
-    if (document is None) != (name is not None):
-        raise TypeError(
-            "pass an object, or a kind with name= and namespace="
-            if name is None
-            else "an object has its own name: name= and namespace= are for a kind only"
-        )
-    if hasattr(api, "status_writer"):
-        return _of_writer(api.status_writer(obj_or_kind, name=name, namespace=namespace))
-    if _is_kopf_patch(type(api)):  # type: ignore[arg-type]  # every class is hashable
-        patch = KopfPatch(api, obj_or_kind)
-        return ClientBinding(patch, None, patch)
-    if hasattr(api, "read") and hasattr(api, "write") and hasattr(api, "request") and hasattr(api, "identity"):
-        return _of_writer(api)
-    api_client = getattr(api, "api_client", api)
-    is_async = _is_async(type(api_client))  # type: ignore[arg-type]  # every class is hashable
-    if is_async is not None:
-        make = AsyncioClientWriter if is_async else BlockingClientWriter
-        writer = make(
-            api_client,
-            obj_or_kind,
-            document,
-            name=name,
-            namespace=namespace,
-            field_manager=check_field_manager(field_manager) or default_field_manager(program_name()),
-            timeout=timeout,
-        )
-        if field_manager is None:
-            writer.former_field_manager = FORMER_FIELD_MANAGER
-        return ClientBinding(writer, is_async)
-    raise TypeError(
-        f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "
-        "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, the patch of "
-        "a kopf handler, or a StatusWriter"
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _is_async(client_class: type) -> bool | None:
-    """Return whether this is an asynchronous official client; None if it is not an official client."""
-    for cls in client_class.__mro__:
-        if cls.__name__ == "ApiClient":
-            if cls.__module__.startswith(("kubernetes_asyncio.", "kubernetes.aio.")):
-                return True
-            if cls.__module__.startswith("kubernetes."):
-                return False
-    return None
-
-
-@functools.lru_cache(maxsize=64)
-def _is_kopf_patch(client_class: type) -> bool:
-    """Return whether this is the class of a kopf handler's ``patch``."""
-    return any(cls.__name__ == "Patch" and cls.__module__.startswith("kopf.") for cls in client_class.__mro__)
-
-
-_is_coroutine_function = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
-"""Called for each batcher, with the same few functions."""
-
-
-def _of_writer(writer: StatusWriter | SyncStatusWriter) -> ClientBinding:
-    write = writer.write
-    return ClientBinding(writer, _is_coroutine_function(write.__func__ if isinstance(write, MethodType) else write))

@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.documents import copy_json as copy_any
-from reconciler.meta.documents import format_micro_time, format_time, is_object
+from reconciler.meta.documents import copy_json, format_micro_time, format_time, is_object
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
@@ -110,14 +109,6 @@ def _from_generated_model(value: Any) -> Any:
     return copy_json(value)
 
 
-def copy_json(value: Any) -> Any:
-    """Return a copy that shares no dict and no list with `value`."""
-    try:
-        return msgspec.to_builtins(value)
-    except TypeError:  # not plain JSON: one of the caller's objects, or a mapping other than a dict
-        return copy_any(value)
-
-
 def digest(value: Any) -> bytes:
     """Return a short fingerprint of a JSON value; the order of keys does not matter."""
     encoded = msgspec.json.encode(value, order="deterministic")
@@ -135,7 +126,7 @@ def to_json(value: Any, where: str = "value") -> Any:
         TypeError: the value cannot be JSON; the message has its path, not the value.
         ValueError: a number is not finite, a datetime has no time zone, or there is a lone surrogate.
     """
-    converted = _converted(value, where)
+    converted = value if type(value) in _PLAIN else _converted(value, where)
     try:
         msgspec.json.encode(converted)
     except UnicodeEncodeError:
@@ -251,17 +242,21 @@ class ObjectVersion(msgspec.Struct, frozen=True):
             TypeError: its status is not an object.
         """
         metadata, status = document.get("metadata") or {}, document.get("status") or {}
-        generation, managed_fields = metadata.get("generation"), metadata.get("managedFields")
+        generation, entries = metadata.get("generation"), metadata.get("managedFields") or ()
+        are_objects = type(entries) is list and set(map(type, entries)) <= {dict}
         if type(status) is not dict and not is_object(status):
             raise TypeError(f"the status is a {type(status).__name__}, not an object, so it has no fields to record")
+        around: Mapping[str, Any] = document if with_frame else {}
+        if around and not private:
+            around = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
         return cls(
             version=str(metadata.get("resourceVersion") or ""),
             uid=str(metadata.get("uid") or ""),
             generation=generation if isinstance(generation, int) else None,
             status=copy_json(status),
-            managed_fields=tuple(managed_fields) if _are_objects(managed_fields) else (),
+            managed_fields=tuple(entries) if are_objects else (),
             rest=_rest(document) if with_rest else b"",
-            around=_around(document, private=private) if with_frame else {},
+            around=around,
         )
 
     @property
@@ -277,20 +272,9 @@ class ObjectVersion(msgspec.Struct, frozen=True):
         return {**kept, "metadata": metadata}
 
 
-def _are_objects(value: Any) -> TypeGuard[list[Any]]:
-    return type(value) is list and set(map(type, value)) <= {dict}
-
-
 def _rest(document: Mapping[str, Any]) -> bytes:
     metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _MOVED}
     return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
-
-
-def _around(document: Mapping[str, Any], *, private: bool) -> Mapping[str, Any]:
-    if private:
-        return document
-    copied: JSONObject = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
-    return copied
 
 
 def field_trees(managed_fields: Sequence[ManagedFieldsEntry]) -> Iterator[tuple[str, FieldTree]]:

@@ -14,16 +14,14 @@ import asyncio
 import math
 import threading
 from collections.abc import Awaitable, Callable, Generator
-from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from reconciler._core.cancellation import RunningTimeout
 from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
-from reconciler.status.recording import PendingFlush, Recording
-from reconciler.status.requests import Effect, FlushResult, Pause, ReadObject, WriteStatus
+from reconciler.status.recording import PendingFlush, StatusRecording
+from reconciler.status.requests import Pause, ReadObject, RunningTimeout
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:
@@ -61,14 +59,14 @@ class _Budget:
         return max(0.0, self._left) * SHARE
 
     def start_request(self) -> RunningTimeout:
-        """Return the timeout of a request on the running event loop."""
-        self._request = RunningTimeout(self.share())
+        """Begin a request on the running event loop, and return its timeout."""
+        self._request = RunningTimeout(max(0.0, self._left) * SHARE)
         return self._request
 
     def end_request(self) -> None:
         """Count the time of the request."""
         if self._request is not None:
-            self.spend(self._request.spent)
+            self._left -= self._request.spent
             self._request = None
 
     def shorten(self, seconds: float) -> None:
@@ -92,7 +90,9 @@ class AsyncDriver:
         self._budget: _Budget | None = None  # of the flush in progress
         self._is_short_of_time = False
 
-    async def flush(self, recording: Recording, seconds: float, *, checkpoint: bool, cancelled: bool = False) -> None:
+    async def flush(
+        self, recording: StatusRecording, seconds: float, *, checkpoint: bool, cancelled: bool = False
+    ) -> None:
         """Write what was recorded. Cancellation waits for the write, and is raised afterwards.
 
         Args:
@@ -119,7 +119,7 @@ class AsyncDriver:
             await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
 
     async def _flush_after(
-        self, previous: asyncio.Task[None], recording: Recording, seconds: float, *, checkpoint: bool
+        self, previous: asyncio.Task[None], recording: StatusRecording, seconds: float, *, checkpoint: bool
     ) -> None:
         await asyncio.wait([previous])
         pending = recording.begin(checkpoint=checkpoint)
@@ -127,13 +127,26 @@ class AsyncDriver:
             await self._send(recording, pending, seconds)
 
     async def _send(
-        self, recording: Recording, pending: PendingFlush, seconds: float, ended: asyncio.Future[None] | None = None
+        self,
+        recording: StatusRecording,
+        pending: PendingFlush,
+        seconds: float,
+        ended: asyncio.Future[None] | None = None,
     ) -> None:
         self._budget = budget = _Budget(min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
+        answer: JSONObject | None
+        error: Exception | None
         try:
-            result = await self._drive(pending, budget)
-        except BaseException as error:
-            recording.fail(pending, error)
+            while True:  # cancellation leaves the request in flight, with an unknown outcome
+                answer = error = None
+                try:
+                    answer = await self._perform(pending, budget)
+                except Exception as failure:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
+                    error = failure
+                if not pending.resume(answer, error):
+                    break
+        except BaseException as failure:
+            recording.fail(pending, failure)
             raise
         finally:
             self._budget = None
@@ -141,35 +154,16 @@ class AsyncDriver:
                 self._running = None
             if ended is not None and not ended.done():
                 ended.set_result(None)
-        recording.finish(pending, result)
+        recording.finish(pending)
 
-    async def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
-        """Run a flush within its budget. Cancellation leaves the request in flight, with an unknown outcome."""
+    async def _perform(self, pending: PendingFlush, budget: _Budget) -> JSONObject | None:
         effect = pending.effect
-        while True:
-            proceed = await self._perform(pending, effect, budget)
-            try:
-                effect = proceed()
-            except StopIteration as stop:
-                result: FlushResult = stop.value
-                return result
-
-    async def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> Callable[[], Effect]:
-        """Perform an effect, and return the call that hands its result or error to the flush."""
-        try:
-            answer: JSONObject | None = None
-            if isinstance(effect, Pause):
-                if not budget.allows(effect.seconds):
-                    raise pending.flush.attempts.abandoned()
-                await asyncio.sleep(effect.seconds)
-                budget.spend(effect.seconds)
-            else:
-                answer = await self._request(effect, budget)
-        except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
-            return partial(pending.effects.throw, error)
-        return partial(pending.effects.send, answer)
-
-    async def _request(self, effect: ReadObject | WriteStatus, budget: _Budget) -> JSONObject:
+        if isinstance(effect, Pause):
+            if not budget.allows(effect.seconds):
+                raise pending.flush.attempts.abandoned()
+            await asyncio.sleep(effect.seconds)
+            budget.spend(effect.seconds)
+            return None
         limit = budget.start_request()
         try:
             async with limit:
@@ -240,7 +234,7 @@ class BlockingDriver:
         self._lock = threading.Lock()
         self._ended = threading.Event()  # set after the last flush of the block
 
-    def flush(self, recording: Recording, seconds: float, *, checkpoint: bool) -> Awaitable[None]:
+    def flush(self, recording: StatusRecording, seconds: float, *, checkpoint: bool) -> Awaitable[None]:
         """Write what was recorded; what is returned has completed. No request starts once the time is up.
 
         A request ends within its share of the time if the writer has a ``request_timeout``.
@@ -258,39 +252,34 @@ class BlockingDriver:
                 self._ended.set()
         return _Completed()
 
-    def _flush(self, recording: Recording, seconds: float, *, checkpoint: bool) -> None:
+    def _flush(self, recording: StatusRecording, seconds: float, *, checkpoint: bool) -> None:
         pending = recording.begin(checkpoint=checkpoint)
         if pending is None:
             return
         budget = _Budget(seconds)
-        try:
-            result = self._drive(pending, budget)
-        except BaseException as error:
-            recording.fail(pending, error)
-            raise
-        recording.finish(pending, result)
-
-    def _drive(self, pending: PendingFlush, budget: _Budget) -> FlushResult:
-        effect = pending.effect
         cycle, is_short_of_time = current_cycle.get(), False
-        while True:
-            # No cancellation reaches a thread that waits for a request, so the controller is asked before each one.
-            if cycle is not None and cycle.stopping and not is_short_of_time:
-                is_short_of_time = True
-                budget.shorten(SHUTDOWN_TIMEOUT)
-            try:
-                answer = self._perform(pending, effect, budget)
-            except Exception as error:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
-                proceed = partial(pending.effects.throw, error)
-            else:
-                proceed = partial(pending.effects.send, answer)
-            try:
-                effect = proceed()
-            except StopIteration as stop:
-                result: FlushResult = stop.value
-                return result
+        answer: JSONObject | None
+        error: Exception | None
+        try:
+            while True:
+                # No cancellation reaches a thread that waits for a request, so the controller is asked before each one.
+                if cycle is not None and cycle.stopping and not is_short_of_time:
+                    is_short_of_time = True
+                    budget.shorten(SHUTDOWN_TIMEOUT)
+                answer = error = None
+                try:
+                    answer = self._perform(pending, budget)
+                except Exception as failure:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
+                    error = failure
+                if not pending.resume(answer, error):
+                    break
+        except BaseException as failure:
+            recording.fail(pending, failure)
+            raise
+        recording.finish(pending)
 
-    def _perform(self, pending: PendingFlush, effect: Effect, budget: _Budget) -> JSONObject | None:
+    def _perform(self, pending: PendingFlush, budget: _Budget) -> JSONObject | None:
+        effect = pending.effect
         pause = effect.seconds if isinstance(effect, Pause) else 0.0
         if not budget.allows(pause):
             raise pending.flush.attempts.abandoned()

@@ -24,8 +24,8 @@ from operator import is_
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from reconciler.meta.conditions import check_condition
 from reconciler.meta.documents import encodable, format_path, is_object, parse_path, parse_quantity, parse_time
+from reconciler.meta.metadata import check_condition
 from reconciler.status.documents import to_json
 from reconciler.status.errors import UnknownStatusField
 from reconciler.status.mutations import (
@@ -75,11 +75,6 @@ class StatusFields:
         self._kind = kind
         self.demands_api_conditions = self._model is not None and _demands_api_conditions(model, kind)
 
-    @classmethod
-    def of(cls, obj_or_kind: object, kind: object) -> StatusFields:
-        """Return the names for a typed object or its class; anything else accepts every name."""
-        return _fields_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind), kind)
-
     def path(self, path: PathLike) -> Path:
         """Return the wire keys of a path.
 
@@ -109,7 +104,7 @@ class StatusFields:
     # The mutations for the arguments of a batcher's verbs. `StatusBatcher` documents the arguments.
 
     def set(self, target: Any, value: object, overwrite: bool | None, fields: Mapping[str, object]) -> list[Mutation]:
-        """Return one mutation for each field."""
+        """Build one mutation for each field."""
         found: list[Mutation] = []
         if value is not UNSET:
             path = self.path(target)
@@ -119,11 +114,11 @@ class StatusFields:
         elif target is not None:
             found += [Set((key,), item, overwrite) for key, item in self.model_values(target).items()]
         for name, item in fields.items():
-            found.append(Set(self.path((name,)), to_json(item, name), overwrite))
+            found.append(Set(_path_of(self._model, self._kind, (name,)), to_json(item, name), overwrite))
         return found
 
     def merge(self, target: Any, document: Any, fields: Mapping[str, object]) -> list[Mutation]:
-        """Return one mutation; none if there is nothing to merge."""
+        """Build one mutation; none if there is nothing to merge."""
         if document is not None:
             path = self.path(target)
             return [Merge(path, _object(to_json(document, ".".join(path))))]
@@ -133,7 +128,7 @@ class StatusFields:
     def append(
         self, path: PathLike, item: object, keep_last: int | None, count_dropped: PathLike | None, key: PathLike | None
     ) -> Mutation:
-        """Return an append."""
+        """Build an append."""
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last must be 1 or more, not {keep_last}; remove() empties a list")
         if count_dropped is not None and keep_last is None:
@@ -143,12 +138,12 @@ class StatusFields:
         return Append(keys, value, keep_last, None if key is None else _key_of(value, key), counter)
 
     def upsert(self, path: PathLike, item: object, key: PathLike) -> Mutation:
-        """Return an upsert."""
+        """Build an upsert."""
         keys, value = self._item(path, item)
         return Upsert(keys, value, _key_of(value, key))
 
     def increment(self, path: PathLike, by: float) -> Mutation:
-        """Return an increment."""
+        """Build an increment."""
         if isinstance(by, bool) or not isinstance(by, (int, float)):
             raise TypeError(f"increment adds a number, not a {type(by).__name__}")
         if not math.isfinite(by):
@@ -156,7 +151,7 @@ class StatusFields:
         return Increment(self.path(path), by)
 
     def remove(self, path: PathLike, item: Mapping[str, Any] | None) -> Mutation:
-        """Return the removal of a field, or of list items."""
+        """Build the removal of a field, or of list items."""
         if item is None:
             return Remove(self.path(path))
         keys, members = self._item(path, item)
@@ -175,7 +170,7 @@ class StatusFields:
         generation: int | None,
         now: datetime,
     ) -> Mutation:
-        """Return the mutation that sets a condition."""
+        """Build the mutation that sets a condition."""
         keys = self.path(path)
         try:
             sendable = (type + reason + message).isascii()
@@ -193,7 +188,8 @@ class StatusFields:
 
 
 @functools.lru_cache(maxsize=256)  # a program has few kinds, and opens a batcher in every reconcile
-def _fields_of(typed: type, kind: object) -> StatusFields:
+def fields_of(typed: type, kind: object) -> StatusFields:
+    """Return the fields for the class of a typed object; anything else accepts every name."""
     return StatusFields(getattr(typed, "status_model", None), kind)
 
 
@@ -282,11 +278,6 @@ class ValueForms:
         self._annotation = annotation
         self._module = module
 
-    @classmethod
-    def of(cls, obj_or_kind: object) -> ValueForms | None:
-        """Return the forms for a typed object or its class; None for untyped ones."""
-        return _forms_of(obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind))
-
     def keep(self, stored: Mapping[str, Any], wanted: JSONObject) -> JSONObject:
         """Return the wanted status with the stored form of each value that means the same.
 
@@ -303,8 +294,11 @@ class ValueForms:
             kept = wanted
             for key, item in wanted.items():
                 before = stored.get(key)
-                if before is not None and before != item:
-                    after = self._kept(_member_of(value_type.annotation, key, self._module), before, item)
+                if before is None or before == item:
+                    continue
+                member = _member_of(value_type.annotation, key, self._module)
+                if member.read is not None or isinstance(item, (dict, list)):
+                    after = self._kept(member, before, item)
                     if after is not item:
                         kept = {**kept, key: after}
             return kept
@@ -316,7 +310,8 @@ class ValueForms:
 
 
 @functools.lru_cache(maxsize=256)
-def _forms_of(typed: Any) -> ValueForms | None:
+def forms_of(typed: type) -> ValueForms | None:
+    """Return the forms for the class of a typed object; None for untyped ones."""
     if hasattr(typed, "status_model"):
         return ValueForms(typed.status_model)
     if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:

@@ -36,13 +36,15 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import equal
-from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version
+from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version, set_path
+from reconciler.meta.metadata import keep_transition_times
 from reconciler.status.documents import ObjectVersion, owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
+from reconciler.status.fields import forms_of
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
-from reconciler.status.replay import UnansweredWrites, has_mark, marks_at, select_replayable
+from reconciler.status.replay import UnansweredWrites, has_mark, marks_at, select_replayable, with_mark
 from reconciler.status.requests import Effect, Effects, FlushRequests, FlushResult, Outcome, WriteReport, is_final
-from reconciler.status.strategies import DesiredStatus, FlushPolicy, desired_status
+from reconciler.status.strategies import DesiredStatus, FlushPolicy
 from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
@@ -137,7 +139,8 @@ class Flush:
             return self._gone()
         desired = self._first_desired(computed, statistics)
         while desired.diff:
-            step = yield from self._step(desired)
+            prepared = (yield from self._prepare_apply(desired)) if self._policy.strategy.is_owned else None
+            step = prepared or (yield from self._send(desired))
             if isinstance(step, FlushResult):
                 return step
             if self._is_foreign(step.snapshot) or self._is_taken(step.document):
@@ -220,15 +223,26 @@ class Flush:
     def _desired(
         self, tip: ObjectVersion, mutations: Sequence[Mutation], computed: JSONObject, statistics: ApplyStatistics
     ) -> DesiredStatus:
-        return desired_status(
-            self._policy,
-            self.attempts.memory,
-            tip=tip,
-            mutations=mutations,
-            computed=computed,
-            statistics=statistics,
-            mark=self._mark,
-        )
+        """Return what to write on a version for the result of the mutations, which is changed."""
+        policy, memory = self._policy, self.attempts.memory
+        diff: JSONObject = {}
+        if not identical(tip.status, computed):
+            if "conditions" in computed:
+                keep_transition_times(tip.status, computed)
+            diff = merge_diff(tip.status, computed)
+        forms = forms_of(policy.typed) if diff else None
+        if forms is not None:
+            kept = forms.keep(tip.status, computed)
+            if kept is not computed:  # rare, and costs a second diff
+                computed, diff = kept, merge_diff(tip.status, kept)
+        if diff and memory.has_answers:
+            paths = list(leaves(diff))
+            if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
+                computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
+        if diff and policy.token is not None:
+            set_path(computed, policy.token, with_mark(self._marks_in(tip), self._mark))
+            diff = merge_diff(tip.status, computed)
+        return DesiredStatus(tip, mutations, computed, diff, statistics.trimmed, policy.strategy)
 
     def _was_reset(self, fresh: ObjectVersion, path: Path) -> bool:
         """Return whether another writer undid a value that this flush may have written, as far as the owners show."""
@@ -238,13 +252,6 @@ class Flush:
         return self.attempts.uncertain and known and before != after and manager not in after
 
     # One write, and what its outcome means.
-
-    def _step(self, desired: DesiredStatus) -> _Steps:
-        if self._policy.strategy.is_owned:
-            prepared = yield from self._prepare_apply(desired)
-            if prepared is not None:
-                return prepared
-        return (yield from self._send(desired))
 
     def _prepare_apply(self, desired: DesiredStatus) -> Generator[Effect, Any, _Step | None]:
         """Make sure that this manager's own fields are known, and owned through applies only; None if they are."""
@@ -350,8 +357,9 @@ class Flush:
             raise self.attempts.refused(desired, error) from error
         raise StatusSubresourceMissing(
             f"{self._target} exists, but its kind is served without the {self._policy.subresource!r} subresource. Add "
-            "'subresources: {status: {}}' to this version in the CRD, or open the batcher with subresource=None, which "
-            "writes the main resource.",
+            "'subresources: {status: {}}' to this version in the CRD, or write the object itself: "
+            "status_subresource=False at the Resource class, status_subresource = None in a ResourceReconciler, "
+            "subresource=None of a StatusBatcher",
             unsaved=self.attempts.mutations,
         ) from error
 
@@ -404,12 +412,18 @@ class Flush:
         """Return whether the server stored what was computed, or changed it in the same way as before."""
         if identical(stored.status, desired.computed) or equal(stored.status, desired.computed):
             return True
-        different = [path for path, _ in leaves(merge_diff(stored.status, desired.computed))]
+        different = list(leaves(merge_diff(stored.status, desired.computed)))
         if self._is_foreseen(different, desired, stored):
             return True
         memory = self.attempts.memory
         memory.learn(stored.uid, different, desired.computed, stored.status, self._policy.clock)
-        pruned = memory.report(self._target.gvk, desired.computed, stored.status)
+        missing, pruned = memory.report(self._target.gvk, desired.computed, stored.status)
+        cycle = current_cycle.get()
+        if missing and cycle is not None and cycle.request == self._target.request:
+            fields = listed(f"status.{format_path(path)}" for path in missing)
+            cycle.warn(
+                "StatusFieldNotStored", f"the server did not store {fields}: the schema in the CRD has no such field"
+            )
         if pruned:
             self._counts["pruned"] += len(pruned)
             _logger.warning(

@@ -41,9 +41,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler.meta import equal, request_of
-from reconciler.meta.conditions import keep_transition_times
 from reconciler.meta.documents import (
     Version,
+    copy_json,
     format_micro_time,
     format_path,
     get_path,
@@ -54,9 +54,8 @@ from reconciler.meta.documents import (
     parse_version,
     set_path,
 )
-from reconciler.meta.metadata import gvk_of, uid_of, version_of
-from reconciler.meta.reference import WRITE_METHODS
-from reconciler.status.documents import copy_json, document_of, is_kind, owned_by_others_only, owners_of, owns
+from reconciler.meta.metadata import WRITE_METHODS, gvk_of, keep_transition_times, uid_of, version_of
+from reconciler.status.documents import document_of, is_kind, owned_by_others_only, owners_of, owns
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark
 from reconciler.status.strategies import FlushPolicy
@@ -276,7 +275,7 @@ class StatusFunction:
             self._groups.append(_Group(tuple(mutations), base, counts))
 
     def apply_to(self, seen: _Seen) -> JSONObject:
-        """Return the status of the handler that is about to run, with everything taken over so far applied."""
+        """Apply everything taken over so far to the status of the handler that is about to run, and return it."""
         with self._lock:
             self._held = False
             waiting = self._waiting(seen, self._answers(seen))
@@ -296,7 +295,7 @@ class StatusFunction:
             if self._groups:
                 self._count_try(seen.version)
             computed = self._computed(seen.status, seen.managed_fields)
-            paths = [path for path, _ in leaves(merge_diff(seen.status, computed))]
+            paths = list(leaves(merge_diff(seen.status, computed)))
             if paths:
                 self._remember(seen, computed, paths)
                 body["status"] = computed

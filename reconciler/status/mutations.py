@@ -19,9 +19,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
 import msgspec
 
 from reconciler.meta import PathError, equal, find_condition, set_condition
-from reconciler.meta.conditions import are_conditions, has_condition
-from reconciler.meta.documents import delete_path, format_path, get_path, identical, is_object, merge_patch, set_path
-from reconciler.status.documents import copy_json, to_json
+from reconciler.meta.documents import (
+    copy_json,
+    delete_path,
+    format_path,
+    get_path,
+    identical,
+    is_object,
+    merge_patch,
+    set_path,
+)
+from reconciler.meta.metadata import are_conditions, has_condition
+from reconciler.status.documents import to_json
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
@@ -69,7 +78,7 @@ class KeyIndex:
         self._is_unique = True
 
     def find(self, item: Any) -> int | None:
-        """Return the position of the first item with the key of this one; None if there is none."""
+        """Find the first item with the key of this one; return its position, or None."""
         size = len(self.items)
         for index in range(self._indexed, size):
             position = index + self._dropped
@@ -198,10 +207,11 @@ class Set(_OnePath, frozen=True):
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Replace the value; an ``observedGeneration`` never decreases."""
-        if self.value is None:
-            delete_path(status, self.path)
-        elif not (self.is_generation and _is_lower(self.value, get_path(status, self.path))):
-            set_path(status, self.path, copy_json(self.value))
+        value, path = self.value, self.path
+        if value is None:
+            delete_path(status, path)
+        elif path[-1] != "observedGeneration" or not _is_lower(value, get_path(status, path)):
+            set_path(status, path, value if type(value) in _PLAIN else copy_json(value))
 
     @property
     def is_generation(self) -> bool:
@@ -219,7 +229,7 @@ class Merge(Mutation, frozen=True):
     @property
     def paths(self) -> Sequence[Path]:
         """Return the path of every leaf."""
-        return [path for path, _ in leaves(self.document, self.path)]
+        return list(leaves(self.document, self.path))
 
     def apply(self, status: JSONObject, _statistics: ApplyStatistics, /) -> None:
         """Merge at the path, or into the whole status if the path is empty."""
@@ -441,7 +451,7 @@ DECISIONS = (Set, Merge, Remove)
 
 
 def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple[JSONObject, ApplyStatistics]:
-    """Return a new status with the mutations applied in order, and what else they did."""
+    """Apply mutations in order to a copy of a status; return it, and what else they did."""
     result: JSONObject = copy_json(status)
     statistics = ApplyStatistics()
     for mutation in mutations:
@@ -452,14 +462,14 @@ def apply_all(mutations: Iterable[Mutation], status: Mapping[str, Any]) -> tuple
 _LEAVES = frozenset({str, int, float, bool, list})
 
 
-def leaves(document: Mapping[str, Any], path: Path = ()) -> list[tuple[Path, Any]]:
-    """Return path and value of everything in a document except objects that have members."""
-    found: list[tuple[Path, Any]] = []
+def leaves(document: Mapping[str, Any], path: Path = ()) -> dict[Path, Any]:
+    """Return everything in a document except objects that have members, by path."""
+    found: dict[Path, Any] = {}
     for key, value in document.items():
         if value and type(value) not in _LEAVES and is_object(value):
-            found += leaves(value, (*path, key))
+            found |= leaves(value, (*path, key))
         else:
-            found.append(((*path, key), value))
+            found[*path, key] = value
     return found
 
 
@@ -500,7 +510,7 @@ def _check_parents(status: JSONObject, path: Path) -> None:
 
 
 def _is_lower(value: Any, than: Any) -> bool:
-    return _is_number(value) and _is_number(than) and bool(value < than)
+    return {type(value), type(than)} <= {int, float} and bool(value < than)
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:

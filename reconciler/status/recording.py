@@ -15,9 +15,9 @@ import msgspec
 from reconciler._core.cancellation import FAILURES
 from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.hooks import log_metrics_failure
-from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version
+from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.meta.metadata import uid_of
-from reconciler.status.documents import ObjectVersion, copy_json, owns
+from reconciler.status.documents import ObjectVersion, owns
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush import Flush
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
@@ -28,7 +28,7 @@ from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
-    from reconciler.status.clients import ClientBinding
+    from reconciler.status.binding import ClientBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,12 @@ class PendingFlush(msgspec.Struct):
     Attributes:
         flush: the flush.
         effects: its effects, started.
-        effect: the first one.
+        effect: the one to perform.
         checkpoint: whether it was requested inside the block.
         carried: the mutations from an earlier batcher.
         started: monotonic seconds.
         counts: the counters at its start.
+        result: its result, once `resume` has returned False.
     """
 
     flush: Flush
@@ -136,9 +137,23 @@ class PendingFlush(msgspec.Struct):
     carried: Sequence[Mutation]
     started: float
     counts: Mapping[str, int]
+    result: FlushResult | None = None
+
+    def resume(self, answer: JSONObject | None = None, error: Exception | None = None) -> bool:
+        """Continue with the answer to the effect, or its error; return whether another effect follows.
+
+        Raises:
+            Exception: the flush failed permanently.
+        """
+        try:
+            self.effect = self.effects.send(answer) if error is None else self.effects.throw(error)
+        except StopIteration as stop:
+            self.result = stop.value
+            return False
+        return True
 
 
-class Recording:
+class StatusRecording:
     """The version that one open batcher has read, and the mutations that it has recorded, until they are written.
 
     A batcher that joins another one records into the recording of that one.
@@ -172,7 +187,7 @@ class Recording:
         self._metrics = policy.metrics
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
-        self._earlier: Recording | None = None  # see `continued`
+        self._earlier: StatusRecording | None = None  # see `continued`
         self._tip = _NOT_READ
         self._base: JSONObject = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
@@ -217,16 +232,18 @@ class Recording:
         self._tip, self._base = tip, tip.status
         self._start()
         cycle = self._running_cycle()
-        if cycle is None or not self._is_object_of(cycle):
+        own = self.target.gvk
+        # The API version is a representation of the object; it does not identify another object.
+        if cycle is None or cycle.request != self.target.request or cycle.gvk[::2] != own[::2]:
             return
         self._cycle = cycle
         if tip.version:
-            cycle.saw(self.target.gvk, self.target.request, tip.uid, parse_version(tip.version))
+            cycle.saw(own, self.target.request, tip.uid, parse_version(tip.version))
         unsaved = cycle.take_unsaved(self.uid)
         if isinstance(unsaved, Unsaved):
             self._take_over(unsaved)
 
-    def continued(self, binding: ClientBinding, policy: FlushPolicy, flush_timeout: float) -> Recording:
+    def continued(self, binding: ClientBinding, policy: FlushPolicy, flush_timeout: float) -> StatusRecording:
         """Return a new one that starts where this closed one ends, for a batcher that outlives the one it joined.
 
         It sends as this one did, since its first version has what that requires. While the last flush has not ended,
@@ -234,7 +251,7 @@ class Recording:
         flushes take turns. The reconcile is not notified, since its body has ended.
         """
         policy = msgspec.structs.replace(policy, strategy=self.policy.strategy, flush_timeout=flush_timeout)
-        later = Recording(binding, policy, self.driver)
+        later = StatusRecording(binding, policy, self.driver)
         later._running_cycle()
         later._earlier = self
         later._start_from(self)
@@ -254,7 +271,7 @@ class Recording:
             self._metrics = cycle.status_metrics
         return cycle
 
-    def _start_from(self, earlier: Recording) -> None:
+    def _start_from(self, earlier: StatusRecording) -> None:
         with earlier._lock:
             self.uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
         self._base, self._working = self._tip.status, None
@@ -264,24 +281,35 @@ class Recording:
 
     # Recording.
 
-    def record(self, mutation: Mutation) -> None:
-        """Apply a mutation to the working status, and keep it.
+    def record(self, mutations: Sequence[Mutation], into: list[Mutation] | None = None) -> None:
+        """Apply mutations to the working status, and keep them.
+
+        Args:
+            mutations: in the order of their calls. If one cannot be applied, those before it are kept.
+            into: a list that those which are kept are added to as well.
 
         Raises:
-            StatusNotOpen: the block has not started, or has ended.
-            PathError, TypeError: it cannot be applied; nothing was recorded.
+            StatusNotOpen: the block has not started, or has ended; nothing was recorded.
+            PathError, TypeError: a mutation cannot be applied.
         """
         with self._lock:
             if not self.is_open:
                 raise self.not_open()
-            if self._returned and id(mutation) in self._returned:
-                return
-            working = self._working if self._working is not None else self._working_status()
-            if working is not self._base or not mutation.leaves_unchanged(working):
-                if working is self._base:
-                    working = self._working = copy_json(working)
-                mutation.apply(working, self._statistics)
-            self._recorded.append(mutation)
+            for mutation in mutations:
+                if id(mutation) not in self._returned:
+                    working = self._working if self._working is not None else self._working_status()
+                    if working is not self._base or not mutation.leaves_unchanged(working):
+                        if working is self._base:
+                            working = self._working = copy_json(working)
+                        mutation.apply(working, self._statistics)
+                    self._recorded.append(mutation)
+                if into is not None:
+                    into.append(mutation)
+
+    def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
+        """Return whether a mutation that has not been written fits."""
+        with self._lock:
+            return any(map(wanted, self._recorded))
 
     def withdraw(self, unwanted: Callable[[Mutation], bool]) -> None:
         """Forget recorded mutations that have not been sent; those in flight are not sent again."""
@@ -334,7 +362,7 @@ class Recording:
         """Remove and return what is recorded, for someone else to write; nothing if it would not change the status."""
         with self._lock:
             mutations = tuple(self._recorded)
-            fields = [path for path, _ in leaves(merge_diff(self._base, self._working_status()))]
+            fields = list(leaves(merge_diff(self._base, self._working_status())))
             self._recorded, self._working = [], None
         self.counts["trimmed"] += self._statistics.trimmed
         if not fields:
@@ -380,17 +408,18 @@ class Recording:
         )
         pending = PendingFlush(flush, flush.run(computed, statistics), Pause(0), checkpoint, carried, started, counts)
         try:
-            pending.effect = next(pending.effects)
-        except StopIteration as stop:
-            self.finish(pending, stop.value)
-            return None
+            if pending.resume():
+                return pending
         except Exception as error:
             self.fail(pending, error)
             raise
-        return pending
+        self.finish(pending)
+        return None
 
-    def finish(self, pending: PendingFlush, result: FlushResult) -> None:
+    def finish(self, pending: PendingFlush) -> None:
         """Take over the result of a flush, and report it to the reconcile."""
+        result = pending.result
+        assert result is not None  # noqa: S101 - no effect follows
         with self._lock:
             self.document = result.document or self.document
             self._tip, self._base, self._working = result.tip, result.base, None
@@ -436,11 +465,6 @@ class Recording:
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
         self._end("failed", pending, error)
-
-    def _is_object_of(self, cycle: Cycle) -> bool:
-        # The API version is a representation of the object; it does not identify another object.
-        own, cycles = self.target.gvk, cycle.gvk
-        return self.target.request == cycle.request and (own.group, own.kind) == (cycles.group, cycles.kind)
 
     def _take_over(self, unsaved: Unsaved) -> None:
         manager, fields = self.target.field_manager, self._tip.managed_fields
@@ -524,13 +548,13 @@ class Recording:
                 log_metrics_failure(self._metrics.flushed)
 
 
-_open_recordings: ContextVar[tuple[weakref.ref[Recording], ...]] = ContextVar("open_recordings", default=())
+_open_recordings: ContextVar[tuple[weakref.ref[StatusRecording], ...]] = ContextVar("open_recordings", default=())
 """Those of the open batchers around the running code: tasks and ``asyncio.to_thread`` see what was open where they were
 created. One that has been closed since is never found, and the variable keeps none alive."""
 
 
-def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | None:
-    """Return the innermost open recording that a new one can join; None if there is none.
+def find_open(recording: StatusRecording, document: Mapping[str, Any]) -> StatusRecording | None:
+    """Find the innermost open recording that a new one can join; None if there is none.
 
     Args:
         recording: the new one.
@@ -545,7 +569,7 @@ def find_open(recording: Recording, document: Mapping[str, Any]) -> Recording | 
     return None
 
 
-def _is_open(ref: weakref.ref[Recording]) -> bool:
+def _is_open(ref: weakref.ref[StatusRecording]) -> bool:
     recording = ref()
     return recording is not None and recording.is_open
 

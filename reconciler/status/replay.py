@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from reconciler.meta import equal
-from reconciler.meta.documents import Version, delete_path, format_path, get_path, is_older
-from reconciler.status.documents import copy_json
+from reconciler.meta.documents import Version, copy_json, delete_path, format_path, get_path, is_older
 from reconciler.status.mutations import (
     Increment,
     Merge,
@@ -113,7 +112,7 @@ def _decisions(mutation: Mutation) -> list[_Decision]:
     if isinstance(mutation, Remove):
         return [_Decision(mutation.path, None, None)]
     if isinstance(mutation, Merge):
-        return [_Decision(path, value, None) for path, value in leaves(mutation.document, mutation.path)]
+        return [_Decision(path, value, None) for path, value in leaves(mutation.document, mutation.path).items()]
     return []
 
 
@@ -255,7 +254,7 @@ class UnansweredWrites(NamedTuple):
     def settle(
         self, marks: Marks, version: Version, mutations: Sequence[Mutation]
     ) -> tuple[list[Mutation], UnansweredWrites | None]:
-        """Return the mutations that must still be written, and the writes that stay unanswered.
+        """Leave out what an earlier write stored; return the remaining mutations, and the writes that stay unanswered.
 
         A version older than the writes shows nothing: a write conditional on it is refused, and the object is read
         again. If the marks do not show whether one of the writes was applied, see `repeatable`.

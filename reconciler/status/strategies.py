@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
-from reconciler._core.field_managers import union_of_fields, upgrade_managed_fields
+from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
-from reconciler.meta.conditions import keep_transition_times
-from reconciler.meta.documents import format_path, get_path, identical, merge_diff, merge_patch, set_path
-from reconciler.meta.reference import WRITE_METHODS
-from reconciler.status.documents import FieldTree, ObjectVersion, copy_json, field_trees
-from reconciler.status.fields import ValueForms
+from reconciler.meta.documents import copy_json, format_path, get_path, merge_patch
+from reconciler.meta.metadata import WRITE_METHODS
+from reconciler.status.documents import FieldTree, ObjectVersion, field_trees
 from reconciler.status.mutations import (
     Append,
-    ApplyStatistics,
     Mutation,
     Path,
     RemoveItem,
@@ -36,8 +34,7 @@ from reconciler.status.mutations import (
     item_key,
     leaves,
 )
-from reconciler.status.replay import marks_at, with_mark
-from reconciler.status.writer import StatusMemory, Strategy, Target
+from reconciler.status.writer import Strategy, Target
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
@@ -58,7 +55,6 @@ def check_options(
     strategy: Strategy,
     on_error: OnError,
     subresource: str | None,
-    flush_timeout: float = 10.0,
     max_conflicts: int = 5,
 ) -> None:
     """Check a batcher's options, whatever its client is. A batcher does it itself.
@@ -74,19 +70,20 @@ def check_options(
         raise ValueError(f"strategy={strategy!r} needs subresource='status': elsewhere it would write the whole object")
     if on_error not in _ON_ERROR:
         raise ValueError(f"on_error must be 'flush', 'ledgers' or 'discard', not {on_error!r}")
-    check_flush_timeout(flush_timeout)
     if max_conflicts < 1:
         raise ValueError(f"max_conflicts must be 1 or more, not {max_conflicts!r}")
 
 
-def check_flush_timeout(seconds: float) -> None:
-    """Check a batcher's ``flush_timeout``.
+def flush_seconds(duration: DurationLike) -> float:
+    """Return a batcher's ``flush_timeout`` in seconds.
 
     Raises:
-        ValueError: it is not more than 0.
+        ValueError: it is not a duration above 0.
     """
+    seconds = seconds_of(duration)
     if not seconds > 0:
-        raise ValueError(f"flush_timeout must be more than 0 seconds, not {seconds!r}")
+        raise ValueError(f"flush_timeout must be more than 0 seconds, not {duration!r}")
+    return seconds
 
 
 class FlushPolicy(msgspec.Struct, frozen=True):
@@ -119,11 +116,6 @@ class FlushPolicy(msgspec.Struct, frozen=True):
     on_error: OnError = "flush"
     join: bool = True
     metrics: StatusMetrics | None = None
-
-    @property
-    def forms(self) -> ValueForms | None:
-        """Return which texts mean the same according to the kind's model; None for untyped kinds."""
-        return ValueForms.of(self.typed)
 
     def snapshot(self, document: Mapping[str, Any], *, last: bool = False, private: bool = False) -> ObjectVersion:
         """Return what this kind of write needs of an object.
@@ -167,7 +159,7 @@ class DesiredStatus(msgspec.Struct, frozen=True):
     @property
     def fields(self) -> Sequence[Path]:
         """Return the paths to write."""
-        return [path for path, _ in leaves(self.diff)]
+        return list(leaves(self.diff))
 
     def missing_in(self, status: Mapping[str, Any]) -> Sequence[Path]:
         """Return the paths to write at which a status does not have the computed value."""
@@ -272,28 +264,11 @@ class ApplyStrategy(StatusStrategy):
         write to ``/status`` does not change managedFields like this (seen on kube-apiserver 1.36).
 
         Fields of the status that the manager owns through earlier patches would outlive an apply that leaves them out.
-        So would fields written under its former name. Of those only the changing ones are taken over, since other
-        controllers had that name too.
         """
-        tip, manager, former = desired.tip, target.field_manager, target.former_field_manager
-
-        def taken(entry: Mapping[str, Any]) -> FieldTree:
-            tree = (entry.get("fieldsV1") or {}).get("f:status")
-            if not isinstance(tree, Mapping):
-                return {}
-            if entry.get("manager") == manager:
-                return {"f:status": tree} if entry.get("operation") == "Update" else {}
-            if not former or entry.get("manager") != former:
-                return {}
-            fields: FieldTree = {}
-            for path in desired.fields:
-                fields = union_of_fields(fields, _branch(tree, path))
-            return {"f:status": fields} if fields else {}
-
-        managed_fields = upgrade_managed_fields(tip.managed_fields, manager, taken)
+        managed_fields = _as_applied(desired.tip.managed_fields, target.field_manager)
         if managed_fields is None:
             return None
-        return DesiredStatus(tip, (), tip.status, {}, 0, _TakeoverStrategy(managed_fields))
+        return DesiredStatus(desired.tip, (), desired.tip.status, {}, 0, _TakeoverStrategy(managed_fields))
 
 
 class _TakeoverStrategy(StatusStrategy):
@@ -314,59 +289,30 @@ STRATEGIES: Mapping[str, StatusStrategy] = {
 }
 
 
-def desired_status(
-    policy: FlushPolicy,
-    memory: StatusMemory,
-    *,
-    tip: ObjectVersion,
-    mutations: Sequence[Mutation],
-    computed: JSONObject,
-    statistics: ApplyStatistics,
-    mark: str,
-) -> DesiredStatus:
-    """Return the desired status for a computed one.
+def _as_applied(managed_fields: Sequence[ManagedFieldsEntry], manager: str) -> Sequence[JSONObject] | None:
+    """Return managed fields in which a manager applied what it patched of the status; None if it patched nothing.
 
-    Args:
-        policy: how it is sent.
-        memory: what was learned over the client.
-        tip: the version that it is conditional on.
-        mutations: what was applied.
-        computed: the result, which is changed.
-        statistics: what else applying them did.
-        mark: the id to add at the policy's token path, if it has one and there is something to write.
+    client-go's ``csaupgrade`` does the same.
     """
-    diff: JSONObject = {}
-    if not identical(tip.status, computed):
-        if "conditions" in computed:
-            keep_transition_times(tip.status, computed)
-        diff = merge_diff(tip.status, computed)
-    forms = policy.forms if diff else None
-    if forms is not None:
-        kept = forms.keep(tip.status, computed)
-        if kept is not computed:  # rare, and costs a second diff
-            computed, diff = kept, merge_diff(tip.status, kept)
-    if diff and memory.has_answers:
-        paths = [path for path, _ in leaves(diff)]
-        if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
-            computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
-    if diff and policy.token is not None:
-        set_path(computed, policy.token, with_mark(marks_at(tip.status, policy.token), mark))
-        diff = merge_diff(tip.status, computed)
-    return DesiredStatus(tip, mutations, computed, diff, statistics.trimmed, policy.strategy)
-
-
-def _branch(tree: FieldTree, path: Path) -> FieldTree:
-    """Return the part of a tree at a path, or what represents the path's value in it."""
-    if not path:
-        return tree
-    name = f"f:{path[0]}"
-    sub = tree.get(name)
-    if not isinstance(sub, Mapping):
-        return {}
-    if not sub or len(path) == 1:
-        return {name: sub}
-    deeper = _branch(sub, path[1:])
-    return {name: deeper} if deeper else {}
+    entries: list[JSONObject] = [{**entry, "fieldsV1": dict(entry.get("fieldsV1") or {})} for entry in managed_fields]
+    own = [entry for entry in entries if entry.get("manager") == manager]
+    patched = [
+        entry
+        for entry in own
+        if entry.get("operation") == "Update" and isinstance(entry["fieldsV1"].get("f:status"), Mapping)
+    ]
+    if not patched:
+        return None
+    places = {entry.get("subresource") for entry in patched}
+    applied = [entry for entry in own if entry.get("operation") == "Apply" and entry.get("subresource") in places]
+    tree: JSONObject = {}
+    for entry in applied:
+        tree = union_of_fields(tree, entry["fieldsV1"])
+    for entry in patched:
+        tree = union_of_fields(tree, {"f:status": entry["fieldsV1"].pop("f:status")})
+    united = {**(applied or patched)[0], "operation": "Apply", "fieldsV1": tree}
+    kept = [entry for entry in entries if entry not in applied and (entry not in patched or entry["fieldsV1"])]
+    return [*kept, united]
 
 
 def _applied(old: Any, new: Any, tree: FieldTree | None, path: Path, keys: ListKeys) -> Any:

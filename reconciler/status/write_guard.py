@@ -313,7 +313,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
     def on_write(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
         """Called before a write is sent; see `WriteListener`."""
         clock = self._clock or current_clock()
-        at, token, stack = clock.monotonic(), _token_for(addressed), _stack_of(frame)
+        at, token, stack = clock.monotonic(), _token_for(addressed), stack_of(frame)
         with self._lock:
             self._requests += 1
 
@@ -322,6 +322,9 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
                 self._accepted(addressed, token, StatusWrite(request, code, at, stack), clock.monotonic())
 
         return ended
+
+    def on_request(self, request: str, frame: FrameType | None) -> None:
+        """Called before any request of another library; see `WriteListener`."""
 
     def _accepted(self, addressed: Addressed, token: object, write: StatusWrite, now: float) -> None:
         with self._lock:
@@ -375,7 +378,7 @@ def _token_for(addressed: Addressed) -> object:
     return current_cycle.get()
 
 
-def _stack_of(frame: FrameType | None) -> Sequence[str]:
+def stack_of(frame: FrameType | None) -> Sequence[str]:
     """Return the frames that lead to one, innermost last, without those of clients and HTTP libraries.
 
     If there are no others, they are all returned.

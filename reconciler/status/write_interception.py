@@ -106,6 +106,15 @@ class WriteListener(Protocol):
         """
         ...
 
+    def on_request(self, request: str, frame: FrameType | None) -> None:
+        """Called before any request of another library than this one; what it raises is raised by that library.
+
+        Args:
+            request: method and URL, without credentials, query and fragment.
+            frame: the wrapper's frame, for the stack.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _SendMethod:
@@ -257,6 +266,9 @@ def _notify(
         addressed = status_write(str(method).upper(), url, body, query=query)
     except Exception:  # noqa: BLE001 - the client decides about a call that we cannot parse
         return None
+    if point.read is not _read_own:
+        for listener in notified:
+            listener.on_request(f"{str(method).upper()} {_without_credentials(url)}", frame)
     if addressed is None:
         return None
     request = f"{str(method).upper()} {urlsplit(url).path}"  # the rest of a URL may contain a password
@@ -267,6 +279,11 @@ def _notify(
             end(code)
 
     return ended
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _status_code(response: Any) -> int | None:

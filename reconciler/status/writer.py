@@ -114,16 +114,19 @@ class StatusMemory:
             while len(self._answers) > MAX_ANSWERS:
                 self._answers.popitem(last=False)
 
-    def report(self, gvk: GroupVersionKind, wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> list[Path]:
-        """Return the paths of fields that are not stored at all and were not reported before."""
+    def report(
+        self, gvk: GroupVersionKind, wanted: Mapping[str, Any], stored: Mapping[str, Any]
+    ) -> tuple[list[Path], list[Path]]:
+        """Return the paths of fields that are not stored at all, and those of them that were not reported before."""
+        missing = list(_missing(wanted, stored))
         with self._lock:
             reported = self._reported.setdefault(gvk, set())
             self._reported.move_to_end(gvk)
             while len(self._reported) > MAX_KINDS:
                 self._reported.popitem(last=False)
-            news = [path for path in _missing(wanted, stored) if path not in reported]
+            news = [path for path in missing if path not in reported]
             reported.update(news[: MAX_PATHS - len(reported)])
-            return news
+            return missing, news
 
     def sent(self, write: SentWrite) -> None:
         """Remember a write that is about to be sent."""
@@ -225,11 +228,6 @@ class Target(msgspec.Struct, frozen=True):
         return str(getattr(self.writer, "field_manager", "") or "")
 
     @property
-    def former_field_manager(self) -> str:
-        """Return the name that earlier releases recorded them under; ``""`` if there was none."""
-        return str(getattr(self.writer, "former_field_manager", "") or "")
-
-    @property
     def warnings(self) -> Sequence[str]:
         """Return the ``Warning`` headers of the last response."""
         found: Sequence[str] = getattr(self.writer, "warnings", ())
@@ -255,7 +253,6 @@ class StatusWriter(Protocol):
 
     * ``field_manager`` (str): the manager that its writes are recorded under. With it, fields that this manager owns
       are overwritten on a newer version, and ``strategy="apply"`` is possible.
-    * ``former_field_manager`` (str): a name that it used before; applies take over the fields of that name.
     * ``warnings`` (sequence of str): the ``Warning`` headers of the last response, logged if the server drops a field.
     * ``client`` (an object that supports weak references): the client that several writers share. What is learned about
       the server is kept for it, and ends with it; without this attribute it is kept for the writer.
@@ -277,7 +274,7 @@ class StatusWriter(Protocol):
         ...
 
     async def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
+        """Read the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
 
         Cancellation has no effect on the server.
 
@@ -334,7 +331,7 @@ class SyncStatusWriter(Protocol):
         ...
 
     def read(self) -> JSONObject:
-        """Return the whole object by a consistent GET."""
+        """Read the whole object by a consistent GET."""
         ...
 
     def write(

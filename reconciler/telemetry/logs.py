@@ -154,7 +154,7 @@ class JSONFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line of JSON."""
+        """Format a record as a line of JSON."""
         fields = {
             **_fields(record),
             "time": _stamp(record),
@@ -198,7 +198,7 @@ class TextFormatter(logging.Formatter):
         return cls(aligned=terminal, color=color)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as a line of text, which includes type and text of an exception.
+        """Format a record as a line of text, with type and text of an exception.
 
         Its traceback follows on its own lines. In it, successive frames of libraries are folded into one line, unless
         there are no others. A further line that looks like the start of a record is indented.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -14,10 +16,11 @@ from reconciler.telemetry.controllers import (
     QueueCounters,
     StatusCounters,
     controller_families,
+    counter,
+    gauge,
     queue_families,
     status_families,
 )
-from reconciler.telemetry.families import counter, gauge
 
 
 class EventLoopCounters:
@@ -49,9 +52,14 @@ class LeaderCounters:
 
 
 class RequestCounters:
-    """Counts of requests to API servers by status code, method and host."""
+    """Counts of requests to API servers by status code, method and host.
+
+    Attributes:
+        latest: the status code of the latest response; ``""`` before the first.
+    """
 
     def __init__(self) -> None:
+        self.latest = ""
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def count(self, code: str, method: str, host: str) -> None:
@@ -63,6 +71,8 @@ class RequestCounters:
             host: the server's host.
         """
         self._counts[code, method, host] += 1
+        if code.isdigit():
+            self.latest = code
 
     def samples(self) -> list[tuple[tuple[str, str, str], float]]:
         """Return the counts."""
@@ -109,15 +119,36 @@ def request_families(requests: RequestCounters) -> Iterable[Metric]:
     )
 
 
-def cache_families(unreadable: Sequence[tuple[str, int]]) -> Iterable[Metric]:
-    """Yield the metric of the cache, unless nothing is cached."""
-    if unreadable:
-        yield gauge(
-            "reconciler_cache_unreadable_objects",
-            "Current number of cached objects that cannot be decoded, in whole or in part.",
-            ("kind",),
-            [((kind,), float(count)) for kind, count in unreadable],
-        )
+class CachedKind(NamedTuple):
+    """What the cache contains of one kind.
+
+    Attributes:
+        kind: as text.
+        unreadable: number of objects that cannot be decoded.
+        bytes: total length of the documents.
+        held: bytes of memory that the documents take.
+    """
+
+    kind: str
+    unreadable: int
+    bytes: int
+    held: int
+
+
+_CACHE = (
+    ("unreadable_objects", "Current number of cached objects that cannot be decoded, in whole or in part."),
+    ("document_bytes", "Total length of the cached documents in bytes."),
+    ("held_bytes", "Memory that the cached documents take in bytes; idle ones are compressed."),
+)
+
+
+def cache_families(kinds: Sequence[CachedKind]) -> Iterable[Metric]:
+    """Yield the metrics of the cache, unless nothing is cached."""
+    for index, (name, text) in enumerate(_CACHE, 1):
+        if kinds:
+            yield gauge(
+                f"reconciler_cache_{name}", text, ("kind",), [((each.kind,), float(each[index])) for each in kinds]
+            )
 
 
 class ShardCounters:
@@ -163,6 +194,44 @@ def shard_families(shards: Sequence[ShardCounters]) -> Iterable[Metric]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RecordingStatistics:
+    """The figures of a recording.
+
+    Attributes:
+        active: whether it records now.
+        reconciles: reconciles that were written.
+        lost: reconciles that were not, because the recording ended early.
+        bytes: bytes of its files now.
+        problem: why it ended early; None if it did not.
+    """
+
+    active: bool
+    reconciles: int
+    lost: int
+    bytes: int
+    problem: str | None
+
+
+def recording_families(recording: RecordingStatistics | None) -> Iterable[Metric]:
+    """Yield the metrics of a recording, if there is one."""
+    if recording is None:
+        return
+    yield gauge(
+        "reconciler_recording_active",
+        "Whether reconciles are recorded; 0 after the recording ended early, because of a full or slow disk.",
+        (),
+        [((), float(recording.active))],
+    )
+    yield gauge("reconciler_recording_bytes", "Bytes of the files of the recording.", (), [((), recording.bytes)])
+    yield counter(
+        "reconciler_recording_reconciles",
+        "Total number of reconciles, by whether they were written to the recording or lost.",
+        ("result",),
+        [(("written",), recording.reconciles), (("lost",), recording.lost)],
+    )
+
+
 class MetricsRegistry:
     """The metrics of one manager: creates counters by name, and is the Prometheus collector that exports them.
 
@@ -173,14 +242,16 @@ class MetricsRegistry:
             the interpreter are already registered.
         requests: counts requests to the API server.
         event_loop: counts how often the event loop was blocked.
-        unreadable: returns, per kind, the number of cached objects that cannot be decoded. Default: nothing.
+        cached_kinds: returns what the cache contains of each kind. Default: nothing.
+        recording: returns the figures of the recording. Default: there is none.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
         self.event_loop = EventLoopCounters()
-        self.unreadable: Callable[[], Sequence[tuple[str, int]]] = list
+        self.cached_kinds: Callable[[], Sequence[CachedKind]] = list
+        self.recording: Callable[[], RecordingStatistics | None] = lambda: None
         self._queues: dict[str, QueueCounters] = {}
         self._controllers: dict[str, ControllerCounters] = {}
         self._statuses: dict[str, StatusCounters] = {}
@@ -220,7 +291,8 @@ class MetricsRegistry:
         yield from shard_families(list(self._shards.values()))
         yield from request_families(self.requests)
         yield from event_loop_families(self.event_loop)
-        yield from cache_families(self.unreadable())
+        yield from cache_families(self.cached_kinds())
+        yield from recording_families(self.recording())
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Render all metrics in a Prometheus text format.

@@ -1,4 +1,7 @@
-"""The OpenTelemetry tracer. Without the package ``opentelemetry-api``, tracing is disabled and costs nothing."""
+"""The OpenTelemetry tracer, and the transport that traces and counts requests.
+
+Without the package ``opentelemetry-api``, tracing is disabled and costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from reconciler._version import __version__
+from reconciler.errors import TransportError
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+
+    from reconciler.telemetry.registry import RequestCounters
 
 
 @cache
@@ -43,3 +50,65 @@ def _trace() -> Any:
     except ImportError:
         return None
     return trace
+
+
+class ObservedTransport:
+    """A transport that counts responses by status code, and traces requests while a tracer provider is set.
+
+    A span of kind CLIENT follows OpenTelemetry's HTTP conventions. It is named after method and resource, such as ``PUT
+    databases/status``. Its attributes are ``http.request.method``, ``url.path``, ``http.response.status_code`` and
+    ``server.address``. The span of a watch ends when the watch is open.
+
+    Args:
+        transport: sends the requests.
+        counters: count them.
+        tracer: starts the spans; None for none.
+    """
+
+    def __init__(self, transport: Transport, counters: RequestCounters, tracer: Tracer | None = None) -> None:
+        self._transport = transport
+        self._counters = counters
+        self._tracer = tracer
+
+    @property
+    def host(self) -> str:
+        """The server's host and port; ``""`` before the transport is open, and for one inside the process."""
+        return str(getattr(self._transport, "host", ""))
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request, count its response, and record its exception, if any.
+
+        A cancelled request is not counted; its span ends.
+        """
+        if self._tracer is None or not is_tracing():
+            return await self._send(request)
+        from opentelemetry.trace import SpanKind, StatusCode
+
+        attributes = {"http.request.method": request.method, "url.path": request.path}
+        if self.host:
+            attributes["server.address"] = self.host
+        name = f"{request.method} {_resource_of(request.path)}"
+        with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
+            response = await self._send(request)
+            span.set_attribute("http.response.status_code", response.status)
+            if response.status >= 400:
+                span.set_status(StatusCode.ERROR)
+            return response
+
+    async def _send(self, request: HTTPRequest) -> HTTPResponse:
+        try:
+            response = await self._transport.send(request)
+        except TransportError:
+            self._counters.count("<error>", request.method, self.host)
+            raise
+        self._counters.count(str(response.status), request.method, self.host)
+        return response
+
+
+def _resource_of(path: str) -> str:
+    """Return the resource and subresource of a path, without names, such as ``databases/status``."""
+    parts = path.strip("/").split("/")
+    rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return "/".join([rest[0], *rest[2:]]) if rest else path

@@ -33,8 +33,11 @@ _SKIPPED = f"needs a real kube-apiserver: pytest {_OPTION}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for tests that need a real control plane."""
-    parser.getgroup("kube-reconciler").addoption(
+    """Add the options for tests that need a real control plane, and for explorations."""
+    group = parser.getgroup("kube-reconciler")
+    group.addoption("--explore-run", metavar="RUN", help="repeat one run of an exploration, from the end of its report")
+    group.addoption("--explore-html", metavar="FILE", help="write the report of a failed exploration as a page, too")
+    group.addoption(
         _OPTION,
         action="store_true",
         default=False,
@@ -128,10 +131,11 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
     if any(mark.name == "virtual_time" for mark in parameters):
         # pytest-asyncio chooses the event loop before there are parameters, so time would never pass.
         pytest.fail("virtual_time is the mark of a test, not of a parameter: mark the test, or split it", pytrace=False)
+    from reconciler._core.cycle import seeded_reconcile_ids
     from reconciler.clock import use_clock
     from reconciler.testing.virtual_clock import VirtualClock
 
-    with use_clock(VirtualClock()):
+    with use_clock(VirtualClock()), seeded_reconcile_ids():
         yield
 
 

@@ -14,8 +14,11 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from unittest import mock
 
-from reconciler.clock import seconds_of, use_clock
+from reconciler._core.cycle import seeded_reconcile_ids
+from reconciler._core.durations import seconds_of
+from reconciler.clock import use_clock
 from reconciler.errors import MissingExtra
+from reconciler.testing.life import stopped_with_life
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The wall time at loop time 0."""
@@ -55,12 +58,16 @@ class VirtualClock:
         self.epoch += timedelta(seconds=seconds_of(seconds))
 
     @contextlib.contextmanager
-    def held_while(self, busy: Callable[[], bool]) -> Iterator[None]:
-        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True."""
+    def held_while(self, busy: Callable[[], bool], stop: Callable[[], None]) -> Iterator[None]:
+        """Let time pass at most as fast as real time while `busy`, which is called in the loop, returns True.
+
+        `stop` is called if the program's `Life` ends before the block.
+        """
         loop = asyncio.get_running_loop()
         work = _ThreadWork(busy, loop)
         loop.run_in_executor(work, busy)  # type: ignore[arg-type]  # only its submit is called
-        yield  # looptime refers to `work` weakly; this frame keeps it
+        with stopped_with_life(stop):
+            yield  # looptime refers to `work` weakly; this frame keeps it
 
 
 class _ThreadWork(asyncio.Future[None]):
@@ -133,6 +140,8 @@ def _exact(loop: asyncio.BaseEventLoop) -> asyncio.BaseEventLoop:
 def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
     """Give virtual time to every loop created inside the block: put it around `asyncio.run`.
 
+    The ids of reconciles are the same each time.
+
     ::
 
         with virtual_time():
@@ -152,5 +161,5 @@ def virtual_time(epoch: datetime = EPOCH) -> Iterator[VirtualClock]:
         clock.follow(loop)
         return loop
 
-    with use_clock(clock), mock.patch.object(asyncio.events, "new_event_loop", make):
+    with use_clock(clock), seeded_reconcile_ids(), mock.patch.object(asyncio.events, "new_event_loop", make):
         yield clock

@@ -49,11 +49,13 @@ class Denied(ReconcilerError):
     def verdict(self, request: AdmissionRequest, kind: GroupVersionKind) -> ReviewVerdict:
         """Return the verdict that denies a request for an object of a kind; with causes, its details name both."""
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in self.causes]
+        # kubectl prints the causes of one document, and only the message if it applies several.
+        told = [f"{field}: {text}" for field, text in self.causes if text not in str(self)]
         return ReviewVerdict(
             allowed=False,
             code=self.code,
             reason=self.reason,
-            message=str(self),
+            message=": ".join(filter(None, [str(self), ", ".join(told)])),
             details={"name": request.name, "group": kind.group, "kind": kind.kind, "causes": causes}
             if causes
             else None,

@@ -12,10 +12,12 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Hashable
+from datetime import timedelta
 from threading import get_ident
 from typing import Generic
 
 from reconciler._core.cancellation import FAILURES
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.hooks import log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
@@ -104,7 +106,7 @@ class WorkQueue(Generic[K]):
 
     # Adding keys
 
-    def add(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
+    def add(self, key: K, *, after: DurationLike | None = None, priority: int = 0, reason: str = "") -> None:
         """Make a key ready now, or after a delay; a key in progress is processed once more afterwards.
 
         A key has one timer: a plain add drops it, a delay keeps the earlier of two times, and a delay on a ready key
@@ -116,20 +118,22 @@ class WorkQueue(Generic[K]):
 
         Args:
             key: the key.
-            after: seconds; None, 0 or less is now. In a queue with a thousand timers a key may be ready 0.1 s later, so
-                that several share a wake-up.
+            after: a duration: seconds, a timedelta or ``"30s"``; None, 0 or less is now. In a queue with a thousand
+                timers a key may be ready 0.1 s later, so that several share a wake-up.
             priority: keys with a higher one come first. Defaults to 0.
             reason: a word that says why, for `in_progress`, `retract` and `explain`. An add without one counts as a
                 reason of its own. A key stores up to `MAX_REASONS` of them. The processing covers all of them, and
                 `in_progress` reports those whose delay had ended.
 
         Raises:
-            ValueError: the delay is not finite.
+            ValueError: the delay is not a duration, or not finite.
             TypeError: the delay is not a number, or the priority is not an integer.
         """
         if get_ident() != self._thread:
             self.add_threadsafe(key, after=after, priority=priority, reason=reason)
             return
+        if isinstance(after, (str, timedelta)):
+            after = seconds_of(after)
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
         if type(priority) is not int:
@@ -142,10 +146,10 @@ class WorkQueue(Generic[K]):
         due = None if after is None or after <= 0 else now + after
         if head is None:
             entry = self._entries[key] = QueueEntry(key, reason, priority, now)
-        elif head.pending is None:
+        elif (pending := head.pending) is None:
             entry = head.next = QueueEntry(key, reason, priority, now)
         else:
-            self._merge(head.pending, priority, reason, due)
+            self._merge(pending, priority, reason, due)
             return
         if due is not None:
             self._delayed_adds += 1
@@ -184,15 +188,16 @@ class WorkQueue(Generic[K]):
         assert entry is not None  # noqa: S101 - it was added
         entry.limited = True
 
-    def add_threadsafe(self, key: K, *, after: float | None = None, priority: int = 0, reason: str = "") -> None:
+    def add_threadsafe(self, key: K, *, after: DurationLike | None = None, priority: int = 0, reason: str = "") -> None:
         """Add a key from any thread; the effect of `add` follows when the loop processes it.
 
         An add before the queue has a loop waits for it; an add after the loop is closed is dropped and counted.
 
         Raises:
-            ValueError: the delay is not finite.
+            ValueError: the delay is not a duration, or not finite.
             TypeError: the delay is not a number, or the priority is not an integer.
         """
+        after = seconds_of(after)
         if after is not None and not math.isfinite(after):
             raise ValueError(f"after must be a finite number of seconds, not {after!r}")
         due = None if after is None else self._now() + after

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from reconciler.apiserver import APIServer, Delay, Match, Refuse
 from reconciler.errors import NotSent, OutcomeUnknown
+from reconciler.http import HTTPRequest
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, definition
 
 pytestmark = pytest.mark.virtual_time
@@ -423,3 +425,128 @@ async def test_chaos_excludes_kinds_of_faults(server: APIServer, api: Api) -> No
         server.faults.chaos(without=["thunder"])
     with pytest.raises(ValueError, match="from 0 to 1, not 5"):
         server.faults.chaos(rate=5)
+
+
+async def test_a_fault_hits_exactly_the_nth_matching_request(server: APIServer, api: Api) -> None:
+    fault = server.faults.add(status=500, nth=3, verb="list")
+    other = server.faults.add(status=503, nth=3, verb="list")
+    await api.make("a")
+    assert [(await api.get(WIDGETS)).status for _ in range(5)] == [200, 200, 500, 503, 200]
+    assert (fault.hits, fault.matched, other.hits) == (1, 3, 1)
+    with pytest.raises(ValueError, match="from 1, so it cannot be 0"):
+        server.faults.add(status=500, nth=0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_callbacks_run_before_and_after_a_write_takes_effect(server: APIServer, api: Api, lost: bool) -> None:
+    await api.make("a")
+    sizes = []
+
+    async def read(request: HTTPRequest) -> None:
+        assert request.method == "PATCH"
+        sizes.append((await api.get(f"{WIDGETS}/a"))["spec"]["size"])
+
+    server.faults.add(before=read, after=read, lost=lost, after_commit=True, verb="patch")
+    server.faults.add(after=lambda _: sizes.append("plain"), verb="patch")
+    with contextlib.nullcontext() if not lost else pytest.raises(OutcomeUnknown):
+        await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
+    assert sizes == [1, 5, "plain"]
+
+
+async def test_a_callback_lets_somebody_else_write_first(server: APIServer, api: Api) -> None:
+    (made,) = await api.make("a")
+    server.faults.add(before=lambda _: api.patch(f"{WIDGETS}/a", {"spec": {"size": 9}}), verb="update")
+    assert (await api.put(f"{WIDGETS}/a", {**made.body, "spec": {"size": 2}})).status == 409
+
+
+async def test_a_request_that_is_not_handled_has_no_callback_after(server: APIServer, api: Api) -> None:
+    calls: list[str] = []
+    server.faults.add(
+        before=lambda _: calls.append("before"), after=lambda _: calls.append("after"), status=500, verb="list"
+    )
+    assert (await api.get(WIDGETS)).status == 500
+    assert calls == ["before"]
+    assert server.requests(status=500)[0].fault == "500, callback before and callback after"
+
+
+async def test_held_watches_receive_everything_late_and_in_order(server: APIServer, api: Api) -> None:
+    stream = await api.watch(allowWatchBookmarks="true", resourceVersion=(await api.get(WIDGETS)).version)
+    with server.hold_watches() as hold:
+        await api.make("a")
+        await api.patch(f"{WIDGETS}/a", {"spec": {"size": 5}})
+        assert await stream.quiet(600)
+        assert (len(hold), server.statistics().watches) == (1, 1)
+        await api.make("b")
+    shown = [(event["type"], event["object"]["metadata"]["name"]) for event in await stream.take(3)]
+    assert shown == [("ADDED", "a"), ("MODIFIED", "a"), ("ADDED", "b")]
+    hold.release()
+    await api.make("c")
+    assert (await stream.next())["object"]["metadata"]["name"] == "c"
+    assert "1 watches of all kinds were held" in "\n".join(server.log.timeline())
+
+
+async def test_the_watches_of_one_client_and_kind_are_held(server: APIServer, api: Api) -> None:
+    version = (await api.get(WIDGETS)).version
+    held, of_other_kind = [await api.watch(path, agent="life 1") for path in (WIDGETS, CONFIG_MAPS)]
+    of_other_client = await api.watch(agent="life 2")
+    hold = server.hold_watches("widgets", user_agent="life 1")
+    await api.make("a")
+    await api.post(CONFIG_MAPS, {"metadata": {"name": "a"}})
+    for stream in (of_other_client, of_other_kind):
+        assert (await stream.next())["object"]["metadata"]["name"] == "a"
+    again = await api.watch(agent="life 1", resourceVersion=version)
+    initial = await api.watch(agent="life 1")
+    assert (await initial.next())["object"]["metadata"]["name"] == "a"
+    await api.make("b")
+    for stream in (held, again, initial):
+        assert await stream.quiet(60)
+    hold.release()
+    assert [(await stream.next())["object"]["metadata"]["name"] for stream in (held, again, initial)] == ["a", "a", "b"]
+    assert server.cut_watches(user_agent="life 1") == 4
+
+
+async def test_a_stall_can_be_undone_and_spares_new_watches(server: APIServer, api: Api) -> None:
+    stream = await api.watch()
+    hold = server.hold_watches("widgets", later=False)
+    await api.make("a")
+    assert (await (await api.watch()).next())["object"]["metadata"]["name"] == "a"
+    assert await stream.quiet(60)
+    hold.release()
+    assert (await stream.next())["object"]["metadata"]["name"] == "a"
+
+
+async def test_a_held_watch_has_missed_too_much_if_the_history_is_gone(server: APIServer, api: Api) -> None:
+    stream = await api.watch()
+    with server.hold_watches():
+        await api.make("a")
+        server.compact()
+        assert await stream.quiet(60)
+    assert (await stream.next())["object"]["code"] == 410
+
+
+async def test_one_client_sees_an_earlier_version_and_catches_up(server: APIServer, api: Api) -> None:
+    (made,) = await api.make("a")
+    await api.delete(f"{WIDGETS}/a")
+    await api.make("a")
+    server.faults.add(stale_version=int(made.version), times=None, user_agent="reflector")
+    assert (await api.get(f"{WIDGETS}/a", resourceVersion="0")).version != made.version
+    past = await api.get(f"{WIDGETS}/a", agent="reflector", resourceVersion="0")
+    assert past.version == made.version
+    listed = await api.get(WIDGETS, agent="reflector", resourceVersion="0")
+    assert (listed.version, listed.names) == (made.version, ["a"])
+    stream = await api.watch(agent="reflector", resourceVersion=listed.version)
+    assert [event["type"] for event in await stream.take(2)] == ["DELETED", "ADDED"]
+    streamed = await api.watch(agent="reflector", resourceVersion="0")
+    assert [event["type"] for event in await streamed.take(3)] == ["ADDED", "DELETED", "ADDED"]
+    server.faults.clear()
+    server.faults.add(stale_version=10**9)
+    assert (await api.get(WIDGETS, resourceVersion="0")).names == ["a"]
+
+
+async def test_a_fault_hits_the_requests_of_one_user(server: APIServer, api: Api) -> None:
+    operator = Api(server.user("operator"))
+    server.faults.add(status=500, times=None, user="operator")
+    assert [(await each.get(WIDGETS)).status for each in (api, operator)] == [200, 500]
+    server.faults.clear()
+    server.faults.add(status=500, times=None, user="")
+    assert [(await each.get(WIDGETS)).status for each in (api, operator)] == [500, 200]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest
-from tests.apiserver.api import CONFIG_MAPS, JSON_PATCH, WIDGETS, Api, definition, widget
+from tests.apiserver.api import CONFIG_MAPS, DEFINITIONS, JSON_PATCH, WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time
 
@@ -300,3 +301,38 @@ async def test_a_directory_is_applied_with_its_definitions_first(server: APIServ
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="no YAML or JSON file in"):
         await server.apply(tmp_path / "empty")
+
+
+async def test_uids_depend_on_the_object_and_its_incarnation_alone() -> None:
+    async def uids(*names: str, seed: int = 0) -> dict[str, list[str]]:
+        async with APIServer(seed=seed) as server:
+            await server.apply(definition())
+            api = Api(server)
+            made: dict[str, list[str]] = {}
+            for name in names:
+                (reply,) = await api.make(name)
+                made.setdefault(name, []).append(reply["metadata"]["uid"])
+                await api.delete(f"{WIDGETS}/{name}")
+            return made
+
+    first = await uids("a", "b", "a")
+    assert first == await uids("b", "a", "a")
+    assert len({*first["a"], *first["b"]}) == 3
+    assert first["a"][0] not in (await uids("a", seed=1))["a"]
+    assert uuid.UUID(first["a"][0]).version == 4
+
+
+async def test_no_uid_is_used_twice(server: APIServer, api: Api) -> None:
+    seen = set()
+    for _ in range(2):
+        await api.make("a")
+        snapshot = server.snapshot()
+        seen.add((await api.get(f"{WIDGETS}/a"))["metadata"]["uid"])
+        await api.delete(f"{DEFINITIONS}/widgets.example.com")
+        await server.apply(definition())
+    await api.make("a")
+    seen.add((await api.get(f"{WIDGETS}/a"))["metadata"]["uid"])
+    await server.restore(snapshot)
+    await api.delete(f"{WIDGETS}/a")
+    (again,) = await api.make("a")
+    assert len({*seen, again["metadata"]["uid"]}) == 4

@@ -20,7 +20,7 @@ from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.documents import Version, is_older, parse_version
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 
 GVK = GroupVersionKind("example.com", "v1", "Database")
 DATABASES = ResourceType(GVK, "databases", namespaced=True, subresources=frozenset({"status"}))

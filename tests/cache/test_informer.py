@@ -18,7 +18,7 @@ from reconciler.cache.informer import Informer
 from reconciler.cache.scope import Scope
 from reconciler.errors import NotServed
 from reconciler.meta import Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from tests.cache.scripted import (
     DATABASES,
     GVK,

@@ -11,7 +11,7 @@ from reconciler import Client, Manager, Outcome, Reconciler, Request, Watch
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient
 from reconciler.client import ListResult
-from reconciler.client.responses import InvalidItem
+from reconciler.client.requests import InvalidItem
 from reconciler.objects import InvalidObject, Model, Resource, Unstructured
 from tests.controller.test_unreadable import BROKEN, CRD, Breaking, crate
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import pytest
@@ -59,13 +62,24 @@ def linted(directory: Path) -> None:
     assert [finding for path in texts for finding in findings(path)] == []
 
 
-def test_the_output_has_the_next_commands_in_their_order(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+def test_the_output_has_the_next_commands_in_their_order(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "kube-reconciler @ file:///src/kube-reconciler"
+    for found, library in (({"url": "file:///src/kube-reconciler"}, f"'{source}' "), (None, "")):
+        text = None if found is None else json.dumps(found)
+        monkeypatch.setattr(PathDistribution, "read_text", lambda _, name, text=text: text)
+        the_output_has_the_next_commands(capsys, library)
+        shutil.rmtree("website")
+
+
+def the_output_has_the_next_commands(capsys: pytest.CaptureFixture[str], library: str) -> None:
     code, out, err = run(capsys, "new", "website")
     assert (code, err) == (0, "")
     commands = [line.strip() for line in out.splitlines() if line.startswith("  ")]
     assert commands == [
         "cd website",
-        "python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'",
+        f"python3 -m venv .venv && . .venv/bin/activate && pip install {library}-e '.[dev]'",
         "pytest",
         "reconciler dev",
         "export KUBECONFIG=reconciler.kubeconfig",
@@ -316,6 +330,7 @@ def test_a_directory_that_must_not_be_written_is_one_line(capsys: pytest.Capture
 def test_an_interrupt_leaves_nothing(here: Path) -> None:
     program = """
 import os, signal, sys
+from importlib.metadata import PathDistribution
 from pathlib import Path
 opened = Path.open
 def interrupted(path, *arguments, **options):
@@ -330,3 +345,28 @@ main(["new", "website"])
     assert done.returncode in (130, -signal.SIGINT), done.stderr
     assert "Traceback" not in done.stderr
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.usefixtures("here")
+def test_a_project_for_something_outside_passes_its_tests_and_is_the_one_in_the_docs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = run(capsys, "new", "my_buckets", "--external", "--kind", "Bucket")
+    assert (code, err) == (0, "")
+    project = Path("my_buckets").resolve()
+    assert "5 passed" in passes(project, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    linted(project)
+    page = (ROOT / "docs" / "external-systems.md").read_text()
+    for name in ("service.py", "controller.py"):
+        assert f"```py\n{(project / 'my_buckets' / name).read_text().strip()}\n```" in page
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("other", [("--by-key",), ("--versions", "v1,v2")], ids=["by key", "versions"])
+def test_an_external_project_has_one_version_and_gets_the_object(
+    capsys: pytest.CaptureFixture[str], other: tuple[str, ...]
+) -> None:
+    code, _, err = run(capsys, "new", "my_buckets", "--external", *other)
+    assert code == 1
+    assert "--external goes with one version, and without --by-key" in err
+    assert not Path("my_buckets").exists()

@@ -14,7 +14,7 @@ from reconciler.client import Client
 from reconciler.client import configuration as _configuration
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 
 APIS = {
     "/api/v1": [

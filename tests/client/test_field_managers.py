@@ -16,12 +16,8 @@ from reconciler._core.field_managers import program_name
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import Reconciler
-from reconciler.errors import FieldManagerConflict, OutcomeUnknown
-from reconciler.http import HTTPRequest
 from reconciler.manager import Manager
 from reconciler.meta import Request
-
-FORMER = "kube-reconciler"
 
 PROGRAM = """
 from reconciler.apiserver import APIServer
@@ -149,91 +145,3 @@ async def test_two_controllers_of_a_process_can_apply_to_one_object(
     primary = await Client(server).get("v1/ConfigMap", "primary", "default")
     assert {("prog/one", "Update"), ("prog/two", "Update")} <= managers(primary)
     assert "one (field manager prog/one), two (field manager prog/two)" in caplog.text
-
-
-# What earlier releases wrote under their one name.
-
-
-@pytest.mark.virtual_time
-@pytest.mark.parametrize("operation", ["apply", "create"])
-@pytest.mark.parametrize("force", [True, False])
-async def test_fields_of_the_former_field_manager_can_be_removed(
-    server: APIServer, operation: str, force: bool
-) -> None:
-    former = Client(server, field_manager=FORMER)
-    await getattr(former, operation)(config_map("a", data={"keep": "1", "gone": "1", "other": "1"}))
-    await Client(server, field_manager="other").apply(config_map("a", data={"other": "1"}))
-    client = Client(server, user_agent="prog")
-    applied = await client.apply(config_map("a", data={"keep": "2"}), force=force)
-    assert applied["data"] == {"keep": "2", "other": "1"}
-    assert managers(applied) == {("prog", "Apply"), ("other", "Apply")}
-    server.clear_requests()
-    await client.apply(config_map("a", data={"keep": "3"}), force=force)
-    assert len(server.requests()) == 1, "later applies cost nothing more"
-
-
-@pytest.mark.virtual_time
-async def test_a_finalizer_of_the_former_field_manager_stays(server: APIServer) -> None:
-    former = Client(server, field_manager=FORMER)
-    await Client(server, field_manager="kubectl").create(config_map("a"))
-    await former.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"finalizers": ["example.com/a"]}})
-    await former.apply(config_map("a", data={"gone": "1"}))
-    applied = await Client(server, user_agent="prog").apply(config_map("a", data={"keep": "1"}))
-    assert applied["data"] == {"keep": "1"}
-    assert applied.to_dict()["metadata"]["finalizers"] == ["example.com/a"]
-
-
-@pytest.mark.virtual_time
-async def test_a_chosen_field_manager_takes_over_no_fields(server: APIServer) -> None:
-    await Client(server, field_manager=FORMER).apply(config_map("a", data={"x": "1"}))
-    with pytest.raises(FieldManagerConflict):
-        await Client(server, field_manager="chosen").apply(config_map("a", data={"x": "2"}), force=False)
-    with pytest.raises(FieldManagerConflict):
-        await Client(server).apply(config_map("a", data={"x": "2"}), force=False, field_manager="chosen")
-    await Client(server, field_manager="other").apply(config_map("b", data={"x": "1"}))
-    with pytest.raises(FieldManagerConflict):
-        await Client(server).apply(config_map("b", data={"x": "2"}), force=False)
-
-
-@pytest.mark.virtual_time
-async def test_a_program_of_an_earlier_release_keeps_its_fields(server: APIServer) -> None:
-    former, client = Client(server, field_manager=FORMER), Client(server)
-    for number in range(3):
-        await former.apply(config_map("a", data={"former": str(number)}))
-        await client.apply(config_map("a", data={"new": str(number)}))
-    found = await client.get("v1/ConfigMap", "a", "default")
-    assert found["data"] == {"former": "2", "new": "2"}
-
-
-@pytest.mark.virtual_time
-async def test_takeover_in_a_conditional_apply_and_not_in_a_dry_run(server: APIServer) -> None:
-    stored = await Client(server, field_manager=FORMER).apply(config_map("a", data={"gone": "1"}))
-    version = stored.to_dict()["metadata"]["resourceVersion"]
-    client = Client(server)
-    await client.apply(config_map("a", data={"keep": "1"}), dry_run=True)
-    assert managers(await client.get("v1/ConfigMap", "a", "default")) == {(FORMER, "Apply")}
-    applied = await client.apply(config_map("a", data={"keep": "1"}), resource_version=version)
-    assert applied["data"] == {"keep": "1"}
-
-
-@pytest.mark.virtual_time
-async def test_a_refused_takeover_is_logged_and_the_apply_succeeds(
-    server: APIServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Refuses:
-        def __init__(self, sends: Any) -> None:
-            self.sends = sends
-
-        async def send(self, request: HTTPRequest) -> Any:
-            if b"managedFields" in request.body:
-                raise OutcomeUnknown("connection reset")
-            return await self.sends.send(request)
-
-    await Client(server, field_manager=FORMER).apply(config_map("a", data={"gone": "1"}))
-    client = Client(server, user_agent="prog").through(Refuses)
-    applied = await client.apply(config_map("a", data={"keep": "1"}))
-    assert applied["data"] == {"gone": "1", "keep": "1"}
-    assert (
-        "field manager 'prog' cannot take over the fields that were written as 'kube-reconciler': connection reset"
-        in (caplog.text)
-    )

@@ -113,24 +113,6 @@ async def test_models_of_both_official_clients_are_accepted(cluster: Cluster) ->
             await client.get(MAP, model.metadata.name, ns)
 
 
-@pytest.mark.parametrize("operation", ["apply", "create"])
-@pytest.mark.parametrize("force", [True, False])
-async def test_fields_of_the_former_field_manager_are_taken_over(cluster: Cluster, operation: str, force: bool) -> None:
-    former = cluster.client.with_options(field_manager="kube-reconciler")
-    await getattr(former, operation)(config_map(cluster, "a", data={"keep": "1", "gone": "1", "other": "1"}))
-    finalizers = {"metadata": {"finalizers": ["example.com/a"]}}
-    await former.patch(MAP, "a", cluster.namespace, patch=finalizers)
-    await cluster.client.apply(config_map(cluster, "a", data={"other": "1"}), field_manager="other")
-    applied = await cluster.client.apply(config_map(cluster, "a", data={"keep": "2"}), force=force)
-    assert applied["data"] == {"keep": "2", "other": "1"}
-    metadata = applied.to_dict()["metadata"]
-    assert metadata["finalizers"] == ["example.com/a"]
-    named = {(entry["manager"], entry["operation"]) for entry in metadata["managedFields"]}
-    own = (cluster.client.field_manager, "Apply")
-    assert named == {own, ("other", "Apply"), ("kube-reconciler", "Update")}
-    await former.patch(MAP, "a", cluster.namespace, patch={"metadata": {"finalizers": None}})
-
-
 async def test_field_managers_and_field_validation(cluster: Cluster) -> None:
     client, ns = cluster.client, cluster.namespace
     mine = client.with_options(field_manager="mine")

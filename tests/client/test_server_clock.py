@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from reconciler import Client
 from reconciler.apiserver import APIServer
-from reconciler.client.memory import ServerClock
-from reconciler.clock import current_clock
+from reconciler.client.connection import ServerClock, current_clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.testing.control_plane import ControlPlane
 

@@ -15,8 +15,7 @@ from reconciler.clock import current_clock
 from reconciler.controller import Watch
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation
-from reconciler.controller.wake.change import MAX_FIELDS, ObjectChange
-from reconciler.controller.wake.change_log import ChangeLog
+from reconciler.controller.wake.change import MAX_FIELDS, ChangeLog, ObjectChange
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from tests.controller.conftest import Widget, WidgetReconciler, World, quiet

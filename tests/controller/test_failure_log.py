@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.controller.reconcile.cycle import ReconcileRun
-from reconciler.controller.reconcile.failures import FailureLog
+from reconciler.controller.reconcile.reports import FailureLog
 from reconciler.controller.result import Completion
 from reconciler.errors import TerminalError
 from reconciler.meta import Request

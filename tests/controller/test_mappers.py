@@ -454,5 +454,6 @@ async def test_counters_reach_the_metrics(world: World) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None, True])
 async def test_timeout_must_be_a_number_of_seconds(world: World, seconds) -> None:
-    with pytest.raises(ConfigurationError, match="mapper_timeout of the watch of v1/ConfigMap must be"):
+    match = "mapper_timeout: '5' is not" if seconds == "5" else "mapper_timeout of the watch of v1/ConfigMap must be"
+    with pytest.raises(ConfigurationError, match=match):
         world.controller(KeyReconciler(), resource=Widget, watches=[Watch(MAP, mapper_timeout=seconds)])

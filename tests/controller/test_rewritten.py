@@ -59,7 +59,8 @@ def jar(name: str, namespace: str) -> dict[str, Any]:
 @pytest.mark.parametrize("pages", [False, True], ids=["streamed", "pages"])
 async def test_a_new_default_of_a_crd_is_reconciled_once_after_the_next_list(cluster: Cluster, *, pages: bool) -> None:
     await cluster.install(Jar)
-    manager = Manager(cluster.client, namespaces=[cluster.namespace], list_in_pages=pages)
+    manager = Manager(cluster.client, namespaces=[cluster.namespace])
+    manager.cache.list_in_pages = pages
     lids = Lids()
     manager.add_controller(lids, resource=Jar, predicates=[generation_changed])
     mapped: list[str | None] = []

@@ -80,7 +80,8 @@ async def test_every_other_object_is_reconciled(
     for name in ("a", "z"):
         await client.create(crate(name))
     await client.create(crate("broken", content="MARK"))
-    manager = Manager(Client(Breaking(apiserver, value)), list_in_pages=pages)
+    manager = Manager(Client(Breaking(apiserver, value)))
+    manager.cache.list_in_pages = pages
     opening, others = Opening(), Opening()
     manager.add_controller(opening, resource=CRATE)
     named = Watch(CRATE, mapper=lambda found: [Request(found.name, "default")])

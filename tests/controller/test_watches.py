@@ -11,7 +11,7 @@ from reconciler.controller import Watch, every_owner, generation_changed, labels
 from reconciler.controller.wake.handlers import LOW_PRIORITY
 from reconciler.controller.wake.watches import check_requests, controller_owner
 from reconciler.meta import GroupVersionKind, Request, owner_reference
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World, quiet
 

@@ -70,7 +70,8 @@ async def restored(
     """Restore a server from a backup under a manager, while the manager cannot reach it."""
     gates: list[Gate] = []
     through = client.through(lambda sends: gates.append(Gate(sends, fails=fails)) or gates[0])
-    manager = Manager(through, list_in_pages=pages)
+    manager = Manager(through)
+    manager.cache.list_in_pages = pages
     lamps = Lamps()
     named = Watch("v1/ConfigMap", mapper=lambda found: [Request(found.name, "default")])
     manager.add_controller(lamps, workers=4, watches=[named])

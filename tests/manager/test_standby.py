@@ -97,8 +97,8 @@ async def test_list_read_before_the_election_is_repeated(
         Client(slow, rng=random.Random(2), user_agent="two"),
         leader_election=election("two"),
         namespaces=namespaces,
-        list_in_pages=True,
     )
+    second.cache.list_in_pages = True
     if role == "primary":
         second.add_controller(
             RecordingReconciler(note), resource="v1/ConfigMap", predicates=[lambda event: event.object.name == "a"]
@@ -134,9 +134,8 @@ async def test_catch_up_covers_every_kind_that_a_controller_reads(server: APISer
         found = [(await second.client.get(kind, "a", "default")).to_dict()["metadata"] for kind in kinds]
         seen.append([metadata.get("labels", {}).get("by", "") for metadata in found])
 
-    second = Manager(
-        Client(server, rng=random.Random(2), user_agent="two"), leader_election=election("two"), list_in_pages=True
-    )
+    second = Manager(Client(server, rng=random.Random(2), user_agent="two"), leader_election=election("two"))
+    second.cache.list_in_pages = True
     named = [Watch(kind, mapper=lambda found: []) for kind in kinds[1:]]
     second.add_controller(RecordingReconciler(note), resource=kinds[0], watches=named)
     async with in_background(first := replica(server, "one")) as running:

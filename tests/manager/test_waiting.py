@@ -137,7 +137,8 @@ async def test_a_long_list_tells_how_many_objects_it_has(
     for number in range(1200):
         await client.create(config_map(f"a-{number}"))
     server.faults.add(resource="configmaps", verb="list", latency=4, times=None)
-    manager = Manager(client, list_in_pages=True)
+    manager = Manager(client)
+    manager.cache.list_in_pages = True
     manager.add_controller(RecordingReconciler(), resource="v1/ConfigMap")
     async with manager.running():
         pass

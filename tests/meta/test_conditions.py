@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.meta import condition_is_true, find_condition, set_condition
-from reconciler.meta.conditions import keep_transition_times, remove_condition
+from reconciler.meta.metadata import keep_transition_times, remove_condition
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

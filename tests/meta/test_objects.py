@@ -29,6 +29,7 @@ from reconciler.meta.documents import (
     set_path,
 )
 from reconciler.meta.metadata import (
+    ResourceType,
     add_finalizer,
     controller_of,
     gvk_of,
@@ -39,7 +40,6 @@ from reconciler.meta.metadata import (
     uid_of,
     version_of,
 )
-from reconciler.meta.reference import ResourceType
 from reconciler.objects import Model, Resource
 
 DEPLOYMENT = GroupVersionKind("apps", "v1", "Deployment")

@@ -17,7 +17,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.observers import StatusChange
+from reconciler.notification.ledger import StatusChange
 from reconciler.notification.routing.router import Resolution
 from tests.notification.world import DOWN, Recorder, World, virtual, world
 

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler._core.redaction import engine, forms, hints, tokens, values
+from reconciler._core.redaction import engine, forms, hints, values
 from reconciler._core.redaction import redact as redact_forms
 
 PIECES = [
@@ -55,7 +55,7 @@ def test_a_hint_at_every_place_finds_the_same(text: str) -> None:
         patch.object(engine, "_HINTS", everywhere),
         patch.multiple(forms, URL_HINTS=everywhere, SCHEME_HINTS=everywhere, LOGIN_HINTS=everywhere),
         patch.object(forms, "DATABASE_HINTS", everywhere),
-        patch.object(tokens, "TOKEN_HINTS", everywhere),
+        patch.object(forms, "TOKEN_HINTS", everywhere),
         patch.object(values, "NAME_HINTS", everywhere),
     ):
         assert redact_forms(text) == found

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Resource
 from reconciler.objects.kinds import is_built_in, presumed_resource_type
 from reconciler.testing.control_plane import ControlPlane

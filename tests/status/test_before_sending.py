@@ -17,7 +17,7 @@ import kubernetes_asyncio
 import pytest
 
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.status import StatusBatcher, StatusError, StatusUnavailable, clients
 
 HOST = "https://10.255.255.1:6443"

@@ -1,4 +1,4 @@
-"""The name that a batcher writes under, and how a status written under the former name is taken over."""
+"""The name that a batcher writes under."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from reconciler.controller import ResourceReconciler
 from reconciler.manager import Manager
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher
-
-FORMER = "kube-reconciler"
 
 
 class Spec(Model):
@@ -100,35 +98,6 @@ async def test_an_official_client_writes_under_the_programs_name_or_the_given_on
         with pytest.raises(ValueError, match="1 to 128 bytes"):
             StatusBatcher(api, status.object, field_manager="x" * 129)
     assert managers_of_status(await stored(server)) == {(program_name(), "Update"), ("chosen", "Update")}
-
-
-@pytest.mark.virtual_time
-@pytest.mark.parametrize("former_strategy", ["merge", "update", "apply"])
-async def test_fields_written_under_the_former_name_are_removed_by_an_apply(server, former_strategy):
-    former = Client(server, field_manager=FORMER)
-    async with StatusBatcher(former, await created(server), strategy=former_strategy) as status:
-        status.set(phase="Old", one="1", two="2")
-        status.set_condition("Old", True, reason="Old")
-        status.set_condition("Kept", True, reason="Kept")
-    async with StatusBatcher(Client(server), await stored(server), strategy="apply") as status:
-        status.remove("one")
-        status.remove("conditions", item={"type": "Old"})
-        status.set(phase="New")
-    found = (await stored(server))["status"]
-    assert [condition["type"] for condition in found.pop("conditions")] == ["Kept"]
-    assert found == {"phase": "New", "two": "2"}
-
-
-@pytest.mark.virtual_time
-async def test_another_controllers_field_under_the_former_name_is_not_removed(server):
-    """Both controllers had the former name, so only the one that changes a field now shows whose it is."""
-    async with StatusBatcher(Client(server, field_manager=FORMER), await created(server), strategy="apply") as status:
-        status.set(one="1", two="2")
-    async with StatusBatcher(Client(server, user_agent="a"), await stored(server), strategy="apply") as status:
-        status.set(one="changed")
-    async with StatusBatcher(Client(server, user_agent="b"), await stored(server), strategy="apply") as status:
-        status.remove("two")
-    assert (await stored(server))["status"] == {"one": "changed"}
 
 
 @pytest.mark.virtual_time

@@ -12,7 +12,7 @@ import urllib3  # noqa: F401 - a client has it loaded
 from reconciler._core.field_managers import program_name
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.status import StatusBatcher, clients
 from reconciler.status.clients import BlockingClientWriter, read_answer
 from tests.status.scripted import ScriptedServer

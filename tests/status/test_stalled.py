@@ -12,7 +12,6 @@ import kubernetes
 import kubernetes_asyncio
 import pytest
 
-from reconciler._core.cancellation import RunningTimeout
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.clock import SystemClock
@@ -20,6 +19,7 @@ from reconciler.controller import ResourceReconciler
 from reconciler.manager import Manager
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, StatusConflict, StatusOutcomeUnknown
+from reconciler.status.requests import RunningTimeout
 from tests.status.scripted import BlockingWriter, ScriptedServer, Writer, lost
 
 KIND = "example.com/v1/Database"

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from reconciler.telemetry.families import MAX_LABELS
+from reconciler.telemetry.controllers import MAX_LABELS
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.workqueue import WorkQueue
 

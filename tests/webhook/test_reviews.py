@@ -75,7 +75,7 @@ async def test_denial_has_message_and_causes() -> None:
         "status": "Failure",
         "code": 422,
         "reason": "Invalid",
-        "message": "more than 50 GB needs an administrator",
+        "message": "more than 50 GB needs an administrator: spec.size: must be at most 50",
         "details": {
             "name": "db1",
             "group": "webhook.example.com",

@@ -22,16 +22,17 @@ from reconciler._core.redaction.forms import (
     KEY_HINTS,
     LOGIN_HINTS,
     SCHEME_HINTS,
+    TOKEN_HINTS,
     URL_HINTS,
     redact_logins,
     redact_private_keys,
     redact_schemes,
+    redact_tokens,
     redact_urls,
 )
 from reconciler._core.redaction.hints import PLACEHOLDER, Hints
 from reconciler._core.redaction.json import JSONText, is_json
 from reconciler._core.redaction.names import NAME_HINTS
-from reconciler._core.redaction.tokens import TOKEN_HINTS, redact_tokens
 from reconciler._core.redaction.values import redact_values
 
 ERROR_LIMIT = 4_096
@@ -57,7 +58,7 @@ _HINTS = Hints(*(text for hints in _GROUPS for text in hints.texts))
 
 
 def redact(text: str) -> str:
-    """Return the text with `PLACEHOLDER` instead of everything that looks like a secret."""
+    """Replace everything in text that looks like a secret by `PLACEHOLDER`."""
     return _redact(text, NESTING_LIMIT)
 
 
@@ -85,7 +86,7 @@ def _redacted_error(text: str) -> str:
 
 
 def redact_error(text: str) -> str:
-    """Return the beginning of the text of an error without secrets.
+    """Remove secrets from the beginning of the text of an error; the rest is dropped.
 
     An error is stored, shown and reported by different parts, which call this with the same text. It is computed once.
     """

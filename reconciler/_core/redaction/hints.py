@@ -12,8 +12,10 @@ import re
 class Hints:
     """Fixed strings, one of which occurs, in any case, wherever a pattern can match.
 
+    Each character of a string is one byte in a search, so that places are the same.
+
     Args:
-        hints: the strings, in ASCII.
+        hints: the strings, in ASCII and without ``?``.
 
     Attributes:
         texts: as given.
@@ -26,11 +28,11 @@ class Hints:
 
     def is_in(self, text: str) -> bool:
         """Return whether there is a hint in a string."""
-        return any(map(_folded(text).__contains__, self._hints))
+        return any(map(text.encode("ascii", "replace").lower().__contains__, self._hints))
 
     def starts(self, text: str) -> list[int]:
         """Return the starts of the hints, in order."""
-        folded = _folded(text)
+        folded = text.encode("ascii", "replace").lower()
         places = set()
         for hint in self._hints:
             place = folded.find(hint)
@@ -38,11 +40,6 @@ class Hints:
                 places.add(place)
                 place = folded.find(hint, place + 1)
         return sorted(places)
-
-
-def _folded(text: str) -> bytes:
-    """Return the text with one byte for each character, so that places are the same. No hint contains ``?``."""
-    return text.encode("ascii", "replace").lower()
 
 
 _CONTINUED = re.compile(r"'\\{1,16}''|''")

@@ -60,7 +60,7 @@ class JSONText:
         self._frames = [_Container(is_object=False, kind=None)]
 
     def redact(self, text: str) -> str:
-        """Return the JSON without secrets."""
+        """Remove secrets from JSON."""
         return "".join(self._token(found.group()) for found in _JSON_TOKEN.finditer(text))
 
     def _token(self, lexeme: str) -> str:

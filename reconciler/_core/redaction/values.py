@@ -104,7 +104,7 @@ def redact_values(text: str, known: set[str]) -> str:
 
 
 def _start_of_words(text: str, hint: int, after: int) -> int:
-    """Return a place at or before a hint that is inside no word, and not before `after`."""
+    """Find a place at or before a hint that is outside of words, and not before `after`."""
     while hint > after and (text[hint - 1].isalnum() or text[hint - 1] in "_.-%\\"):
         hint -= 1
     return hint
@@ -122,7 +122,7 @@ class _NamedValue:
         self._strict = kind is not None  # only a placeholder is harmless
 
     def find(self) -> tuple[int, int, str] | None:
-        """Return the start and end of the value and its replacement; None if there is nothing to redact."""
+        """Find the value: its start, its end and its replacement; None if there is nothing to redact."""
         found = self._find()
         if found is None or found[0] >= found[1]:
             return None

@@ -76,9 +76,16 @@ async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) ->
     """Send a review; the server's certificate must be signed by the CAs of the ``clientConfig``, or be one of them.
 
     Raises:
+        ConnectionError: nothing listens there, or the connection was closed before the response.
         OSError: the webhook cannot be reached, its CAs are not valid, or the response is too large.
     """
-    from aiohttp import ClientError, ClientSession
+    from aiohttp import (
+        ClientConnectorCertificateError,
+        ClientConnectorError,
+        ClientError,
+        ClientSession,
+        ServerDisconnectedError,
+    )
 
     bundle = str(client.get("caBundle") or "")
     try:
@@ -100,6 +107,15 @@ async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) ->
             content = await response.content.read(_LARGEST + 1)
             while len(content) <= _LARGEST and not response.content.at_eof():
                 content += await response.content.read(_LARGEST + 1 - len(content))
+    except ServerDisconnectedError:
+        raise ConnectionError("EOF") from None
+    except ClientConnectorCertificateError as error:
+        raise OSError(f"tls: failed to verify certificate: x509: {error.certificate_error}") from None
+    except ClientConnectorError as error:
+        why = (error.strerror or str(error.os_error)).lower()
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        kind = ConnectionError if refused else OSError
+        raise kind(f"dial tcp {error.host}:{error.port}: connect: {'connection refused' if refused else why}") from None
     except ClientError as error:
         raise OSError(str(error)) from None
     if len(content) > _LARGEST:

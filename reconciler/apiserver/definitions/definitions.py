@@ -28,10 +28,16 @@ _VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
 
 
 class Definitions:
-    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster."""
+    """The controller of CustomResourceDefinitions. It is called with every change that is committed to the cluster.
 
-    def __init__(self, cluster: ClusterStorage, webhook_servers: Mapping[str, Transport]) -> None:
+    Without `sockets` it calls conversion webhooks in the same process alone, as under virtual time.
+    """
+
+    def __init__(
+        self, cluster: ClusterStorage, webhook_servers: Mapping[str, Transport], *, sockets: bool = True
+    ) -> None:
         self._cluster = cluster
+        self._sockets = sockets and not getattr(cluster.clock, "virtual", False)
         self._webhook_servers = webhook_servers
         self._definitions = cluster.registry.built_in("customresourcedefinitions", "apiextensions.k8s.io")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
@@ -92,9 +98,7 @@ class Definitions:
             for endpoint in list(resource.endpoints.values()):
                 registry.unserve(endpoint)
             resource.info = info
-        resource.convert = conversion_of(
-            spec, self._webhook_servers, self._cluster.uid, sockets=not getattr(self._cluster.clock, "virtual", False)
-        )
+        resource.convert = conversion_of(spec, self._webhook_servers, self._cluster.random_uid, sockets=self._sockets)
         _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):

@@ -74,34 +74,12 @@ class Call:
         return found
 
 
-def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
-    """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
+class ResourcePath(NamedTuple):
+    """The parts of a path under ``/api/v1`` or ``/apis/group/version``; `plural` is empty for the discovery of it.
 
-    Raises:
-        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
+    A path whose first part below the version is ``watch`` is the older form of a watch.
     """
-    place = _place_of(request.path)
-    if place is None or (place.group, place.plural) == ("", "componentstatuses"):
-        return None
-    group, plural, subresource = place.group, place.plural, place.subresource
-    if (group, plural, place.name, place.watched) == ("", "bindings", "", False):
-        plural, subresource = "pods", "binding"  # of the pod that the body names
-    endpoint = registry.endpoint(group, place.version, plural)
-    if endpoint is None:
-        raise Refusal.no_such_resource() if registry.is_built_in(group, place.version) else Refusal.not_served()
-    call = Call(request, "", endpoint, place.namespace, place.name, subresource, dict(request.query), user=user)
-    verbs = _OBJECT if place.name else _COLLECTION
-    if subresource:
-        verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
-    verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
-    if place.watched:
-        call.verb = _older_watch(call)
-    else:
-        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
-    return call
 
-
-class _Place(NamedTuple):
     group: str
     version: str
     namespace: str | None
@@ -109,25 +87,55 @@ class _Place(NamedTuple):
     name: str
     subresource: str
     watched: bool
-    """Whether the path begins with ``watch``, the older form of a watch."""
 
 
-def _place_of(path: str) -> _Place | None:
-    """Return what a path names; None for one of discovery."""
-    if _INVALID_ESCAPE.search(path):
-        raise Refusal(400, "", "Bad Request", text="400 Bad Request")
+def split_path(path: str) -> ResourcePath | None:
+    """Return the parts of a path; None if it names no version of a group."""
     parts = list(map(unquote, path.split("/")[1:]))
     if parts and not parts[-1]:
         parts.pop()
-    if len(parts) < 3 or parts[0] not in ("api", "apis") or (parts[0] == "apis" and len(parts) < 4):
+    if parts[:1] == ["api"] and len(parts) > 1:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[:1] == ["apis"] and len(parts) > 2:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
         return None
-    group, version, *rest = parts[1:] if parts[0] == "apis" else ("", *parts[1:])
-    watched = rest[0] == "watch" and len(rest) > 1
+    watched = rest[:1] == ["watch"] and len(rest) > 1
     rest = rest[1:] if watched else rest
     namespace: str | None = None
-    if rest[0] == "namespaces" and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
+    if rest[:1] == ["namespaces"] and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
-    return _Place(group, version, namespace, rest[0], "".join(rest[1:2]), "/".join(rest[2:]), watched)
+    plural, name = (*rest[:2], "", "")[:2]
+    return ResourcePath(group, version, namespace, plural, name, "/".join(rest[2:]), watched)
+
+
+def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
+    """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
+
+    Raises:
+        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
+    """
+    if _INVALID_ESCAPE.search(request.path):
+        raise Refusal(400, "", "Bad Request", text="400 Bad Request")
+    found = split_path(request.path)
+    if found is None or not found.plural or (found.group, found.plural) == ("", "componentstatuses"):
+        return None
+    group, version, namespace, plural, name, subresource, watched = found
+    if (group, plural, name, watched) == ("", "bindings", "", False):
+        plural, subresource = "pods", "binding"  # of the pod that the body names
+    endpoint = registry.endpoint(group, version, plural)
+    if endpoint is None:
+        raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
+    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
+    verbs = _OBJECT if name else _COLLECTION
+    if subresource:
+        verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
+    verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
+    if watched:
+        call.verb = _older_watch(call)
+    else:
+        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
+    return call
 
 
 def _older_watch(call: Call) -> str:

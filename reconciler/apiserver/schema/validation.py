@@ -28,7 +28,7 @@ _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for l
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class SchemaFinding:
     """A field error and the path of the value that it is about."""
 
     path: tuple[str | int, ...]
@@ -42,7 +42,7 @@ class Translator:
     schema: JSONObject
     root: str
 
-    def findings(self, errors: Iterable[Any]) -> Iterator[Finding]:
+    def findings(self, errors: Iterable[Any]) -> Iterator[SchemaFinding]:
         """Yield the field errors for errors of jsonschema-rs."""
         wrong_lengths: set[tuple[Any, ...]] = set()
         for place, group in itertools.groupby(errors, key=_all_of):
@@ -53,7 +53,7 @@ class Translator:
             if place is not None:
                 yield self._not_all(place, branches)
 
-    def _one(self, error: Any, wrong_lengths: set[tuple[Any, ...]]) -> Iterator[Finding]:
+    def _one(self, error: Any, wrong_lengths: set[tuple[Any, ...]]) -> Iterator[SchemaFinding]:
         name, path = path_of(error.instance_path), tuple(error.instance_path)
         checked = (path, tuple(error.schema_path)[:-1])
         if error.kind.name in ("maxLength", "minLength"):
@@ -70,7 +70,7 @@ class Translator:
             found = _COMPUTED[keyword](error, name, field)
         else:
             found = (_message(error, name, field, schema.get(WRITTEN_PATTERN, "")),)
-        yield from (Finding(path, each) for each in found)
+        yield from (SchemaFinding(path, each) for each in found)
         if error.kind.name in ("oneOf", "anyOf"):
             # The real server adds the errors of the branch that came closest.
             branches: list[list[Any]] = sorted(error.kind.context, key=len)
@@ -92,13 +92,13 @@ class Translator:
             )
         return schema if isinstance(schema, dict) else {}
 
-    def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> Finding:
+    def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> SchemaFinding:
         schema_path, path = place
         schema: Any = functools.reduce(operator.getitem, schema_path, self.schema)
         # The last part may be the range of an integer format, which is not a branch as written.
         none = "" if len(branches) < len(schema) else ". None validated"
         message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'
-        return Finding(path, FieldError("<nil>", message))
+        return SchemaFinding(path, FieldError("<nil>", message))
 
 
 def _all_of(error: Any) -> tuple[Any, ...] | None:
@@ -219,7 +219,7 @@ class SchemaValidator:
         except jsonschema_rs.ValidationError as error:
             raise ValueError(f"the embedded API server cannot compile this schema: {error.message}") from None
 
-    def findings(self, value: Any, root: str = "") -> list[Finding]:
+    def findings(self, value: Any, root: str = "") -> list[SchemaFinding]:
         """Return the errors of a value.
 
         Their fields begin with `root`, the path of the value in the object; the messages do not, as in the real server.
@@ -276,7 +276,7 @@ def _is_usable(keyword: str, value: Any) -> bool:
     return not keyword.startswith(("max", "min")) or keyword in ("maximum", "minimum") or value >= 0
 
 
-def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iterator[SchemaFinding]:
     """Yield an error for each duplicate item in lists of type set or map."""
     if not node.has_checks:
         return
@@ -293,14 +293,14 @@ def duplicates(value: Any, node: Node, path: tuple[str | int, ...] = ()) -> Iter
                 yield from duplicates(item, node.items, (*path, index))
 
 
-def _duplicate_items(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[Finding]:
+def _duplicate_items(items: list[Any], node: Node, path: tuple[str | int, ...]) -> Iterator[SchemaFinding]:
     seen: dict[str, int] = {}
     for index, item in enumerate(items):
         key = item_key(item, node)
         shown = quoted(key)
         seen[shown] = seen.get(shown, 0) + 1
         if seen[shown] == 2:
-            yield Finding(path, FieldError.duplicate(f"{path_of(path)}[{index}]", key))
+            yield SchemaFinding(path, FieldError.duplicate(f"{path_of(path)}[{index}]", key))
 
 
 def item_key(item: Any, node: Node) -> Any:

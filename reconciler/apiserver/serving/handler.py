@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl, Roles
 from reconciler.apiserver.admission import ConfiguredAdmission
 from reconciler.apiserver.cluster import ClusterStorage
@@ -23,7 +24,7 @@ from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
 from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
-from reconciler.apiserver.verbs.read import Reader
+from reconciler.apiserver.verbs.read import PastState, Reader
 from reconciler.apiserver.verbs.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
@@ -80,16 +81,17 @@ class Handler:
         sharded: bool = False,
         state: State | None = None,
         rbac: bool = False,
+        unasked: dict[str, None] | None = None,
     ) -> None:
         self._clock = clock
         self._sharded = sharded
         self.cluster = ClusterStorage(clock, rng, history=history)
         self._reader = Reader(self.cluster)
-        self._definitions = Definitions(self.cluster, webhook_servers)
+        self._definitions = Definitions(self.cluster, webhook_servers, sockets=unasked is None)
         provide = self._create_namespace if provision_namespaces else None
         roles = Roles(self.cluster) if rbac else None
         self.access = AccessControl(Tokens(self.cluster, credentials), roles)
-        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers), roles)
+        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers, unasked), roles)
         self._writer = Writer(self.cluster, self._definitions.strategy, self._admission, provide)
         self._deleter = Deleter(self.cluster, self._admission)
         self._pod_subresources = PodSubresources(self.cluster, self._deleter)
@@ -111,24 +113,33 @@ class Handler:
     def _load(self, state: State) -> None:
         """Store the objects of a state. Nothing follows from them: every state is complete."""
         self.cluster.start_at(state.version)
-        name = DEFINITIONS
+        for name, documents in sorted(state.objects.items(), key=lambda item: item[0] != DEFINITIONS):
+            self.load(name, documents)
+
+    def load(self, name: str, documents: Mapping[str, JSONObject]) -> None:
+        """Store the objects of a resource, such as ``deployments.apps``, by key, in the versions that they have.
+
+        Raises:
+            ConfigurationError: the resource is not served, or an object cannot be stored.
+        """
+        plural, _, group = name.partition(".")
         try:
-            for name, documents in sorted(state.objects.items(), key=lambda item: item[0] != DEFINITIONS):
-                plural, _, group = name.partition(".")
-                resource = self.cluster.registry.resource(group, plural)
-                if resource is None:
-                    raise LookupError("no such kind")
-                loaded = [
-                    Stored(key, int(doc["metadata"]["resourceVersion"]), doc, resource.custom)
-                    for key, doc in documents.items()
-                ]
-                resource.store.load(loaded)
-                for stored in loaded:
-                    stored.measure(resource.api_version)
-                    if name == DEFINITIONS:
-                        self._definitions.serve(stored)
-                    self._garbage_collector.index(resource, None, stored)
-                    self._admission.committed(resource, None, stored)
+            resource = self.cluster.registry.resource(group, plural)
+            if resource is None:
+                raise LookupError("no such kind")
+            loaded = [
+                Stored(key, int(doc["metadata"]["resourceVersion"]), doc, resource.custom)
+                for key, doc in documents.items()
+            ]
+            for key in documents.keys() & resource.store.objects.keys():
+                self._garbage_collector.index(resource, resource.store.objects[key], None)
+            resource.store.load(loaded)
+            for stored in loaded:
+                stored.measure(resource.api_version)
+                if name == DEFINITIONS:
+                    self._definitions.serve(stored)
+                self._garbage_collector.index(resource, None, stored)
+                self._admission.committed(resource, None, stored)
         except (AttributeError, LookupError, TypeError, ValueError, Refusal) as error:
             raise ConfigurationError(f"the state has an invalid object among its {name}: {error!r}") from error
 
@@ -162,7 +173,7 @@ class Handler:
             return _failure(call, error)
 
     async def read(
-        self, request: HTTPRequest, call: Call | None, *, stale: float | None = None, expired: Refusal | None = None
+        self, request: HTTPRequest, call: Call | None, *, stale: PastState | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
         """Return the result of a get, list or watch, or of a request without a kind, such as discovery.
 
@@ -171,7 +182,7 @@ class Handler:
         Args:
             request: the request.
             call: the request as returned by `parse`.
-            stale: for reads at version 0, the age of the state that is shown, in seconds.
+            stale: for reads at version 0, the state that is shown.
             expired: the error that ends a watch at once, or None.
         """
         try:
@@ -192,7 +203,7 @@ class Handler:
         body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
-    async def _read(self, call: Call, stale: float | None) -> HandlerResult:
+    async def _read(self, call: Call, stale: PastState | None) -> HandlerResult:
         view, yaml = self._view(call)
         if call.verb == "list":
             body = self._reader.list_objects(call, view, stale)
@@ -212,7 +223,7 @@ class Handler:
         include = call.query.get("includeObject", "")
         return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
 
-    def _watch(self, call: Call, stale: float | None, expired: Refusal | None) -> HandlerResult:
+    def _watch(self, call: Call, stale: PastState | None, expired: Refusal | None) -> HandlerResult:
         view, _ = self._view(call)
         watch = self._reader.watch(call, view, stale)
         if expired is not None:

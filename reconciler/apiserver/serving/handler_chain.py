@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults import (
+    ALL_REQUESTS,
     NO_STRIKE,
     CutWatches,
     EventOrder,
     Faults,
     Lose,
+    Match,
     Refuse,
     ReorderEvents,
+    RequestCallback,
     Stale,
     Stall,
     StallWatches,
@@ -29,12 +35,16 @@ from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, l
 from reconciler.apiserver.state import DataDirectory
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import AccessDenied
-from reconciler.apiserver.verbs.watch import WatchResponse
+from reconciler.apiserver.verbs.read import PastState
+from reconciler.apiserver.verbs.watch import WatchHold, WatchResponse
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 
 _LATE_SECONDS = 0.05
+
+ChangeFollower = Callable[[JSONObject | None, JSONObject | None], None]
+"""Called with the documents of an object before and after a change, which it must not modify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ class HandlerChain:
         faults: the faults.
         log: the request log.
         data: where commits are kept beyond the process, or None.
+        followers: called with each change of an object.
     """
 
     def __init__(
@@ -79,9 +90,11 @@ class HandlerChain:
         self._rng = rng
         self._event_order: EventOrder = event_order
         # Dicts rather than sets: watches are cut in the order of arrival, so that a seed repeats the same run.
-        self._watches: weakref.WeakKeyDictionary[WatchResponse, None] = weakref.WeakKeyDictionary()
+        self._watches: weakref.WeakKeyDictionary[WatchResponse, tuple[Call, HTTPRequest]] = weakref.WeakKeyDictionary()
+        self._holds: list[WatchHold] = []
         self._stalled: dict[asyncio.Future[None], None] = {}
         self._starts = 1
+        self.followers: list[ChangeFollower] = []
         self._commits: list[tuple[APIResource, Stored | None, Stored | None]] = []
         self.replace_handler(handler)
 
@@ -100,7 +113,7 @@ class HandlerChain:
         """
         if self.data is not None:
             self.data.replace(handler.cluster)
-        for watch in self._open_watches(None):
+        for watch in self._open_watches(self._matching(ALL_REQUESTS)):
             watch.cut(lost=True)
         self._starts += 1
         self.handler, self._commits = handler, []
@@ -108,6 +121,8 @@ class HandlerChain:
 
     def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         self._commits.append((resource, old, new))
+        for follower in self.followers:
+            follower(None if old is None else old.doc, None if new is None else new.doc)
 
     async def handle(self, request: HTTPRequest) -> HTTPResponse:
         """Return the response to a request; a cancelled call may have taken effect.
@@ -128,6 +143,7 @@ class HandlerChain:
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
+        await _call([each.before for each in strike.callbacks], request)
         watching = call is not None and call.verb == "watch"
         if Stall in strike.effects and not watching:
             await self._stall(request, call, strike)
@@ -140,17 +156,20 @@ class HandlerChain:
                 refusal = refuse.refusal(call)
                 return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
         response = await self._handle_in_order(request, call, strike)
+        await _call([each.after for each in strike.callbacks], request)
         if call is not None:
-            plural = call.endpoint.info.plural
-            if CutWatches in strike.effects:
-                self.cut_watches(plural)
-            if StallWatches in strike.effects:
-                self.stall_watches(plural)
+            self._disturb_watches(call.endpoint.info.plural, strike)
         if lose is not None and lose.after_commit:
             raise _unknown(request, "a fault withheld the response")
         if refuse is not None and refuse.after_commit:
             return refusal_response(refuse.refusal(call))
         return response
+
+    def _disturb_watches(self, plural: str, strike: Strike) -> None:
+        if CutWatches in strike.effects:
+            self.cut_watches(Match(resource=plural))
+        if StallWatches in strike.effects:
+            self.stall_watches(Match(resource=plural))
 
     async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         if request.timeout is not None and request.timeout < strike.delay:
@@ -183,8 +202,10 @@ class HandlerChain:
         store = call.endpoint.store
         position = store.end
         if order == "late":
-            store.hold(position)
-            asyncio.get_running_loop().call_later(_LATE_SECONDS, store.release, position)
+            hold = self._hold(lambda watch: watch.endpoint.store is store)
+            for watch in self._open_watches(hold.covers):
+                hold.add(watch, position)
+            asyncio.get_running_loop().call_later(_LATE_SECONDS, hold.release)
         starts = self._starts
         result = await self.handler.write(call)
         if starts != self._starts:
@@ -201,11 +222,15 @@ class HandlerChain:
         refuse, stale = strike.effects.get(Refuse), strike.effects.get(Stale)
         as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
         expired = refuse.refusal(call) if refuse is not None and as_event else None
-        seconds = None if stale is None else stale.seconds
-        result = await self.handler.read(request, call, stale=seconds, expired=expired)
-        if result.watch is not None:
-            result.watch.stalled = Stall in strike.effects
-            self._watches[result.watch] = None
+        past: PastState | None = None if stale is None else (stale.seconds, stale.version)
+        result = await self.handler.read(request, call, stale=past, expired=expired)
+        if result.watch is not None and call is not None:
+            self._watches[result.watch] = call, request
+            if Stall in strike.effects:
+                result.watch.stall()
+            for hold in self._holds:
+                if not hold.released and hold.covers(result.watch):
+                    hold.add(result.watch, result.watch.position)
         return self._log(request, call, result, strike)
 
     def _log(
@@ -255,32 +280,53 @@ class HandlerChain:
         return ServerStatistics(
             objects=sum(len(store.objects) for store in stores),
             resource_version=cluster.revisions.current,
-            watches=len(self._open_watches(None)),
+            watches=len(self._open_watches(self._matching(ALL_REQUESTS))),
             requests=self._answered,
             requests_dropped=self.log.dropped,
             events_dropped=sum(store.dropped for store in stores),
         )
 
-    def cut_watches(self, resource: str | None = None) -> int:
+    def cut_watches(self, match: Match = ALL_REQUESTS) -> int:
         """Break off watches and return how many."""
-        chosen = self._open_watches(resource)
+        chosen = self._open_watches(self._matching(match))
         for watch in chosen:
             watch.cut()
-        if chosen:
-            self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were cut")
+        self._note_watches(len(chosen), match, "cut")
         return len(chosen)
 
-    def stall_watches(self, resource: str | None = None) -> int:
+    def stall_watches(self, match: Match = ALL_REQUESTS) -> int:
         """Keep watches open but silent, and return how many."""
-        chosen = [watch for watch in self._open_watches(resource) if not watch.stalled]
-        for watch in chosen:
-            watch.stalled = True
-        if chosen:
-            self.note(f"{len(chosen)} watches of {resource or 'all kinds'} were stalled")
-        return len(chosen)
+        chosen = self._open_watches(self._matching(match))
+        silent = [watch for watch in chosen if not watch.stalled]
+        for watch in silent:
+            watch.stall()
+        self._note_watches(len(silent), match, "stalled")
+        return len(silent)
 
-    def _open_watches(self, resource: str | None) -> list[WatchResponse]:
-        return [watch for watch in self._watches if not watch.closed and resource in (None, watch.plural)]
+    def hold_watches(self, match: Match, *, later: bool) -> WatchHold:
+        """Hide events from open watches, and perhaps from those that open before the release."""
+        covers = self._matching(match)
+        hold = self._hold(covers) if later else WatchHold(lambda _: False)
+        for watch in self._open_watches(covers):
+            hold.add(watch, watch.position)
+        self._note_watches(len(hold), match, "held")
+        return hold
+
+    def _hold(self, covers: Callable[[WatchResponse], bool]) -> WatchHold:
+        self._holds = [hold for hold in self._holds if not hold.released]
+        self._holds.append(WatchHold(covers))
+        return self._holds[-1]
+
+    def _matching(self, match: Match) -> Callable[[WatchResponse], bool]:
+        return lambda watch: match.matches(*self._watches[watch])
+
+    def _note_watches(self, count: int, match: Match, done: str) -> None:
+        if count:
+            whose = f" by {match.user_agent}" if match.user_agent else ""
+            self.note(f"{count} watches of {match.resource or 'all kinds'}{whose} were {done}")
+
+    def _open_watches(self, covers: Callable[[WatchResponse], bool]) -> list[WatchResponse]:
+        return [watch for watch in self._watches if not watch.closed and covers(watch)]
 
     def compact(self) -> None:
         """Drop the history of all kinds."""
@@ -300,12 +346,19 @@ class HandlerChain:
         Raises:
             ConfigurationError: they cannot be kept.
         """
-        for watch in self._open_watches(None):
+        for watch in self._open_watches(self._matching(ALL_REQUESTS)):
             watch.cut()
         for stalled in self._stalled:
             if not stalled.done():
                 stalled.set_result(None)
         self.log_commits("by the server")
+
+
+async def _call(callbacks: Iterable[RequestCallback | None], request: HTTPRequest) -> None:
+    for callback in callbacks:
+        result = None if callback is None else callback(request)
+        if inspect.isawaitable(result):
+            await result
 
 
 def _unknown(request: HTTPRequest, why: str) -> OutcomeUnknown:

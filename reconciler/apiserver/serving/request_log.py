@@ -228,7 +228,7 @@ def _differences(before: object, after: object, path: str) -> Iterator[str]:
         if before != after or type(before) is not type(after):
             yield path
         return
-    for key in before.keys() | after.keys() if before.keys() != after.keys() else before:
+    for key in {**before, **after} if before.keys() != after.keys() else before:
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if old is not new and (old != new or type(old) is not type(new)):
             yield from _differences(old, new, f"{path}/{key.replace('~', '~0').replace('/', '~1')}")

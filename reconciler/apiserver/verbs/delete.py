@@ -301,6 +301,8 @@ class GarbageCollector:
             self._finish_namespace(old.doc["metadata"].get("namespace", ""))
         elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
             self._continue_deletion(resource, new)
+        elif new is not None and self._garbage and _owner_references(new) != _owner_references(old):
+            self._collect_orphan(resource, new)
 
     # indexes
 
@@ -312,7 +314,7 @@ class GarbageCollector:
             return
         before, after = _owner_uids(old), _owner_uids(new)
         place = (resource.store, current.key)
-        for uid in before - after:
+        for uid in before.keys() - after.keys():
             held = self._dependents.get(uid, {})
             held.pop(place, None)
             if not held:
@@ -338,17 +340,41 @@ class GarbageCollector:
     # owners
 
     def _collect_dependents(self, uid: str) -> None:
-        """Delete the objects that only the removed object owned; remove the reference from those with other owners."""
+        """Collect the objects that the removed object owned."""
         for resource, stored in self._dependents_of(uid):
             current = resource.store.objects.get(stored.key)
-            if current is None or uid not in _owner_uids(current):
-                continue
-            if any(other in self._uids for other in _owner_uids(current)):
-                self._remove_owner(resource, current, uid)
-            else:
-                held = current.doc["metadata"].get("finalizers") or ()
-                policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
-                self._deleter.delete_stored(resource, current, {"propagationPolicy": policy})
+            if current is not None and uid in _owner_uids(current):
+                self._collect_orphan(resource, current)
+
+    def _collect_orphan(self, resource: APIResource, stored: Stored) -> None:
+        """Delete an object whose owners are all absent; of an object with others, remove the references to absent ones.
+
+        It makes no difference whether an owner was removed before or after the reference to it was stored.
+        """
+        owners = _owner_references(stored)
+        present = [owner for owner in owners if self._is_present(owner, resource, stored)]
+        if len(present) == len(owners):
+            return
+        if present:
+            self._set_metadata(resource, stored, "ownerReferences", present)
+            return
+        held = stored.doc["metadata"].get("finalizers") or ()
+        policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
+        self._deleter.delete_stored(resource, stored, {"propagationPolicy": policy})
+
+    def _is_present(self, owner: JSONObject, resource: APIResource, dependent: Stored) -> bool:
+        """Return whether an owner may exist: it does, or the reference cannot be resolved, or was not copied to a fork.
+
+        As for the real garbage collector, the kind and the name must be those of the object with this uid, and a
+        namespaced owner is in the namespace of its dependent.
+        """
+        endpoint = self._cluster.registry.by_kind(owner["apiVersion"], owner["kind"])
+        if endpoint is None or not endpoint.store.complete:
+            return True
+        if endpoint.info.namespaced and not resource.info.namespaced:
+            return True
+        found = endpoint.resource.find(dependent.doc["metadata"].get("namespace"), owner["name"])
+        return found is not None and found.uid == owner["uid"]
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -422,10 +448,13 @@ class GarbageCollector:
             self._cluster.remove(namespaces, stored, doc)
 
 
-def _owner_uids(stored: Stored | None) -> set[str]:
-    if stored is None:
-        return set()
-    return {owner["uid"] for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid")}
+def _owner_uids(stored: Stored | None) -> dict[str, None]:
+    """Return the uids of the owners, in order."""
+    return dict.fromkeys(owner["uid"] for owner in _owner_references(stored) if owner.get("uid"))
+
+
+def _owner_references(stored: Stored | None) -> list[JSONObject]:
+    return [] if stored is None else stored.doc["metadata"].get("ownerReferences") or []
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

@@ -8,6 +8,7 @@ import bisect
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import ClusterStorage
@@ -127,13 +128,17 @@ def _bad_token(problem: str) -> Refusal:
     return Refusal.bad_request(f"invalid continue token: continue key is not valid: {problem}")
 
 
+PastState: TypeAlias = tuple[float, int | None]
+"""An earlier state of the server: its age in seconds, or its resourceVersion."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """The implementation of the verbs get, list and watch; it raises a `Refusal` with the codes of the real server."""
 
     cluster: ClusterStorage
 
-    def get(self, call: Call, stale: float | None = None) -> Stored:
+    def get(self, call: Call, stale: PastState | None = None) -> Stored:
         """Return one object."""
         asked = _watch_version(call)
         if asked:
@@ -147,7 +152,7 @@ class Reader:
             raise Refusal.not_found(resource.info.plural, resource.info.group, call.name)
         return found
 
-    def list_objects(self, call: Call, view: WholeView, stale: float | None = None) -> bytes:
+    def list_objects(self, call: Call, view: WholeView, stale: PastState | None = None) -> bytes:
         """Return the JSON of a list."""
         selector = selector_of(call)
         objects, rv, token = self._snapshot(call, selector, stale)
@@ -164,7 +169,7 @@ class Reader:
         return view.encode_list(endpoint, items, metadata)
 
     def _snapshot(
-        self, call: Call, selector: Selector, stale: float | None
+        self, call: Call, selector: Selector, stale: PastState | None
     ) -> tuple[ObjectSnapshot, int, _PageToken | None]:
         store, current = call.endpoint.store, self.cluster.revisions.current
         match, token = call.query.get("resourceVersionMatch", ""), call.query.get("continue", "")
@@ -218,13 +223,13 @@ class Reader:
             found.append(stored)
         return found, 0, None
 
-    def watch(self, call: Call, view: WholeView, stale: float | None = None) -> WatchResponse:
+    def watch(self, call: Call, view: WholeView, stale: PastState | None = None) -> WatchResponse:
         """Return the stream of a watch; a version that was dropped from the history is reported inside the stream."""
         store, selector = call.endpoint.store, selector_of(call)
         initial_events = _initial_events(call)
         asked, current = _watch_version(call), self.cluster.revisions.current
         timeout = _number(call.query.get("timeoutSeconds", ""))
-        position = store.visible
+        position = store.end
         initial: list[Stored] = []
         failure: Refusal | None = None
         if asked is not None and asked > current:
@@ -257,7 +262,7 @@ class Reader:
         return watch
 
     def _initial(
-        self, call: Call, selector: Selector, asked: int | None, stale: float | None
+        self, call: Call, selector: Selector, asked: int | None, stale: PastState | None
     ) -> tuple[int, list[Stored]]:
         store = call.endpoint.store
         snapshot, position = store.now, store.end
@@ -274,15 +279,18 @@ class Reader:
         if asked > current:
             raise Refusal.too_large_resource_version(asked, current)
 
-    def _past_version(self, store: ObjectStore, seconds: float) -> int:
+    def _past_version(self, store: ObjectStore, state: PastState) -> int:
+        seconds, version = state
+        if version is not None:
+            return max(store.floor, min(version, self.cluster.revisions.current))
         before = self.cluster.clock.monotonic() - seconds
         for event in store.recent():
             if event.at <= before:
                 return event.rv
         return store.floor
 
-    def _past(self, store: ObjectStore, seconds: float) -> ObjectSnapshot:
-        return store.at(self._past_version(store, seconds)) or store.now
+    def _past(self, store: ObjectStore, state: PastState) -> ObjectSnapshot:
+        return store.at(self._past_version(store, state)) or store.now
 
 
 def _initial_events(call: Call) -> bool | None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
+from types import TracebackType
+from typing import Self
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import shown_empty
@@ -26,6 +28,48 @@ BOOKMARK_SECONDS = 60.0
 """The interval of bookmarks in a quiet watch that allows them; measured on kube-apiserver 1.36."""
 
 _FRAMES_AT_ONCE = 128
+
+
+class WatchHold:
+    """Watches that receive no events until `release`, which delivers what they have missed, in order.
+
+    Leaving its ``with`` block releases it, too.
+
+    Args:
+        covers: returns whether a watch that opens before the release is held, too.
+
+    Attributes:
+        released: whether it is over.
+    """
+
+    def __init__(self, covers: Callable[[WatchResponse], bool]) -> None:
+        self.covers = covers
+        self.released = False
+        self._watches: weakref.WeakKeyDictionary[WatchResponse, None] = weakref.WeakKeyDictionary()  # in order
+
+    def add(self, watch: WatchResponse, position: int) -> None:
+        """Hide the events from a position in the history on from a watch."""
+        watch.held[self] = position
+        self._watches[watch] = None
+
+    def release(self) -> None:
+        """Let the watches receive their events; does nothing if it is over."""
+        self.released = True
+        for watch in list(self._watches):
+            watch.release(self)
+        self._watches.clear()
+
+    def __len__(self) -> int:
+        """Return how many open watches are held."""
+        return sum(not watch.closed for watch in self._watches)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
 
 
 @dataclass(eq=False)
@@ -44,8 +88,8 @@ class WatchResponse:
         bookmarks: whether to send bookmarks.
         timeout: seconds until the stream ends.
         version: returns the newest version up to which all events are known.
-        stalled: the watch stays open and silent.
         closed: the stream has ended.
+        held: the positions from which on events are hidden, by what hides them.
     """
 
     endpoint: Endpoint
@@ -60,8 +104,8 @@ class WatchResponse:
     bookmarks: bool
     timeout: float | None
     version: Callable[[], int]
-    stalled: bool = False
     closed: bool = False
+    held: dict[WatchHold, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._store = self.endpoint.store
@@ -89,7 +133,7 @@ class WatchResponse:
         """
         while not self.closed:
             try:
-                chunk = None if self.stalled else await with_conversions(self._read)
+                chunk = await with_conversions(self._read)
             except Refusal as refusal:  # an object cannot be converted to the watched version
                 self.expire(refusal)
                 continue
@@ -119,6 +163,21 @@ class WatchResponse:
     async def aclose(self) -> None:
         """End the stream and detach from the store; a waiting reader sees the end."""
         self.cut()
+
+    @property
+    def stalled(self) -> bool:
+        """Return whether it sends nothing more."""
+        return _STALL in self.held
+
+    def stall(self) -> None:
+        """Send nothing more, not even the initial objects, until the timeout."""
+        self.initial, self.initial_done = [], None
+        _STALL.add(self, self.position)
+
+    def release(self, hold: WatchHold) -> None:
+        """Show the events that a hold has hidden."""
+        self.held.pop(hold, None)
+        self._wake()
 
     def end(self, frame: bytes = b"") -> None:
         """End the stream after the unread events and an optional last frame."""
@@ -164,7 +223,7 @@ class WatchResponse:
         return b"".join(_frame(ADDED, self.view.encode(self.endpoint, stored)) for stored in part)
 
     def _events(self) -> bytes:
-        end = self._store.visible
+        end = min(self.held.values(), default=self._store.end)
         frames: list[bytes] = []
         while self.position < end and not frames:
             stop = min(end, self.position + _FRAMES_AT_ONCE)
@@ -216,7 +275,7 @@ class WatchResponse:
 
     def _periodic_bookmark(self) -> bytes:
         now = self._loop.time()
-        if self._bookmark_at is None or now < self._bookmark_at:
+        if self._bookmark_at is None or self.held or now < self._bookmark_at:
             return b""
         self._bookmark_at = now + BOOKMARK_SECONDS
         return self._bookmark(self.version(), None)
@@ -246,9 +305,8 @@ class WatchResponse:
             self._waiter.set_result(None)
 
     def _set_timer(self) -> None:
-        due = min(
-            (t for t in (self._deadline, None if self.stalled else self._bookmark_at) if t is not None), default=None
-        )
+        bookmark_at = None if self.held else self._bookmark_at
+        due = min((t for t in (self._deadline, bookmark_at) if t is not None), default=None)
         if self._timer is not None:
             if due is not None and self._timer.when() <= due and not self._timer.cancelled():
                 return
@@ -268,6 +326,10 @@ class WatchResponse:
             self._timer.cancel()
             self._timer = None
         self.initial = []
+
+
+_STALL = WatchHold(lambda _: False)
+"""Holds the watches that send nothing more; never released."""
 
 
 def _tick(watch: weakref.ref[WatchResponse]) -> None:

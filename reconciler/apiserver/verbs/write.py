@@ -87,6 +87,7 @@ class Writer:
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
+        metadata["uid"] = self.cluster.random_uid() if dry_run else self.cluster.uid(endpoint.resource, key)
         strategy = self.strategies(call)
         strategy.complete(doc, None)
         errors = validate_metadata(info, metadata)
@@ -162,7 +163,6 @@ class Writer:
             # A kind without generations keeps the one that it is created with.
             if key != "generation" or call.endpoint.info.generation:
                 metadata.pop(key, None)
-        metadata["uid"] = self.cluster.uid()
         metadata["creationTimestamp"] = self.cluster.now()
         if call.endpoint.info.generation:
             metadata["generation"] = 1

@@ -50,7 +50,12 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
         ConfigurationError: the endpoint is not a valid URL, or a file cannot be read.
         EndpointError: nothing listens there, or something else does.
     """
-    url = _parsed(endpoint, query)
+    return _decoded(endpoint, read_debug(endpoint, access, "/debug/keys", **query))
+
+
+def read_debug(endpoint: str, access: AccessFlags, path: str, **query: str) -> bytes:
+    """Return the body of a path below ``/debug``; see `read_keys`."""
+    url = _parsed(endpoint, path, query)
     headers = {"accept": "application/json"}
     if access.token_file is not None:
         headers["authorization"] = f"Bearer {_read_token(access.token_file)}"
@@ -63,10 +68,10 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
     if status in (401, 403, 503) and body.startswith(b"%d: " % status):
         raise EndpointError(f"--endpoint {endpoint}: {_refused(status, body, access)}")
     if status != 200:
-        raise EndpointError(f"--endpoint {endpoint}: /debug/keys is not served there (status {status}); {HINT}")
+        raise EndpointError(f"--endpoint {endpoint}: {path} is not served there (status {status}); {HINT}")
     if len(body) > _MAX_BYTES:
         raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {HINT}")
-    return _decoded(endpoint, body)
+    return body
 
 
 def _reason(url: URL, error: Exception) -> str:
@@ -92,7 +97,7 @@ def _reason(url: URL, error: Exception) -> str:
     return f"{text}; {HINT}"
 
 
-def _parsed(endpoint: str, query: Mapping[str, str]) -> URL:
+def _parsed(endpoint: str, path: str, query: Mapping[str, str]) -> URL:
     try:
         url = urlsplit(endpoint)
         valid = url.scheme in ("http", "https") and url.hostname and url.port != 0 and url.username is None
@@ -101,7 +106,7 @@ def _parsed(endpoint: str, query: Mapping[str, str]) -> URL:
     printable_ascii = endpoint.isascii() and endpoint.isprintable() and " " not in endpoint
     if not valid or not printable_ascii or url.query or url.fragment:
         raise ConfigurationError(_invalid(endpoint))
-    return URL(f"{endpoint.rstrip('/')}/debug/keys?{urlencode(query)}", encoded=True)
+    return URL(f"{endpoint.rstrip('/')}{path}?{urlencode(query)}", encoded=True)
 
 
 def _invalid(endpoint: str) -> str:

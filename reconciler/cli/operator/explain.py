@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
 from reconciler.cli.operator.endpoint import EndpointError, printable, read_keys
 from reconciler.cli.options import AccessFlags
-from reconciler.cli.output import print_json
+from reconciler.cli.output import print_json, width
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.keys import (
@@ -61,13 +62,42 @@ def print_explanation(
         ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``, or has another namespace than `namespace`.
         EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
     """
+
+    def ask(**query: str) -> KeysDocument:
+        return read_keys(endpoint, access, **query)
+
+    document = find_key(ask, kind, key, namespace=namespace, default_namespace=default_namespace)
+    if as_json:
+        print_json(document)
+    else:
+        print(explanation(document, width()))
+    return 0
+
+
+def find_key(
+    ask: Callable[..., KeysDocument],
+    kind: str,
+    key: str,
+    *,
+    namespace: str | None = None,
+    default_namespace: str | None = None,
+) -> KeysDocument:
+    """Return the document about one object, with each controller of its kind.
+
+    Args:
+        ask: returns the operator's document for a query.
+        kind: its kind; this and the other arguments are those of `print_explanation`, and so are the errors.
+        key: the object.
+        namespace: the object's.
+        default_namespace: that of ``NAME`` alone.
+    """
     given, slash, name = key.rpartition("/")
     if not name or "/" in given or (slash and not given) or not key.isprintable():
         raise ConfigurationError(f"{key!r} is not a valid object: write NAMESPACE/NAME or NAME")
     if given and namespace not in (None, given):
         raise ConfigurationError(f"--namespace {namespace} and {key!r} contradict each other: write one of them")
     chosen = given or namespace
-    document = read_keys(endpoint, access, name=name, limit=str(_MAX_NAMED))
+    document = ask(name=name, limit=str(_MAX_NAMED))
     controllers = [each for each in document.controllers if kind.lower() in _names(each)]
     if not controllers:
         raise EndpointError(_unknown_kind(kind, printable(document)))
@@ -78,18 +108,28 @@ def print_explanation(
         own = (chosen or default_namespace or "default") if namespaced else ""
         if chosen and not own:
             raise ConfigurationError(f"{printable(each.kind)} is cluster-scoped: write the name without a namespace")
-        found += read_keys(endpoint, access, controller=each.name, namespace=own, name=name).controllers
+        found += ask(controller=each.name, namespace=own, name=name).controllers
     document = msgspec.structs.replace(document, controllers=tuple(found))
     if all(_is_unknown(key_) for each in found for key_ in each.keys):
         wanted = f"{own}/{name}" if own else name
-        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), document.role))
-    if as_json:
-        print_json(document)
-        return 0
+        raise EndpointError(_unknown_key(printable(wanted), printable(controllers[-1]), printable(document)))
+    return document
+
+
+def explanation(document: KeysDocument, width: int | None = None) -> str:
+    """Return the document of `find_key` as text, with long lines wrapped if there is a width."""
     document = printable(document)
     blocks = ["\n".join(_told(each, key_, document)) for each in document.controllers for key_ in each.keys]
-    print("\n\n".join(blocks))
-    return 0
+    text = "\n\n".join(blocks)
+    return text if width is None else "\n".join(_wrapped(line, width) for line in text.splitlines())
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Return a line with a hanging indent."""
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.fill(
+        line, max(width, 40), subsequent_indent=indent, break_on_hyphens=False, break_long_words=False, tabsize=1
+    )
 
 
 def _names(controller: ControllerReport) -> set[str]:
@@ -116,17 +156,22 @@ def _unknown_kind(kind: str, document: KeysDocument) -> str:
     return f"no controller of this process reconciles {kind!r}; {known}"
 
 
-def _unknown_key(key: str, controller: ControllerReport, role: str) -> str:
+def _unknown_key(key: str, controller: ControllerReport, document: KeysDocument) -> str:
     """Return the message for an unknown object: which objects of its name the operator knows.
 
     Args:
         key: the object.
         controller: the controller, with all keys of this name.
-        role: the role of the process.
+        document: says what the process waits for.
     """
     others = [str(each) for each in controller.keys if not _is_unknown(each)]
-    if role == "standby":
+    problems = [wait.text for wait in document.waits if not wait.normal]
+    if problems:
+        advice = f"this process is {document.role}, and waits: {'; '.join(problems)}"
+    elif document.role == "standby":
         advice = "this process is a standby: ask the leader"
+    elif document.role != "running":
+        advice = f"this process is {document.role}: ask again when it runs"
     elif others:
         advice = f"it knows {', '.join(others[:_MAX_NAMED])}"
     else:
@@ -138,13 +183,21 @@ def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) 
     """Yield the lines about one key."""
     yield f"{controller.kind} {key}, controller {controller.name}: {key.state}"
     if document.role != "running":
-        yield f"  This process is {document.role}, so it does not reconcile. Ask the leader."
+        ask = " Ask the leader." if document.role == "standby" else ""
+        yield f"  This process is {document.role}, so it does not reconcile.{ask}"
+    yield from (f"  The process waits: {wait.text.rstrip('.')}." for wait in document.waits)
     if key.in_progress_seconds is not None:
         seconds = human_duration(key.in_progress_seconds)
         yield f"  A reconcile is in progress for {seconds}, because {because(key.current_reasons)}."
+        if key.place is not None:
+            yield f"  It is at {key.place}."
+            yield from (f"      {frame}" for frame in key.place.frames[:-1])
         yield from _changes(key.current_changes)
     yield from _last(key.runs, document.now)
     yield from _next(key)
+    yield from (f"  Needs attention: {each.rstrip('.')}." for each in key.attention)
+    if key.own_writes:
+        yield f"  Its own write of {', '.join(key.own_writes)} enqueues it again."
     if key.unsaved_status:
         yield "  Part of its status could not be written; the next reconcile writes it."
     if not key.cached:
@@ -159,7 +212,7 @@ def _last(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run.started)}, because {because(run.reasons)}."
     yield from _changes(run.changes)
-    yield f"  The reconcile took {human_duration(run.seconds)} and {_result(run)}."
+    yield f"  The reconcile took {human_duration(run.seconds)} and {result_text(run)}."
     if run.error is not None:
         message = _WITHHELD if run.error.message is None else run.error.message.replace("\n", "\n      ")
         yield f"    {run.error.type}: {message}"
@@ -193,7 +246,7 @@ def _earlier(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
     yield "  Before that:"
     for run in runs[1:]:
         error = f" ({run.error.type})" if run.error is not None else ""
-        yield f"    {_ago(run, now):>7} ago: {', '.join(run.reasons) or 'no reason'}: {_result(run)}{error}"
+        yield f"    {_ago(run, now):>7} ago: {', '.join(run.reasons) or 'no reason'}: {result_text(run)}{error}"
 
 
 def _changes(changes: Sequence[ChangeReport]) -> Iterator[str]:
@@ -204,7 +257,7 @@ def _changes(changes: Sequence[ChangeReport]) -> Iterator[str]:
         colon = ":" if change.fields else ""
         yield f"    {change.kind} {change} was {change.type}{_by(common)}{colon}"
         for field in change.fields:
-            yield f"      {field.path}{_values(field)}{'' if common else _by(field.managers)}"
+            yield f"      {field.path}{field_text(field)}{'' if common else _by(field.managers)}"
         if change.fields_left_out and change.fields:
             yield f"      and {change.fields_left_out} more fields"
         elif change.fields_left_out:
@@ -215,7 +268,7 @@ def _by(managers: Sequence[str]) -> str:
     return f" by {' or '.join(managers)}" if managers else ""
 
 
-def _values(field: FieldReport) -> str:
+def field_text(field: FieldReport) -> str:
     """Return what happened to a field, with its values if they are shown."""
     if field.change == "changed" and field.before is not None and field.after is not None:
         return f": {field.before} → {field.after}"
@@ -223,7 +276,8 @@ def _values(field: FieldReport) -> str:
     return f" was {field.change}" + ("" if value is None else f": {value}")
 
 
-def _result(run: RunReport) -> str:
+def result_text(run: RunReport) -> str:
+    """Return how a reconcile ended, after "it took a second and"."""
     if run.error is not None and run.error.timed_out:
         return "timed out"
     delay = run.requeue_after_seconds

@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.operator.endpoint import HINT, EndpointError
-from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
+from reconciler.cli.options import KUBECONFIG, AccessFlags, OperatorOptions, PodOptions
+from reconciler.cli.output import noted_endpoint
 from reconciler.client import Client
 from reconciler.client.configuration import ConfiguredTransport, context_namespace
 from reconciler.client.requests import ListOptions
@@ -248,7 +251,10 @@ class Operator(NamedTuple):
 
 @contextmanager
 def reached(options: OperatorOptions, access: AccessFlags) -> Iterator[Operator]:
-    """Provide the address of the operator while the block runs; of a forwarded port without ``--endpoint``.
+    """Provide the address of the operator while the block runs.
+
+    That is ``--endpoint``, that of ``reconciler dev`` if it runs on the server of the kubeconfig or of
+    ``reconciler.kubeconfig`` in this directory, or that of a forwarded port.
 
     Args:
         options: choose the operator.
@@ -265,6 +271,12 @@ def reached(options: OperatorOptions, access: AccessFlags) -> Iterator[Operator]
             raise PodError("--endpoint is the address of the operator: omit the options that choose its pod")
         yield Operator(options.endpoint, context_namespace(options.kubeconfig, options.context))
         return
+    kubeconfig = options.kubeconfig or Path(os.environ.get("KUBECONFIG") or KUBECONFIG)
+    if options.pod_options == PodOptions() and options.context is None:
+        endpoint = noted_endpoint(kubeconfig)
+        if endpoint is not None:
+            yield Operator(endpoint, context_namespace(kubeconfig, None))
+            return
     scheme = "https" if access.ca_file is not None or access.insecure_skip_tls_verify else "http"
     with _forwarded(options, scheme) as found:
         if options.pod_options.pod is None and sys.stderr.isatty():

@@ -14,19 +14,23 @@ from reconciler.cli.operator.endpoint import printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.manager.endpoints.attention import rate_text, reasons_text
 from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument
 from reconciler.meta.documents import human_duration
 
 try:
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as error:
     raise MissingExtra("rich", extra="cli", purpose="'reconciler top'") from error
 
 _MAX_ROWS = 15
-"""Failing keys, and hot keys, that are shown."""
+"""Busy, failing and hot keys that are shown."""
+
+_NUMBERS = ("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING", "UNHEALTHY")
 
 _HOT = 3.0
 """Reconciles per minute from which a key counts as hot."""
@@ -34,6 +38,12 @@ _HOT = 3.0
 
 _WIDE = 1000
 """Columns of the output elsewhere than on a terminal."""
+
+_ONE_LINE = 120
+"""Columns from which an error is in the line of its key."""
+
+_MAX_NAMED = 5
+"""Keys with the same error that are named."""
 
 _LONGEST = 86_400.0
 """Seconds between two updates at most; the system cannot sleep for any number."""
@@ -70,35 +80,47 @@ def print_top(
         if as_json:
             print_json(document)
         else:
-            console.print(_view(document))
+            console.print(view(document, console.width))
         return 0
     # Elsewhere than on a terminal, rich shows a live display only when it ends.
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
         while True:
             if live is not None:
-                live.update(_view(document), refresh=True)
+                live.update(view(document, console.width), refresh=True)
             elif as_json:
                 sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
             else:
-                console.print(_view(document))
+                console.print(view(document, console.width))
             sys.stdout.flush()
             sleep(watch)
             document = read_keys(endpoint, access)
 
 
-def _view(document: KeysDocument) -> RenderableType:
+def view(document: KeysDocument, width: int) -> RenderableType:
+    """Return what is printed of a document on a screen with so many columns."""
     document = printable(document)
     controllers = document.controllers
     parts: list[RenderableType] = [_controllers(controllers)]
+    parts += [Text(f"The process waits: {each.text}") for each in document.waits]
+    parts += [Text(f"{each.name}: {text}") for each in controllers for text in each.attention]
     keys = [(each, key) for each in controllers for key in each.keys]
     failing = [(each, key) for each, key in keys if key.error is not None]
     hot = sorted(
         ((each, key) for each, key in keys if key.reconciles_per_minute >= _HOT),
         key=lambda found: -found[1].reconciles_per_minute,
     )
+    busy = sorted(
+        ((each, key) for each, key in keys if key.in_progress_seconds is not None),
+        key=lambda found: -(found[1].in_progress_seconds or 0.0),
+    )
+    if busy:
+        parts.append(_busy(busy[:_MAX_ROWS], sum(each.active for each in controllers)))
     if failing:
-        parts.append(_failing(failing[:_MAX_ROWS], sum(each.keys_failing for each in controllers)))
+        parts.append(_failing(failing[:_MAX_ROWS], sum(each.keys_failing for each in controllers), width))
+    needy = [(each, key) for each, key in keys if key.attention and key.error is None]
+    if needy:
+        parts.append(_needy(needy[:_MAX_ROWS]))
     if hot:
         parts.append(_hot(hot[:_MAX_ROWS]))
     if document.role != "running":
@@ -107,27 +129,66 @@ def _view(document: KeysDocument) -> RenderableType:
 
 
 def _controllers(controllers: Sequence[ControllerReport]) -> Table:
-    table = _table("CONTROLLER", "KIND", numbers=("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING"))
+    unhealthy = any(each.unhealthy for each in controllers)
+    table = _table("CONTROLLER", "KIND", numbers=_NUMBERS if unhealthy else _NUMBERS[:-1])
     for each in controllers:
-        numbers = (each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing)
+        numbers = [each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing]
+        numbers += [each.unhealthy or 0] * unhealthy
         _add_row(table, each.name, each.kind, f"{each.active}/{each.workers}", *map(str, numbers))
     return table
 
 
-def _failing(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> Table:
-    table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
-    table.caption = f"{total - len(keys)} more" if total > len(keys) else None
+def _busy(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> Table:
+    table = _table("BUSY KEY", "CONTROLLER", "SINCE", "AT", numbers=())
+    table.caption = _more(total - len(keys))
+    for each, key in keys:
+        since = human_duration(key.in_progress_seconds or 0.0) + (" (stuck)" if key.stuck else "")
+        _add_row(table, str(key), each.name, since, str(key.place or ""))
+    return table
+
+
+def _more(number: int) -> str | None:
+    return f"{number} more" if number > 0 else None
+
+
+def _failing(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int, width: int) -> RenderableType:
+    """Return the failing keys, those with the same error together; on a narrow screen each error has its own line."""
+    groups: dict[tuple[str, str], list[KeyReport]] = {}
     for each, key in keys:
         text = ": ".join(part for part in (key.error.type, key.error.message) if part is not None) if key.error else ""
-        _add_row(table, str(key), each.name, text, _next(key), str(key.failures))
+        groups.setdefault((each.name, text), []).append(key)
+    table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
+    table.caption = _more(total - len(keys))
+    lines: list[RenderableType] = [Text("FAILING")]
+    for (name, text), found in groups.items():
+        shown, failures = _shown(found), str(max(key.failures for key in found))
+        if width >= _ONE_LINE:
+            _add_row(table, shown, name, text, _next(found[0]), failures)
+        count = f"{len(found)} keys: " if len(found) > 1 else ""
+        lines += [
+            Text(f"{shown} ({name}), {_next(found[0])}, failures: {failures}"),
+            Padding(Text(count + text, overflow="fold"), (0, 0, 0, 4)),
+        ]
+    return table if width >= _ONE_LINE else Group(*lines, Text(_more(total - len(keys)) or ""))
+
+
+def _shown(keys: Sequence[KeyReport]) -> str:
+    names = ", ".join(map(str, keys[:_MAX_NAMED])) + (", …" if len(keys) > _MAX_NAMED else "")
+    return names if len(keys) == 1 else f"{len(keys)} keys: {names}"
+
+
+def _needy(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
+    table = _table("NEEDS ATTENTION", "CONTROLLER", "WHY", numbers=())
+    for each, key in keys:
+        _add_row(table, str(key), each.name, "; ".join(key.attention))
     return table
 
 
 def _hot(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
-    table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("PER MINUTE",))
+    table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("RATE",))
     for each, key in keys:
-        reasons = ", ".join(key.runs[0].reasons) if key.runs else ""
-        _add_row(table, str(key), each.name, reasons, f"{key.reconciles_per_minute:g}")
+        reasons = [reasons_text(key.reasons), *(f"its own write of {path}" for path in key.own_writes)]
+        _add_row(table, str(key), each.name, "; ".join(reasons), rate_text(key.reconciles_per_minute))
     return table
 
 

@@ -8,8 +8,11 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 from reconciler.cli.output import write_files
 from reconciler.cli.scaffold.draft import Draft, find_classes, find_function, parse_module
@@ -31,6 +34,7 @@ class ProjectOptions:
     versions: Sequence[str]
     by_key: bool
     webhook: bool
+    external: bool = False
 
 
 def create_project(name: str, directory: Path | None, options: ProjectOptions) -> int:
@@ -54,6 +58,7 @@ def create_project(name: str, directory: Path | None, options: ProjectOptions) -
         group=options.group,
         versions=options.versions,
         by_key=options.by_key,
+        external=options.external,
     )
     check_kind(kind)
     _check_directory(target)
@@ -75,7 +80,7 @@ def _print_next(target: Path, kind: NewKind) -> None:
     example = f"kubectl apply -f examples/{kind.snake}.yaml"
     print(f"created {target}: the kind {kind.kind}, its reconciler, tests, and the manifests. Next:")
     print(f"  cd {shlex.quote(str(target))}")
-    print("  python3 -m venv .venv && . .venv/bin/activate && pip install -e '.[dev]'")
+    print(f"  python3 -m venv .venv && . .venv/bin/activate && pip install {_library_source()}-e '.[dev]'")
     print("  pytest")
     print("  reconciler dev")
     print("The last command runs the operator on an API server of its own.")
@@ -86,6 +91,15 @@ def _print_next(target: Path, kind: NewKind) -> None:
     print("  kubectl apply -f deploy/base/crd.yaml")
     print(f"  reconciler run {kind.package}:add_controllers")
     print(f"  {example}")
+
+
+def _library_source() -> str:
+    """Return what pip must be given for this library if it is not a release from an index; ends with a space."""
+    try:
+        url = str(msgspec.json.decode(distribution("kube-reconciler").read_text("direct_url.json") or "")["url"])
+    except (PackageNotFoundError, msgspec.DecodeError, KeyError, TypeError):
+        return ""
+    return shlex.quote(f"kube-reconciler @ {url}") + " "
 
 
 def _check_name(name: str) -> None:

@@ -33,6 +33,7 @@ class NewKind:
         group: its API group.
         versions: its versions; the last one is stored.
         by_key: whether its reconciler gets the name of an object instead of the object.
+        external: whether its reconciler manages something outside the cluster.
     """
 
     package: str
@@ -41,6 +42,7 @@ class NewKind:
     group: str
     versions: Sequence[str]
     by_key: bool
+    external: bool = False
 
     @property
     def snake(self) -> str:
@@ -71,6 +73,8 @@ def check_kind(kind: NewKind) -> None:
             raise ConfigurationError(
                 f"{version!r} is not a valid version: write one such as 'v1', 'v1beta1', 'v2alpha1'"
             )
+    if kind.external and (kind.by_key or len(kind.versions) > 1):
+        raise ConfigurationError("--external goes with one version, and without --by-key: 'reconciler add' adds others")
     if not kind.versions or len(set(kind.versions)) != len(kind.versions):
         raise ConfigurationError(f"versions must differ: {', '.join(kind.versions) or 'none is given'}")
 
@@ -109,12 +113,15 @@ def kind_files(kind: NewKind) -> dict[str, str]:
     """Return the files of a kind with its controller and its tests, by path."""
     folder = kind.module.replace(".", "/")
     older = [{"version": each, "kind": f"{kind.kind}{each.capitalize()}"} for each in kind.versions[:-1]]
+    templates = "external" if kind.external else "kind"
     files = {
-        f"{folder}/kind.py": _render("kind/kind.py", kind),
-        f"{folder}/controller.py": _render("kind/controller.py", kind),
-        f"tests/test_{kind.snake}.py": _render("kind/test_kind.py", kind),
-        f"examples/{kind.snake}.yaml": _render("kind/example.yaml", kind),
+        f"{folder}/kind.py": _render(f"{templates}/kind.py", kind),
+        f"{folder}/controller.py": _render(f"{templates}/controller.py", kind),
+        f"tests/test_{kind.snake}.py": _render(f"{templates}/test_kind.py", kind),
+        f"examples/{kind.snake}.yaml": _render(f"{templates}/example.yaml", kind),
     }
+    if kind.external:
+        files[f"{folder}/service.py"] = _render("external/service.py", kind)
     if kind.module != kind.package:
         files[f"{folder}/__init__.py"] = _render("kind/package.py", kind)
     for each in older:
@@ -159,6 +166,7 @@ def _render(template: str, kind: NewKind, **values: object) -> str:
         group=kind.group,
         version=kind.versions[-1],
         by_key=kind.by_key,
+        external=kind.external,
         imports=import_line,
         **values,
     )

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
-import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from reconciler._core.cycle import current_cycle
+from reconciler._core.cycle import RECONCILE_IDS, current_cycle
 from reconciler.controller.reconcile.threads import ThreadBridge
 from reconciler.controller.result import Completion
-from reconciler.controller.wake.change_log import Creation, WakingChanges
+from reconciler.controller.wake.change import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version
@@ -103,7 +101,7 @@ class UnsavedStore:
         return request in self._blocked
 
     def take(self, request: Request, uid: str) -> object | None:
-        """Return, once, the mutations of an object; those of an earlier object of the same name are dropped."""
+        """Hand over the mutations of an object; those of an earlier object of the same name are dropped."""
         if request not in self.entries:
             return None
         with self._lock:
@@ -138,11 +136,6 @@ class UnsavedStore:
         return UnsavedStatistics(len(self.entries), len(self._blocked), self._dropped)
 
 
-_RNG = random.Random()  # noqa: S311 - ids for logs need not be hard to guess; the system is asked once, at import
-if hasattr(os, "register_at_fork"):  # otherwise each child process would generate the same ids
-    os.register_at_fork(after_in_child=_RNG.seed)
-
-
 class ReconcileRun(msgspec.Struct, frozen=True):
     """The description of one reconcile.
 
@@ -162,7 +155,7 @@ class ReconcileRun(msgspec.Struct, frozen=True):
     attempt: int
     priority: int
     since: float = 0.0
-    bits: int = msgspec.field(default_factory=functools.partial(_RNG.getrandbits, 128))
+    bits: int = msgspec.field(default_factory=functools.partial(RECONCILE_IDS.getrandbits, 128))
 
     @property
     def reconcile_id(self) -> str:
@@ -226,46 +219,54 @@ class Reconcile:
 
     Attributes:
         run: the description.
+        gvk: the primary kind.
+        controller: the controller's name, for log records.
         request: the key.
         by_timer: whether only the key's timer made it ready.
         changes: the changes that enqueued the key; None if no change did.
         completion: how it ended; None while it is in progress, and if it was cancelled.
         seconds: its duration; 0.0 while it is in progress.
+        task: the task that runs it; None before it begins.
         writes: how many of its writes to its own object changed it.
         status_written: whether a status write was among them.
         status_metrics: receives the flushes of a batcher without metrics of its own.
         owned: whether it may write, once that is decided; see `Ownership`. None while each write asks.
         changed_others: whether it changed an object other than its own, which can enqueue its key again.
+        warnings: reasons and messages of what is wrong with the object, although nothing failed.
         behind: whether a conflict showed that the cache is behind.
     """
 
     def __init__(self, context: ReconcileContext, run: ReconcileRun, *, by_timer: bool = False) -> None:
         self.run = run
+        self.gvk = context.gvk
+        self.controller = run.controller
         self.request = run.request
         self.by_timer = by_timer
         self.completion: Completion | None = None
         self.seconds = 0.0
+        self.task: asyncio.Task[Any] | None = None
         self.writes = 0
         self.status_written = False
         self.changes: Creation | WakingChanges | None = None
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False
+        self.warnings: list[tuple[str, str]] = []
         self.changed_others = False
         self._context = context
         self._uid: str | None = None
         self._basis: Version | None = None
         self._ended = False
 
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the primary kind."""
-        return self._context.gvk
-
     @functools.cached_property
     def bridge(self) -> ThreadBridge:
         """Return what lets threads of the reconcile wait for awaitables on the loop."""
         return ThreadBridge(self._context.loop)
+
+    @property
+    def thread(self) -> int | None:
+        """Return the thread that works for it; None for none."""
+        return self.bridge.thread if "bridge" in vars(self) else None
 
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
@@ -283,6 +284,11 @@ class Reconcile:
         self._context.tracker.set_basis(self.request, version)
 
     @property
+    def basis(self) -> Version | None:
+        """Return the oldest version of the object that the reconcile can have read; None if there was none."""
+        return self._basis
+
+    @property
     def uid(self) -> str | None:
         """Return the uid of the object that the reconcile began with; None if there was none, or none was read yet."""
         return self._uid
@@ -296,11 +302,6 @@ class Reconcile:
     def reconcile_id(self) -> str:
         """Return the id of this reconcile, for log records."""
         return self.run.reconcile_id
-
-    @property
-    def controller(self) -> str:
-        """Return the controller's name, for log records."""
-        return self.run.controller
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""
@@ -336,8 +337,12 @@ class Reconcile:
             return
         self._context.unsaved.keep(self.request, uid, mutations)
 
+    def warn(self, reason: str, message: str) -> None:
+        """Record something that is wrong with the object, although nothing failed. Thread-safe."""
+        self.warnings.append((reason, message))
+
     def take_unsaved(self, uid: str) -> object | None:
-        """Return, once, what an earlier reconcile could not save for an object of this uid."""
+        """Hand over what an earlier reconcile could not save for an object of this uid; None if there is nothing."""
         return self._context.unsaved.take(self.request, uid)
 
     @property

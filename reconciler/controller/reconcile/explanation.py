@@ -8,23 +8,24 @@ idle keys are dropped, a few at a time.
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
-from reconciler.controller.reconcile.cycle import Reconcile
-from reconciler.controller.reconcile.worker import WorkerState
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
+from reconciler.controller.reconcile.frames import Place, frames_of
+from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change import ObjectChange
-from reconciler.controller.wake.change_log import ChangeLog, Creation, WakingChanges
+from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
+from reconciler.controller.wake.handlers import ControllerState
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
@@ -39,15 +40,18 @@ its own."""
 _MAX_SHARED = 256
 """How many different outcomes are shared between rows."""
 
+_MAX_WARNED = 1_000
+_MAX_RATES = 1_000
+
+_INTERVAL = 30.0
+"""Seconds for which reconciles are counted together."""
+
 _OVERTAKEN, _ECHOES = 0x80, 0x7F
 
 _CLOCK_WAS_SET = timedelta(seconds=1)
 """Two readings of the clocks that differ by less say nothing about the time between them."""
 
 _MAX_MESSAGE = 500
-_MAX_FRAMES = 6
-
-_HOME = __file__.removesuffix("controller/reconcile/explanation.py")
 
 S = TypeVar("S", bound=Hashable)
 
@@ -58,7 +62,7 @@ class ReconcileFailure(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         type: the name of the exception's class.
         message: its text, at most 500 characters, without the values that the API server or a model rejected.
-        traceback: the frames of your code, the innermost one last, such as ``"operator.py:12 in reconcile_object"``.
+        traceback: the frames of your code, as ``"operator.py:12 in reconcile_object"``, the innermost one last.
         terminal: whether it was a `TerminalError`, which is not retried.
         timed_out: whether the timeout expired.
     """
@@ -120,6 +124,26 @@ class _Shared(msgspec.Struct, frozen=True, gc=False):
     reconcile_id: str | None
 
 
+class _Rate(msgspec.Struct, gc=False):
+    """The reconciles of a key by their reasons, in the current interval and in the one before."""
+
+    since: float
+    counts: Counter[frozenset[str]]
+    before: tuple[float, Counter[frozenset[str]]] | None
+
+
+class KeyRate(NamedTuple):
+    """How often a key is reconciled.
+
+    Attributes:
+        per_minute: reconciles a minute, of the last half to whole minute if they are many.
+        reasons: how many of them had each reason, the most frequent one first.
+    """
+
+    per_minute: float
+    reasons: dict[str, int]
+
+
 class RunHistory(ReconcileObserver):
     """The reconciles of one controller's keys.
 
@@ -148,6 +172,8 @@ class RunHistory(ReconcileObserver):
         self._first = 0
         self._surplus = 0  # rows beyond the limit of their keys
         self._zero: datetime | None = None
+        self._rates: LRU[Request, _Rate] = LRU(_MAX_RATES)  # of keys with more reconciles than are remembered
+        self._warnings: LRU[Request, tuple[str, ...]] = LRU(_MAX_WARNED)
         self.dropped = 0
 
     def ended(self, reconcile: Reconcile, /) -> None:
@@ -160,11 +186,12 @@ class RunHistory(ReconcileObserver):
         self._counts[run.request] += 1
         if self._counts[run.request] > MAX_RUNS:
             self._surplus += 1
+            self._count(run)
         writes, status_written = reconcile.writes, reconcile.status_written
         if completion is None:
             shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
         elif completion.error is not None:
-            failure = self._pooled(_failure_of(completion.error, completion))
+            failure = self._pooled(failure_of(completion.error, completion))
             shared = _Shared(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
         else:
             delay = None if completion.outcome is None else completion.outcome.requeue_after
@@ -176,6 +203,10 @@ class RunHistory(ReconcileObserver):
         self._shared.append(shared)
         self._seen.append(0)
         self._changes.append(reconcile.changes)
+        if reconcile.warnings:
+            self._warnings[run.request] = tuple(message for _, message in reconcile.warnings)
+        elif status_written and self._warnings:
+            self._warnings.pop(run.request, None)
         if writes:
             self._awaited[run.request] = self._first + row
 
@@ -209,9 +240,40 @@ class RunHistory(ReconcileObserver):
         """Return the rows of a key, oldest first; ten at most."""
         return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
 
+    def rate(self, rows: Sequence[int]) -> KeyRate:
+        """Return how often the key of these rows, oldest first, is reconciled; few reconciles count as one minute's."""
+        if not rows:
+            return KeyRate(0.0, {})
+        now, found = self._clock.monotonic(), self._rates.get(self._keys[rows[-1]])
+        since, counts = self._since[rows[0]], Counter(self._shared[row].reasons for row in rows)
+        if found is not None and now - found.since < 2 * _INTERVAL:
+            since, counts = found.before or (found.since, Counter())
+            counts = counts + found.counts
+        least = 60.0 if counts.total() < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
+        reasons: Counter[str] = Counter()
+        for group, count in counts.items():
+            reasons.update(dict.fromkeys(group, count))
+        return KeyRate(round(60 * counts.total() / max(now - since, least), 1), dict(reasons.most_common()))
+
+    def _count(self, run: ReconcileRun) -> None:
+        rate = self._rates.get(run.request)
+        if rate is None or run.since - rate.since >= _INTERVAL:
+            recent = rate is not None and run.since - rate.since < 2 * _INTERVAL
+            before = (rate.since, rate.counts) if rate is not None and recent else None
+            rate = self._rates[run.request] = _Rate(run.since, Counter(), before)
+        rate.counts[run.reasons] += 1
+
+    def warnings(self, key: Request) -> tuple[str, ...]:
+        """Return what the latest status write of a key found to be wrong, although nothing failed."""
+        return self._warnings.get(key, ())
+
     def since(self, row: int) -> float:
         """Return the monotonic second at which the reconcile of a row began."""
         return self._since[row]
+
+    def age(self, row: int) -> float:
+        """Return the seconds since the reconcile of a row began."""
+        return self._clock.monotonic() - self._since[row]
 
     def failure(self, row: int) -> ReconcileFailure | None:
         """Return how the reconcile of a row failed; None if it did not."""
@@ -299,34 +361,16 @@ class RunHistory(ReconcileObserver):
             del self._awaited[key]
 
 
-def _failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+def failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
+    """Return how a reconcile failed, without secrets."""
     message = text_without_values(error)
     return ReconcileFailure(
         type=type(error).__name__,
         message=message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…",
-        traceback=_frames_of(error.__traceback__),
+        traceback=frames_of(error.__traceback__),
         terminal=completion.terminal,
         timed_out=completion.timed_out,
     )
-
-
-def _frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
-    """Return the frames outside this library, or else the innermost one, as ``file:line in function``."""
-    frames, last = [], None
-    while traceback is not None:
-        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
-        last = (code.co_filename, line, code.co_name)
-        if not code.co_filename.startswith(_HOME):
-            frames.append(last)
-        traceback = traceback.tb_next
-    if not frames and last is not None:
-        frames.append(last)
-    return tuple(f"{_short(path)}:{line} in {name}" for path, line, name in frames[-_MAX_FRAMES:])
-
-
-def _short(path: str) -> str:
-    """Return the last two parts of a path: enough to find the file, and nothing about the machine."""
-    return "/".join(path.replace("\\", "/").split("/")[-2:])
 
 
 KeyState = Literal["in progress", "ready", "waiting", "idle", "unknown"]
@@ -346,6 +390,7 @@ class KeyExplanation:
         waits_for: what must happen for the next reconcile, or for the end of the one in progress.
         exists: whether the cache has the object; False for kinds of objects that are not in the cluster.
         in_progress: seconds since the reconcile in progress began; None without one.
+        place: where the reconcile in progress is in your code, and what it waits for; None without one.
         current_reasons: the reasons of the reconcile in progress.
         current_changes: the changes of objects that enqueued the key for it.
         ready: seconds since the key became ready; None if it is not.
@@ -356,6 +401,8 @@ class KeyExplanation:
         failures: consecutive failures.
         observed_version: the newest resourceVersion that a reconcile has observed; None if none has.
         cached_version: the resourceVersion in the cache; None without an object.
+        warnings: what is wrong with the object, although no reconcile failed, such as a status field that the server
+            does not store.
         unsaved: whether status mutations of an earlier reconcile wait to be written.
         runs: the latest reconciles, oldest first; ten at most.
     """
@@ -366,6 +413,7 @@ class KeyExplanation:
     waits_for: str
     exists: bool
     in_progress: float | None
+    place: Place | None
     current_reasons: frozenset[str]
     current_changes: tuple[ObjectChange, ...]
     ready: float | None
@@ -375,6 +423,7 @@ class KeyExplanation:
     failures: int
     observed_version: Version | None
     cached_version: Version | None
+    warnings: tuple[str, ...]
     unsaved: bool
     runs: tuple[RunExplanation, ...]
 
@@ -383,11 +432,13 @@ class KeyExplanation:
 
 
 def explain_key(
-    state: WorkerState,
+    state: ControllerState,
     history: RunHistory,
     changes: ChangeLog,
+    running: RunningReconciles,
     request: Request,
     *,
+    waits_of: Callable[[Request], str | None],
     workers: int,
     started: bool,
     rows: Sequence[int] | None = None,
@@ -398,21 +449,26 @@ def explain_key(
         state: of the controller's workers.
         history: the latest reconciles of each key.
         changes: the changes that enqueued each key.
+        running: the reconciles in progress.
         request: the key.
+        waits_of: returns what the reconciler says that a key waits for.
         workers: the number of workers.
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
-    queued, stored = state.queue.explain(request), state.informers.stored(request)
+    queued, stored = state.queue.explain(request), state.stored(request)
     runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
+    waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
+    own = waits_of(request)
     return KeyExplanation(
         controller=state.name,
         request=request,
         state=state_of(queued, remembered=bool(runs)),
-        waits_for=_waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs),
+        waits_for=waits_for if own is None else f"{waits_for}; {own}",
         exists=stored is not None,
         in_progress=queued.in_progress,
+        place=running.place(request),
         current_reasons=queued.current_reasons,
         current_changes=changes.current(request),
         ready=queued.ready,
@@ -422,6 +478,7 @@ def explain_key(
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
+        warnings=history.warnings(request),
         unsaved=request in state.unsaved,
         runs=tuple(runs),
     )
@@ -438,7 +495,7 @@ def state_of(queued: Explanation[Request], *, remembered: bool) -> KeyState:
     return "idle" if remembered else "unknown"
 
 
-def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
+def _waits_for(state: ControllerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
     """Return what a key in the queue waits for; None for one that is not in the queue."""
     if queued.in_progress is not None:
         return "the end of the reconcile in progress"
@@ -449,8 +506,8 @@ def _waits_for(state: WorkerState, queued: Explanation[Request], *, workers: int
     return None if queued.due is None else _waits_for_timer(queued)
 
 
-def _idle_waits_for(state: WorkerState, request: Request, runs: Sequence[RunExplanation]) -> str:
-    stored, seen = state.informers.stored(request), state.tracker.seen(request)
+def _idle_waits_for(state: ControllerState, request: Request, runs: Sequence[RunExplanation]) -> str:
+    stored, seen = state.stored(request), state.tracker.seen(request)
     failure = runs[-1].failure if runs else None
     if state.queue.shutting_down:
         return "the next process: the controller is stopping"

@@ -23,14 +23,14 @@ from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
 from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.result import Outcome, error_message
-from reconciler.errors import Conflict, NotFound
+from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, original_document, to_document
 from reconciler.status import StatusBatcher
-from reconciler.status.mutations import Set
+from reconciler.status.mutations import Mutation, Set, SetCondition
 
 if TYPE_CHECKING:
     from reconciler.client import Client
@@ -196,6 +196,20 @@ def record_retry(status: StatusBatcher[Any], error: BaseException) -> None:
     _remove(status, STALLED)
 
 
+def record_failing(status: StatusBatcher[Any], type: str, error: BaseException) -> None:
+    """Record that nobody knows whether an object is ready, because its reconciles fail with this error."""
+
+    def is_other(mutation: Mutation) -> bool:
+        return isinstance(mutation, SetCondition) and mutation.type == type and mutation.status not in (True, "True")
+
+    reason = _reason_of(error)
+    known: JSONObject = next((each for each in status.get("conditions", ()) if each.get("type") == type), {})
+    if status.has_recorded(is_other) or (known.get("status"), known.get("reason")) == ("Unknown", reason):
+        return
+    message = error_message(error) if isinstance(error, Exception) else _CANCELLED
+    status.set_condition(type, "Unknown", reason=reason, message=message[:_MAX_MESSAGE])
+
+
 def record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
     """Record which generation the status is the outcome of.
 
@@ -221,7 +235,8 @@ def has_status_field(model: Any, wire_name: str) -> bool:
 def _reason_of(error: BaseException) -> str:
     """Return the name of an error's class if the API server accepts it as a reason; otherwise what it accepts of it."""
     name = _NOT_IN_REASON.sub("", type(error).__name__).strip("_").lstrip("_0123456789")
-    return name[:_MAX_REASON].rstrip("_") or "TerminalError"
+    otherwise = "TerminalError" if isinstance(error, TerminalError) else "ReconcileFailed"
+    return name[:_MAX_REASON].rstrip("_") or otherwise
 
 
 def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> None:
@@ -257,6 +272,8 @@ class AssignedStatus:
             return
         self._left -= 1
         before = original_document(obj).get("status") or {}
+        if not obj.problems and obj.status == obj.status_model.model_validate(before):
+            return
         after = obj.to_dict().get("status") or {}
         fields = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         if fields:

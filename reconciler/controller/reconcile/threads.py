@@ -15,8 +15,9 @@ import functools
 import inspect
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Sized
+from typing import Any, TypeAlias, TypeVar
 
 from reconciler.clock import held_while
 from reconciler.controller.result import ControllerError, ReconcileCancelled
@@ -24,13 +25,19 @@ from reconciler.controller.wake.watches import discard
 
 T = TypeVar("T")
 
+_Calls: TypeAlias = "queue.SimpleQueue[Callable[[], Callable[[], None]] | None]"
 _MUST_STOP = "the reconcile must stop: its timeout expired, or the controller stops"
 
 
 class ThreadBridge:
-    """A bridge on which the threads of one reconcile wait for awaitables of the event loop, until they must stop."""
+    """A bridge on which the threads of one reconcile wait for awaitables of the event loop, until they must stop.
+
+    Attributes:
+        thread: the one that calls the reconciler now; None for none.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.thread: int | None = None
         self._loop = loop
         self._lock = threading.Lock()
         self._waits: set[concurrent.futures.Future[Any]] = set()
@@ -80,7 +87,7 @@ class ThreadBridge:
 
 
 class ReconcileThreads:
-    """The threads of one controller, started on demand and reused.
+    """The threads of one controller, started on demand and reused. They end with `close`, or with this object.
 
     They are daemons, unlike those of `concurrent.futures`, which Python joins when the process ends: a thread that
     hangs would keep the process alive forever. For one event loop.
@@ -93,9 +100,10 @@ class ReconcileThreads:
     def __init__(self, number: int, name: str) -> None:
         self._number = number
         self._name = name
-        self._calls: queue.SimpleQueue[Callable[[], Callable[[], None]] | None] = queue.SimpleQueue()
+        self._calls: _Calls = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads: list[threading.Thread] = []
+        weakref.finalize(self, _end_all, self._threads, self._calls).atexit = False
         self._waited_for: set[asyncio.Future[Any]] = set()
 
     async def run(self, bridge: ThreadBridge | None, function: Callable[..., T], *args: Any) -> T:
@@ -109,11 +117,24 @@ class ReconcileThreads:
         """
         context = contextvars.copy_context()
         result: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._submit(lambda: _called(result, lambda: context.run(function, *args)))
+
+        def call() -> T:
+            if bridge is not None:
+                bridge.thread = threading.get_ident()
+            try:
+                return context.run(function, *args)
+            finally:
+                if bridge is not None:
+                    bridge.thread = None
+
+        self._submit(lambda: _called(result, call))
         future = asyncio.wrap_future(result)
         self._waited_for.add(future)
         try:
-            with held_while(lambda: bridge is None or not bridge.waits()):
+            with held_while(
+                lambda: not result.done() and (bridge is None or not bridge.waits()),
+                lambda: None if bridge is None else bridge.stop(),
+            ):
                 return await asyncio.shield(future)
         except asyncio.CancelledError:
             if bridge is not None:
@@ -133,27 +154,33 @@ class ReconcileThreads:
         idle = 0
         while self._idle.acquire(blocking=False):
             idle += 1
-        for _ in self._threads:
-            self._calls.put(None)
+        _end_all(self._threads, self._calls)
         if idle == len(self._threads):
             for thread in self._threads:
                 thread.join()
-        self._threads = []
+        self._threads.clear()
 
     def _submit(self, call: Callable[[], Callable[[], None]]) -> None:
         self._calls.put(call)
         if self._idle.acquire(blocking=False) or len(self._threads) == self._number:
             return
-        thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+        name = f"{self._name}_{len(self._threads)}"
+        thread = threading.Thread(target=_work, args=(self._calls, self._idle), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            settle = call()
-            self._idle.release()  # first, so that the thread is idle when the result arrives
-            settle()
-            del call, settle  # they refer to the reconcile's context
+
+def _work(calls: _Calls, idle: threading.Semaphore) -> None:
+    while (call := calls.get()) is not None:
+        settle = call()
+        idle.release()  # first, so that the thread is idle when the result arrives
+        settle()
+        del call, settle  # they refer to the reconcile's context
+
+
+def _end_all(threads: Sized, calls: _Calls) -> None:
+    for _ in range(len(threads)):
+        calls.put(None)
 
 
 def _called(result: concurrent.futures.Future[T], call: Callable[[], T]) -> Callable[[], None]:

@@ -264,6 +264,10 @@ class StormAlarm(Generic[K]):
         """Return the number of tight loops since the start, logged or not."""
         return self._storms
 
+    def is_quiet(self, key: K) -> bool:
+        """Return whether the key was found within the last five minutes, so that it is not reported again."""
+        return self._quiet_until.get(key, 0.0) > self._clock.monotonic()
+
     def __len__(self) -> int:
         return len(self._recent)
 
@@ -304,6 +308,10 @@ class TightLoops(ReconcileObserver):
     def storms(self) -> int:
         """Return the number of tight loops since the start, logged or not."""
         return self._alarm.storms
+
+    def is_in_loop(self, key: Request) -> bool:
+        """Return whether a tight loop of a key was found within the last five minutes."""
+        return self._alarm.is_quiet(key)
 
     def begun(self, reconcile: Reconcile, /) -> None:
         """Count a reconcile, unless it was asked for."""

@@ -10,59 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
 from reconciler._core.cancellation import is_cancelled
 from reconciler._core.cycle import current_cycle
-from reconciler.clock import Clock
-from reconciler.controller.observers import Observers
-from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
-from reconciler.controller.reconcile.tight_loops import AgainLimiter
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun
 from reconciler.controller.result import Completion, ControllerError, run_to_completion
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.echo import EchoTracker, Wake
-from reconciler.controller.wake.handlers import WatchedInformers
-from reconciler.meta import GroupVersionKind, Request
-from reconciler.status.recording import StatusMetrics
+from reconciler.controller.wake.echo import Wake
+from reconciler.controller.wake.handlers import ControllerState
+from reconciler.meta import Request
 from reconciler.workqueue import QueueShutDown, WorkQueue
 
 _log = logging.getLogger("reconciler.controller")
-
-
-class WorkerState(NamedTuple):
-    """State shared by a controller's workers.
-
-    Attributes:
-        name: the controller's name.
-        gvk: the primary kind.
-        queue: the controller's queue.
-        limiter: the queue's rate limiter.
-        tracker: its echo tracker.
-        unsaved: its store of unsaved mutations.
-        informers: their `stored` returns the primary object of a key.
-        observers: notified of every reconcile.
-        clock: source of time.
-        timeout: seconds per reconcile, or None.
-        deadlines: for each key the monotonic second of the latest `requeue_after`.
-        status_metrics: receives each flush of a reconcile's batchers, or None.
-        matches: returns whether an object with these labels belongs to this process; see `ShardFilter`.
-    """
-
-    name: str
-    gvk: GroupVersionKind
-    queue: WorkQueue[Request]
-    limiter: AgainLimiter
-    tracker: EchoTracker[Request]
-    unsaved: UnsavedStore
-    informers: WatchedInformers
-    observers: Observers
-    clock: Clock
-    timeout: float | None
-    deadlines: dict[Request, float]
-    status_metrics: StatusMetrics | None
-    matches: Callable[[Mapping[str, str]], bool]
 
 
 class Worker:
@@ -73,7 +35,7 @@ class Worker:
         reconcile: runs one reconcile, and returns its outcome.
     """
 
-    def __init__(self, state: WorkerState, reconcile: Callable[[Reconcile], Awaitable[object]]) -> None:
+    def __init__(self, state: ControllerState, reconcile: Callable[[Reconcile], Awaitable[object]]) -> None:
         self._state = state
         self._reconcile = reconcile
         queue = state.queue
@@ -83,7 +45,7 @@ class Worker:
             state.unsaved,
             asyncio.get_running_loop(),
             stopping=lambda: queue.shutting_down,
-            matches=state.matches,
+            matches=state.shard_filter.matches,
             status_metrics=state.status_metrics,
         )
 
@@ -128,10 +90,11 @@ class Worker:
         context = contextvars.copy_context()
         context.run(self._begin, reconcile)
         task = asyncio.get_running_loop().create_task(
-            run_to_completion(self._reconcile, reconcile, timeout=self._state.timeout),
+            run_to_completion(self._reconcile, reconcile, timeout=self._state.options.timeout),
             name=f"reconcile {self._state.name} {reconcile.request}",
             context=context,
         )
+        reconcile.task = task
         try:
             return await task
         except asyncio.CancelledError as cancellation:
@@ -150,7 +113,7 @@ class Worker:
     def _end(self, reconcile: Reconcile) -> None:
         state, key = self._state, reconcile.request
         reconcile.end(state.clock.monotonic() - reconcile.run.since)
-        stored = state.informers.stored(key)
+        stored = state.stored(key)
         state.unsaved.retain(key, None if stored is None else stored.uid)
         state.observers.ended(reconcile)
         wake = state.tracker.finish(key)

@@ -21,7 +21,7 @@ from reconciler.controller.result import ObjectMoved
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject
 
 

@@ -183,7 +183,8 @@ class EchoTracker(Generic[K]):
             return
         if before == progress.tip:
             self._advance(progress, after)
-            self._follow(key, progress)
+            if self._links:
+                self._follow(key, progress)
             return
         links = self._links.setdefault(key, {})
         links[before] = after
@@ -233,7 +234,7 @@ class EchoTracker(Generic[K]):
         overtaken = (
             progress.overflow
             or (progress.late is not None and not _covers(seen, progress.late))
-            or any(not _covers(seen, version) for version in progress.late_opaque)
+            or (bool(progress.late_opaque) and any(not _covers(seen, version) for version in progress.late_opaque))
         )
         if not overtaken:
             self._drop(key)

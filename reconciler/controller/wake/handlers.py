@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,11 +25,11 @@ from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
-from reconciler.controller.wake.predicates import EventFilter, passes_all
+from reconciler.controller.wake.predicates import EventFilter, ShardFilter, passes_all
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.kinds import KindLike, from_document, gvk_from
 from reconciler.workqueue import WorkQueue
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from reconciler.cache.handlers import HandlerRegistration
     from reconciler.cache.informer import Informer
     from reconciler.cache.store import Store
+    from reconciler.controller.options import ControllerOptions
+    from reconciler.controller.reconcile.cycle import UnsavedStore
+    from reconciler.controller.reconcile.tight_loops import AgainLimiter
+    from reconciler.status.recording import StatusMetrics
 
 LOW_PRIORITY = -100
 """The priority of what is not urgent: the initial list, resyncs, everything after a restored backup, and one change
@@ -50,115 +54,122 @@ FAN_OUT_THRESHOLD = 10
 _log = logging.getLogger("reconciler.controller")
 
 
+def _no_object(_: Request) -> None:
+    """Return None: until the primary kind is connected, its store has no object."""
+
+
+@dataclass(slots=True)
+class ControllerState:
+    """What the parts of one controller share.
+
+    Attributes:
+        name: the controller's name.
+        kind: the primary kind.
+        gvk: the same.
+        options: the controller's options.
+        cache: provides the informers.
+        queue: the controller's queue.
+        limiter: the queue's rate limiter.
+        tracker: its echo tracker, which holds the events of keys in progress.
+        unsaved: its store of unsaved mutations.
+        observers: notified of events that enqueue keys, and of every reconcile.
+        shard_filter: decides which keys this process reconciles.
+        clock: source of time.
+        metrics: receives failures of mappers.
+        status_metrics: receives each flush of a reconcile's batchers, or None.
+        deadlines: for each key the monotonic second of the latest `requeue_after`.
+        stored: returns the primary object of a key in the informer's store; None if it has none.
+    """
+
+    name: str
+    kind: KindLike
+    gvk: GroupVersionKind
+    options: ControllerOptions
+    cache: Cache
+    queue: WorkQueue[Request]
+    limiter: AgainLimiter
+    tracker: EchoTracker[Request]
+    unsaved: UnsavedStore
+    observers: Observers
+    shard_filter: ShardFilter
+    clock: Clock
+    metrics: ControllerMetrics
+    status_metrics: StatusMetrics | None
+    deadlines: dict[Request, float] = field(default_factory=dict)
+    stored: Callable[[Request], CachedObject | None] = _no_object
+
+
 class PrimaryHandler:
     """The handler for events of the controller's own objects; enqueues their keys, except for echoes.
 
     Args:
-        queue: the controller's queue.
-        tracker: the controller's echo tracker, which holds the events of keys in progress.
-        observers: notified of the events that enqueue keys.
-        gvk: the kind.
+        state: the controller's.
         predicates: each returns whether an event matters; all must.
-        clock: times the debounce of events that are held.
         on_gone: called with the key of an object that was deleted or replaced by another one of the same name.
-        must_drain: returns whether events of an object ignore predicates and the echo rule; see `ShardFilter`. None
-            without shards.
-        debounce: seconds that a fresh change waits for others to be reconciled with it; None for none.
     """
 
     def __init__(
-        self,
-        queue: WorkQueue[Request],
-        tracker: EchoTracker[Request],
-        predicates: Sequence[EventFilter],
-        *,
-        observers: Observers,
-        gvk: GroupVersionKind,
-        clock: Clock,
-        on_gone: Callable[[Request], None],
-        must_drain: Callable[[CachedObject], bool] | None,
-        debounce: float | None = None,
+        self, state: ControllerState, predicates: Sequence[EventFilter], on_gone: Callable[[Request], None]
     ) -> None:
-        self._queue = queue
-        self._tracker = tracker
+        self._state = state
         self._predicates = predicates
-        self._observers = observers
-        self._gvk = gvk
-        self._clock = clock
         self._on_gone = on_gone
-        self._must_drain = must_drain
-        self._debounce = debounce
 
     def handle(self, event: CacheEvent) -> None:
         """Handle one event of the informer."""
-        key = event.object.request
+        state, obj = self._state, event.object
+        key, debounce, add = obj.request, state.options.debounce, state.queue.add
         gone = event.type is EventType.DELETED or _is_other_object(event)
         if gone:
             self._on_gone(key)
-            self._queue.forget(key)
-        if self._must_drain is not None and _is_of_drain(event, self._must_drain):
-            self._observers.event(key, self._gvk, event)
-            self._queue.add(key, reason=reasons.DRAIN)
+            state.queue.forget(key)
+        if state.shard_filter.sharded and _is_of_drain(event, state.shard_filter.must_drain):
+            state.observers.event(key, state.gvk, event)
+            add(key, reason=reasons.DRAIN)
             return
-        if not _matters(self._predicates, event):
+        if self._predicates and not _matters(self._predicates, event):
             return
         if gone:
-            self._observers.event(key, self._gvk, event)
-            self._queue.add(key, after=self._debounce, reason=reasons.DELETED)
+            state.observers.event(key, state.gvk, event)
+            add(key, after=debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
-            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
+            add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
         elif event.rewritten:
-            self._observers.event(key, self._gvk, event)
-            self._queue.add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
+            state.observers.event(key, state.gvk, event)
+            add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         else:
-            delay = None if event.initial else self._debounce
-            due = None if delay is None else self._clock.monotonic() + delay
-            wake = Wake(_priority(event), due, (event,))
-            if self._tracker.must_enqueue(key, event.object.version, wake):
-                self._observers.event(key, self._gvk, event)
-                self._queue.add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
+            delay = None if event.initial else debounce
+            due = None if delay is None else state.clock.monotonic() + delay
+            wake = Wake(LOW_PRIORITY if event.initial else 0, due, (event,))
+            if state.tracker.must_enqueue(key, obj.version, wake):
+                state.observers.event(key, state.gvk, event)
+                add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
 class MappedHandler:
     """The handler for events of another kind; enqueues the keys that the watch's mapper returns.
 
+    If other processes reconcile some primary objects, it enqueues only keys of objects in the cache: an object that
+    appears is enqueued by its own event.
+
     Args:
         watch: the kind, its mapper and its predicates.
-        queue: the controller's queue.
+        state: the controller's.
         primary: the kind of the keys.
-        observers: notified of the events that enqueue keys.
-        clock: times the retries of the mapper.
-        metrics: receives failures of the mapper.
-        concerns: returns whether this process reconciles a key; other keys are not enqueued.
-        debounce: seconds that a fresh change waits for others to be reconciled with it; None for none.
 
     Attributes:
         mapper_queue: the objects that wait for the mapper.
     """
 
-    def __init__(
-        self,
-        watch: Watch,
-        *,
-        queue: WorkQueue[Request],
-        primary: ResourceType,
-        observers: Observers,
-        clock: Clock,
-        metrics: ControllerMetrics,
-        concerns: Callable[[Request], bool],
-        debounce: float | None = None,
-    ) -> None:
+    def __init__(self, watch: Watch, state: ControllerState, primary: ResourceType) -> None:
         gvk = self._gvk = gvk_from(watch.kind)
         self._kind: KindLike = gvk if watch.metadata_only else watch.kind
         self._mapper = watch.mapper
         self._predicates = watch.predicates
-        self._queue = queue
+        self._state = state
         self._primary = primary
-        self._observers = observers
         word = reasons.OWNED if isinstance(watch.mapper, OwnerMapper) else reasons.WATCHED
         self._reason = reasons.detailed(word, gvk.kind)
-        self._concerns = concerns
-        self._debounce = debounce
         self._is_async = _is_async(watch.mapper)
         self.mapper_queue = MapperQueue(
             f"{getattr(watch.mapper, '__qualname__', watch.mapper)} of {gvk}",
@@ -166,8 +177,8 @@ class MappedHandler:
             timeout=watch.mapper_timeout,
             workers=CONCURRENT_CALLS if self._is_async else 1,
             retry_priority=LOW_PRIORITY,
-            clock=clock,
-            metrics=metrics,
+            clock=state.clock,
+            metrics=state.metrics,
         )
 
     def handle(self, event: CacheEvent) -> None:
@@ -205,13 +216,16 @@ class MappedHandler:
         self._enqueue(await mapped if inspect.isawaitable(mapped) else mapped, priority, event)
 
     def _enqueue(self, mapped: object, priority: int, event: CacheEvent) -> None:
-        requests = [request for request in check_requests(mapped, self._primary) if self._concerns(request)]
-        after = self._debounce if priority > LOW_PRIORITY else None
+        state = self._state
+        requests = check_requests(mapped, self._primary)
+        if state.shard_filter.sharded:
+            requests = [request for request in requests if state.stored(request) is not None]
+        after = state.options.debounce if priority > LOW_PRIORITY else None
         if len(requests) > FAN_OUT_THRESHOLD:
             priority = min(priority, LOW_PRIORITY)
         for request in requests:
-            self._observers.event(request, self._gvk, event)
-            self._queue.add(request, after=after, priority=priority, reason=self._reason)
+            state.observers.event(request, self._gvk, event)
+            state.queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
 def _matters(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
@@ -281,75 +295,41 @@ class _Watched:
     registration: HandlerRegistration
 
 
-def _no_object(_: Request) -> None:
-    """Return None: until the primary kind is connected, its store has no object."""
-
-
 class WatchedInformers:
     """The informers of the kinds that one controller watches, connected to its handlers.
 
     Args:
-        name: the controller's name.
-        kind: the primary kind.
+        state: the controller's; its `stored` is set when the primary kind is connected.
         watches: the other kinds.
-        cache: provides the informers.
-        queue: the controller's queue.
         handler: handles the events of the primary kind.
-        tracker: the controller's echo tracker; forgets everything when the server's history went back.
-        observers: notified of the events that enqueue keys.
-        clock: source of time.
-        timeout: seconds for each kind, from `connect` until its list is delivered.
-        metrics: receives failures of mappers.
-        sharded: whether other processes reconcile some primary objects. Then events of other kinds enqueue only keys of
-            objects in the cache; an object that appears is enqueued by its own event.
-        debounce: seconds that a change of another kind waits for others to be reconciled with it; None for none.
         warn: records a Warning Event for an object, with a reason and a message.
 
     Attributes:
-        stored: returns the primary object of a key in the informer's store; None if it has none.
         mapper_queues: the queues of the mappers, from `connect` on.
         tasks: the workers of these queues.
     """
 
     def __init__(
         self,
-        name: str,
-        kind: KindLike,
+        state: ControllerState,
         watches: Sequence[Watch],
-        *,
-        cache: Cache,
-        queue: WorkQueue[Request],
         handler: PrimaryHandler,
-        tracker: EchoTracker[Request],
-        observers: Observers,
-        clock: Clock,
-        timeout: float,
-        metrics: ControllerMetrics,
-        sharded: bool,
-        debounce: float | None,
         warn: Callable[[JSONObject, str, str], None],
     ) -> None:
-        self._name = name
-        self._kind = kind
+        self._state = state
         self._watches = watches
-        self._cache = cache
-        self._queue = queue
         self._handler = handler
-        self._tracker = tracker
-        self._observers = observers
-        self._clock = clock
-        self._timeout = timeout
-        self._metrics = metrics
-        self._sharded = sharded
-        self._debounce = debounce
         self._warn = warn
         self._watched: list[_Watched] = []
         self._store: Store | None = None  # of the primary kind, once it is connected
-        self.stored: Callable[[Request], CachedObject | None] = _no_object
         self._remove_restart_callback: Callable[[], None] | None = None  # the same
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
         self._deadline: float  # for the first lists; set by `connect`
+
+    def objects(self) -> Sequence[CachedObject]:
+        """Return all primary objects in the informer's store."""
+        return () if self._store is None else self._store.list()
 
     async def connect(self) -> ResourceType:
         """Declare the informers and connect the handlers; return how the primary kind is served.
@@ -360,18 +340,22 @@ class WatchedInformers:
         Raises:
             CacheSyncTimeout: the primary kind was not served or could not be listed in time.
         """
-        self._deadline = self._clock.monotonic() + self._timeout
-        primary = await self._cache.informer(self._kind)
-        self._store, self.stored = primary.store, primary.store.get
+        state = self._state
+        self._deadline = state.clock.monotonic() + state.options.sync_timeout
+        primary = await state.cache.informer(state.kind)
+        self._store, state.stored = primary.store, primary.store.get
         self._remove_restart_callback = primary.on_restart(self._forget_versions)
-        await self._add_handler(self._kind, primary, self._handler.handle)
+        await self._add_handler(state.kind, primary, self._handler.handle)
         others = [
-            (watch, await self._cache.informer(watch.kind, metadata_only=watch.metadata_only))
+            (watch, await state.cache.informer(watch.kind, metadata_only=watch.metadata_only))
             for watch in self._watches
         ]
         await self._wait_listed(self._watched[0])
         for watch, informer in others:
-            await self._add_handler(watch.kind, informer, self._mapped_handler(watch, primary.resource).handle)
+            handler = MappedHandler(watch, state, primary.resource)
+            self.mapper_queues.append(handler.mapper_queue)
+            self.tasks += handler.mapper_queue.start(f"{state.name} mapper of {watch.kind}")
+            await self._add_handler(watch.kind, informer, handler.handle)
         return primary.resource
 
     async def wait_synced(self) -> None:
@@ -383,13 +367,13 @@ class WatchedInformers:
         for watched in self._watched:
             await self._wait_listed(watched)
         for mapper_queue in self.mapper_queues:
-            if not await mapper_queue.settled(max(0.0, self._deadline - self._clock.monotonic())):
+            if not await mapper_queue.settled(self._time_left()):
                 _log.warning(
                     "%s starts before its mappers have finished: %d objects are not mapped after %g s and will be "
                     "mapped later",
-                    self._name,
+                    self._state.name,
                     mapper_queue.untried,
-                    self._timeout,
+                    self._state.options.sync_timeout,
                 )
 
     async def disconnect(self) -> None:
@@ -405,24 +389,6 @@ class WatchedInformers:
         if self.tasks:
             await asyncio.wait(self.tasks)
 
-    def _mapped_handler(self, watch: Watch, primary: ResourceType) -> MappedHandler:
-        handler = MappedHandler(
-            watch,
-            queue=self._queue,
-            primary=primary,
-            observers=self._observers,
-            clock=self._clock,
-            metrics=self._metrics,
-            concerns=self._concerns,
-            debounce=self._debounce,
-        )
-        self.mapper_queues.append(handler.mapper_queue)
-        self.tasks += handler.mapper_queue.start(f"{self._name} mapper of {watch.kind}")
-        return handler
-
-    def _concerns(self, request: Request) -> bool:
-        return not self._sharded or self.stored(request) is not None
-
     async def _add_handler(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
         gvk = gvk_from(kind)
 
@@ -435,22 +401,26 @@ class WatchedInformers:
         self._watched.append(_Watched(kind, informer, registration))
         await informer.deliver_existing(registration)
 
+    def _time_left(self) -> float:
+        return max(0.0, self._deadline - self._state.clock.monotonic())
+
     async def _wait_listed(self, watched: _Watched) -> None:
         try:
-            await watched.informer.wait_synced(max(0.0, self._deadline - self._clock.monotonic()))
+            await watched.informer.wait_synced(self._time_left())
         except CacheNotSynced as error:
             raise CacheSyncTimeout(
-                f"controller {self._name!r}: {gvk_from(watched.kind)} could not be listed within {self._timeout:g} s. "
+                f"controller {self._state.name!r}: {gvk_from(watched.kind)} could not be listed within "
+                f"{self._state.options.sync_timeout:g} s. "
                 "Check that the kind is installed, that the cache is started, and that this identity may list and "
                 f"watch the kind. The last problem: {watched.informer.problem}"
             ) from error
 
     def _forget_versions(self) -> None:
         """Forget every observed version and enqueue all keys: the history of the versions no longer exists."""
-        self._tracker.forget_all()
+        self._state.tracker.forget_all()
         if self._store is not None:
             for obj in self._store:
-                self._queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
+                self._state.queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
 
 
 def _reference(gvk: GroupVersionKind, cached: CachedObject) -> JSONObject:

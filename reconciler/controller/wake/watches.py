@@ -13,19 +13,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from reconciler._core.cancellation import FAILURES, is_cancelled
+from reconciler._core.durations import DurationLike, Seconds, positive_seconds
 from reconciler.cache import CachedObject
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.predicates import EventFilter
 from reconciler.errors import ConfigurationError, describe_error
 from reconciler.meta import Request, request_of
-from reconciler.meta.reference import ResourceType
+from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 from reconciler.objects.builtin import TypedObject
 from reconciler.objects.kinds import KindLike, to_document
@@ -62,20 +62,6 @@ def discard(awaitable: Awaitable[Any]) -> None:
     """Drop an awaitable that will not be awaited, without Python's warning about it."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()
-
-
-def check_seconds(name: str, seconds: object) -> None:
-    """Check a time limit or another number of seconds.
-
-    Args:
-        name: what the error message begins with.
-        seconds: the value.
-
-    Raises:
-        ConfigurationError: it is not a finite number above 0.
-    """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise ConfigurationError(f"{name} must be a number of seconds above 0, not {seconds!r}")
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:
@@ -125,7 +111,7 @@ every_owner = OwnerMapper(every=True)
 """Maps an object to every owner of the controller's kind, marked as controller or not."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Watch:
     """A watch on another kind whose changes enqueue keys of the controller.
 
@@ -146,7 +132,7 @@ class Watch:
     kind: KindLike
     _: KW_ONLY
     mapper: Mapper | OwnerMapper | None = None
-    mapper_timeout: float = 30.0
+    mapper_timeout: Seconds = Seconds(30.0)
     predicates: Sequence[EventFilter] = ()
     metadata_only: bool = False
 
@@ -158,7 +144,7 @@ class Watch:
             kind: type[R],
             *,
             mapper: Callable[[R], Requests] | OwnerMapper | None = None,
-            mapper_timeout: float = 30.0,
+            mapper_timeout: DurationLike = 30.0,
             predicates: Sequence[EventFilter] = (),
             metadata_only: Literal[False] = False,
         ) -> None: ...
@@ -168,7 +154,7 @@ class Watch:
             kind: KindLike,
             *,
             mapper: Callable[[Unstructured], Requests] | OwnerMapper | None = None,
-            mapper_timeout: float = 30.0,
+            mapper_timeout: DurationLike = 30.0,
             predicates: Sequence[EventFilter] = (),
             metadata_only: bool = False,
         ) -> None: ...
@@ -176,7 +162,7 @@ class Watch:
 
 
 def check_requests(requests: object, primary: ResourceType, *, giver: str = "a mapper") -> list[Request]:
-    """Return the distinct requests that a mapper or a source gave.
+    """Check the requests that a mapper or a source gave, and return each once.
 
     Args:
         requests: what it gave.
@@ -209,7 +195,7 @@ _log = logging.getLogger("reconciler.controller")
 class Enqueue(Protocol):
     """The function that a source is given to enqueue keys."""
 
-    def __call__(self, request: Request, /, *, after: float | None = None, priority: int = 0) -> None:
+    def __call__(self, request: Request, /, *, after: DurationLike | None = None, priority: int = 0) -> None:
         """Enqueue a key; call it on the event loop.
 
         Args:
@@ -270,14 +256,13 @@ class ChannelSource:
         *,
         mapper: Callable[[T], Requests] | None = None,
         name: str = "channel",
-        mapper_timeout: float = 30.0,
+        mapper_timeout: DurationLike = 30.0,
     ) -> None:
         if not isinstance(items, (AsyncIterable, asyncio.Queue)):
             raise ConfigurationError(f"ChannelSource takes an async iterable or an asyncio.Queue, not {items!r}")
-        check_seconds("ChannelSource: mapper_timeout", mapper_timeout)
         self._items = items
         self._mapper = mapper or _key_of
-        self._timeout = mapper_timeout
+        self._timeout = positive_seconds("ChannelSource: mapper_timeout", mapper_timeout)
         self.name = name
 
     async def run(self, enqueue: Enqueue, /) -> None:
@@ -336,7 +321,7 @@ class SourceRunner:
     async def _run(self, source: SourceLike, name: str, primary: ResourceType) -> None:
         reason = reasons.detailed(reasons.SOURCE, name)
 
-        def enqueue(request: Request, /, *, after: float | None = None, priority: int = 0) -> None:
+        def enqueue(request: Request, /, *, after: DurationLike | None = None, priority: int = 0) -> None:
             check_requests([request], primary, giver="a source")
             self._queue.add(request, after=after, priority=priority, reason=reason)
 

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlencode
 
 import htpy as h
+import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
+from reconciler.controller.reconcile.frames import Place
 from reconciler.manager.console.timeline import Mark, Timeline
 from reconciler.meta.documents import human_duration
 
@@ -111,6 +113,11 @@ def next_text(key: JSONObject) -> str:
     return "not retried" if key["runs"] and "error" in key["runs"][0] else "after a change"
 
 
+def place_text(key: JSONObject) -> str:
+    """Return where a key in progress is."""
+    return f"at {msgspec.convert(key.get('place', {}), Place)}"
+
+
 def address(path: str, /, **query: str) -> str:
     """Return the address of a page with a query."""
     return f"{path}?{urlencode(query, errors='replace')}"
@@ -187,14 +194,22 @@ def key_link(controller: JSONObject, key: JSONObject) -> str:
     return address("/key", controller=controller["name"], namespace=key.get("namespace", ""), name=key["name"])
 
 
-def chart(title: str, now: str, values: Sequence[float], size: int, *, kind: str = "", least: float = 1.0) -> h.Element:
-    """Return a small chart.
+def number(value: float) -> str:
+    """Return a number for people: ``"12,300"``, ``"4.5"``, ``"0"``."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def chart(
+    title: str, now: str, values: Sequence[float], size: int, seconds: float, *, kind: str = "", least: float = 1.0
+) -> h.Element:
+    """Return a small chart with its axes: from 0 to the highest value, and from some seconds ago to now.
 
     Args:
         title: what it shows.
         now: the present value, as text.
         values: oldest first; the last one is drawn at the right edge.
         size: how many values fill the width.
+        seconds: the time that fills the width.
         kind: its color; see `pill`.
         least: the value that the height shows at least.
     """
@@ -205,11 +220,14 @@ def chart(title: str, now: str, values: Sequence[float], size: int, *, kind: str
     return h.figure(class_=f"chart {kind}")[
         h.figcaption[h.span[title], h.strong[now]],
         h.svg(viewBox=f"0 0 {size - 1} 31", preserveAspectRatio="none", role="img", aria_label=f"{title}: {now}")[
+            h.line(".base", x1="0", x2=str(size - 1), y1="2", y2="2"),
             h.line(".base", x1="0", x2=str(size - 1), y1="30.5", y2="30.5"),
             [h.polygon(points=f"{points[0][0]},31 {line} {points[-1][0]},31"), h.polyline(points=line)]
             if points
             else None,
         ],
+        h.span(".top")[number(top)],
+        h.div(".axis")[h.span[f"{human_duration(seconds)} ago"], h.span["now"]],
     ]
 
 

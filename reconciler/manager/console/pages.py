@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 import htpy as h
+import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
@@ -26,7 +27,9 @@ from reconciler.manager.console.html import (
     key_link,
     key_text,
     next_text,
+    number,
     pill,
+    place_text,
     section,
     state_pill,
     table,
@@ -34,6 +37,7 @@ from reconciler.manager.console.html import (
 )
 from reconciler.manager.console.state import PERIOD, SECONDS
 from reconciler.manager.console.timeline import run_id, timeline_of
+from reconciler.manager.endpoints.attention import rate_text, reasons_text, since_text
 from reconciler.meta.documents import human_duration
 
 
@@ -83,12 +87,13 @@ def _attention(state: JSONObject) -> Node:
 
 
 def _process_problems(state: JSONObject) -> Iterator[Node]:
-    waiting = [wait["text"] for wait in state["waits"] if not wait["normal"]]
-    for text in waiting:
-        yield h.li(".bad")[h.div[h.strong["The process waits"]], h.p[text]]
-    for each in state["informers"]:
-        if each["synced"] and each["error"]:
-            yield h.li(".bad")[h.div[h.strong[f"The watch of {each['scope']} fails"]], h.p(".error")[each["error"]]]
+    for wait in state["waits"]:
+        if not wait.get("normal"):
+            yield h.li(".bad")[h.div[h.strong["The process waits"]], h.p[wait["text"]]]
+
+    for controller in state["controllers"]:
+        for text in controller.get("attention", []):
+            yield h.li(".warn")[h.div[h.strong[controller["name"]]], h.p[f"{text}."]]
 
 
 def _key_problems(state: JSONObject) -> Iterator[Node]:
@@ -102,9 +107,8 @@ def _key_problems(state: JSONObject) -> Iterator[Node]:
 
 def _problem(controller: JSONObject, key: JSONObject) -> Node:
     error = key["runs"][0].get("error") if key["runs"] else None
-    hangs = "in_progress_seconds" in key
-    kind = "busy" if hangs else "quiet" if "due_in_seconds" in key else "warn"
-    return h.li(class_="warn" if hangs else "bad", data_key=f"{controller['name']} {key_text(key)}")[
+    kind = "busy" if "in_progress_seconds" in key else "quiet" if "due_in_seconds" in key else "warn"
+    return h.li(class_="bad" if error else "warn", data_key=f"{controller['name']} {key_text(key)}")[
         h.div[
             h.a(href=key_link(controller, key), data_row=True)[key_text(key)],
             h.span(".kind")[controller["kind"]],
@@ -112,9 +116,9 @@ def _problem(controller: JSONObject, key: JSONObject) -> Node:
             key["failures"] > 1 and h.span[f"{key['failures']} failures in a row"],
             pill(next_text(key), kind),
         ],
-        h.p(".error")[error_text(error)]
-        if error
-        else h.p["It may hang. timeout= of the controller ends such reconciles."],
+        error and h.p(".error")[error_text(error)],
+        [h.p[each] for each in key.get("attention", [])],
+        key.get("stuck") and h.p(".note")["timeout= of the controller ends such reconciles."],
     ]
 
 
@@ -127,16 +131,18 @@ def _controller(each: JSONObject) -> Node:
             h.span(".kind")[f"{each['kind']} {each['api_version']}"],
             h.span(".grow"),
             pill(f"{failing} failing", "bad") if failing else None,
-            pill(f"storms: {each['storms']}", "warn") if each["storms"] else None,
+            pill(f"{each['unhealthy']} not healthy", "warn") if each["unhealthy"] else None,
         ],
         h.div(".charts")[
-            chart("queue", f"{each['ready']}", charts["ready"], _CHART + 1, least=5.0),
-            chart("workers", workers, charts["active"], _CHART + 1, least=each["workers"]),
-            chart("reconciles / min", _rate(rate), rate, _CHART, kind="good", least=10.0),
-            chart("errors / min", _rate(errors), errors, _CHART, kind="bad", least=10.0),
+            chart("queue", f"{each['ready']:,}", charts["ready"], _CHART + 1, SECONDS, least=5.0),
+            chart("workers", workers, charts["active"], _CHART + 1, SECONDS, least=each["workers"]),
+            chart("reconciles / min", _rate(rate), rate, _CHART, SECONDS, kind="good", least=10.0),
+            chart("errors / min", _rate(errors), errors, _CHART, SECONDS, kind="bad", least=10.0),
         ],
         h.p(".numbers")[
-            f"reconciles: {each['reconciles']}, errors: {each['errors']}, keys waiting for a timer: {each['waiting']}",
+            f"reconciles: {each['reconciles']:,}, errors: {each['errors']:,}, ",
+            f"keys waiting for a timer: {each['waiting']:,}, ",
+            f"objects: {each['objects']:,}, tight loops so far: {each['storms']:,}",
         ],
     ]
 
@@ -144,7 +150,7 @@ def _controller(each: JSONObject) -> Node:
 def _rate(values: list[float]) -> str:
     """Return the mean of the last ten seconds."""
     latest = values[-5:]
-    return f"{sum(latest) / len(latest):.3g}" if latest else "0"
+    return number(sum(latest) / len(latest)) if latest else "0"
 
 
 NOW = Page("/", "Now", _now_page)
@@ -212,7 +218,7 @@ def _row(controller: JSONObject, key: JSONObject, now: str) -> Node:
         ],
         h.td[next_text(key)],
         h.td(".number")[key["failures"] or ""],
-        h.td(".number")[f"{key['reconciles_per_minute']:g}"],
+        h.td(".number")[number(key["reconciles_per_minute"])],
     ]
 
 
@@ -252,6 +258,7 @@ def _key_page(state: JSONObject, query: Mapping[str, str]) -> Node:
             _beyond(drawn.beyond),
             aside=h.span(".chips")[chips],
         ),
+        key.get("status") and section("Status", _status(key["status"], now)),
         section("Reconciles", _runs(key, state["now"]), aside="the latest ten"),
         section("Details", _key_facts(controller, key)),
     ]
@@ -261,18 +268,33 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
     """Yield what a person wants to know first, each with its color."""
     runs = key["runs"]
     if state["role"] != "running":
-        yield "warn", f"This process is {state['role']}, so it does not reconcile. Look at the leader."
+        yield "warn", f"This process is {state['role']}, so it does not reconcile."
+    for wait in state["waits"]:
+        yield "quiet" if wait.get("normal") else "bad", f"The process waits: {wait['text'].rstrip('.')}."
     if not key["cached"]:
         yield "warn", "The object is not in the cache: it was deleted, or is not watched."
     if "in_progress_seconds" in key:
         seconds = human_duration(key["in_progress_seconds"])
         text = f"A reconcile is in progress for {seconds}, because {because(key.get('current_reasons', []))}."
-        yield "busy", [text, changes_of(key.get("current_changes", []))]
+        frames = key.get("place", {}).get("frames", [])
+        yield (
+            "bad" if key.get("stuck") else "busy",
+            [
+                text,
+                h.p[f"It is {place_text(key)}."],
+                len(frames) > 1 and h.pre["\n".join(frames)],
+                changes_of(key.get("current_changes", [])),
+            ],
+        )
     if runs:
         yield from _last(runs[0], now)
     else:
         yield "quiet", "No reconcile of it is remembered."
     yield "quiet", [_next_sentence(key, state["now"]), changes_of(key.get("next_changes", []))]
+    for each in key.get("attention", []):
+        yield "warn", f"Needs attention: {each}"
+    if key.get("own_writes"):
+        yield "warn", f"Its own write of {', '.join(key['own_writes'])} enqueues it again."
     if key.get("unsaved_status"):
         yield "warn", "Part of its status could not be written; the next reconcile writes it."
 
@@ -353,13 +375,35 @@ def _run(run: JSONObject, now: str, above: JSONObject | None) -> Node:
     ]
 
 
+def _status(status: JSONObject, now: datetime) -> Node:
+    """Return the conditions of an object as a table, and the rest of its status as JSON."""
+    found = status.get("conditions")
+    conditions = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+    rest = {name: value for name, value in status.items() if name != "conditions" or not conditions}
+    rows = [
+        h.tr[
+            h.th(scope="row")[str(each.get("type"))],
+            h.td[str(each.get("status"))],
+            h.td[since_text(each.get("lastTransitionTime"), now)],
+            h.td[str(each.get("reason", ""))],
+            h.td(".wide")[str(each.get("message", ""))],
+        ]
+        for each in conditions
+    ]
+    return [
+        rows and table(("Condition", "Status", "Since", "Reason", "Message"), rows, label="Conditions"),
+        rest and h.pre[msgspec.json.format(msgspec.json.encode(rest), indent=2).decode()],
+    ]
+
+
 def _key_facts(controller: JSONObject, key: JSONObject) -> Node:
     return facts(
         (
             ("controller", controller["name"]),
             ("observed version", key.get("observed_version", "none")),
             ("version in the cache", key.get("cached_version", "none")),
-            ("reconciles per minute", f"{key['reconciles_per_minute']:g}"),
+            ("reconciles", rate_text(key["reconciles_per_minute"])),
+            ("reasons", reasons_text(key.get("reasons", {})) or "none"),
         )
     )
 
@@ -419,7 +463,9 @@ def _informer(each: JSONObject) -> Node:
         h.td[pill("failing", "bad") if each["error"] else state],
         h.td[_lag(each)],
         h.td(".number")[f"{each['objects']:,}", f" ({each['unreadable']} unreadable)" if each["unreadable"] else None],
-        h.td(".number")[_bytes(each["bytes"])],
+        h.td(".number")[
+            _bytes(each["bytes"]), each["held_bytes"] < each["bytes"] and f", {_bytes(each['held_bytes'])} held"
+        ],
         h.td(".number")[f"{each['events']:,}"],
         h.td(".number")[each["lists"]],
         h.td(".number")[each["failures"] or ""],

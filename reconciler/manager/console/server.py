@@ -71,8 +71,8 @@ class Console:
     def __init__(self, parts: Parts) -> None:
         self.redact: Callable[[str], str] = redact
         self._parts = parts
-        self._turns = Turns(parts.clock)
-        self._samples = Samples(parts.controllers, parts.informers, parts.clock)
+        self._turns = Turns(parts.process.clock)
+        self._samples = Samples(parts.process.controllers, parts.informers, parts.process.clock)
         self._pages: dict[str, Page] = {page.path: page for page in (NOW, KEYS, PROCESS, KEY)}
         self._streams = 0
         self._cost = 0.0  # seconds that the latest page took

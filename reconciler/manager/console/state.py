@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgspec
@@ -17,8 +17,7 @@ from reconciler.cache.informer import Informer
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.election import Elector
-from reconciler.manager.endpoints.keys import read_keys
-from reconciler.manager.waiting import waits
+from reconciler.manager.endpoints.keys import Process, read_document
 from reconciler.meta.documents import format_micro_time
 
 PERIOD = 2.0
@@ -101,48 +100,41 @@ class Parts:
     Attributes:
         cluster: the address of the API server.
         namespaces: the watched namespaces; None for all.
-        role: returns ``"running"``, ``"standby"``, or the state of the manager.
+        process: the parts that `read_document` reads.
+        informers: returns the informers.
         elector: the participant in the leader election; None without one.
         identity: its identity; None without one.
-        shard: the shard of this process; None without sharding.
     """
 
     cluster: str
     namespaces: Sequence[str] | None
-    role: Callable[[], str]
-    controllers: Callable[[], Sequence[Controller]]
+    process: Process
     informers: Callable[[], Sequence[Informer]]
     elector: Elector | None
     identity: str | None
-    shard: JSONObject | None
-    clock: Clock
 
 
 def read_state(
     parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int, redact: Callable[[str], str]
 ) -> JSONObject:
-    """Return the state of a process. The query is that of `read_keys`; with a limit of 0 it has no controllers.
+    """Collect the state of a process. The query is that of `read_keys`; with a limit of 0 it has no controllers.
 
     Of objects only values of changed fields appear, and none that may be a secret; `redact` removes further ones.
     """
-    shown = parts.controllers() if limit else ()
-    controllers = msgspec.to_builtins(read_keys(shown, parts.clock, query, limit=limit, trusted=True))
-    for each in controllers:
+    process = parts.process if limit else replace(parts.process, controllers=list)
+    document = {"shard": None, "waits": []} | msgspec.to_builtins(read_document(process, query, limit=limit))
+    for wait in document["waits"]:
+        wait["text"] = redact(wait["text"])
+    for each in document["controllers"]:
         each["charts"] = samples.charts(each["name"])
         for key in each["keys"]:
             _redact_key(key, redact)
     return {
-        "now": format_micro_time(parts.clock.now()),
+        **document,
         "version": __version__,
-        "role": parts.role(),
         "cluster": parts.cluster,
         "namespaces": None if parts.namespaces is None else list(parts.namespaces),
         "lease": None if parts.elector is None else _lease(parts.elector, parts.identity),
-        "shard": parts.shard,
-        "waits": [
-            {"text": redact(wait.text), "normal": wait.normal} for wait in waits(parts.informers(), parts.elector)
-        ],
-        "controllers": controllers,
         "informers": [_informer(each, samples, redact) for each in parts.informers()],
     }
 
@@ -153,6 +145,9 @@ def _redact_key(key: JSONObject, redact: Callable[[str], str]) -> None:
         changes += run.get("changes", ())
         if "message" in run.get("error", ()):
             run["error"]["message"] = redact(run["error"]["message"])
+    key["attention"] = [redact(each) for each in key.get("attention", [])]
+    if "status" in key:
+        key["status"] = msgspec.json.decode(redact(msgspec.json.encode(key["status"]).decode()))
     for change in changes:
         for field in change["fields"]:
             field.update({name: redact(field[name]) for name in ("before", "after") if name in field})
@@ -176,6 +171,7 @@ def _informer(informer: Informer, samples: Samples, redact: Callable[[str], str]
         "synced": figures.synced,
         "objects": figures.store.objects,
         "bytes": figures.store.bytes,
+        "held_bytes": figures.store.held,
         "unreadable": figures.store.unreadable,
         "version": informer.version() or None,
         "silent_seconds": samples.silence(figures.scope),

@@ -9,16 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 
 from reconciler._core.cancellation import is_cancelled
+from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.errors import describe_error
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler, LoopBlocked, MainLoop
 from reconciler.manager.event_loop import LIVENESS_LIMIT
+from reconciler.manager.waiting import Wait
 from reconciler.meta import Request
 from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import MetricsRegistry
@@ -169,11 +172,11 @@ _MAX_KEYS = 500
 """Keys per controller that an answer shows at most, since they are read in the event loop, each in about 0.1 ms."""
 
 
-def health(checks: Checks, main: MainLoop, *, live: bool) -> Handler:
+def health(checks: Checks, main: MainLoop, *, live: bool, waits: Callable[[], Sequence[Wait]] = tuple) -> Handler:
     """Return the handler of ``/healthz`` or ``/readyz``: it runs all checks, or the one that the path names.
 
-    ``?verbose`` lists the results, ``?exclude=name`` excludes a check. The status is 200 if all pass, 500 if one fails,
-    and 404 if the named check does not exist.
+    ``?verbose`` lists the results and what the manager waits for, ``?exclude=name`` excludes a check. The status is 200
+    if all pass, 500 if one fails, and 404 if the named check does not exist.
 
     The handler is called in the thread of the servers, the checks in the event loop. While that is blocked, the
     response names the code that blocks it: ``/readyz`` fails at once, ``/healthz`` after `LIVENESS_LIMIT`, since a
@@ -188,6 +191,8 @@ def health(checks: Checks, main: MainLoop, *, live: bool) -> Handler:
         failed = any(result.reason is not None for result in results)
         if failed or any(name == "verbose" for name, _ in query):
             text = report(checks.endpoint, results, sorted(excluded))
+            texts = [redact(each.text) if request.is_trusted else each.what for each in waits()]
+            text = "".join(f"waiting: {each}\n" for each in texts) + text
             return EndpointResponse(500 if failed else 200, text.encode())
         return EndpointResponse(200, b"ok")
 
@@ -262,6 +267,31 @@ def _controller(controller: Controller, query: dict[str, str], limit: int, clock
         "keys": [_key(explanation, clock) for explanation in explanations],
         "keys_left_out": max(0, len(keys) - limit),
     }
+
+
+def debug_recording(segments: Callable[[], Sequence[Path]]) -> Handler:
+    """Return the handler of ``/debug/recording``: the names of the segments, or one with ``?segment=``.
+
+    A recording contains objects, so only trusted readers get it.
+
+    Args:
+        segments: returns the files; none if nothing is recorded.
+    """
+
+    async def handle(request: EndpointRequest) -> EndpointResponse:
+        if not request.is_trusted:
+            return EndpointResponse(403, b"403: a recording is only served to local requests and to users\n")
+        found = {path.name: path for path in segments()}
+        name = dict(request.query).get("segment")
+        if not found:
+            return EndpointResponse(503, b"503: the operator does not record: it needs --record or recording=\n")
+        if name is None:
+            return EndpointResponse(200, msgspec.json.encode(sorted(found)), "application/json")
+        if name not in found:
+            return EndpointResponse(404, b"404: the recording has no such segment\n")
+        return EndpointResponse(200, await asyncio.to_thread(found[name].read_bytes), "application/octet-stream")
+
+    return handle
 
 
 def limit_of(query: dict[str, str], default: int = _MAX_KEYS) -> int:

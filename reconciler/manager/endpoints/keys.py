@@ -7,25 +7,31 @@ them, and the console shows them as plain JSON. A field that has its default is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 
+from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.controller.reconcile.explanation import MAX_RUNS, RunExplanation, state_of
+from reconciler.controller.reconcile.explanation import KeyExplanation, RunExplanation, state_of
+from reconciler.controller.reconcile.frames import Place
 from reconciler.controller.wake.change import ObjectChange
+from reconciler.errors import ReconcilerError
+from reconciler.manager.endpoints.attention import Attention
 from reconciler.manager.endpoints.handlers import Turns, is_selected, limit_of
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
+from reconciler.manager.waiting import Wait
 from reconciler.meta import Request
 
 _MAX_KEYS = 100
 """Keys per controller that are shown by default, and with all of their reconciles if a name is given."""
 
-_LONG = 60.0
-"""Seconds after which a reconcile in progress needs attention; most take less than one."""
+_HOT = 60.0
+"""Reconciles per minute of a key from which its own writes are looked for."""
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -86,13 +92,22 @@ class RunReport(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A key; see `KeyExplanation`. The latest reconcile comes first."""
+    """A key; see `KeyExplanation`. The latest reconcile comes first.
+
+    Attributes:
+        reasons: how many of its recent reconciles had each reason.
+        own_writes: the fields whose write by the controller itself enqueued it for its latest reconcile.
+        attention: why it needs attention, beside the error of its latest reconcile.
+        status: the status of its object; only of a single key, and for trusted readers.
+    """
 
     namespace: str | None = None
     name: str
     state: str
     waits_for: str
     in_progress_seconds: float | None = None
+    stuck: bool = False
+    place: Place | None = None
     current_reasons: tuple[str, ...] = ()
     current_changes: tuple[ChangeReport, ...] = ()
     ready_seconds: float | None = None
@@ -102,9 +117,14 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     next_changes: tuple[ChangeReport, ...] = ()
     failures: int
     reconciles_per_minute: float
+    reasons: dict[str, int] = {}
+    own_writes: tuple[str, ...] = ()
+    attention: tuple[str, ...] = ()
     cached: bool
     cached_version: str | None = None
     observed_version: str | None = None
+    warnings: tuple[str, ...] = ()
+    status: dict[str, Any] | None = None
     unsaved_status: bool = False
     runs: tuple[RunReport, ...]
 
@@ -118,7 +138,13 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ControllerReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A controller: its kind with the names that kubectl accepts, its counters and its keys."""
+    """A controller: its kind with the names that kubectl accepts, its counters and its keys.
+
+    Attributes:
+        objects: the objects in its cache.
+        unhealthy: those that are not healthy by their own conditions.
+        attention: why its workers need attention.
+    """
 
     name: str
     kind: str
@@ -135,10 +161,20 @@ class ControllerReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     reconciles: int
     errors: int
     storms: int | None = None
+    objects: int | None = None
+    unhealthy: int | None = None
+    attention: tuple[str, ...] = ()
     keys: tuple[KeyReport, ...]
     keys_failing: int
     keys_left_out: int | None = None
     keys_forgotten: int | None = None
+
+
+class WaitReport(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Something that the process waits for; see `Wait`. Only trusted readers get more than its name."""
+
+    text: str
+    normal: bool = False
 
 
 class KeysDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -147,18 +183,31 @@ class KeysDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     now: _Time
     role: str
     shard: dict[str, Any] | None = None
+    waits: tuple[WaitReport, ...] = ()
     controllers: tuple[ControllerReport, ...]
 
 
-def debug_keys(
-    controllers: Callable[[], Sequence[Controller]],
-    clock: Clock,
-    turns: Turns,
-    *,
-    role: Callable[[], str],
-    shard: JSONObject | None = None,
-) -> Handler:
-    """Return the handler of ``/debug/keys``: the document of `read_keys` as JSON, with the role and the shard.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The parts of a manager that the document describes.
+
+    Attributes:
+        controllers: returns the controllers.
+        role: returns ``"running"``, ``"standby"``, or the state of the manager.
+        waits: returns what the manager waits for.
+        shard: the shard of this process; None without sharding.
+        clock: source of time.
+    """
+
+    controllers: Callable[[], Sequence[Controller]]
+    role: Callable[[], str]
+    waits: Callable[[], Sequence[Wait]]
+    shard: JSONObject | None
+    clock: Clock
+
+
+def debug_keys(process: Process, turns: Turns) -> Handler:
+    """Return the handler of ``/debug/keys``: the document of `read_document` as JSON.
 
     The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default and at most 500. The
     messages of errors, and values of fields, are shown only to local requests and to users who have authenticated.
@@ -168,33 +217,45 @@ def debug_keys(
         query = dict(request.query)
         limit = limit_of(query, _MAX_KEYS)
         async with turns.turn():
-            document = KeysDocument(
-                now=clock.now(),
-                role=role(),
-                shard=shard,
-                controllers=read_keys(controllers(), clock, query, limit=limit, trusted=request.is_trusted),
-            )
+            document = read_document(process, query, limit=limit, trusted=request.is_trusted)
             body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
         return EndpointResponse(200, body, "application/json")
 
     return handle
 
 
+def read_document(
+    process: Process, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
+) -> KeysDocument:
+    """Collect the whole document: the role, what the process waits for, and the result of `read_keys`."""
+    return KeysDocument(
+        now=process.clock.now(),
+        role=process.role(),
+        shard=process.shard,
+        waits=tuple(
+            WaitReport(text=redact(each.text) if trusted else each.what, normal=each.normal) for each in process.waits()
+        ),
+        controllers=read_keys(process.controllers(), process.clock, query, limit=limit, trusted=trusted),
+    )
+
+
 def read_keys(
     controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, trusted: bool
 ) -> tuple[ControllerReport, ...]:
-    """Return the report of each controller.
+    """Collect the report of each controller.
 
-    Failing keys come first, then those that were reconciled most often lately, with their latest reconcile. If the
+    Failing keys come first, then those that need attention for another reason, then those that were reconciled most
+    often lately, with their latest reconcile. If the
     query has a name, the key is explained even if it is idle or unknown, with its latest ten reconciles, and with the
-    changes that enqueued it. Of objects only values of changed fields appear, and none that may be a secret.
+    changes that enqueued it. Of objects only values of changed fields and the status appear, and nothing that
+    may be a secret.
 
     Args:
         controllers: the controllers.
         clock: source of time.
         query: selects keys. ``controller``, ``namespace`` and ``name`` are compared; ``search`` is a part of the
             namespace and name, in any case; ``state`` is a state of `Controller.explain`, ``"failing"``, or
-            ``"attention"`` for keys that fail or are in progress for a minute.
+            ``"attention"`` for keys that need it.
         limit: the number of keys per controller.
         trusted: whether the messages of errors, which are those of your code, and values of fields are included.
     """
@@ -206,7 +267,8 @@ def _controller(
     controller: Controller, query: Mapping[str, str], limit: int, clock: Clock, *, trusted: bool
 ) -> ControllerReport:
     statistics, full, resource = controller.statistics(), "name" in query, controller.resource
-    keys = _keys(controller, query)
+    attention = Attention(controller)
+    keys = _keys(attention, controller, query)
     return ControllerReport(
         name=controller.name,
         kind=controller.kind.kind,
@@ -223,20 +285,26 @@ def _controller(
         reconciles=statistics.reconciles,
         errors=statistics.results["error"],
         storms=statistics.storms,
-        keys=tuple(_key(controller, key, rows, clock, full=full, trusted=trusted) for key, rows in keys[:limit]),
-        keys_failing=sum(_is_failing(controller, rows) for _, rows in keys),
+        objects=controller.health.objects,
+        unhealthy=len(attention.unhealthy),
+        attention=tuple(attention.of_workers()),
+        keys=tuple(
+            _key(attention, controller, key, rows, clock, full=full, trusted=trusted) for key, rows in keys[:limit]
+        ),
+        keys_failing=sum(attention.is_failing(rows) for _, rows in keys),
         keys_left_out=max(0, len(keys) - limit),
         keys_forgotten=controller.history.dropped,
     )
 
 
-def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
+def _keys(attention: Attention, controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
     """Return the selected keys and their rows in the history, the most interesting ones first."""
     namespace, name, history = query.get("namespace"), query.get("name"), controller.history
     if name is not None and namespace is not None:
         key = Request(name, namespace or None)
         return [(key, history.rows(key))]
     known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
+    known |= {key: [] for key in attention.unhealthy}
     known |= history.keys()
     search, state = query.get("search", "").lower(), query.get("state", "")
     selected = [
@@ -244,39 +312,40 @@ def _keys(controller: Controller, query: Mapping[str, str]) -> list[tuple[Reques
         for key, rows in known.items()
         if is_selected(key, query)
         and (not search or search in str(key).lower())
-        and _has_state(controller, key, rows, state)
+        and _has_state(attention, controller, key, rows, state)
     ]
-    return sorted(selected, key=lambda each: (*_rank(controller, each[1]), str(each[0])))
+    return sorted(selected, key=lambda each: (*_rank(attention, controller, *each), str(each[0])))
 
 
-def _has_state(controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
+def _has_state(attention: Attention, controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
     if state in ("", "failing"):
-        return not state or _is_failing(controller, rows)
-    queued = controller.queue.explain(key)
+        return not state or attention.is_failing(rows)
     if state == "attention":
-        return _is_failing(controller, rows) or (queued.in_progress or 0.0) >= _LONG
-    return state == state_of(queued, remembered=bool(rows))
+        return attention.is_needed(key, rows)
+    return state == state_of(controller.queue.explain(key), remembered=bool(rows))
 
 
-def _rank(controller: Controller, rows: Sequence[int]) -> tuple[bool, float]:
-    """Return a sort key: failing keys first, then those with the most reconciles in the shortest time."""
+def _rank(attention: Attention, controller: Controller, key: Request, rows: Sequence[int]) -> tuple[int, float]:
+    """Return a sort key: what needs attention first, then what was reconciled most often in the shortest time."""
+    order = 0 if attention.is_failing(rows) else 1 if attention.is_needed(key, rows) else 2
     if not rows:
-        return True, 0.0
-    history = controller.history
-    elapsed = history.since(rows[-1]) - history.since(rows[0])
-    return history.failure(rows[-1]) is None, -round(len(rows) / (1.0 + elapsed), 3)
-
-
-def _is_failing(controller: Controller, rows: Sequence[int]) -> bool:
-    return bool(rows) and controller.history.failure(rows[-1]) is not None
+        return order + (order == 2), 0.0
+    elapsed = controller.history.since(rows[-1]) - controller.history.since(rows[0])
+    return order, -round(len(rows) / (1.0 + elapsed), 3)
 
 
 def _key(
-    controller: Controller, key: Request, rows: Sequence[int], clock: Clock, *, full: bool, trusted: bool
+    attention: Attention,
+    controller: Controller,
+    key: Request,
+    rows: Sequence[int],
+    clock: Clock,
+    *,
+    full: bool,
+    trusted: bool,
 ) -> KeyReport:
     found = controller.explain(key, rows=rows if full else rows[-1:])
-    since = (clock.now() - controller.history.run(rows[0]).started).total_seconds() if rows else 0.0
-    least = 60.0 if len(rows) < MAX_RUNS else 1.0  # fewer reconciles say nothing about a shorter time
+    rate = controller.history.rate(rows)
 
     def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
         return tuple(_change(each, trusted=trusted) for each in given) if full else ()
@@ -287,6 +356,8 @@ def _key(
         state=found.state,
         waits_for=found.waits_for,
         in_progress_seconds=found.in_progress,
+        stuck=attention.is_stuck(found.in_progress),
+        place=found.place,
         current_reasons=tuple(sorted(found.current_reasons)),
         current_changes=changes(found.current_changes),
         ready_seconds=found.ready,
@@ -295,13 +366,34 @@ def _key(
         next_reasons=tuple(sorted(found.next_reasons)),
         next_changes=changes(found.next_changes),
         failures=found.failures,
-        reconciles_per_minute=round(60 * len(rows) / max(since, least), 1),
+        reconciles_per_minute=rate.per_minute,
+        reasons=rate.reasons,
+        own_writes=_own_writes(controller, found) if rate.per_minute >= _HOT else (),
+        attention=tuple(attention.texts(found, rows, rate, clock.now(), trusted=trusted)),
         cached=found.exists,
         cached_version=_version(found.cached_version),
         observed_version=_version(found.observed_version),
+        warnings=found.warnings,
+        status=_status(controller, key) if full and trusted else None,
         unsaved_status=found.unsaved,
         runs=tuple(_run(run, changes(run.changes), trusted=trusted) for run in reversed(found.runs)),
     )
+
+
+def _own_writes(controller: Controller, found: KeyExplanation) -> tuple[str, ...]:
+    fields = [field for run in found.runs[-1:] for change in run.changes for field in change.fields()[0]]
+    return tuple(field.path for field in fields if field.managers == (controller.field_manager,))
+
+
+def _status(controller: Controller, key: Request) -> JSONObject | None:
+    """Return the status of an object in the cache, without secrets; None if it has none that can be read."""
+    cached = controller.health.get(key)
+    try:
+        status = None if cached is None else cached.decode().get("status")
+        found = msgspec.json.decode(redact(msgspec.json.encode(status).decode()))
+    except (ReconcilerError, msgspec.MsgspecError, AttributeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _run(run: RunExplanation, changes: tuple[ChangeReport, ...], *, trusted: bool) -> RunReport:

@@ -87,7 +87,7 @@ class EndpointSecurity:
 
 
 def read_token(file: str | os.PathLike[str]) -> str:
-    """Return the token in a file, without white space around it.
+    """Read the token in a file, without white space around it.
 
     Raises:
         ConfigurationError: the file cannot be read, or does not contain a token.

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channel import Message
+from reconciler.notification.channel import DurationSeconds, Message
 from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
 from reconciler.notification.channels.http import status_error
 from reconciler.notification.channels.limits import LimitsConfig
@@ -83,14 +83,14 @@ class AppriseConfig(LimitsConfig):
     url_credential: str
     """Name of the credential that holds the Apprise URL, such as ``tgram://TOKEN/CHAT``."""
 
-    timeout: float = Field(default=10.0, gt=0, le=300)
+    timeout: DurationSeconds = Field(default=10.0, gt=0, le=300)
     """Timeout of connecting, and of each response, in seconds."""
 
     allow_local_addresses: bool = False
     """Whether requests may lead to a loopback, link-local or metadata address."""
 
     def build(self, name: str, credentials: Credentials) -> AppriseChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             MissingExtra: apprise is not installed.
@@ -269,7 +269,7 @@ def _send(
 
 
 def _read(response: requests.Response, deadline: float) -> requests.Response:
-    """Return a copy of a response with its content, which is read within the limits."""
+    """Read the content of a response within the limits, and return a copy with it."""
     import requests
 
     content = bytearray()
@@ -296,7 +296,7 @@ def _check_address(url: str) -> None:
 
 
 def _resolve(host: str, port: int | None) -> list[str]:
-    """Return the addresses of a host, none of which is local."""
+    """Resolve a host, and refuse local addresses."""
     addresses = [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     for address in addresses:
         if is_local(address):

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from reconciler._core.certificates import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channel import Message, footer
+from reconciler.notification.channel import DurationSeconds, Message, footer
 from reconciler.notification.channels.address_guard import check_mail_server
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
@@ -87,7 +87,7 @@ class EmailConfig(LimitsConfig):
     ca_file: str | None = None
     """PEM file of the certificate authorities to trust instead of the system's."""
 
-    timeout: float = Field(default=20.0, gt=0, le=300)
+    timeout: DurationSeconds = Field(default=20.0, gt=0, le=300)
     """Timeout of each SMTP command in seconds."""
 
     @model_validator(mode="after")
@@ -99,7 +99,7 @@ class EmailConfig(LimitsConfig):
         return self
 
     def build(self, name: str, credentials: Credentials) -> EmailChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             MissingExtra: aiosmtplib is not installed.

@@ -19,7 +19,7 @@ from reconciler._core.certificates import client_tls_context
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after
-from reconciler.notification.channel import Message, message_document
+from reconciler.notification.channel import DurationSeconds, Message, message_document
 from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
@@ -268,7 +268,7 @@ class OutgoingRequest:
 class ConnectionConfig(LimitsConfig):
     """The options of all receivers that use HTTP."""
 
-    timeout: float = Field(default=10.0, gt=0, le=300)
+    timeout: DurationSeconds = Field(default=10.0, gt=0, le=300)
     """Timeout of one request in seconds."""
 
     ca_file: str | None = None
@@ -290,7 +290,7 @@ class ConnectionConfig(LimitsConfig):
         raise NotImplementedError
 
     def build(self, name: str, credentials: Credentials) -> HTTPChannel[Self]:
-        """Return a new channel of this name."""
+        """Build a channel of this name."""
         return HTTPChannel(name, self, credentials)
 
 
@@ -418,7 +418,7 @@ class WebhookConfig(HTTPConfig):
         return self
 
     def build(self, name: str, credentials: Credentials) -> WebhookChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             ConfigurationError: the template has a syntax error.

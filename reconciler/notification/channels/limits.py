@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.notification.channel import Channel, Message, call_channel, close_channel
+from reconciler.notification.channel import Channel, DurationSeconds, Message, call_channel, close_channel
 from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
 from reconciler.notification.routing.config import ReceiverConfig
 
@@ -42,7 +42,7 @@ class LimitsConfig(ReceiverConfig):
     breaker_failures: int = Field(default=5, ge=1)
     """Consecutive failures that open the circuit breaker."""
 
-    breaker_open_seconds: float = Field(default=30.0, gt=0)
+    breaker_open_seconds: DurationSeconds = Field(default=30.0, gt=0)
     """Seconds until an open circuit breaker lets one message through as a probe."""
 
     credentials_of: Literal["operator", "namespace"] = "operator"

@@ -47,7 +47,7 @@ class ReceiverChannels:
         self._credentials = credentials
 
     def build(self, name: str, config: ReceiverConfig) -> Channel:
-        """Return a new channel of this name, with the limits of its receiver.
+        """Build a channel of this name, with the limits of its receiver.
 
         Raises:
             ConfigurationError: the channel cannot be created.

@@ -55,7 +55,7 @@ class SlackConfig(HTTPConfig):
     """Maximum messages a minute; Slack accepts one message a second for each webhook."""
 
     def build(self, name: str, credentials: Credentials) -> SlackChannel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             MissingExtra: markdown-it-py is not installed.

@@ -32,11 +32,11 @@ class _TemplateProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def render_now(self, **request: Any) -> dict[str, str]:
-        """Return the response to a request; see `render`."""
+        """Render the response to a request; see `render`."""
         return self._thread.submit(self._render, request).result()
 
     async def render(self, **request: Any) -> dict[str, str]:
-        """Return the response to a request. Cancellation does not stop the process, which stops by its limits.
+        """Render the response to a request. Cancellation does not stop the process, which stops by its limits.
 
         Raises:
             PermanentDeliveryError: the template exceeded the process's memory or CPU time.

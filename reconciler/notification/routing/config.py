@@ -273,7 +273,7 @@ class ReceiverConfig(BaseModel):
         return [*single, *(name for kind, value in options if kind == "credentials" for name in value.values())]
 
     def build(self, name: str, credentials: Credentials) -> Channel:
-        """Return a new channel of this name.
+        """Build a channel of this name.
 
         Raises:
             ConfigurationError: the channel cannot be created.

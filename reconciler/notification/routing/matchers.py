@@ -116,7 +116,7 @@ class _Tokens:
         self.next = next(self._found)
 
     def take(self, *kinds: str, expected: str) -> str:
-        """Return the next token, which must have one of these kinds. The kind of a sign is the sign itself."""
+        """Take the next token, which must have one of these kinds. The kind of a sign is the sign itself."""
         kind, value, column = self.next
         if kind not in kinds:
             raise MatcherError(

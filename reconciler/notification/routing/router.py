@@ -83,7 +83,7 @@ class FallbackRouter:
         self._channel = channel
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
-        """Return what the other router selects, or the fallback channel and why it is used."""
+        """Ask the other router; choose the fallback channel, with the reason, if it selects none."""
         if self._router is None:
             return self._fall_back("the operator has no routing")
         found = self._router.resolve(attributes)
@@ -219,7 +219,7 @@ class RoutingTable:
         return True
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
-        """Return the receivers and channels for these attributes; pending before the first configuration."""
+        """Select the receivers and channels for these attributes; pending before the first configuration."""
         if self._config is None:
             return Resolution(problem=self.problem, pending=True)
         receivers = self._config.route.receivers(attributes)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
+from reconciler._core.durations import seconds_of
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
-from reconciler.clock import seconds_of
 from reconciler.meta.documents import parse_time
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build, write_private
 from reconciler.testing.control_plane.process import ControlPlaneProcesses, PortTaken

@@ -1,0 +1,459 @@
+"""Forks: a server whose objects are those of another cluster, copied kind by kind when they are first asked for.
+
+The cluster is only read: all requests to it go through a `ReadOnlyTransport`, which sends nothing but GET. Definitions,
+namespaces and webhook configurations are copied at the start, the objects of a kind before the first request for it.
+From then on the kind lives by itself: nothing follows the cluster. Objects keep their uids and versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from reconciler._core.backoff import Backoff
+from reconciler._core.wire import UNDECODABLE, JSONObject
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, timestamp
+from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.requests.routing import ResourcePath, split_path
+from reconciler.apiserver.secret_values import SecretValues
+from reconciler.apiserver.serving.handler import Handler
+from reconciler.apiserver.state import DEFINITIONS, ForkReport, State, StoredObject, resource_name
+from reconciler.clock import Clock
+from reconciler.errors import (
+    ConfigurationError,
+    Expired,
+    Forbidden,
+    InvalidResponse,
+    NotFound,
+    NotSent,
+    ReconcilerError,
+    ServerError,
+    TooManyRequests,
+    TransportError,
+    error_from_response,
+)
+from reconciler.http import HTTPRequest, HTTPResponse, Transport, parse_retry_after
+
+Progress = Callable[[str, int], None]
+"""Called after each page of a list with the name of the resource and the number of objects so far."""
+
+NAMESPACES = "namespaces"
+_AT_THE_START = (DEFINITIONS, NAMESPACES)
+_ADMISSION = "admissionregistration.k8s.io"
+_NOT_IN_FILE = "it is not in the file"
+_HEADERS = {"accept": "application/json", "user-agent": "kube-reconciler fork"}
+_PAGE = 500
+_ATTEMPTS = 5
+_PAUSE = Backoff(base=0.2, maximum=10.0, jitter=0.2)
+_TRANSIENT = (ServerError, TooManyRequests, TransportError)
+_SECONDS = 65.0
+
+
+class ReadOnlyTransport:
+    """A transport that sends GET requests alone, for a program that must not change a cluster.
+
+    Args:
+        transport: sends them. If its time is not that of the running loop, its ``pause`` waits for some seconds.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.pause: Callable[[float], Awaitable[None]] = getattr(transport, "pause", asyncio.sleep)
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a GET request once. Cancellation has no effect on the server.
+
+        Raises:
+            NotSent: it is not a GET request, or there was no connection.
+            OutcomeUnknown: there was no response.
+        """
+        if request.method != "GET":
+            raise NotSent(f"{request.label}: not sent, because this transport only reads the cluster")
+        return await self._transport.send(request)
+
+
+class _ListMetadata(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMetadata
+    items: list[JSONObject] | None = None
+
+
+def find_resource(cluster: ClusterStorage, name: str) -> APIResource:
+    """Return the kind that a name means: ``"apps/v1/Deployment"``, or a name that kubectl accepts.
+
+    Raises:
+        ConfigurationError: there is no such kind.
+    """
+    api_version, _, kind = name.rpartition("/")
+    if api_version and (endpoint := cluster.registry.by_kind(api_version, kind)) is not None:
+        return endpoint.resource
+    known: dict[str, APIResource] = {}
+    for resource in cluster.registry.resources():
+        info = resource.info
+        for each in (info.plural, info.singular_name, info.kind.lower(), *info.short_names):
+            known.setdefault(each, resource)
+            known.setdefault(f"{each}.{info.group}", resource)
+    if (found := known.get(name.lower())) is not None:
+        return found
+    similar = difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else "write 'group/version/Kind', or a name that kubectl accepts"
+    raise ConfigurationError(f"the cluster has no kind {name!r}: {hint}")
+
+
+class ForkChange(NamedTuple):
+    """An object that is not as it was copied.
+
+    Attributes:
+        resource: such as ``deployments.apps``.
+        key: ``namespace/name``, or the name.
+        before: as it was copied; None if it is new.
+        after: as it is now; None if it is gone.
+    """
+
+    resource: str
+    key: str
+    before: JSONObject | None
+    after: JSONObject | None
+
+
+class Fork:
+    """What a server copies of another cluster, and has copied.
+
+    Args:
+        source: sends the requests to the cluster; None for a fork that was restored from a file, which has all it gets.
+        clock: the server's clock.
+        report: the options, and what is known of an earlier copy.
+        copies_secrets: whether the values of Secrets are copied. False replaces them; see `SecretValues`.
+        progress: called as objects arrive.
+
+    Attributes:
+        report: what the fork has.
+        before: the objects as they were copied, by key, by resource; the server never changes them in place.
+        unasked: the names of the webhooks that writes would have called; they were not.
+        failure: why the cluster could not be read; None if it could.
+    """
+
+    def __init__(
+        self,
+        source: Transport | None,
+        clock: Clock,
+        report: ForkReport,
+        *,
+        copies_secrets: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        self._source = None if source is None else ReadOnlyTransport(source)
+        self._clock = clock
+        self._values = None if copies_secrets else SecretValues(secrets.token_bytes(32))
+        self._progress = progress or (lambda _resource, _objects: None)
+        self._copying: dict[str, asyncio.Lock] = {}
+        self._served: dict[tuple[str, str], frozenset[str]] = {}
+        self._version = 0
+        self._own: dict[tuple[str, str], JSONObject] = {}
+        self.report = report
+        self.before: dict[str, dict[str, JSONObject]] = {}
+        self.unasked: dict[str, None] = {}
+        self.failure: ReconcilerError | None = None
+
+    # the start
+
+    async def definitions(self, cluster: ClusterStorage) -> State:
+        """Copy what decides which kinds there are, and return it. Cancellation copies nothing.
+
+        Args:
+            cluster: an empty one, which knows the built-in kinds.
+
+        Raises:
+            APIError: the cluster refused for another reason than permissions.
+            TransportError: the cluster did not respond.
+        """
+        if not self.report.taken:
+            self.report.taken = timestamp(self._clock.now())
+        version = await self._get("/version")
+        self.report.server_version = str(version.get("gitVersion", ""))
+        names = (
+            *_AT_THE_START,
+            *(name for name in map(resource_name, cluster.registry.resources()) if _ADMISSION in name),
+        )
+        for name in names:
+            plural, _, group = name.partition(".")
+            resource = cluster.registry.resource(group, plural)
+            if resource is not None:
+                self.before[name] = await self._read(resource)
+        return State(max(self._version, 1), dict(self.before), self.report)
+
+    @classmethod
+    def restored(cls, state: State, clock: Clock) -> Fork:
+        """Return the fork of a snapshot: it has what was copied then, and copies nothing more."""
+        fork = cls(None, clock, state.fork or ForkReport())
+        fork._version = state.version
+        fork.before = {name: {} for name in (*fork.report.copied, *fork.report.denied)} | state.objects
+        return fork
+
+    def attach(self, handler: Handler) -> None:
+        """Mark the kinds that are not copied yet, and resolve the names in the options.
+
+        Raises:
+            ConfigurationError: the cluster has no kind of a name.
+        """
+        self._handler = handler
+        for resource in handler.cluster.registry.resources():
+            name, objects = resource_name(resource), resource.store.objects
+            resource.store.complete = name in self.before
+            self._own |= {
+                (name, key): each.doc for key, each in objects.items() if key not in self.before.get(name, ())
+            }
+        self.report.selectors = {
+            resource_name(find_resource(handler.cluster, name)): selector
+            for name, selector in self.report.selectors.items()
+        }
+
+    # copies
+
+    async def prepare(self, request: HTTPRequest) -> None:
+        """Copy the objects of the kind that a request is for, unless they are here. Cancellation copies nothing.
+
+        Raises:
+            APIError: the cluster refused for another reason than permissions.
+            TransportError: the cluster did not respond.
+        """
+        path = split_path(request.path)
+        if path is None:
+            return
+        registry = self._handler.cluster.registry
+        endpoint = registry.endpoint(path.group, path.version, path.plural)
+        if endpoint is None:
+            if not any(each.info.group == path.group for each in registry.resources()):
+                await self._note_unknown(path)
+        # Events are written far more often than they are read, and each has a name of its own.
+        elif path.plural != "events" or request.method == "GET":
+            await self.copy(endpoint.resource)
+
+    async def copy(self, kind: APIResource | str) -> None:
+        """Copy the objects of a kind, unless they are here. Cancellation copies nothing.
+
+        Raises:
+            ConfigurationError: the cluster has no kind of this name.
+            APIError: the cluster refused for another reason than permissions.
+            TransportError: the cluster did not respond.
+        """
+        cluster = self._handler.cluster
+        resource = find_resource(cluster, kind) if isinstance(kind, str) else kind
+        name, info = resource_name(resource), resource.info
+        if name in self.before or "list" not in info.verbs:
+            return
+        if info.stored_as is not None:
+            resource = cluster.registry.built_in(info.plural, info.stored_as)
+        async with self._copying.setdefault(name, asyncio.Lock()):
+            if name in self.before:
+                return
+            if self._source is not None:
+                try:
+                    documents = await self._read(resource)
+                except ReconcilerError as error:
+                    self.failure = error
+                    raise
+                self._handler.load(name, documents)
+            else:
+                documents = {}
+                if not resource.custom or name in self.before.get(DEFINITIONS, ()):
+                    self.report.missing[name] = _NOT_IN_FILE
+            self.before[name] = documents
+            cluster.revisions.current = max(cluster.revisions.current, self._version)
+            resource.store.compact(cluster.revisions.current)
+            resource.store.complete = True
+
+    async def copy_all(self) -> None:
+        """Copy the objects of every kind but Events, as `copy`."""
+        for resource in self._handler.cluster.registry.resources():
+            if resource.info.plural != "events":
+                await self.copy(resource)
+
+    async def prepare_kind(self, document: Mapping[str, Any]) -> None:
+        """Copy the objects of the kind of a document, as `prepare`."""
+        kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
+        if (endpoint := self._handler.cluster.registry.by_kind(*kind)) is not None:
+            await self.copy(endpoint.resource)
+
+    def find(self, kind: str) -> APIResource:
+        """Return a kind by a name that kubectl accepts, or ``group/version/Kind``.
+
+        Raises:
+            ConfigurationError: there is no such kind.
+        """
+        return find_resource(self._handler.cluster, kind)
+
+    def policies(self) -> list[str]:
+        """Return the names of the admission policies of the cluster, which the fork does not evaluate."""
+        return [
+            key
+            for name, found in self.before.items()
+            if name.endswith(f"policies.{_ADMISSION}")
+            for key in sorted(found)
+        ]
+
+    def version_note(self) -> str | None:
+        """Return in what the version of the cluster limits the fork; None if it is the server's own."""
+        own, other = recorded("serving/discovery.json")["version"]["gitVersion"], self.report.server_version
+        if _minor(own) == _minor(other):
+            return None
+        return (
+            f"the cluster is {other or 'of an unknown version'}, and the fork validates and defaults built-in kinds as "
+            f"v1.{_minor(own)[1]} does"
+        )
+
+    # what happened to the copies
+
+    def changes(self) -> Iterator[ForkChange]:
+        """Yield the objects that are not as they were copied, without those that every server has."""
+        for resource in self._handler.cluster.registry.resources():
+            if resource.info.stored_as is not None:
+                continue
+            name, objects = resource_name(resource), resource.store.objects
+            before = self.before.get(name, {})
+            for key in sorted(before.keys() | objects.keys()):
+                old, new = before.get(key), objects[key].doc if key in objects else None
+                provisioned = name == NAMESPACES and name in self.report.denied
+                if old != new and not provisioned and (new is None or self._own.get((name, key)) is not new):
+                    yield ForkChange(name, key, old, new)
+
+    def pristine(self) -> State:
+        """Return what was copied, without any changes since."""
+        return State(max(self._version, 1), self.before, self.report)
+
+    async def _read(self, resource: APIResource) -> dict[str, JSONObject]:
+        """Return the objects of a kind by key, in the storage version; none if the user may not list them."""
+        name = resource_name(resource)
+        try:
+            listed = await self._list_served(resource)
+        except Forbidden as error:
+            self.report.denied[name] = error.message
+            return {}
+        if listed is None:
+            if not resource.custom:
+                self.report.missing[name] = "the cluster does not serve it"
+            return {}
+        endpoint, items = listed
+        if name == "secrets" and self._values is not None:
+            items = [self._values.without_values(item) for item in items]
+            self.report.replaced = self._values.replaced
+        found = {}
+        for item in items:
+            # A list has the kind once, for all items.
+            document = endpoint.to_storage({"apiVersion": endpoint.api_version, "kind": resource.info.kind, **item})
+            try:
+                metadata = msgspec.convert(document, StoredObject).metadata
+            except msgspec.ValidationError as error:
+                raise InvalidResponse(f"the list of {name} has an invalid object: {error}") from None
+            self._version = max(self._version, int(metadata.resource_version))
+            found[resource.key(metadata.namespace, metadata.name)] = document
+        self.report.copied[name] = len(found)
+        return found
+
+    async def _list_served(self, resource: APIResource) -> tuple[Endpoint, list[JSONObject]] | None:
+        """Return the objects in the first version that the cluster serves, the storage version before others."""
+        endpoints = sorted(resource.endpoints.values(), key=lambda each: each.version != resource.storage)
+        for endpoint in endpoints:
+            try:
+                return endpoint, await self._list(endpoint)
+            except NotFound:  # an older server
+                continue
+        return None
+
+    async def _list(self, endpoint: Endpoint) -> list[JSONObject]:
+        info = endpoint.info
+        base = _group_path(info.group, endpoint.version)
+        paths = [f"{base}/{info.plural}"]
+        if info.namespaced and self.report.namespaces:
+            paths = [f"{base}/namespaces/{namespace}/{info.plural}" for namespace in self.report.namespaces]
+        name = resource_name(endpoint.resource)
+        selector = self.report.selectors.get(name, "")
+        query = [("labelSelector", selector)] if selector else []
+        items: list[JSONObject] = []
+        for path in paths:
+            items += await self._pages(path, query, name, len(items))
+        return items
+
+    async def _pages(self, path: str, query: list[tuple[str, str]], name: str, before: int) -> list[JSONObject]:
+        items: list[JSONObject] = []
+        limit, token = _PAGE, ""
+        while True:
+            asked = [*query, ("limit", str(limit)), ("continue", token)]
+            try:
+                page = msgspec.convert(
+                    await self._get(path, [pair for pair in asked if pair[1] not in ("", "0")]), _List
+                )
+            except Expired:
+                items, limit, token = [], 0, ""  # all in one response
+                continue
+            except msgspec.ValidationError as error:
+                raise InvalidResponse(f"GET {path}: the response is not a list: {error}") from None
+            items += page.items or []
+            if page.metadata.resource_version.isdecimal():
+                self._version = max(self._version, int(page.metadata.resource_version))
+            self._progress(name, before + len(items))
+            if page.metadata.continue_ == token != "":
+                raise InvalidResponse(f"GET {path}: two pages have the same continue token")
+            token = page.metadata.continue_
+            if not token:
+                return items
+
+    async def _note_unknown(self, path: ResourcePath) -> None:
+        """Record that a group is asked for which the cluster serves and this server does not know."""
+        if self._source is None:
+            return
+        place = _group_path(path.group, path.version)
+        key = (path.group, path.version)
+        if key not in self._served:
+            try:
+                listed = await self._get(place)
+                self._served[key] = frozenset(each["name"] for each in listed.get("resources") or ())
+            except (NotFound, Forbidden):
+                self._served[key] = frozenset()
+        if self._served[key]:
+            why = "the cluster serves it, and this server does not know it"
+            self.report.missing[f"{path.group}/{path.version}"] = why
+
+    async def _get(self, path: str, query: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        """Return the document at a path of the cluster; transient failures are retried."""
+        request = HTTPRequest("GET", path, query, _HEADERS, timeout=_SECONDS)
+        assert self._source is not None  # noqa: S101 - a fork without a source copies nothing
+        for attempt in range(_ATTEMPTS):
+            try:
+                return _document(request, await self._source.send(request), self._clock)
+            except _TRANSIENT as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                pause = _PAUSE.delay(attempt, retry_after=error.retry_after)
+            await self._source.pause(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _minor(version: str) -> list[str]:
+    return version.removeprefix("v").split(".")[:2]
+
+
+def _group_path(group: str, version: str) -> str:
+    return f"/apis/{group}/{version}" if group else f"/api/{version}"
+
+
+def _document(request: HTTPRequest, response: HTTPResponse, clock: Clock) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(response.body, type=dict[str, Any])
+    except UNDECODABLE as error:
+        if response.status == 200:
+            raise InvalidResponse(f"{request.label}: the response is not valid JSON: {error}") from None
+        body = None
+    if response.status == 200 and body is not None:
+        return body
+    wait = parse_retry_after(response.headers, clock.now())
+    raise error_from_response(response.status, body, request=request.label, retry_after=wait)

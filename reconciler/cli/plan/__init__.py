@@ -1,0 +1,1 @@
+"""The commands ``reconciler plan`` and ``reconciler fork``: what an operator would do to the objects of a cluster."""

@@ -1,0 +1,296 @@
+"""The commands ``reconciler plan`` and ``reconciler fork``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from reconciler.apiserver import APIServer
+from reconciler.apiserver.fork import NAMESPACES, Fork
+from reconciler.apiserver.state import DEFINITIONS, private_file, read_state
+from reconciler.cli.operator.endpoint import printable
+from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
+from reconciler.cli.output import print_json
+from reconciler.cli.plan.cluster import ClusterThread, ask
+from reconciler.cli.plan.compare import compare
+from reconciler.cli.plan.document import Plan
+from reconciler.cli.plan.engine import Bounds, make_plan
+from reconciler.cli.plan.text import plan_lines
+from reconciler.cli.run import operator_setup
+from reconciler.client import Client
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
+from reconciler.meta.documents import parse_time
+from reconciler.telemetry import TextFormatter
+from reconciler.testing import virtual_time
+
+_STATE = b'{"format":"kube-reconciler state'
+_EVERY = 1000
+_COMPARISONS = 5
+"""How often another version is run again because it asked for a kind that the file did not have."""
+
+
+class Progress:
+    """What a command does, on a line of a terminal that the next text replaces; elsewhere on a line each."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+
+    def copied(self, kind: str, objects: int) -> None:
+        """Called when objects were copied."""
+        if objects:
+            self._say(f"copied {objects} {kind}")
+
+    def reconciled(self, reconciles: int) -> None:
+        """Called when there were so many reconciles."""
+        if self._terminal or reconciles % _EVERY == 0:
+            self._say(f"{reconciles} reconciles")
+
+    def end(self) -> None:
+        """Remove the line."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _say(self, text: str) -> None:
+        if self._terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
+    """Print what an operator would do; return the exit code."""
+    if options.ask_cluster and options.fork is not None:
+        raise ConfigurationError("--ask-cluster needs the cluster: omit --fork")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter.for_stream(sys.stderr))
+    level = "CRITICAL" if options.log_level is None else options.log_level.upper()
+    logging.basicConfig(level=level, handlers=[handler])
+    with contextlib.redirect_stdout(sys.stderr):  # what the operator prints is not the plan
+        plan, other = _plans(target, options, handler)
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    if other is not None:
+        comparison = compare(plan, other)
+        print_json(comparison) if as_json else print("\n".join(printable(comparison).lines(color=color)))
+        return 1 if plan.errors or other.errors else comparison.exit_code
+    print_json(plan) if as_json else print("\n".join(plan_lines(printable(plan), color=color)))
+    return plan.exit_code
+
+
+def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple[Plan, Plan | None]:
+    # A plan writes no audit file, and nobody sends it alerts.
+    flags = replace(options.notification, audit_file=None, audit_key=None, alertmanager_webhook=None)
+    run_options = RunOptions(workers=options.workers, notification=flags)
+    setup = operator_setup(target, run_options, handler)
+    progress = Progress()
+    bounds = Bounds(options.hours, options.rounds, options.seconds)
+    with contextlib.ExitStack() as stack:
+        cluster, snapshot, epoch = None, b"", current_clock().now().replace(microsecond=0)
+        if options.fork is None:
+            cluster = stack.enter_context(
+                ClusterThread(options.kubeconfig, options.context, dry_runs=options.ask_cluster)
+            )
+        else:
+            snapshot, epoch = _read_fork(options.fork)
+
+        async def work() -> tuple[Plan, Plan | None]:
+            async with contextlib.AsyncExitStack() as servers:
+                if cluster is None:
+                    server = await servers.enter_async_context(APIServer())
+                    await server.restore(snapshot)
+                else:
+                    forking = APIServer.fork(
+                        cluster,
+                        namespaces=options.namespaces,
+                        copy_secrets=options.secrets,
+                        progress=progress.copied,
+                    )
+                    server = await servers.enter_async_context(forking)
+                namespaces = list(options.namespaces)
+                plan = await make_plan(
+                    target, setup, server, bounds=bounds, namespaces=namespaces, progress=progress.reconciled
+                )
+                fork = server.forked
+                assert fork is not None  # noqa: S101 - a plan has one
+                if options.only is not None:
+                    _narrow(plan, fork, *options.only)
+                await _ask(plan, fork, cluster if options.ask_cluster else None)
+                other = None
+                if options.compare is not None:
+                    other = await _other_plan(target, options, fork)
+                    if options.only is not None:
+                        _narrow(other, fork, *options.only)
+                return plan, other
+
+        stack.enter_context(virtual_time(epoch))
+        stack.callback(progress.end)
+        try:
+            return asyncio.run(work())
+        except SystemExit as error:
+            raise ConfigurationError(f"{target}: the operator ended its process: SystemExit({error.code!r})") from None
+
+
+def _read_fork(path: Path) -> tuple[bytes, datetime]:
+    """Return a file of ``reconciler fork``, and when it was written."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"--fork {path}: {error.strerror}") from error
+    report = read_state(content, f"--fork {path}").fork
+    if report is None:
+        raise ConfigurationError(
+            f"--fork {path} is a snapshot of a server, not of a fork: write it with 'reconciler fork'"
+        )
+    try:
+        return content, parse_time(report.taken)
+    except ValueError as error:
+        raise ConfigurationError(f"--fork {path} is damaged: {error}") from None
+
+
+def _narrow(plan: Plan, fork: Fork, kind: str, key: str) -> None:
+    """Leave in a plan what concerns one object: its own change, and what its reconciles do."""
+    wanted = fork.find(kind).info.kind
+    plan.objects = [
+        each
+        for each in plan.objects
+        if str(each) == f"{wanted} {key}" or any((by.kind, by.object) == (wanted, key) for by in each.by)
+    ]
+    plan.errors = [each for each in plan.errors if each.object == key]
+    plan.effects = [each for each in plan.effects if each.key == key]
+    plan.unrest, plan.timers = [], []
+    plan.notes.append(f"only what concerns {wanted} {key} is shown")
+
+
+async def _ask(plan: Plan, fork: Fork, cluster: ClusterThread | None) -> None:
+    """Ask the cluster about each change; without one, note what was not asked."""
+    if cluster is None:
+        policies = [name for name in fork.policies() if plan.objects]
+        names = [*(f"webhook {name}" for name in fork.unasked), *(f"policy {name}" for name in policies)]
+        if names:
+            plan.notes.append(f"not asked, and counted as allowing: {', '.join(names)}; --ask-cluster asks them")
+        return
+    objects = {each.key: each for each in plan.objects}
+    changes = list(fork.changes())
+    new = {(each.resource, each.key) for each in changes if each.before is None}
+    for change in changes:
+        document = change.after or change.before or {}
+        namespace = document["metadata"].get("namespace") or ""
+        group = document["apiVersion"].rpartition("/")[0]
+        planned = objects.get((group, document["kind"], namespace, document["metadata"]["name"]))
+        if planned is None:
+            continue
+        if (NAMESPACES, namespace) in new or (DEFINITIONS, change.resource) in new:
+            plan.notes.append(f"{planned} was not asked about: the cluster lacks its namespace or definition")
+        else:
+            planned.refused = await ask(cluster, change)
+
+
+async def _other_plan(target: str, options: PlanOptions, fork: Fork) -> Plan:
+    """Return the plan to compare with: a file of one, or that of another process on the same fork."""
+    given = str(options.compare)
+    if given.endswith(".json"):
+        return _decoded(_content_of(Path(given)), given)
+    python, module = (given, target) if os.access(given, os.X_OK) and Path(given).is_file() else (sys.executable, given)
+    for _ in range(_COMPARISONS):
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "fork")
+            _write_private(path, fork.pristine().lines())
+            plan = _run_other([python, "-m", "reconciler", "plan", module, "--fork", str(path)], options, given)
+        missing = plan.fork.missing.keys() - fork.report.missing.keys() - fork.before.keys()
+        if not missing or options.fork is not None:
+            break
+        for kind in missing:
+            await fork.copy(kind)
+    return plan
+
+
+def _run_other(command: list[str], options: PlanOptions, given: str) -> Plan:
+    bounds = [f"--{name}={getattr(options, name)}" for name in ("hours", "rounds", "seconds", "workers")]
+    scope = [f"--namespace={name}" for name in options.namespaces]
+    ended = subprocess.run([*command, "--output=json", *bounds, *scope], capture_output=True, check=False)  # noqa: S603
+    if not ended.stdout:
+        reason = ended.stderr.decode(errors="replace").strip().splitlines()
+        raise ConfigurationError(f"--compare {given}: {reason[-1] if reason else f'exit code {ended.returncode}'}")
+    return _decoded(ended.stdout, given)
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"--compare {path}: {error.strerror}") from error
+
+
+def _decoded(content: bytes, given: str) -> Plan:
+    try:
+        return msgspec.json.decode(content, type=Plan)
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"--compare {given}: not a plan of 'reconciler plan --output json': {error}") from None
+
+
+def write_fork(path: Path, options: ForkOptions) -> int:
+    """Write a fork of a cluster to a file; return the exit code."""
+    if path.exists() and not (path.is_file() and path.read_bytes()[: len(_STATE)] == _STATE):
+        raise ConfigurationError(
+            f"--output {path} exists and is not a file of an earlier fork, so it is not overwritten"
+        )
+    selectors = dict(_split(each) for each in options.selectors)
+    progress = Progress()
+    try:
+        lines, fork = asyncio.run(_forked(options, selectors, progress))
+    finally:
+        progress.end()
+    _write_private(path, lines)
+    report = fork.report
+    print(f"{path}: {sum(report.copied.values())} objects of {len(report.copied)} kinds of {report.server_version}")
+    for kind, message in report.denied.items():
+        print(f"reconciler: {kind} could not be listed, and is missing: {message}", file=sys.stderr)
+    if options.secrets:
+        print("reconciler: the file has the values of Secrets", file=sys.stderr)
+    return 0
+
+
+def _split(selector: str) -> tuple[str, str]:
+    kind, _, labels = selector.partition(":")
+    if not labels:
+        raise ConfigurationError(f"--selector must be KIND:LABELS, such as 'pods:app=web', not {selector!r}")
+    return kind, labels
+
+
+async def _forked(options: ForkOptions, selectors: dict[str, str], progress: Progress) -> tuple[list[bytes], Fork]:
+    async with Client.from_config(kubeconfig=options.kubeconfig, context=options.context) as client:
+        forking = APIServer.fork(
+            client,
+            kinds=options.kinds,
+            namespaces=options.namespaces,
+            selectors=selectors,
+            copy_secrets=options.secrets,
+            progress=progress.copied,
+        )
+        async with forking as server:
+            fork = server.forked
+            assert fork is not None  # noqa: S101 - a fork has one
+            if not options.kinds:
+                await fork.copy_all()
+            return list(fork.pristine().lines()), fork
+
+
+def _write_private(path: Path, lines: Iterator[bytes] | list[bytes]) -> None:
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with private_file(new) as file:
+            file.writelines(lines)
+        new.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error

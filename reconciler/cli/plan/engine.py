@@ -1,0 +1,356 @@
+"""The run of an operator on a fork, in virtual time, until nothing happens any more; the plan is what it changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from reconciler._core.redaction import redact, redact_error
+from reconciler.apiserver import APIServer
+from reconciler.apiserver.fork import Fork
+from reconciler.apiserver.serving.request_log import Defined
+from reconciler.apiserver.state import DEFINITIONS, ForkReport
+from reconciler.cli.manifests.base import own_definitions
+from reconciler.cli.plan.document import Cause, Plan, PlannedCall, PlannedError, PlannedTimer, Unrest, planned_object
+from reconciler.cli.run import program_name
+from reconciler.clock import process_time
+from reconciler.controller import Controller, current_run
+from reconciler.controller.effects import EffectCall
+from reconciler.controller.reconcile.cycle import ReconcileRun
+from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
+from reconciler.manager import Manager
+from reconciler.meta import Request
+from reconciler.status.write_guard import stack_of
+from reconciler.status.write_interception import Addressed, listen, stop_listening
+from reconciler.testing.trace import TraceEvent, WorldTrace
+from reconciler.testing.world import OperatorFailed, OperatorProcess, World, is_declared
+
+Key = tuple[str, Request]
+"""A controller and a key of it."""
+
+_QUIET = 1.0
+_EVENTS = ("events", "events.events.k8s.io")
+_MIN_HOT = 200
+_MAX_FIELDS = 3
+_RECENT = 3
+"""How many changes of a field in a row make it one that never comes to rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a plan runs at most.
+
+    Attributes:
+        hours: virtual hours; timers within them are waited for.
+        rounds: reconciles of a key, after which it is not waited for.
+        seconds: CPU seconds of this process.
+    """
+
+    hours: float = 1.0
+    rounds: int = 10
+    seconds: float = 600.0
+
+
+class OutsideRequest(ReconcilerError):
+    """A request of another library was refused, because a plan changes nothing outside of its fork."""
+
+
+class PlanTrace(WorldTrace):
+    """The trace of a plan: what is needed of each key and object, and not each event.
+
+    Args:
+        bounds: when there is enough.
+        progress: called occasionally with the number of reconciles.
+    """
+
+    def __init__(self, bounds: Bounds, progress: Callable[[int], None]) -> None:
+        super().__init__()
+        self._bounds, self._progress = bounds, progress
+        self._until = process_time() + bounds.seconds
+        self._hot = 0
+        self.enough: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.reconciles: Counter[Key] = Counter()
+        self.errors: dict[Key, BaseException] = {}
+        self.effects: Counter[tuple[str, str, str, bool]] = Counter()
+        self.causes: defaultdict[tuple[str, str], dict[tuple[str, Request], ReconcileRun]] = defaultdict(dict)
+        self.recent: defaultdict[tuple[Key, str, str], list[tuple[str, ...]]] = defaultdict(list)
+        self.activity = 0
+
+    def add(self, event: TraceEvent) -> None:
+        """Count an event."""
+        run, request = event.run, event.request
+        if event.what == "begun" and run is not None:
+            self.activity += 1
+            self._begun((run.controller, run.request))
+        elif event.what == "done" and run is not None:
+            self._ended((run.controller, run.request), event.error)
+        elif event.effect is not None:
+            self.activity += 1
+            effect, controller = event.effect, "" if run is None else run.controller
+            lasting = effect.declaration.once or bool(effect.declaration.undoes)
+            self.effects[effect.name, redact(effect.key), controller, lasting] += 1
+        elif request is not None and request.writes and request.effective and request.resource not in _EVENTS:
+            self.activity += 1
+            resource = f"{request.resource}.{request.group}" if request.group else request.resource
+            key = f"{request.namespace}/{request.name}" if request.namespace else request.name
+            if run is not None:
+                by = (run.controller, run.request)
+                self.causes[resource, key].setdefault(by, run)
+                recent = self.recent[by, f"{request.kind} {key}", resource]
+                recent.append(request.changed)
+                del recent[:-_RECENT]
+
+    def _begun(self, key: Key) -> None:
+        self.reconciles[key] += 1
+        self._hot = self._hot + 1 if self.reconciles[key] > self._bounds.rounds else 0
+        total = self.reconciles.total()
+        if total % 100 == 0:
+            self._progress(total)
+            if process_time() >= self._until:
+                self._stop(f"{self._bounds.seconds:g} s of CPU time")
+        if self._hot > max(_MIN_HOT, len(self.reconciles)):
+            self._stop(f"{self._bounds.rounds} reconciles of each key that was still active")
+
+    def _stop(self, why: str) -> None:
+        if not self.enough.done():
+            self.enough.set_result(why)
+
+    def _ended(self, key: Key, error: BaseException | None) -> None:
+        if error is None:
+            self.errors.pop(key, None)
+        else:
+            self.errors[key] = error
+
+
+class _Planned:
+    """The handler of effects: none is called."""
+
+    planning = True
+
+    async def __call__(self, call: EffectCall, /) -> Any:
+        return call.planned()
+
+
+class _Outside:
+    """Refuses the requests that reconciles send through other libraries; a fork cannot stand in for those."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[tuple[str, str, str, bool]] = Counter()
+
+    def on_write(self, _addressed: Addressed, _request: str, _frame: FrameType | None) -> Callable[[int | None], None]:
+        return lambda _code: None
+
+    def on_request(self, request: str, frame: FrameType | None) -> None:
+        if request.startswith(("GET ", "HEAD ", "OPTIONS ")) and "/api/v" not in request and "/apis/" not in request:
+            return
+        line = stack_of(frame)[-1].partition("\n")[0].strip()
+        run = current_run()
+        self.calls[request, line, "" if run is None else run.controller, True] += 1
+        raise OutsideRequest(
+            f"{request} is not sent, because this is a plan ({line}): use self.client for the cluster, and declare "
+            "other calls with @effect"
+        )
+
+
+class _PlannedWorld(World):
+    """A world that has the cluster's definitions, with the changes that the operator's own classes make to them."""
+
+    def __init__(self, target: str, setup: Callable[[Manager], Awaitable[None]], **options: Any) -> None:
+        super().__init__(setup, name=program_name(target), **options)
+        self._target, self._setup = target, setup
+        self.notes: list[str] = []
+
+    async def set_up(self, manager: Manager) -> None:
+        """Add the controllers to a manager, and apply the definitions."""
+        await self._setup(manager)
+        fork = self.server.forked
+        known = {} if fork is None else fork.before.get(DEFINITIONS, {})
+        kinds: list[object] = [kind for each in manager.controllers for kind in each.kinds]
+        classes = (kind.crd() for kind in kinds if isinstance(kind, Defined))
+        for definition in (*classes, *own_definitions(manager, self._target)):
+            name = definition["metadata"]["name"]
+            if (before := known.get(name)) is not None:
+                metadata = {key: value for key, value in before["metadata"].items() if key != "managedFields"}
+                spec = {**definition["spec"], "conversion": before["spec"].get("conversion")}
+                definition = {**definition, "metadata": metadata, "spec": spec}  # noqa: PLW2901 - the same, completed
+            try:
+                await self.server.apply(definition)
+            except APIError as error:
+                self.notes.append(
+                    f"the cluster keeps its definition {name}, since it would refuse the code's: {error.message}"
+                )
+
+
+async def make_plan(
+    target: str,
+    setup: Callable[[Manager], Awaitable[None]],
+    server: APIServer,
+    *,
+    bounds: Bounds,
+    namespaces: list[str],
+    progress: Callable[[int], None],
+) -> Plan:
+    """Run an operator on a fork, and return what it would do. Run it under virtual time.
+
+    Args:
+        target: the name of the operator.
+        setup: adds its controllers to a manager.
+        server: the fork.
+        bounds: when to stop.
+        namespaces: the namespaces that the operator watches; empty for all.
+        progress: called occasionally with the number of reconciles.
+
+    Raises:
+        ConfigurationError: the operator did not start, or ended by itself.
+        APIError, TransportError: the cluster refused a copy, or does not respond.
+    """
+    fork, outside = server.forked, _Outside()
+    if fork is None:
+        raise ConfigurationError("a plan needs a fork of a cluster")
+    options = {"namespaces": namespaces} if namespaces else {}
+    world = _PlannedWorld(target, setup, server=server, manager_options=options, effects=_Planned())
+    trace = world.trace = PlanTrace(bounds, progress)
+    listen(outside)
+    try:
+        async with world:
+            await world.start()
+            stopped = await _settle(world, trace, bounds, fork)
+            process = world.processes[0]
+            pending = set(_pending(process, world, bounds.hours * 3600)) if stopped else set()
+            timers = list(_timers(process, pending))
+            kinds = {each.name: each.kind.kind for each in _controllers(process)}
+            plan = _plan_of(target, fork, trace, pending, kinds)
+            plan.timers, plan.outside = timers, _calls(outside.calls)
+            plan.notes = [*_notes(fork, stopped, unrest=bool(plan.unrest)), *dict.fromkeys(world.notes)]
+            return plan
+    except OperatorFailed as error:
+        raise fork.failure or ConfigurationError(f"{target}: {error}") from error
+    finally:
+        stop_listening(outside)
+
+
+async def _settle(world: World, trace: PlanTrace, bounds: Bounds, fork: Fork) -> str:
+    """Wait until nothing happens any more; return the bound that ended it, or an empty text."""
+    limit = bounds.hours * 3600
+    while True:
+        before = trace.activity
+        await asyncio.wait({trace.enough}, timeout=_QUIET)
+        if fork.failure is not None:
+            raise fork.failure
+        process = world.process
+        if process is None:
+            failure = world.processes[-1].failure
+            raise OperatorFailed(f"it ended by itself: {describe_error(failure) if failure else 'without an error'}")
+        if trace.enough.done():
+            return trace.enough.result()
+        pending = _pending(process, world, limit - world.now)
+        waits = [due for key, due in pending.items() if trace.reconciles[key] <= bounds.rounds]
+        if trace.activity == before and not waits:
+            return f"{bounds.rounds} reconciles of a key" if pending.keys() - trace.errors.keys() else ""
+        if world.now >= limit:
+            return f"{bounds.hours:g} h of virtual time"
+        if waits and min(waits) > _QUIET:
+            await asyncio.wait({trace.enough}, timeout=min(waits) - _QUIET)
+
+
+def _pending(process: OperatorProcess, world: World, horizon: float) -> dict[Key, float]:
+    """Return the keys that are reconciled within some seconds, and in how many; not those that would change nothing."""
+    found = {}
+    for controller in _controllers(process):
+        for request in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
+            state, key = controller.queue.explain(request), (controller.name, request)
+            if state.in_progress is not None or state.ready is not None:
+                found[key] = 0.0
+            elif state.due is not None and state.due <= max(horizon, 0.0) and not _is_idle(world, *key, state.reasons):
+                found[key] = state.due
+    return found
+
+
+def _controllers(process: OperatorProcess) -> Sequence[Controller]:
+    return () if process.manager is None else process.manager.controllers
+
+
+def _is_idle(world: World, controller: str, request: Request, reasons: Collection[str]) -> bool:
+    """Return whether a key waits for a delay that its reconcile returned, and nothing changed since."""
+    return all(map(is_declared, reasons)) and world.is_unchanged_since_reconcile(controller, request)
+
+
+def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTimer]:
+    found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    for controller in _controllers(process):
+        for request in controller.queue.keys():  # noqa: SIM118
+            state = controller.queue.explain(request)
+            if state.due is not None and (controller.name, request) not in pending:
+                found[controller.name, int(state.due).bit_length()].append(state.due)
+    for (name, _), dues in sorted(found.items()):
+        yield PlannedTimer(name, len(dues), min(dues))
+
+
+def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds: Mapping[str, str]) -> Plan:
+    plan = Plan(target, fork.report, reconciles=trace.reconciles.total())
+    for change in fork.changes():
+        if change.resource in _EVENTS:
+            plan.events += change.before is None
+            continue
+        found = planned_object(change.before, change.after)
+        if found is not None:
+            runs = trace.causes.get((change.resource, change.key), {}).values()
+            found.by = [
+                Cause(run.controller, kinds.get(run.controller, ""), str(run.request), sorted(run.reasons))
+                for run in runs
+            ]
+            plan.objects.append(found)
+    plan.objects.sort(key=lambda each: each.key)
+    plan.errors = [
+        PlannedError(controller, str(request), redact_error(describe_error(error)), _place(error))
+        for (controller, request), error in sorted(trace.errors.items(), key=str)
+        if not isinstance(error, OutsideRequest)
+    ]
+    plan.effects = _calls(trace.effects)
+    plan.unrest = list(_unrest(trace, pending))
+    return plan
+
+
+def _calls(counted: Counter[tuple[str, str, str, bool]]) -> list[PlannedCall]:
+    return [PlannedCall(*call, count) for call, count in counted.items()]
+
+
+def _unrest(trace: PlanTrace, pending: set[Key]) -> Iterator[Unrest]:
+    """Yield what the latest reconciles of keys changed each time."""
+    found: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for (key, name, _), changes in trace.recent.items():
+        recent = [set(fields) for fields in changes]
+        fields = tuple(sorted(set.intersection(*recent)))
+        if key in pending and len(recent) == _RECENT and fields:
+            found[key[0], name.partition(" ")[0], fields[:_MAX_FIELDS]].append(name)
+    for (controller, kind, fields), names in found.items():
+        yield Unrest(controller, kind, len(names), list(fields), names[0])
+
+
+def _place(error: BaseException) -> str:
+    """Return where an error was raised outside of this library."""
+    import traceback
+
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if "/reconciler/" not in each.filename]
+    return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+
+def _notes(fork: Fork, stopped: str, *, unrest: bool) -> Iterator[str]:
+    report: ForkReport = fork.report
+    if stopped and not unrest:
+        yield f"the operator still worked after {stopped}, so the plan may be incomplete"
+    for kind, message in report.denied.items():
+        yield f"{kind} could not be listed, so the plan takes it that there are none: {message}"
+    for kind, why in report.missing.items():
+        yield f"{kind} looks empty to the operator: {why}"
+    if report.replaced and "secrets" in report.copied:
+        yield (
+            f"{report.replaced} values of Secrets were replaced, so what the operator computes from them, such as a "
+            "checksum, differs: --secrets copies them"
+        )
+    if (behind := fork.version_note()) is not None:
+        yield behind

@@ -1,0 +1,1 @@
+"""The commands about recordings: ``recording show``, ``recording fetch``, ``recording to-test`` and ``replay``."""

@@ -1,0 +1,286 @@
+"""`Recording`: a ring of segments on disk, written by a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from reconciler._core.durations import parse_duration
+from reconciler.errors import ConfigurationError
+from reconciler.meta.metadata import ResourceType
+from reconciler.recording.records import (
+    EffectStep,
+    LogStep,
+    ReadStep,
+    ReconcileRecord,
+    RequestStep,
+    document_key,
+    reads_of,
+)
+from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
+from reconciler.recording.segments import SUFFIX, Batch, SegmentWriter, ServedKind, answered_document
+from reconciler.telemetry.registry import RecordingStatistics
+
+_log = logging.getLogger("reconciler.recording")
+
+_INTERVAL = 1.0
+"""Seconds between two writes: what a killed process loses at most."""
+
+_MAX_WAITING = 64 * 2**20
+"""Bytes of records that wait for the disk. A disk that does not keep up ends the recording."""
+
+_SEGMENTS = 12
+"""Segments that a full ring consists of; the oldest is deleted as a whole."""
+
+_MAX_DOCUMENTS = 100_000
+"""Documents of a segment, whose keys are kept in memory while it is written: 30 MB."""
+
+_STOP_TIMEOUT = 5.0
+"""Seconds that the end of a process waits for the disk."""
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+class Recording:
+    """A recording on disk of what the reconciles of a manager depend on: ``Manager(client, recording=Recording(…))``.
+
+    The directory is created if it is missing, and continued if it has a recording. One process at a time can use it.
+    Its files can be read by their owner alone. The values of Secrets, and all that looks like a secret, are replaced
+    before they are written. A full disk, or one that is too slow, ends the recording and not the operator: an error is
+    logged, and the metric ``reconciler_recording_active`` is 0.
+
+    Args:
+        directory: the directory.
+        keep: how far the recording reaches back, such as ``"2h"``. Default two hours.
+        max: its size on disk at most, such as ``"500MB"`` or a number of bytes. Default 500 MB.
+
+    Raises:
+        ConfigurationError: `keep` or `max` is invalid.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, keep: str | timedelta = "2h", max: str | int = "500MB"
+    ) -> None:
+        self.directory = Path(directory)
+        self._keep = _duration(keep)
+        self._max = _size(max)
+        self._kinds: Callable[[], Sequence[ResourceType]] = tuple
+        self._waiting: deque[ReconcileRecord] = deque()
+        self._waiting_bytes = 0
+        self._lock: BinaryIO | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._writing = threading.Lock()
+        self._redactor = DocumentRedactor()
+        self._segment: SegmentWriter | None = None
+        self._began: datetime | None = None  # of the first record of the segment
+        self._full: deque[tuple[Path, int, datetime]] = deque()
+        self._written = self._lost = 0
+        self._problem: str | None = None
+
+    def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
+        """Lock the directory and start the thread.
+
+        Raises:
+            ConfigurationError: the directory cannot be used: it has other files, or another process records there.
+        """
+        self._kinds = kinds
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            others = [each.name for each in self.directory.iterdir() if each.suffix != SUFFIX and each.name != "lock"]
+            if others:
+                raise ConfigurationError(
+                    f"cannot record in {self.directory}: it contains other files, such as {min(others)!r}; "
+                    "choose an empty or a new directory"
+                )
+            self._lock = _locked(self.directory / "lock")
+            for path in sorted(self.directory.glob(f"*{SUFFIX}")):
+                stat = path.stat()
+                self._full.append((path, stat.st_size, datetime.fromtimestamp(stat.st_mtime).astimezone()))
+        except OSError as error:
+            raise ConfigurationError(f"cannot record in {self.directory}: {error.strerror}") from error
+        self._thread = threading.Thread(target=self._write_until_stopped, name="recording", daemon=True)
+        self._thread.start()
+
+    def begun(self, record: ReconcileRecord) -> None:
+        """Ignore it: a reconcile is written when it has ended."""
+
+    def ended(self, record: ReconcileRecord) -> None:
+        """Pass a record to the thread."""
+        if self._problem is not None:
+            self._lost += 1
+            return
+        self._waiting.append(record)
+        self._waiting_bytes += _weight(record)
+        if self._waiting_bytes > _MAX_WAITING:
+            self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
+
+    async def stop(self) -> None:
+        """Write what is left and unlock the directory. Waits up to 5 s for the disk; cancellation ends the wait."""
+        self._stopping.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, _STOP_TIMEOUT)
+        if self._lock is not None:
+            self._lock.close()
+
+    def segments(self) -> list[Path]:
+        """Return the files, oldest first; the last one grows. Thread-safe."""
+        current = [] if self._segment is None else [self._segment.path]
+        return [*(path for path, _, _ in list(self._full)), *current]
+
+    def statistics(self) -> RecordingStatistics:
+        """Return the current figures. Thread-safe."""
+        size = sum(size for _, size, _ in list(self._full)) + (0 if self._segment is None else self._segment.size)
+        active = self._thread is not None and self._problem is None and not self._stopping.is_set()
+        return RecordingStatistics(active, self._written, self._lost, size, self._problem)
+
+    def __str__(self) -> str:
+        return str(self.directory)
+
+    # The thread.
+
+    def _write_until_stopped(self) -> None:
+        while self._problem is None:
+            stopping = self._stopping.wait(_INTERVAL)
+            try:
+                self._write()
+            except OSError as error:
+                self._end(f"cannot write to {self.directory}: {error.strerror}")
+            except Exception:  # noqa: BLE001 - whatever it is, the operator continues
+                _log.exception("a defect of the recording")
+                self._end("of a defect, see the log")
+            if stopping:
+                break
+        if self._segment is not None:
+            self._segment.close()
+
+    def _end(self, problem: str) -> None:
+        if self._problem is None:
+            self._problem = problem
+            self._lost += len(self._waiting)
+            self._waiting.clear()
+            _log.error("the recording ends, the operator continues: %s", problem)
+
+    def _write(self) -> None:
+        with self._writing:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        records: list[ReconcileRecord] = []
+        while self._waiting:
+            record = self._waiting.popleft()
+            self._waiting_bytes -= _weight(record)
+            records.append(record)
+        if not records:
+            return
+        segment = self._current(records[0].started)
+        batch = Batch([], [], records)
+        for resource in self._kinds():
+            kind = str(resource.gvk)
+            if kind not in segment.kinds:
+                segment.kinds.add(kind)
+                batch.kinds.append(ServedKind.of(resource))
+        for record in records:
+            self._prepare(record, segment, batch)
+        segment.write(batch)
+        self._written += len(records)
+        self._drop_old(records[-1].ended)
+
+    def _prepare(self, record: ReconcileRecord, segment: SegmentWriter, batch: Batch) -> None:
+        """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""
+        for read in reads_of(record):
+            key = document_key(read)
+            if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
+                segment.known.add(key)
+                batch.documents.append(
+                    ReadStep(0.0, read.kind, read.name, read.namespace, read.version, self._redactor.redact(read.data))
+                )
+            read.data = b""
+        for step in record.steps:
+            if isinstance(step, RequestStep):
+                answered = answered_document(step)
+                if answered is not None:
+                    segment.answers[answered[0]] = answered[1]
+                redact_request(step, self._redactor)
+            elif isinstance(step, LogStep):
+                step.message = redacted_text(step.message)
+            elif isinstance(step, EffectStep):
+                step.arguments = self._redactor.redact(step.arguments)
+                step.attributes = self._redactor.redact(step.attributes)
+                step.value, step.message = self._redactor.redact(step.value), redacted_text(step.message)
+        if any(concerns_secret(write.path) for write in record.writes):
+            record.draws.clear()  # what was drawn may be in the Secret
+
+    def _current(self, at: datetime) -> SegmentWriter:
+        """Return the segment to write to; a new one if the last one is full."""
+        segment = self._segment
+        if segment is not None and self._began is not None:
+            kept = len(segment.known) + len(segment.answers) < _MAX_DOCUMENTS
+            if kept and segment.size < self._max / _SEGMENTS and at - self._began < self._keep / _SEGMENTS:
+                return segment
+            segment.close()
+            self._full.append((segment.path, segment.size, at))
+        last = int(self._full[-1][0].stem) if self._full else 0
+        self._began = at
+        self._segment = segment = SegmentWriter(self.directory / f"{last + 1:08}{SUFFIX}")
+        return segment
+
+    def _drop_old(self, now: datetime) -> None:
+        size = self.statistics().bytes
+        while self._full and (size > self._max or now - self._full[0][2] > self._keep):
+            path, oldest, _ = self._full.popleft()
+            path.unlink(missing_ok=True)
+            size -= oldest
+
+
+def _weight(record: ReconcileRecord) -> int:
+    """Return roughly the bytes of a record."""
+    return 500 + sum(
+        len(step.body) + len(step.response) if isinstance(step, RequestStep) else 200 for step in record.steps
+    )
+
+
+def _duration(keep: str | timedelta) -> timedelta:
+    try:
+        duration = parse_duration(keep) if isinstance(keep, str) else keep
+    except ValueError as error:
+        raise ConfigurationError(f"keep: {error}") from None
+    if duration <= timedelta(0):
+        raise ConfigurationError(f"keep must be a duration above 0, such as '2h', not {keep!r}")
+    return duration
+
+
+def _size(most: str | int) -> int:
+    found = re.fullmatch(r"(\d{1,12})\s*([KMG][BI]|)B?", str(most).strip().upper())
+    size = int(found[1]) * _UNITS[found[2]] if found else 0
+    if size < 10**6:
+        raise ConfigurationError(f"max must be a size of 1 MB or more, such as '500MB', not {most!r}")
+    return size
+
+
+def _locked(path: Path) -> BinaryIO:
+    """Return an open file that no other process can lock until it is closed."""
+    import fcntl
+
+    lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = lock.read(20).decode(errors="replace")
+        lock.close()
+        raise ConfigurationError(
+            f"another process ({pid or 'unknown'}) records in {path.parent}: give each process, and each shard, a "
+            "directory of its own"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()).encode())
+    lock.flush()
+    return lock

@@ -1,0 +1,303 @@
+"""Disturbances: what strikes one point of a run, as values that a line of text repeats."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reconciler.apiserver import Callbacks, Delay, Lose, Match, Refuse, Stale
+from reconciler.apiserver.faults import Effect
+from reconciler.controller import current_run
+from reconciler.controller.effects import EffectCall
+from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.http import HTTPRequest
+from reconciler.manager import LeaderElection
+from reconciler.testing.explore.foreign import interfere
+from reconciler.testing.explore.points import Point
+from reconciler.testing.explore.run import Windows
+from reconciler.testing.trace import TraceEvent
+from reconciler.testing.world import World, sending_run
+
+Act = Callable[[], Awaitable[None]]
+
+FAMILIES: Mapping[str, str] = {
+    "crash": "the process ends before a request, after it took effect, or after an effect, and a new one starts",
+    "shutdown": "the process is stopped with SIGTERM at a request, and a new one starts",
+    "handover": "the leader loses its lease while a request is on its way, and a standby takes over",
+    "lag": "the watches of one kind lag behind",
+    "travel": "a new process reads an earlier state at version 0",
+    "foreign": "somebody else writes at that moment",
+    "refuse": "a request is refused once",
+    "lose": "the response to a request is lost",
+    "cancel": "the reconcile is cancelled at a request or an effect",
+    "slow": "a request takes long, while other keys are reconciled",
+}
+"""The families of disturbances, each with what it does."""
+
+_RESTART_SECONDS = 1.0
+_SLOW_SECONDS = 5.0
+_HANDOVER_SECONDS = 40.0
+"""Seconds within which a leader that cannot renew its lease ends, and a standby has become leader."""
+
+_REFUSALS: Mapping[str, tuple[Effect, ...]] = {
+    "429": (Refuse(429, retry_after=1.0),),
+    "500": (Refuse(500),),
+    "webhook": (
+        Refuse(403, reason="Forbidden", message='admission webhook "policy.example.com" denied the request: try later'),
+    ),
+    "before": (Lose(),),
+    "after": (Lose(after_commit=True),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """One disturbance of a run. Its `str` repeats it: `parse`.
+
+    Attributes:
+        family: a key of `FAMILIES`.
+        variant: what exactly happens, such as ``"before"`` or ``"429"``.
+        point: the request or effect that it strikes; None for a lag that begins before a step.
+        kind: the plural name of the kind that lags from a step on; at a point, that of its object lags.
+        since: the step before which a lag begins.
+        steps: after how many further steps of the user it ends; 0: when the user waits, or a second later for a crash.
+    """
+
+    family: str
+    variant: str
+    point: Point | None = None
+    kind: str = ""
+    since: int = 0
+    steps: int = 0
+
+    def __str__(self) -> str:
+        where = f"@{self.point}" if self.point is not None else f"@{self.kind}:{self.since}"
+        return f"{self.family}.{self.variant}{where}+{self.steps}"
+
+    @classmethod
+    def parse(cls, text: str) -> Disturbance:
+        """Return the disturbance that `str` gave.
+
+        Raises:
+            ConfigurationError: it is something else.
+        """
+        try:
+            what, _, rest = text.partition("@")
+            family, _, variant = what.partition(".")
+            where, _, steps = rest.rpartition("+")
+            if family not in FAMILIES:
+                raise ValueError(f"unknown family {family!r}")
+            if "," in where:
+                return cls(family, variant, Point.parse(where), steps=int(steps))
+            kind, _, since = where.partition(":")
+            return cls(family, variant, None, kind, int(since), int(steps))
+        except ValueError as error:
+            raise ConfigurationError(f"{text!r} is not a disturbance: copy the line of a report ({error})") from error
+
+    def describe(self) -> str:
+        """Return what happens, for people."""
+        at = "" if self.point is None else self.point.describe()
+        when = {"before": "before", "after": "right after", "effect": "right after"}.get(self.variant, "at")
+        return _DESCRIPTIONS[self.family, self.point is None].format(
+            at=at,
+            when=when,
+            kind=self.kind if self.point is None else self.point.resource,
+            foreign=_FOREIGN.get(self.variant, ""),
+            variant=self.variant,
+            since=self.since,
+            until=self.since + self.steps - 1,
+            answer="takes effect, but is not answered" if self.variant == "after" else "is lost",
+            restart=_RESTARTS[min(self.steps, 2)],
+        )
+
+    def arm(self, world: World, windows: Windows) -> None:
+        """Prepare it in a world whose operator has not started."""
+        _ARMS[self.family](self, world, windows)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options of the controllers that it needs."""
+        return {"workers": 4} if self.family == "slow" else {}
+
+    @property
+    def manager_options(self) -> dict[str, Any]:
+        """Return the options of the manager that it needs."""
+        if self.family != "handover":
+            return {}
+        return {"leader_election": LeaderElection("operator", namespace="default")}
+
+
+_RESTARTS = (
+    "a new one starts a second later",
+    "a new one starts after the next step of the user",
+    "a new one starts after the next but one step of the user",
+)
+_FOREIGN = {
+    "touch": "annotates its object",
+    "owner": "annotates the object that is reconciled",
+    "change": "changes its object",
+    "delete": "deletes its object",
+    "recreate": "deletes its object and creates another one of the same name",
+}
+_DESCRIPTIONS = {
+    ("crash", False): "the process is killed {when} {at}; {restart}",
+    ("shutdown", False): "the process is stopped with SIGTERM at {at}, and started again",
+    ("handover", False): "the leader loses its lease while {at} is on its way, and a standby takes over",
+    ("lag", False): "the watches of {kind} lag for some time from {at} on",
+    ("lag", True): "the watches of {kind} lag from before step {since} until after step {until}",
+    ("travel", False): "the process is killed right after {at}; the new one reads, at version 0, an earlier state",
+    ("foreign", False): "somebody {foreign} right before {at}",
+    ("refuse", False): "{at} is refused once ({variant})",
+    ("lose", False): "{at} {answer}",
+    ("cancel", False): "the reconcile is cancelled {when} {at}",
+    ("slow", False): f"{{at}} takes {_SLOW_SECONDS:g} s, while other keys are reconciled",
+}
+
+
+def _strike(each: Disturbance, world: World, windows: Windows, act: Act) -> None:
+    """Call `act` at the point of a disturbance, before or after it, as its variant says."""
+    point = each.point
+    assert point is not None  # noqa: S101 - lags by steps have no point, and do not come here
+
+    async def note_and_act() -> None:
+        world.happened(TraceEvent(what="disturbed", at=world.now, author="somebody", text=each.describe()))
+        await act()
+
+    if point.verb == "effect":
+        windows.effects.append(_EffectStrike(point, each.variant != "effect", note_and_act))
+        return
+    callbacks = Callbacks(after=lambda _: note_and_act()) if each.variant == "after" else None
+    callbacks = callbacks or Callbacks(before=lambda _: note_and_act())
+    extra = [Lose()] if each.family == "crash" and each.variant == "before" else []
+    world.server.faults.add(point.match(world.name), callbacks, *extra, nth=point.nth)
+
+
+class _EffectStrike:
+    """Acts before or after the n-th call of an effect with one key."""
+
+    def __init__(self, point: Point, before: bool, act: Act) -> None:
+        self._point = point
+        self._before = before
+        self._act = act
+        self._count = 0
+
+    async def __call__(self, call: EffectCall, before: bool, /) -> None:
+        if before != self._before or (call.name, call.key) != (self._point.resource, self._point.name):
+            return
+        self._count += 1
+        if self._count == self._point.nth:
+            await self._act()
+
+
+def _crash(each: Disturbance, world: World, windows: Windows) -> None:
+    async def kill() -> None:
+        world.crash(restart_after=None if each.steps else _RESTART_SECONDS)
+        if each.steps:
+            windows.open(each.steps, world.ensure_running)
+
+    _strike(each, world, windows, kill)
+
+
+def _shutdown(each: Disturbance, world: World, windows: Windows) -> None:
+    async def stop() -> None:
+        world.stop(restart_after=_RESTART_SECONDS)
+
+    _strike(each, world, windows, stop)
+
+
+def _hand_over(each: Disturbance, world: World, windows: Windows) -> None:
+    async def start_standby() -> None:
+        await world.start()
+
+    async def lose_lease() -> None:
+        lease = Match(resource="leases", user_agent=f"{world.name}/1 ", verb=("get", "update", "create", "patch"))
+        world.server.faults.add(lease, Refuse(500), times=None)
+        await asyncio.sleep(_HANDOVER_SECONDS)
+
+    windows.befores.setdefault(1, []).append(start_standby)
+    _strike(each, world, windows, lose_lease)
+
+
+def _lag(each: Disturbance, world: World, windows: Windows) -> None:
+    async def hold() -> None:
+        kind = each.kind if each.point is None else each.point.resource
+        held = world.server.hold_watches(kind, user_agent=world.name)
+
+        async def release() -> None:
+            held.release()
+
+        if each.point is None:
+            world.happened(TraceEvent(what="disturbed", at=world.now, author="somebody", text=each.describe()))
+            windows.open(each.steps, release)
+        else:
+            world.later(world.lag, release)
+
+    if each.point is None:
+        windows.befores.setdefault(each.since, []).append(hold)
+    else:
+        _strike(each, world, windows, hold)
+
+
+def _travel(each: Disturbance, world: World, windows: Windows) -> None:
+    async def kill() -> None:
+        world.crash(restart_after=_RESTART_SECONDS)
+        reads = Match(verb=("get", "list", "watch"), user_agent=world.name)
+        stale = world.server.faults.add(reads, Stale(float(each.variant)), times=None)
+
+        async def catch_up() -> None:
+            stale.remove()
+
+        world.later(world.lag, catch_up)
+
+    _strike(replace(each, variant="after"), world, windows, kill)
+
+
+def _write(each: Disturbance, world: World, _windows: Windows) -> None:
+    point = each.point
+    assert point is not None  # noqa: S101 - see `candidates`
+
+    async def write(request: HTTPRequest) -> None:
+        world.happened(TraceEvent(what="disturbed", at=world.now, author="somebody", text=each.describe()))
+        with contextlib.suppress(ReconcilerError):  # the object may be gone, and the write invalid
+            await interfere(world, request, each.variant)
+
+    world.server.faults.add(point.match(world.name), Callbacks(before=write), nth=point.nth)
+
+
+def _fail(each: Disturbance, world: World, _windows: Windows) -> None:
+    point = each.point
+    assert point is not None  # noqa: S101 - see `candidates`
+
+    def note(_: HTTPRequest) -> None:
+        world.happened(TraceEvent(what="disturbed", at=world.now, author="somebody", text=each.describe()))
+
+    effects = (Delay(_SLOW_SECONDS),) if each.family == "slow" else _REFUSALS[each.variant]
+    world.server.faults.add(point.match(world.name), Callbacks(before=note), *effects, nth=point.nth)
+
+
+def _cancel(each: Disturbance, world: World, windows: Windows) -> None:
+    async def cancel() -> None:
+        run = current_run() or sending_run()
+        name = "" if run is None else f"reconcile {run.controller} {run.request}"
+        for task in asyncio.all_tasks():
+            if task.get_name() == name and not task.done():
+                task.cancel()
+
+    _strike(each, world, windows, cancel)
+
+
+_ARMS: Mapping[str, Callable[[Disturbance, World, Windows], None]] = {
+    "crash": _crash,
+    "shutdown": _shutdown,
+    "handover": _hand_over,
+    "lag": _lag,
+    "travel": _travel,
+    "foreign": _write,
+    "refuse": _fail,
+    "lose": _fail,
+    "cancel": _cancel,
+    "slow": _fail,
+}

@@ -1,0 +1,232 @@
+"""One run of a scenario: an operator from nothing to rest, perhaps disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler._core.wire import JSONObject
+from reconciler.controller.effects import EffectCall
+from reconciler.testing.explore.randomness import seeded_randomness
+from reconciler.testing.trace import TraceEvent, WorldTrace
+from reconciler.testing.virtual_clock import virtual_time
+from reconciler.testing.world import Interference, OperatorProcess, World, first_failure
+
+Scenario = Callable[[World], Awaitable[object]]
+"""What users do, as an ``async`` function of a world."""
+
+End = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explored: an operator and a scenario.
+
+    Attributes:
+        operator: a Reconciler class, several, or a function that adds controllers to a Manager.
+        scenario: what users do.
+        options: options of the controllers, such as ``owns``.
+        definitions: CustomResourceDefinitions and other objects to begin with.
+        manager_options: options of the Manager.
+    """
+
+    operator: object
+    scenario: Scenario
+    options: Mapping[str, Any] = field(default_factory=dict)
+    definitions: Sequence[object] = ()
+    manager_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def new_world(self, *, seed: int, roles: bool, options: Mapping[str, Any], manager: Mapping[str, Any]) -> World:
+        """Return a new world with the operator; the options are added to those of the subject."""
+        return World(
+            self.operator,
+            definitions=self.definitions,
+            seed=seed,
+            manager_options={**self.manager_options, **manager},
+            roles=roles,
+            **{**self.options, **options},
+        )
+
+    def run(self, life: Coroutine[Any, Any, Run], *, seed: int) -> Run:
+        """Run a life of the operator on an event loop of its own."""
+        with virtual_time(), seeded_randomness(seed):
+            return asyncio.run(life)
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run left.
+
+    Attributes:
+        trace: what happened, up to the end of the scenario and a rest.
+        objects: the documents of all objects then.
+        rests: the documents of all objects whenever the operator came to rest, by the number of the step before;
+            without those at which it was down, or its view was late.
+        error: how the scenario failed, or why the operator did not come to rest; None if all went well.
+        check: how a check of the scenario (`always`, `finally_`) failed; None if none did.
+        again: what happened when each key was reconciled once more.
+        watched: the plural names of the kinds that the operator watches.
+    """
+
+    trace: WorldTrace
+    objects: list[JSONObject]
+    rests: Mapping[int, list[JSONObject]]
+    error: Exception | None = None
+    check: Exception | None = None
+    again: list[TraceEvent] = field(default_factory=list)
+    watched: tuple[str, ...] = ()
+
+    @property
+    def disturbed(self) -> bool:
+        """Return whether a disturbance has struck."""
+        return any(event.what == "disturbed" for event in self.trace)
+
+
+class Windows(Interference):
+    """The open windows of a run: while one is open, the operator is down, or its view is late.
+
+    A window ends after a step of the user, or when the user waits for the operator, or reads what it did.
+
+    Attributes:
+        world: the world.
+        seed: the seed of `random` in the operator.
+        left_out: the steps that are left out.
+        befores: called before a step.
+        effects: called before and after each effect, with whether it is before.
+        step: the number of the latest step.
+        rests: see `Run`.
+    """
+
+    def __init__(self, world: World, seed: int, left_out: Collection[int] = ()) -> None:
+        self.world = world
+        self.seed = seed
+        self.left_out = left_out
+        self.befores: dict[int, list[End]] = {}
+        self.effects: list[Callable[[EffectCall, bool], Awaitable[None]]] = []
+        self.step = 0
+        self.rests: dict[int, list[JSONObject]] = {}
+        self._open: list[tuple[int, End]] = []
+
+    def open(self, steps: int, end: End) -> None:
+        """Open a window that ends after a number of further steps; 0: when the user waits."""
+        self._open.append((self.step + steps if steps else 0, end))
+
+    async def finish(self) -> None:
+        """End all windows; what has time to happen before happens."""
+        if self._open and self.world.process is not None:
+            await self.world.settle()
+        while self._open:
+            _, end = self._open.pop(0)
+            await end()
+
+    async def before_step(self, number: int, /) -> bool:
+        """Leave out a step, or begin what lags from here on."""
+        if number in self.left_out:
+            return False
+        for before in self.befores.pop(number, ()):
+            await before()
+        return True
+
+    async def after_step(self, number: int, /) -> None:
+        """End the windows that end here."""
+        self.step = number
+        due = [end for until, end in self._open if until == number]
+        self._open = [(until, end) for until, end in self._open if until != number]
+        for end in due:
+            await end()
+
+    async def before_wait(self) -> bool:
+        """End the windows in which the user waits; return whether there is somebody to wait for."""
+        due = [end for until, end in self._open if not until]
+        self._open = [(until, end) for until, end in self._open if until]
+        for end in due:
+            await end()
+        return not self._open or self.world.process is not None
+
+    def after_wait(self) -> None:
+        """Keep the state, unless the operator could not do its work."""
+        if not self._open:
+            self.rests[self.step] = self.world.server.objects()
+
+    async def before_read(self) -> None:
+        """End all windows, so that the user sees what the operator did."""
+        if self._open:
+            await self.finish()
+            await self.world.settle()
+
+    def started(self, process: OperatorProcess, /) -> None:
+        """Seed the numbers of a new process."""
+        random.seed(f"{self.seed}/{process.number}")
+
+    async def before_effect(self, call: EffectCall, /) -> None:
+        """Strike before an effect."""
+        for each in self.effects:
+            await each(call, True)
+
+    async def after_effect(self, call: EffectCall, /) -> None:
+        """Strike after an effect."""
+        for each in self.effects:
+            await each(call, False)
+
+
+Arm = Callable[[World, Windows], None]
+"""Prepares a disturbance of a run."""
+
+
+def execute(
+    subject: Subject,
+    arms: Sequence[Arm] = (),
+    *,
+    seed: int = 0,
+    left_out: Collection[int] = (),
+    options: Mapping[str, Any] | None = None,
+    manager_options: Mapping[str, Any] | None = None,
+    roles: bool = False,
+) -> Run:
+    """Run a scenario once, on an event loop of its own.
+
+    Args:
+        subject: what is explored.
+        arms: prepare disturbances. Default: none.
+        seed: the seed of everything random. Default 0.
+        left_out: the steps of the user that are left out, counted from 1. Default: none.
+        options: further options of the controllers. Default: none.
+        manager_options: further options of the Manager. Default: none.
+        roles: whether the operator may do only what its roles allow. Default False.
+    """
+
+    async def live() -> Run:
+        async with subject.new_world(
+            seed=seed, roles=roles, options=options or {}, manager=manager_options or {}
+        ) as world:
+            windows = world.interference = Windows(world, seed, left_out)
+            for arm in arms:
+                arm(world, windows)
+            return await _complete(world, windows, subject.scenario)
+
+    return subject.run(live(), seed=seed)
+
+
+async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
+    error: Exception | None = None
+    try:
+        await scenario(world)
+        await windows.finish()
+        windows.step += 1  # what the operator has done since the user's last wait is a state of its own
+        await world.settle()
+    except Exception as raised:  # noqa: BLE001 - any failure of the scenario is a finding
+        error = raised
+    trace = WorldTrace(world.trace)
+    run = Run(trace, world.server.objects(), windows.rests, error, world.failed_check)
+    run.watched = tuple(dict.fromkeys(each.resource for each in world.server.requests(verb="watch")))
+    if error is None:
+        run.check = run.check or first_failure(world.final_checks)
+        with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
+            await world.reconcile_all()
+            await world.settle()
+        run.again = world.trace.events[len(trace) :]
+    return run

@@ -1,0 +1,284 @@
+"""Replay: a recorded reconcile runs again, in virtual time and without a cluster, and is compared with the record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+import sys
+import sysconfig
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import reconciler
+from reconciler._core.cycle import current_cycle
+from reconciler.client import Client
+from reconciler.controller import Controller, Reconciler
+from reconciler.controller.effects import use_effect_handler
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
+from reconciler.controller.reconciler import bind, binding_of, call_override
+from reconciler.controller.result import run_to_completion
+from reconciler.controller.wake.echo import EchoTracker
+from reconciler.errors import ConfigurationError
+from reconciler.events import EventRecorder
+from reconciler.manager import Manager
+from reconciler.manager.setup import setup_function
+from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.documents import parse_version
+from reconciler.objects.kinds import KindLike, gvk_from
+from reconciler.recording.answers import Answers, RecordedReplayClient, ReplayClient
+from reconciler.recording.collector import Collector, Trace
+from reconciler.recording.entropy import drawn_through
+from reconciler.recording.records import ReadStep, ReconcileRecord, RequestStep
+from reconciler.recording.segments import RecordingReader, ServedKind
+from reconciler.testing.virtual_clock import VirtualClock, virtual_time
+
+Operator = (
+    Reconciler
+    | type[Reconciler]
+    | Sequence[Reconciler | type[Reconciler]]
+    | Callable[[Manager], Awaitable[object] | object]
+)
+"""What ``reconciler run`` takes: a reconciler or its class, several of them, or a function that takes the manager."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Replay:
+    """A recorded reconcile, and what the same reconcile does now.
+
+    Attributes:
+        recorded: the record.
+        replayed: the record of the same reconcile now.
+        differences: how they differ, the first difference first; empty if the writes and the outcome are the same.
+        unreproducible: calls whose results are not recorded: ``"operator.py:12 in reconcile calls time.time"``.
+    """
+
+    recorded: ReconcileRecord
+    replayed: ReconcileRecord
+    differences: tuple[str, ...]
+    unreproducible: tuple[str, ...]
+
+    @property
+    def writes(self) -> list[RequestStep]:
+        """Return the requests that the reconcile sends now and that write."""
+        return self.replayed.writes
+
+    @property
+    def status_writes(self) -> list[RequestStep]:
+        """Return those of the writes that concern a status."""
+        return [write for write in self.writes if write.path.endswith("/status")]
+
+    @property
+    def error(self) -> str | None:
+        """Return how the reconcile fails now; None if it does not."""
+        failure = self.replayed.failure
+        return None if failure is None else f"{failure.type}: {failure.message}"
+
+    def __repr__(self) -> str:
+        return f"<Replay of {self}>"
+
+    def __str__(self) -> str:
+        recorded = self.recorded
+        key = f"{recorded.kind.rpartition('/')[2]} {recorded.request}"
+        return f"{key} at {recorded.started:%H:%M:%S}, {recorded.id}"
+
+
+def replay(recording: str | Path, operator: Operator, *, reconcile: str | None = None) -> list[Replay]:
+    """Run recorded reconciles again, in virtual time and without a cluster.
+
+    Reads, responses, times, random numbers and results of effects are those of the recording. Call it outside an event
+    loop.
+
+    Args:
+        recording: the directory of the recording, or one of its segments.
+        operator: the reconciler, its class, several of them, or a function that adds controllers to a manager.
+        reconcile: the id of the one reconcile to run, or its beginning. Default: all whose controller exists.
+
+    Raises:
+        ConfigurationError: it is not a recording, has no such reconcile, or the operator has no such controller.
+        MissingExtra: looptime is not installed.
+    """
+    reader = RecordingReader(Path(recording))
+    records = [each for each in reader.records() if reconcile is None or each.id.startswith(reconcile)]
+    if not records:
+        what = "no reconcile" if reconcile is None else f"no reconcile whose id begins with {reconcile!r}"
+        raise ConfigurationError(f"{recording} contains {what}")
+    return [replay_record(record, operator, reader.kinds) for record in records]
+
+
+def replay_record(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
+    """Run one recorded reconcile again; see `replay`.
+
+    Args:
+        record: the record.
+        operator: the reconciler, its class, several of them, or a function that adds controllers to a manager.
+        kinds: how the kinds of the recording are served.
+    """
+    with virtual_time(record.started):
+        return asyncio.run(_replayed(record, operator, kinds))
+
+
+async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
+    answers = Answers(record, kinds)
+    client = Client(answers, user_agent=answers.program)
+    manager = Manager(client)
+    await _add_controllers(manager, operator, record)
+    controller = _controller_of(manager, record)
+    clock = _ReplayClock(record.started, answers)
+    clock.follow(asyncio.get_running_loop())
+    collector = Collector(trace := Trace(), clock)
+    binding = _bind(controller, client, answers, collector)
+    cycle = _cycle_of(record, controller, clock.monotonic())
+    answers.elapsed = lambda: clock.monotonic() - cycle.run.since
+    timed_out = record.failure is not None and record.failure.timed_out
+    unreproducible: dict[str, None] = {}
+
+    async def call(current: Reconcile) -> object:
+        return await call_override(controller.reconciler, current, controller.reconciler.reconcile, current.request)
+
+    state = random.getstate()
+    random.seed(record.id)  # for what was not recorded
+    with use_effect_handler(answers), drawn_through(answers.draw), collector.recording():
+        current_cycle.set(cycle)
+        collector.begun(cycle)
+        clock.replays = True
+        with _watched(unreproducible):
+            cycle.completion = await run_to_completion(call, cycle, timeout=record.seconds if timed_out else None)
+        clock.replays = False
+        cycle.end(clock.monotonic() - cycle.run.since)
+        collector.ended(cycle)
+    random.setstate(state)
+    binding.close()
+    (replayed,) = trace.records
+    answers.finish(replayed)
+    return Replay(record, replayed, tuple(answers.differences), tuple(unreproducible))
+
+
+async def _add_controllers(manager: Manager, operator: object, record: ReconcileRecord) -> None:
+    name = getattr(operator, "__name__", type(operator).__name__)
+    if isinstance(operator, Reconciler) or (isinstance(operator, type) and issubclass(operator, Reconciler)):
+        declared: KindLike | None = getattr(operator, "resource", None)
+        setup = setup_function(operator, name, name=record.controller, resource=declared or record.kind)
+    else:
+        setup = setup_function(operator, name)
+    await setup(manager)
+
+
+def _controller_of(manager: Manager, record: ReconcileRecord) -> Controller:
+    named = [each for each in manager.controllers if each.name == record.controller]
+    of_kind = [each for each in manager.controllers if str(each.kind) == record.kind]
+    for controller in (*named, *of_kind):
+        return controller
+    known = ", ".join(f"{each.name} ({each.kind.kind})" for each in manager.controllers) or "none"
+    raise ConfigurationError(
+        f"the recording is of controller {record.controller!r} ({record.kind}), and the operator has no such "
+        f"controller; it has {known}"
+    )
+
+
+def _bind(controller: Controller, client: Client, answers: Answers, collector: Collector) -> Any:
+    """Bind the reconciler of a controller to the answers, in place of a cluster."""
+    replaying = ReplayClient.__new__(ReplayClient)
+    replaying.session = client.session
+    replaying.answers = answers
+    own = RecordedReplayClient.over_cached(replaying)
+    binding = dataclasses.replace(
+        binding_of(controller.reconciler, "client"),
+        client=own,
+        events=EventRecorder(client, source=controller.name, clock=collector.clock),
+        clock=collector.clock,
+        loop=asyncio.get_running_loop(),
+        resource=answers.resource(gvk_from(str(controller.kind))),
+        check_leader=None,
+    )
+    bind(controller.reconciler, binding)
+    return binding
+
+
+def _cycle_of(record: ReconcileRecord, controller: Controller, since: float) -> Reconcile:
+    gvk = GroupVersionKind.parse(record.kind)
+    tracker: EchoTracker[Request] = EchoTracker()
+    tracker.begin(record.request)
+    context = ReconcileContext(gvk, tracker, UnsavedStore(), asyncio.get_running_loop())
+    run = ReconcileRun(
+        controller=controller.name,
+        request=record.request,
+        reasons=frozenset(record.reasons),
+        attempt=record.attempt,
+        priority=record.priority,
+        since=since,
+        bits=int(record.id.replace("-", ""), 16),
+    )
+    cycle = Reconcile(context, run)
+    for step in record.steps:
+        if isinstance(step, ReadStep) and (step.kind, step.request) == (record.kind, record.request) and step.version:
+            cycle.set_basis(None, parse_version(step.version))
+            break
+    return cycle
+
+
+class _ReplayClock(VirtualClock):
+    """A virtual clock whose wall times are the recorded ones, as long as there are any."""
+
+    def __init__(self, epoch: datetime, answers: Answers) -> None:
+        super().__init__(epoch)
+        self.replays = False
+        self._answers = answers
+
+    def now(self) -> datetime:
+        return (self._answers.now() if self.replays else None) or super().now()
+
+
+_UNREPRODUCIBLE = {
+    ("datetime", "now"),
+    ("datetime", "utcnow"),
+    ("datetime", "today"),
+    ("date", "today"),
+    ("time", "time"),
+    ("time", "time_ns"),
+    ("time", "monotonic"),
+    ("time", "perf_counter"),
+    ("time", "sleep"),
+    ("_thread", "start_new_thread"),
+}
+"""Functions in C whose results are not recorded, with their class or module."""
+
+_STANDARD = (str(Path(threading.__file__).parent), "<frozen")
+_LIBRARIES = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(reconciler.__file__).parent))
+"""Where files are whose calls do not concern the user: what a library does is not part of the reconcile."""
+
+
+@contextlib.contextmanager
+def _watched(found: dict[str, None]) -> Iterator[None]:
+    """Note the calls of the user's code that cannot be reproduced, until the block ends."""
+
+    def profile(frame: FrameType, event: str, called: Any) -> None:
+        if event != "c_call":
+            return
+        owner = getattr(called, "__self__", None)
+        place = owner.__name__ if isinstance(owner, type) else getattr(called, "__module__", None)
+        if (place, called.__name__) not in _UNREPRODUCIBLE:
+            return
+        caller: FrameType | None = frame
+        while caller is not None and caller.f_code.co_filename.startswith(_STANDARD):
+            caller = caller.f_back
+        if caller is None or caller.f_code.co_filename.startswith(_LIBRARIES):
+            return
+        what = "starts a thread" if called.__name__ == "start_new_thread" else f"calls {place}.{called.__name__}"
+        where = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno} in {caller.f_code.co_name}"
+        found[f"{where} {what}"] = None
+
+    before = sys.getprofile()
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)

@@ -1,0 +1,823 @@
+"""A world: an API server with an operator on it, in virtual time, whose process can end and start again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from reconciler._core.wire import JSONObject
+from reconciler.apiserver import APIServer
+from reconciler.apiserver.serving.request_log import LoggedRequest
+from reconciler.cache import CacheEvent
+from reconciler.client import Client
+from reconciler.clock import current_clock
+from reconciler.controller import Reconciler
+from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler, use_effect_handler
+from reconciler.controller.observers import ReconcileObserver, observe_reconciles
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
+from reconciler.controller.wake import reasons
+from reconciler.errors import ConfigurationError, NotSent, ReconcilerError, describe_error
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.manager import Manager
+from reconciler.manager.setup import setup_function
+from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta.metadata import gvk_of
+from reconciler.objects import Resource
+from reconciler.objects.kinds import KindLike, from_document, gvk_from, to_document
+from reconciler.testing.life import Life
+from reconciler.testing.trace import (
+    Author,
+    Happening,
+    StateChange,
+    TraceEvent,
+    WorldTrace,
+    calling_line,
+    is_bookkeeping,
+)
+
+
+class NotSettled(ReconcilerError):
+    """The operator still works after the bounds of `World.settle`. The message says what still runs, and why."""
+
+
+class OperatorFailed(ReconcilerError):
+    """The operator did not start, or its process ended by itself; its cause is the exception."""
+
+
+class _Sender:
+    """Who sends a request, and what it changed."""
+
+    def __init__(
+        self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
+    ) -> None:
+        self.author: Author = author
+        self.process = process
+        self.run = run
+        self.line = line
+        self.text = text
+        self.changes: list[StateChange] = []
+
+
+_sender: contextvars.ContextVar[_Sender | None] = contextvars.ContextVar("sender", default=None)
+
+
+def has_sender() -> bool:
+    """Return whether the running code handles a request whose author is known."""
+    return _sender.get() is not None
+
+
+@contextlib.contextmanager
+def sent_by(author: Author, process: int = 0, *, text: str = "") -> Iterator[None]:
+    """Attribute the requests inside the block to an author."""
+    token = _sender.set(_Sender(author, process, text=text))
+    try:
+        yield
+    finally:
+        _sender.reset(token)
+
+
+def sending_run() -> ReconcileRun | None:
+    """Return the reconcile whose request the server handles in the running code; None if it belongs to none."""
+    sender = _sender.get()
+    return None if sender is None else sender.run
+
+
+class Interference:
+    """What happens around the steps of a scenario; a subclass overrides what it needs."""
+
+    async def before_step(self, number: int, /) -> bool:  # noqa: ARG002 - for overrides
+        """Called before a step, counted from 1; a step is left out if it returns False."""
+        return True
+
+    async def after_step(self, number: int, /) -> None:
+        """Called after a step."""
+
+    async def before_wait(self) -> bool:
+        """Called before the user waits for the operator; it returns whether the user does."""
+        return True
+
+    def after_wait(self) -> None:
+        """Called when nothing happens any more."""
+
+    async def before_read(self) -> None:
+        """Called before the user reads, and would see what the operator has done by now."""
+
+    def started(self, process: OperatorProcess, /) -> None:
+        """Called when a process of the operator starts, in its context."""
+
+    async def before_effect(self, call: EffectCall, /) -> None:
+        """Called before an effect."""
+
+    async def after_effect(self, call: EffectCall, /) -> None:
+        """Called after an effect, before the operator gets its result."""
+
+
+class _PersonsTransport:
+    """The connection of a user, or of somebody else."""
+
+    def __init__(self, world: World, author: Author) -> None:
+        self._world = world
+        self._author: Author = author
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        if self._author == "user" and request.method == "GET":
+            await self._world.interference.before_read()
+        with sent_by(self._author):
+            return await self._world.server.send(request)
+
+
+current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.ContextVar("process", default=None)
+"""The process that the running code belongs to."""
+
+
+class OperatorProcess:
+    """One process of the operator: its life, its connection to the server and its manager.
+
+    Args:
+        number: from 1, in the order of the starts.
+        world: the world that it runs in.
+
+    Attributes:
+        number: as given.
+        life: ends with the process.
+        manager: the manager; None until it is created.
+        failure: the exception with which the process ended by itself; None if it did not.
+        in_progress: its reconciles in progress.
+    """
+
+    def __init__(self, number: int, world: World) -> None:
+        self.number = number
+        self.life = Life()
+        self.manager: Manager | None = None
+        self.failure: Exception | None = None
+        self.in_progress: set[Reconcile] = set()
+        self._world = world
+        self._ready = asyncio.Event()
+        self._in_flight = 0
+        self._main: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the operator, and return when its controllers run.
+
+        Raises:
+            OperatorFailed: it did not start.
+        """
+        self._main = self.life.start(self._run(), name=f"operator {self.number}")
+        ready = asyncio.ensure_future(self._ready.wait())
+        await asyncio.wait({self._main, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self.failure is not None:
+            raise OperatorFailed(f"the operator did not start: {describe_error(self.failure)}") from self.failure
+
+    async def _run(self) -> None:
+        world = self._world
+        rng = random.Random(f"{world.seed}/{self.number}")  # noqa: S311 - reproducible on purpose
+        handler = _ProcessEffects(self, world)
+        current_process.set(self)
+        world.interference.started(self)
+        try:
+            with use_effect_handler(handler), observe_reconciles(_ProcessObserver(self, world)):
+                manager = self.manager = Manager(
+                    Client(self, user_agent=f"{world.name}/{self.number} test", rng=rng), **world.manager_options
+                )
+                await world.set_up(manager)
+                async with manager.running():
+                    self._ready.set()
+                    await asyncio.Event().wait()
+        except Exception as error:  # noqa: BLE001 - whatever ends the process is its failure
+            self.failure = error
+            if not self.life.ended:
+                world.happened(TraceEvent(what="ended", at=world.now, process=self.number, error=error))
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request to the server, which handles a write even if this process ends before the response.
+
+        Raises:
+            NotSent: the process has ended.
+        """
+        if self.life.ended:
+            raise NotSent(f"operator {self.number} has ended")
+        reads = request.method in ("GET", "HEAD")
+        text = "at version 0" if reads and ("resourceVersion", "0") in request.query else ""
+        line = "" if reads and not text else calling_line()
+        sender = _Sender("operator", self.number, current_run(), line=line, text=text)
+        if reads:
+            token = _sender.set(sender)
+            try:
+                response = await self._world.connection.send(request)
+            finally:
+                _sender.reset(token)
+            if response.chunks is not None:
+                self.life.keep_stream(response.chunks)
+            return response
+        self._in_flight += 1
+        try:
+            return await self._world.serve(request, sender)
+        finally:
+            self._in_flight -= 1
+
+    async def unless_ended(self) -> None:
+        """Return at once while the process lives, and never afterwards: the code that killed it goes no further."""
+        if self.life.ended:
+            await asyncio.get_running_loop().create_future()
+
+    async def stop(self) -> None:
+        """Stop the process as SIGTERM does: it drains, and cleans up."""
+        if self.running and self._main is not None:
+            self._main.cancel()
+            await asyncio.wait({self._main})
+            self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number))
+
+    def kill(self) -> None:
+        """End the process as SIGKILL does: nothing of it runs again."""
+        if not self.running:
+            return
+        self.life.end()
+        self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number, text="killed"))
+
+    @property
+    def running(self) -> bool:
+        """Return whether the process runs."""
+        return not self.life.ended and self._main is not None and not self._main.done()
+
+    def unfinished(self, horizon: float) -> list[str]:
+        """Return what still runs, or will within a number of seconds; idle timers do not count."""
+        found = [f"{self._in_flight} requests wait for their responses"] if self._in_flight else []
+        for controller in self.manager.controllers if self.manager is not None else ():
+            if controller.statistics().mapper_pending:
+                found.append(f"{controller.name}: a mapper has not ended")
+            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
+                state = controller.queue.explain(key)
+                waits = state.in_progress is None and state.ready is None
+                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                    controller.name, key
+                )
+                if not waits or (state.due is not None and state.due <= horizon and not idle):
+                    found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, key)}")
+        return found
+
+
+def is_declared(reason: str) -> bool:
+    """Return whether a reason to reconcile is a delay that the operator asked for."""
+    return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
+
+
+class _ProcessObserver(ReconcileObserver):
+    """Adds the reconciles of a process, and the events that enqueue their keys, to the trace of its world."""
+
+    def __init__(self, process: OperatorProcess, world: World) -> None:
+        self._process = process
+        self._world = world
+
+    def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
+        text = f"{event.type.value} {gvk.kind} {event.object.request} at version {event.object.version}"
+        self._add("event", key=key, text=text)
+
+    def begun(self, reconcile: Reconcile, /) -> None:
+        self._process.in_progress.add(reconcile)
+        self._world.begun(reconcile)
+        self._add("begun", run=reconcile.run, key=reconcile.request)
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        self._process.in_progress.discard(reconcile)
+        error = None if reconcile.completion is None else reconcile.completion.error
+        self._world.ended(reconcile, error)
+        self._add("done", run=reconcile.run, key=reconcile.request, error=error, basis=reconcile.basis)
+
+    def _add(self, what: Happening, **fields: Any) -> None:
+        self._world.happened(TraceEvent(what=what, at=self._world.now, process=self._process.number, **fields))
+
+
+class _ProcessEffects:
+    """Adds the effects of a process to the trace of its world, and passes them on.
+
+    Args:
+        process: the process.
+        world: its world.
+    """
+
+    def __init__(self, process: OperatorProcess, world: World) -> None:
+        handler = world.effects
+        self.planning = handler is not None and handler.planning
+        self._process = process
+        self._world = world
+        self._handler = handler
+
+    async def __call__(self, call: EffectCall, /) -> Any:
+        if self._process.life.ended:
+            raise asyncio.CancelledError  # the code of a killed process cleans up, and must not reach anything
+        world, process = self._world, self._process
+        await world.interference.before_effect(call)
+        await process.unless_ended()
+        event = TraceEvent(
+            what="effect", at=world.now, process=process.number, run=current_run(), effect=call, line=calling_line()
+        )
+        world.happened(event)
+        result = await (call.run() if self._handler is None else self._handler(call))
+        await world.interference.after_effect(call)
+        await process.unless_ended()
+        return result
+
+
+class World:
+    """An embedded API server with an operator on it, in virtual time. The operator's process can end and start again.
+
+    Use it with ``async with``, inside `virtual_time`. The operator starts at the first step, or by `start`.
+
+    Args:
+        operator: a Reconciler class, several, or a function that takes a Manager and adds controllers to it. Each
+            process of the operator makes new instances.
+        server: the server. By default a new one, which the world closes.
+        snapshot: the state to begin with, from `APIServer.snapshot`. Default: an empty server, or what `server` has.
+        definitions: CustomResourceDefinitions and other objects to apply first: classes, documents or paths. The kinds
+            of the operator's controllers need not be among them.
+        seed: the seed of everything random. Default 0.
+        name: the user agent of the operator. Default ``"operator"``.
+        manager_options: options of its Manager. Default: none.
+        effects: handles the operator's effects. Default None: they are called.
+        roles: whether the operator may do only what the roles of ``reconciler manifests`` allow. Without
+            `Reconciler.permissions` of each reconciler they say nothing, and are not used. Default False.
+        options: options of its controllers, such as ``owns=``.
+
+    Attributes:
+        lag: how many seconds the watches lag that a disturbance holds at one moment.
+        quiet: how many seconds nothing must happen, until nothing happens any more.
+        server: the server.
+        client: the client of the user.
+        connection: how the operator reaches the server.
+        somebody: a client of somebody else, who interferes.
+        interference: what happens around the steps of the user.
+        failed_check: how a check of `always` failed; None if none did.
+        final_checks: the checks of `finally_`.
+        trace: what happened.
+        processes: the processes of the operator, oldest first.
+
+    Raises:
+        ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
+    """
+
+    lag = 30.0
+    quiet = 1.0
+
+    def __init__(
+        self,
+        operator: object,
+        *,
+        server: APIServer | None = None,
+        snapshot: bytes | None = None,
+        definitions: Sequence[object] = (),
+        seed: int = 0,
+        name: str = "operator",
+        manager_options: Mapping[str, Any] | None = None,
+        effects: EffectHandler | None = None,
+        roles: bool = False,
+        **options: Any,
+    ) -> None:
+        for each in operator if isinstance(operator, (list, tuple)) else [operator]:
+            if isinstance(each, Reconciler):
+                raise ConfigurationError(
+                    f"pass the class {type(each).__name__}, or a function that takes the Manager, not an instance: "
+                    "each process of the operator starts with empty memory"
+                )
+        self._operator, self._options = operator, options
+        self._new_setup()  # raises for what is not an operator
+        self.server = server or self._new_server(seed, rbac=roles)
+        self.seed = seed
+        self.name = name
+        self.manager_options = dict(manager_options or {})
+        self.connection: Transport = self.server
+        self._roles = roles
+        self.effects = effects
+        self.trace = WorldTrace()
+        self.processes: list[OperatorProcess] = []
+        self.interference = Interference()
+        self.failed_check: Exception | None = None
+        self.final_checks: list[Callable[[], object]] = []
+        self._checks: list[Callable[[], object]] = []
+        self._steps = 0
+        self._pending: set[asyncio.Task[None]] = set()
+        self._own_server = server is None
+        self._snapshot = snapshot
+        self._definitions = definitions
+        self._failures: dict[tuple[str, Request], Exception] = {}
+        self._reconciled: dict[tuple[str, Request], int] = {}
+        self._effects_seen: set[tuple[str, str]] = set()
+        self._activity = self._changed_at = self._most = self._reconciles_left = 0
+        self._enough: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start the server. Cancellation closes it.
+
+        Raises:
+            ConfigurationError: time is not virtual; the snapshot or a definition is invalid.
+        """
+        self._check_time()
+        self._began = asyncio.get_running_loop().time()
+        self._context = contextvars.copy_context()
+        if self._own_server:
+            await self.server.__aenter__()
+        self.client = Client(_PersonsTransport(self, "user"), user_agent="user")
+        self.somebody = Client(_PersonsTransport(self, "somebody"), user_agent="somebody")
+        self.server.log.follow(self._record_request)
+        self.server.follow_changes(self._record_change)
+        if self._snapshot is not None:
+            await self.server.restore(self._snapshot)
+        await self.server.apply(*self._definitions)
+        return self
+
+    def _check_time(self) -> None:
+        if not getattr(current_clock(), "virtual", False):
+            raise ConfigurationError(
+                "a World needs virtual time: run it inside 'with virtual_time():', or mark the test "
+                "@pytest.mark.virtual_time"
+            )
+
+    def _new_server(self, seed: int, *, rbac: bool) -> APIServer:
+        return APIServer(seed=seed, rbac=rbac)
+
+    def _new_process(self) -> OperatorProcess:
+        return OperatorProcess(len(self.processes) + 1, self)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Kill the operator, close its coroutines, without effects, and close the server."""
+        for task in self._pending:
+            task.cancel()
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.life.close()
+        if self._own_server:
+            await self.server.close()
+
+    @property
+    def now(self) -> float:
+        """Return the virtual seconds since the world began."""
+        return asyncio.get_running_loop().time() - self._began
+
+    # The operator
+
+    @property
+    def process(self) -> OperatorProcess | None:
+        """Return the newest process of the operator, if one runs."""
+        return next((each for each in reversed(self.processes) if each.running), None)
+
+    async def start(self) -> OperatorProcess:
+        """Start a process of the operator with empty memory, beside those that run, and return it.
+
+        Returns when its controllers have started. Cancellation kills it.
+
+        Raises:
+            OperatorFailed: it did not start; the cause is what it raised.
+        """
+        process = self._new_process()
+        self.processes.append(process)
+        self.happened(TraceEvent(what="started", at=self.now, process=process.number))
+        try:
+            await process.start()
+        except BaseException:
+            process.kill()
+            raise
+        return process
+
+    async def ensure_started(self) -> None:
+        """Start the operator, unless it has been started before."""
+        if not self.processes:
+            await self.start()
+
+    async def ensure_running(self) -> None:
+        """Start the operator, unless a process of it runs."""
+        if self.process is None:
+            await self.start()
+
+    def crash(self, *, restart_after: float | None = None) -> None:
+        """Kill the processes of the operator, as SIGKILL does: nothing of them runs again.
+
+        Args:
+            restart_after: seconds until the next process starts; `settle` waits for it. Default None: never.
+        """
+        for process in self.processes:
+            process.kill()
+        if restart_after is not None:
+            self.later(restart_after, self.ensure_running)
+
+    async def reconcile_all(self) -> None:
+        """Let the operator reconcile each of its objects once more."""
+        process = self.process
+        for controller in process.manager.controllers if process is not None and process.manager is not None else ():
+            for document in self.server.objects():
+                gvk = gvk_of(document)
+                if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
+                    controller.enqueue(request_of(document), "once more")
+
+    def stop(self, *, restart_after: float | None = None) -> None:
+        """Stop the processes of the operator, as SIGTERM does: they drain. Returns before they have ended.
+
+        Args:
+            restart_after: seconds from their end until the next process starts. Default None: never.
+        """
+
+        async def stop_all() -> None:
+            for process in self.processes:
+                await process.stop()
+            if restart_after is not None:
+                await asyncio.sleep(restart_after)
+                await self.ensure_running()
+
+        self.later(0.0, stop_all)
+
+    def later(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+        """Call `act` after some seconds; `settle` waits for it."""
+
+        async def wait_and_act() -> None:
+            await asyncio.sleep(seconds)
+            await act()
+
+        task = asyncio.get_running_loop().create_task(wait_and_act(), context=self._context.copy())
+        self._pending.add(task)
+
+    def _new_setup(self) -> Callable[[Manager], Awaitable[None]]:
+        return setup_function(
+            self._operator, getattr(self._operator, "__name__", repr(self._operator)), **self._options
+        )
+
+    async def set_up(self, manager: Manager) -> None:
+        """Add new controllers of the operator to a manager, and apply the definitions that the server lacks."""
+        await self._new_setup()(manager)
+        for controller in manager.controllers:
+            for kind in controller.kinds:
+                if isinstance(kind, type) and hasattr(kind, "crd") and kind not in self._definitions:
+                    self._definitions = (*self._definitions, kind)
+                    await self.server.apply(_definition_of(kind))
+        if self._roles and all(each.reconciler.permissions is not None for each in manager.controllers):
+            await self.server.apply(*manager.rbac(self.name))
+            self.connection = self.server.service_account(self.name)
+
+    async def serve(self, request: HTTPRequest, sender: _Sender) -> HTTPResponse:
+        """Handle a request of a process in a task of the server, so that the end of the process does not stop it."""
+        context = self._context.copy()
+        context.run(_sender.set, sender)
+        task = asyncio.get_running_loop().create_task(self.connection.send(request), context=context)
+        task.add_done_callback(_retrieve, context=self._context)
+        return await task
+
+    # The user
+
+    async def create(self, obj: Any) -> Any:
+        """Create an object as a user does, and return it as stored.
+
+        Raises:
+            APIError: the server refused it.
+        """
+        async with self._step(f"create {_described(obj)}") as goes:
+            return await self.client.create(obj) if goes else obj
+
+    async def patch(self, obj: Any, patch: Mapping[str, Any], *, subresource: str | None = None) -> Any:
+        """Send a merge patch of an object as a user does, and return the object as stored.
+
+        Args:
+            obj: an object with kind and name; its version is not compared.
+            patch: the members to set, and None for those to remove.
+            subresource: such as ``"status"``. Default: the object itself.
+
+        Raises:
+            APIError: the server refused it.
+        """
+        async with self._step(f"patch {_described(obj)} with {msgspec.json.encode(patch).decode()}") as goes:
+            key = request_of(obj)
+            kind = type(obj) if isinstance(obj, Resource) else _gvk(obj)
+            options: dict[str, Any] = {"patch": patch, "subresource": subresource}
+            return await self.client.patch(kind, key.name, key.namespace, **options) if goes else obj
+
+    async def delete(self, obj: Any) -> None:
+        """Delete an object as a user does; finalizers keep it.
+
+        Raises:
+            APIError: the server refused it, or it does not exist.
+        """
+        async with self._step(f"delete {_described(obj)}") as goes:
+            if goes:
+                key = request_of(obj)
+                await self.client.delete(_gvk(obj), key.name, key.namespace)
+
+    @contextlib.asynccontextmanager
+    async def _step(self, text: str) -> AsyncIterator[bool]:
+        await self.ensure_started()
+        self._steps += 1
+        number = self._steps
+        goes = await self.interference.before_step(number)
+        if goes:
+            self.happened(TraceEvent(what="step", at=self.now, author="user", text=text))
+        yield goes
+        if goes:
+            await self.interference.after_step(number)
+
+    def always(self, check: Callable[[], object]) -> None:
+        """Call `check` after each change of an object; it fails by raising, or by returning False.
+
+        Read the state in it with `objects`, which does not wait.
+        """
+        self._checks.append(check)
+
+    def finally_(self, check: Callable[[], object]) -> None:
+        """Call `check` at the end, when nothing happens any more; it fails by raising, or by returning False."""
+        self.final_checks.append(check)
+
+    def objects(self, kind: KindLike, namespace: str | None = None) -> list[Any]:
+        """Return the objects of a kind as they are stored now.
+
+        Args:
+            kind: as for `Client.list`.
+            namespace: their namespace. Default: all.
+        """
+        gvk = gvk_from(kind)
+        return [
+            from_document(kind, dict(each))
+            for each in self.server.objects()
+            if gvk_of(each) == gvk and namespace in (None, each["metadata"].get("namespace"))
+        ]
+
+    def effect(self, name: str, key: str = "", *, once: bool = False, undoes: str = "") -> None:
+        """Record an effect outside the cluster, such as a call of a stand-in service; see `reconciler.effect`."""
+
+        async def nothing() -> None:
+            """Return: the effect has happened."""
+
+        declaration = EffectDeclaration(name, once, undoes)
+        call = EffectCall(declaration, self, {"key": key}, nothing)
+        sender = current_process.get()
+        process = 0 if sender is None else sender.number
+        self.happened(TraceEvent(what="effect", at=self.now, process=process, run=current_run(), effect=call))
+
+    async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
+        """Wait until nothing happens any more but declared timers.
+
+        Nothing happens if no reconcile, request or effect occurs for a second, and no key is in progress, ready or
+        waits for a retry. A timer of a key (``requeue_after``) is waited for if it is due within the horizon, until a
+        reconcile of the key that follows the last change changes nothing.
+
+        Args:
+            horizon: how many virtual seconds ahead timers and retries are waited for. Default 60.
+            limit: the highest number of virtual seconds. Default 3600.
+            reconciles: the highest number of reconciles. Default 1000.
+
+        Raises:
+            NotSettled: a bound is exceeded; the message says what still runs, and why.
+        """
+        await self.ensure_started()
+        if not await self.interference.before_wait():
+            return
+        until = self.now + limit
+        self._most = self._activity + reconciles * _PER_RECONCILE
+        self._reconciles_left = reconciles
+        self._enough = asyncio.get_running_loop().create_future()
+        try:
+            while True:
+                activity = self._activity
+                await asyncio.wait({self._enough}, timeout=self.quiet)
+                self._take_over_failures()
+                running = [process for process in self.processes if process.running]
+                if not running and not self._pending:
+                    return
+                unfinished = [each for process in running for each in process.unfinished(horizon)]
+                unfinished += ["something was to happen later"] * bool(self._pending)
+                if activity == self._activity and not unfinished:
+                    self.interference.after_wait()
+                    return
+                if self._enough.done() or self.now >= until:
+                    raise NotSettled(self._explained(unfinished, limit, reconciles))
+        finally:
+            self._enough = None
+
+    def _take_over_failures(self) -> None:
+        """Raise what ended a process, unless another one runs, and what was raised later."""
+        done = {task for task in self._pending if task.done()}
+        self._pending -= done
+        for task in done:
+            task.result()
+        failure = self.processes[-1].failure
+        if failure is not None and self.process is None and not self._pending:
+            raise OperatorFailed(f"the operator's process ended by itself: {describe_error(failure)}") from failure
+
+    def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
+        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s"
+        last = self.trace.writes()[-3:]
+        still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
+        writes = "; ".join(event.request.summary() for event in last if event.request is not None)
+        return f"the operator still works after {bound}: {still}. Its latest writes: {writes or 'none'}"
+
+    # What happens, as it happens
+
+    def happened(self, event: TraceEvent) -> None:
+        """Add an event to the trace."""
+        self.trace.add(event)
+        if event.what == "begun":
+            self._reconciles_left -= 1
+        if event.what in ("begun", "effect") or (event.request is not None and self._is_activity(event.request)):
+            self._activity += 1
+        if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
+            self._effects_seen.add(named)
+            self._changed_at = self._activity
+        if self._enough is not None and not self._enough.done() and self._is_enough():
+            self._enough.set_result(None)
+
+    def _is_activity(self, entry: LoggedRequest) -> bool:
+        return not is_bookkeeping(entry)
+
+    def _is_enough(self) -> bool:
+        return self._reconciles_left <= 0 or self._activity >= self._most
+
+    def _record_request(self, entry: LoggedRequest) -> None:
+        if entry.effective and not is_bookkeeping(entry):
+            self._changed_at = self._activity + 1
+        sender = _sender.get()
+        if sender is not None:
+            changes, sender.changes = tuple(sender.changes), []
+            event = TraceEvent(
+                what="request",
+                at=self.now,
+                author=sender.author,
+                process=sender.process,
+                run=sender.run,
+                line=sender.line,
+                text=sender.text,
+                request=entry,
+                changes=changes,
+            )
+            self.happened(event)
+
+    def _record_change(self, before: JSONObject | None, after: JSONObject | None) -> None:
+        sender = _sender.get()
+        if sender is not None:
+            sender.changes.append(StateChange(before, after))
+        if self.failed_check is None:
+            self.failed_check = first_failure(self._checks)
+
+    def begun(self, reconcile: Reconcile) -> None:
+        """Record which change a reconcile can have seen."""
+        self._reconciled[reconcile.run.controller, reconcile.request] = self._activity
+
+    def ended(self, reconcile: Reconcile, error: Exception | None) -> None:
+        """Record how the latest reconcile of a key failed, if it did."""
+        named = (reconcile.run.controller, reconcile.request)
+        if error is None:
+            self._failures.pop(named, None)
+        else:
+            self._failures[named] = error
+
+    def is_unchanged_since_reconcile(self, controller: str, key: Request) -> bool:
+        """Return whether nothing changed since the latest reconcile of a key began."""
+        return self._reconciled.get((controller, key), -1) >= self._changed_at
+
+    def failure_of(self, controller: str, key: Request) -> str:
+        """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""
+        error = self._failures.get((controller, key))
+        return "" if error is None else f", failed: {describe_error(error)}"
+
+
+_PER_RECONCILE = 20
+"""How many requests and effects are expected at most for each reconcile, while a world settles."""
+
+
+def first_failure(checks: Sequence[Callable[[], object]]) -> Exception | None:
+    """Call checks, and return how the first one that fails does: what it raises, or that it returned False."""
+    for check in checks:
+        try:
+            if check() is False:
+                return AssertionError(f"{getattr(check, '__name__', 'a check')} returned False")
+        except Exception as error:  # noqa: BLE001 - a check fails by raising
+            return error
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _definition_of(kind: Any) -> JSONObject:
+    """Return the definition of a kind, which is generated once for all worlds."""
+    return dict(kind.crd())
+
+
+def _retrieve(task: asyncio.Task[HTTPResponse]) -> None:
+    """Take note of the exception of a request whose sender has been killed, which asyncio would report otherwise."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _described(obj: Any) -> str:
+    document = to_document(obj)
+    return f"{document.get('kind', '')} {request_of(document)}"
+
+
+def _gvk(obj: Any) -> GroupVersionKind:
+    return gvk_of(to_document(obj))

@@ -1,0 +1,178 @@
+"""Idle objects are compressed, and nobody can tell except by the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from reconciler import Client
+from reconciler.apiserver import APIServer
+from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, cold
+from reconciler.cache.informer import Informer
+from reconciler.meta import Request
+
+pytestmark = pytest.mark.virtual_time
+
+COUNT = 300
+MINUTES = 3 * 60
+
+
+def config_map(number: int) -> dict[str, object]:
+    rng = random.Random(number)
+    text = " ".join(f"key-{index}={rng.randrange(1000)}" for index in range(1500))
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": f"c-{number:04}", "namespace": f"n-{number % 3}", "labels": {"third": str(number % 3)}},
+        "data": {"text": text},
+    }
+
+
+class World:
+    def __init__(self, server: APIServer, cache: Cache, informer: Informer) -> None:
+        self.server = server
+        self.informer = informer
+        self.live = Client(server)
+        self.cached = CachedClient(self.live, cache)
+        self.events: list[CacheEvent] = []
+        informer.add_handler(self.events.append)
+
+    @property
+    def held(self) -> float:
+        """The share of the documents' length that they take in memory."""
+        store = self.informer.statistics().store
+        return store.held / store.bytes
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with APIServer() as server:
+        client = Client(server)
+        for name in ("n-0", "n-1", "n-2"):
+            await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for number in range(COUNT):
+            await client.create(config_map(number))
+        async with Cache(client) as cache:
+            informer = await cache.informer("v1/ConfigMap")
+            informer.store.add_index("data.text", lambda document: [document["data"]["text"][:8]])
+            await informer.wait_synced()
+            assert informer.statistics().store.bytes > 4 * 1024 * 1024
+            world = World(server, cache, informer)
+            await asyncio.sleep(MINUTES)
+            yield world
+
+
+def content(cached: CachedObject) -> tuple[object, ...]:
+    return (
+        cached.request,
+        cached.uid,
+        cached.version,
+        cached.labels,
+        cached.creation_timestamp,
+        cached.decode()["data"],
+    )
+
+
+async def test_idle_objects_take_little_memory_and_read_as_before(world: World) -> None:
+    assert world.held < 0.5
+    received = {event.object.request: content(event.object) for event in world.events}
+    assert len(received) == COUNT
+    assert {cached.request: content(cached) for cached in world.informer.store} == received
+    assert len(await world.cached.list("v1/ConfigMap", "n-1")) == COUNT / 3
+    assert len(await world.cached.list("v1/ConfigMap", label_selector="third=2")) == COUNT / 3
+    text = str(config_map(7)["data"]["text"])[:8]  # type: ignore[index]
+    found = world.informer.store.by_index("data.text", text)
+    assert {cached.name for cached in found} >= {"c-0007"}
+    assert world.held < 0.5  # reading everything once restores nothing for good
+
+
+async def test_objects_in_use_stay_as_they_are_until_they_are_idle_again(world: World) -> None:
+    for key in world.informer.store.requests():
+        first = world.informer.store.get(key)
+        assert world.informer.store.get(key) is first
+    assert world.held == 1
+    await asyncio.sleep(MINUTES)
+    assert world.held < 0.5
+
+
+async def test_changes_of_idle_objects_are_delivered_with_both_versions(world: World) -> None:
+    world.events.clear()
+    await world.live.patch("v1/ConfigMap", "c-0003", "n-0", patch={"data": {"text": "short"}})
+    await world.live.delete("v1/ConfigMap", "c-0006", "n-0")
+    await asyncio.sleep(1)
+    updated, deleted = world.events
+    assert updated.type is EventType.UPDATED
+    assert updated.old is not None
+    assert updated.old.decode()["data"] == config_map(3)["data"]
+    assert updated.object.decode()["data"] == {"text": "short"}
+    assert (deleted.type, deleted.object.name) == (EventType.DELETED, "c-0006")
+    assert world.informer.store.get(Request("c-0006", "n-0")) is None
+    assert len(world.informer.store) == COUNT - 1
+
+
+async def test_a_list_of_everything_delivers_only_what_changed(world: World) -> None:
+    world.events.clear()
+    world.server.faults.add(verb="watch", status=410, times=1)
+    world.server.cut_watches()
+    await world.live.delete("v1/ConfigMap", "c-0009", "n-0")
+    await world.informer.refresh()
+    assert [(event.type, event.object.name) for event in world.events] == [(EventType.DELETED, "c-0009")]
+    assert world.held < 0.5
+
+
+async def test_a_new_handler_and_a_resync_deliver_every_idle_object(world: World) -> None:
+    delivered: list[CacheEvent] = []
+    registration = world.informer.add_handler(delivered.append, existing=False)
+    await world.informer.deliver_existing(registration)
+    assert len({event.object.request for event in delivered}) == COUNT
+    delivered.clear()
+    world.informer.resync_every(100)
+    await asyncio.sleep(115)
+    assert {event.type for event in delivered} == {EventType.RESYNC}
+    assert len(delivered) == COUNT
+    assert world.held < 0.5
+
+
+async def test_own_writes_to_idle_objects_are_visible_immediately(world: World) -> None:
+    world.server.stall_watches()
+    await world.cached.patch("v1/ConfigMap", "c-0012", "n-0", patch={"data": {"text": "mine"}})
+    found = await world.cached.get("v1/ConfigMap", "c-0012", "n-0")
+    assert found["data"] == {"text": "mine"}
+    assert len(await world.cached.list("v1/ConfigMap", "n-0")) == COUNT / 3
+
+
+def documents(word: str, count: int = 400) -> list[bytes]:
+    rng = random.Random(word)
+    words = [f"{word}-{rng.getrandbits(64):x}" for _ in range(40)]
+    return [" ".join(rng.choices(words, k=120)).encode() for _ in range(count)]
+
+
+def test_the_dictionary_is_renewed_when_the_documents_have_changed() -> None:
+    compressor = cold.Compressor()
+    frames: dict[bytes, bytes] = {}
+
+    def pack(group: list[bytes]) -> int:
+        size = 0
+        for data in group:
+            compressor.learn(lambda: group[: cold.SAMPLES])
+            frame = compressor.pack(data, None)
+            assert frame is not None
+            frames[data] = frame
+            size += len(frame)
+        return size
+
+    first = pack(documents("first", 1000))
+    pack(documents("other", 1000))
+    last = pack(documents("other", 1000))
+    assert last < 1.2 * first
+    assert all(compressor.unpack(frame) == (data, None) for data, frame in frames.items())
+
+
+def test_a_document_that_does_not_become_smaller_stays_as_it_is() -> None:
+    compressor = cold.Compressor()
+    data = random.Random(1).randbytes(3000)
+    compressor.learn(lambda: documents("any", 8))
+    assert compressor.pack(data, None) is None

@@ -1,0 +1,162 @@
+"""What is recorded of a reconcile: its reasons, reads, writes, effects, log lines, times, random numbers and end."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from reconciler import Client, Manager, Outcome, Reconciler, Request, Result, TerminalError, effect
+from reconciler.apiserver import APIServer
+from reconciler.clock import current_clock
+from reconciler.recording import Trace
+from reconciler.recording.records import (
+    EffectStep,
+    ListStep,
+    LogStep,
+    ReadStep,
+    ReconcileRecord,
+    RequestStep,
+)
+
+pytestmark = pytest.mark.virtual_time
+
+log = logging.getLogger("operator")
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+class Copies(Reconciler):
+    """Copies a ConfigMap into another one."""
+
+    drawn: tuple[object, ...] = ()
+
+    @effect
+    async def announce(self, name: str, size: int) -> list[str]:
+        return [name] * size
+
+    async def reconcile(self, request: Request) -> Outcome:
+        found = await self.client.get("v1/ConfigMap", request.name, request.namespace)
+        data = found.to_dict().get("data") or {}
+        if "fail" in data:
+            raise TerminalError("it must fail")
+        await self.client.list("v1/ConfigMap", "default", label_selector={"copy": "yes"})
+        log.warning("copying %s", request.name)
+        self.drawn = (random.randrange(1000), uuid.uuid4(), secrets.token_hex(4), current_clock().now())
+        await self.announce(request.name, 2)
+        document = config_map(f"copy-of-{request.name}", **data)
+        await self.client.apply(document)
+        return Result(requeue_after=300)
+
+
+@asynccontextmanager
+async def recorded(reconciler: Reconciler, **options: Any) -> AsyncIterator[tuple[Client, Trace]]:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=(trace := Trace()))
+        manager.add_controller(reconciler, resource="v1/ConfigMap", **options)
+        async with manager.running():
+            yield client, trace
+
+
+async def settled(trace: Trace, name: str) -> Sequence[ReconcileRecord]:
+    import asyncio
+
+    await asyncio.sleep(10)
+    return [each for each in trace.records if each.name == name]
+
+
+def only_originals(event: Any) -> bool:
+    return not event.object.name.startswith("copy")
+
+
+async def test_a_reconcile_is_recorded_in_order() -> None:
+    reconciler = Copies()
+    async with recorded(reconciler, predicates=[only_originals]) as (client, trace):
+        created = await client.create(config_map("a", key="value"))
+        (record,) = await settled(trace, "a")
+    read, listed, logged, announced, applied = record.steps
+    assert isinstance(read, ReadStep)
+    assert (read.kind, read.request, read.version) == (
+        "v1/ConfigMap",
+        Request("a", "default"),
+        created.resource_version,
+    )
+    assert b'"key":"value"' in read.data
+    assert isinstance(listed, ListStep)
+    assert (listed.labels, listed.items) == ("copy=yes", [])
+    assert isinstance(logged, LogStep)
+    assert (logged.level, logged.message) == ("WARNING", "copying a")
+    assert isinstance(announced, EffectStep)
+    assert (announced.name, announced.key, announced.value) == ("announce", "a", b'["a","a"]')
+    assert isinstance(applied, RequestStep)
+    assert (applied.method, applied.path, applied.status) == (
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/copy-of-a",
+        201,
+    )
+    assert b'"value"' in applied.body
+    assert b'"uid"' in applied.response
+    assert (record.result, record.requeue_after, record.reasons) == ("requeue_after", 300, ("event",))
+    assert [(each.name, each.type) for each in record.wake_ups] == [("a", "added")]
+
+
+async def test_times_and_random_numbers_are_recorded() -> None:
+    reconciler = Copies()
+    async with recorded(reconciler, predicates=[only_originals]) as (client, trace):
+        await client.create(config_map("a"))
+        (record,) = await settled(trace, "a")
+    _number, unique, token, now = reconciler.drawn
+    assert now in record.times
+    drawn = [each.hex() for each in record.draws if isinstance(each, bytes)]
+    assert token in drawn
+    assert any(uuid.UUID(hex=each, version=4) == unique for each in drawn if len(each) == 32)
+    assert random.random == random._inst.random  # nothing is left behind
+
+
+async def test_a_failure_is_recorded() -> None:
+    async with recorded(Copies()) as (client, trace):
+        await client.create(config_map("a", fail="yes"))
+        (record,) = await settled(trace, "a")
+    assert record.result == "error"
+    assert record.failure is not None
+    assert (record.failure.type, record.failure.message, record.failure.terminal) == (
+        "TerminalError",
+        "it must fail",
+        True,
+    )
+    assert record.failure.traceback
+
+
+async def test_a_missing_object_is_recorded_as_such() -> None:
+    async with recorded(Copies()) as (client, trace):
+        await client.create(config_map("a", fail="yes"))
+        await settled(trace, "a")
+        await client.delete("v1/ConfigMap", "a", "default")
+        *_, record = await settled(trace, "a")
+    read = record.steps[0]
+    assert isinstance(read, ReadStep)
+    assert (read.version, read.data) == (None, b"")
+
+
+class Threaded(Reconciler):
+    """A plain function, which runs in a thread."""
+
+    def reconcile(self, request: Request) -> Outcome:
+        self.wait(self.client.get("v1/ConfigMap", request.name, request.namespace))
+        log.warning("in a thread")
+        return None
+
+
+async def test_a_reconcile_in_a_thread_is_recorded() -> None:
+    async with recorded(Threaded()) as (client, trace):
+        await client.create(config_map("a"))
+        (record,) = await settled(trace, "a")
+    assert [type(step) for step in record.steps] == [ReadStep, LogStep]

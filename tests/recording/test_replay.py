@@ -1,0 +1,292 @@
+"""A recorded reconcile runs again without a cluster: the same, or the first difference."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request, Result, effect
+from reconciler.apiserver import APIServer
+from reconciler.clock import current_clock
+from reconciler.errors import ConfigurationError
+from reconciler.meta.documents import format_micro_time
+from reconciler.testing import Replay, replay, virtual_time
+
+
+@dataclass(frozen=True)
+class Account:
+    id: str
+    size: int
+
+
+class BankClosed(Exception):
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+class Copies(Reconciler):
+    """Copies a ConfigMap into another one, with random names, times and an account at a bank."""
+
+    opened = 0
+
+    @effect
+    async def open_account(self, name: str) -> Account:
+        type(self).opened += 1
+        await asyncio.sleep(2)
+        if name == "closed":
+            raise BankClosed("the bank is closed", retry_after=77.0)
+        return Account(f"account-{time.time_ns()}", 3)
+
+    async def reconcile(self, request: Request) -> Outcome:
+        found = (await self.client.get("v1/ConfigMap", request.name, request.namespace)).to_dict()
+        try:
+            account = await self.open_account(request.name)
+        except BankClosed as closed:
+            return Result(requeue_after=closed.retry_after)
+        others = await self.client.list("v1/ConfigMap", "default", label_selector={"other": "yes"})
+        await self.client.apply(
+            config_map(
+                f"copy-{request.name}",
+                **(found.get("data") or {}),
+                account=account.id,
+                number=str(random.randrange(10**9)),
+                unique=str(uuid.uuid4()),
+                token=secrets.token_hex(8),
+                at=format_micro_time(current_clock().now()),
+                others=str(len(list(others))),
+            )
+        )
+        live = await self.client.live.get("v1/ConfigMap", f"copy-{request.name}", "default")
+        return Result(requeue_after=len(live.to_dict()["data"]["unique"]))
+
+
+def record(directory: Path, reconciler: Reconciler, *documents: dict[str, Any], **options: Any) -> None:
+    """Record the reconciles of some ConfigMaps."""
+
+    async def main() -> None:
+        async with APIServer() as server, Client(server) as client:
+            manager = Manager(client, recording=Recording(directory))
+            options.setdefault("predicates", [lambda event: not event.object.name.startswith("copy")])
+            manager.add_controller(reconciler, resource="v1/ConfigMap", name="copies", **options)
+            async with manager.running():
+                for document in documents:
+                    await client.create(document)
+                await asyncio.sleep(30)
+
+    with virtual_time():
+        asyncio.run(main())
+
+
+def only(replays: Sequence[Replay]) -> Replay:
+    (found,) = replays
+    return found
+
+
+def test_the_same_code_does_the_same(tmp_path: Path) -> None:
+    record(tmp_path / "r", Copies(), config_map("a", key="value"))
+    opened = Copies.opened
+    found = only(replay(tmp_path / "r", Copies))
+    assert found.differences == ()
+    assert found.unreproducible == ()
+    assert Copies.opened == opened  # the bank is not asked again
+    assert found.replayed.requeue_after == 36
+    assert found.replayed.seconds == pytest.approx(found.recorded.seconds)
+
+
+def test_the_exception_of_an_effect_is_raised_again(tmp_path: Path) -> None:
+    record(tmp_path / "r", Copies(), config_map("closed"))
+    found = only(replay(tmp_path / "r", Copies))
+    assert (found.differences, found.replayed.requeue_after) == ((), 77.0)
+
+
+class Fixed(Copies):
+    """Writes one more field."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.get("v1/ConfigMap", request.name, request.namespace)
+        await self.client.apply(config_map(f"copy-{request.name}", fixed="yes"))
+        again = (await self.client.live.get("v1/ConfigMap", f"copy-{request.name}", "default")).to_dict()
+        return Result(requeue_after=5 if again["data"].get("fixed") else 6)
+
+
+def test_the_first_difference_names_the_fields(tmp_path: Path) -> None:
+    record(tmp_path / "r", Copies(), config_map("a", key="value"))
+    found = only(replay(tmp_path / "r", Fixed))
+    first, *_, last = found.differences
+    assert first.startswith("sends PATCH /api/v1/namespaces/default/configmaps/copy-a with other fields: data.key:")
+    assert 'data.fixed: absent → "yes"' in first or "more" in first
+    assert last == "ends otherwise: requeue_after 36 s → requeue_after 5 s"  # a later read sees the new write
+
+
+class Curious(Copies):
+    """Reads something that the recorded code did not read."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.get("v1/ConfigMap", "elsewhere", request.namespace)
+        return None
+
+
+class Lister(Copies):
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.list("v1/ConfigMap", "default")
+        return None
+
+
+class Live(Copies):
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.live.get("v1/Node", "n1")
+        return None
+
+
+@pytest.mark.parametrize(
+    ("reconciler", "difference"),
+    [
+        (Curious, "reads v1/ConfigMap default/elsewhere, which the recording does not have"),
+        (Lister, "lists v1/ConfigMap in default, which the recording does not have"),
+        (Live, "sends GET /api/v1/nodes/n1, which the recording does not have"),
+    ],
+)
+def test_what_the_recording_does_not_have_is_named(
+    tmp_path: Path, reconciler: type[Reconciler], difference: str
+) -> None:
+    record(tmp_path / "r", Copies(), config_map("a"))
+    found = only(replay(tmp_path / "r", reconciler))
+    assert found.differences[0] == difference
+    assert "does not send PATCH /api/v1/namespaces/default/configmaps/copy-a" in found.differences
+
+
+class Fails(Copies):
+    async def reconcile(self, request: Request) -> Outcome:
+        found = (await self.client.get("v1/ConfigMap", request.name, request.namespace)).to_dict()
+        return Result(requeue_after=60 / int(found["data"]["count"]))
+
+
+class Mended(Copies):
+    async def reconcile(self, request: Request) -> Outcome:
+        found = (await self.client.get("v1/ConfigMap", request.name, request.namespace)).to_dict()
+        return Result(requeue_after=60 / max(1, int(found["data"]["count"])))
+
+
+def test_a_fix_is_seen(tmp_path: Path) -> None:
+    record(tmp_path / "r", Fails(), config_map("a", count="0"))
+    before, after = replay(tmp_path / "r", Fails), replay(tmp_path / "r", Mended)
+    assert before[0].error == "ZeroDivisionError: division by zero"
+    assert [each.differences for each in before] == [()] * len(before)
+    assert {each.error for each in after} == {None}
+    assert after[0].differences == ("ends otherwise: ZeroDivisionError: division by zero → requeue_after 60 s",)
+
+
+class WallClock(Copies):
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.apply(config_map("copy", at=str(datetime.now()), also=str(time.time())))  # noqa: DTZ005
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+        return None
+
+
+def test_calls_that_cannot_be_replayed_are_named(tmp_path: Path) -> None:
+    record(tmp_path / "r", WallClock(), config_map("a"))
+    found = only(replay(tmp_path / "r", WallClock))
+    names = [text.partition(" in ")[2] for text in found.unreproducible]
+    assert names == [
+        "reconcile calls datetime.now",
+        "reconcile calls time.time",
+        "reconcile starts a thread",
+    ]
+    assert found.differences[0].startswith("sends PATCH /api/v1/namespaces/default/configmaps/copy with other fields")
+
+
+class Plain(Copies):
+    """A plain function, which runs in a thread."""
+
+    def reconcile(self, request: Request) -> Outcome:
+        found = self.wait(self.client.get("v1/ConfigMap", request.name, request.namespace)).to_dict()
+        self.wait(self.client.apply(config_map("copy", number=str(random.random()), **found["data"])))
+        return None
+
+
+def test_a_reconcile_in_a_thread_is_replayed(tmp_path: Path) -> None:
+    record(tmp_path / "r", Plain(), config_map("a", key="value"))
+    found = only(replay(tmp_path / "r", Plain))
+    assert (found.differences, found.unreproducible) == ((), ())
+
+
+class Slow(Copies):
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.get("v1/ConfigMap", request.name, request.namespace)
+        await asyncio.sleep(100)
+        return None
+
+
+def test_a_timeout_is_replayed(tmp_path: Path) -> None:
+    record(tmp_path / "r", Slow(), config_map("a"), timeout=7)
+    found = replay(tmp_path / "r", Slow)[0]
+    assert found.recorded.failure is not None
+    assert found.recorded.failure.timed_out
+    assert found.differences == ()
+
+
+def test_one_reconcile_is_chosen_by_its_id(tmp_path: Path) -> None:
+    record(tmp_path / "r", Copies(), config_map("a"), config_map("b"))
+    both = replay(tmp_path / "r", Copies)
+    assert len(both) == 2
+    assert only(replay(tmp_path / "r", Copies, reconcile=both[1].recorded.id[:8])).recorded.id == both[1].recorded.id
+
+
+def add_to(manager: Manager) -> None:
+    manager.add_controller(Copies(), resource="v1/ConfigMap", name="copies")
+
+
+async def add_later(manager: Manager) -> None:
+    add_to(manager)
+
+
+def add_other(manager: Manager) -> None:
+    manager.add_controller(Copies(), resource="v1/Secret", name="others")
+
+
+@pytest.mark.parametrize("operator", [Copies, Copies(), add_to, add_later])
+def test_the_operator_is_given_as_to_run(tmp_path: Path, operator: Any) -> None:
+    record(tmp_path / "r", Copies(), config_map("a"))
+    assert only(replay(tmp_path / "r", operator)).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda path: replay(path, add_other), r"has no such controller; it has others \(Secret\)"),
+        (lambda path: replay(path, Copies, reconcile="zzz"), "no reconcile whose id begins with 'zzz'"),
+        (lambda path: replay(path / "nowhere", Copies), "cannot read the recording"),
+    ],
+)
+def test_what_cannot_be_replayed(tmp_path: Path, action: Callable[[Path], Any], message: str) -> None:
+    record(tmp_path / "r", Copies(), config_map("a"))
+    with pytest.raises(ConfigurationError, match=message):
+        action(tmp_path / "r")
+
+
+def test_nothing_of_a_replay_is_left_behind(tmp_path: Path) -> None:
+    record(tmp_path / "r", Copies(), config_map("a"))
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    replay(tmp_path / "r", Copies)
+    assert random.random() == expected
+    assert not getattr(current_clock(), "virtual", False)
