@@ -17,6 +17,7 @@ html_theme = "furo"
 html_title = "kube-reconciler"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+html_js_files = ["copy.js"]
 html_show_sourcelink = False
 myst_heading_anchors = 3
 autodoc_member_order = "groupwise"

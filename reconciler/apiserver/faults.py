@@ -17,6 +17,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 
 EventOrder = Literal["before", "after", "late", "seeded"]
@@ -205,6 +206,7 @@ class Match:
         method: the HTTP method. With only this and `path`, requests that name no kind, such as ``/version``, match too.
         path: the path without the query, as a shell pattern: ``"/apis/example.com/*"``.
         user_agent: a part of the User-Agent header.
+        user: the name of the user, as for `APIServer.user`; ``""`` for clients with the server's own token.
     """
 
     verb: OneOrMore | None = None
@@ -217,6 +219,7 @@ class Match:
     method: OneOrMore | None = None
     path: OneOrMore | None = None
     user_agent: OneOrMore | None = None
+    user: OneOrMore | None = None
 
     def matches(self, call: Call | None, request: HTTPRequest) -> bool:
         """Return whether a request meets the conditions."""
@@ -228,11 +231,18 @@ class Match:
             return False
         if self.path is not None and not any(fnmatchcase(request.path, each) for each in _values(self.path)):
             return False
-        wanted = (self.verb, self.resource, self.kind, self.group, self.name, self.namespace, self.subresource)
+        wanted = (
+            *(self.verb, self.resource, self.kind, self.group),
+            *(self.name, self.namespace, self.subresource, self.user),
+        )
         if call is None:
             return all(each is None for each in wanted)
         info = call.endpoint.info
-        found = (call.verb, info.plural, info.kind, info.group, call.name, call.namespace, call.subresource)
+        user = "" if call.user is ADMIN else call.user.name
+        found = (
+            *(call.verb, info.plural, info.kind, info.group),
+            *(call.name, call.namespace, call.subresource, user),
+        )
         return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
 
 
@@ -409,6 +419,7 @@ class MatchOptions(TypedDict, total=False):
     method: OneOrMore | None
     path: OneOrMore | None
     user_agent: OneOrMore | None
+    user: OneOrMore | None
 
 
 class FaultOptions(MatchOptions, total=False):

@@ -206,16 +206,23 @@ class Fork:
             ConfigurationError: the cluster has no kind of a name.
         """
         self._handler = handler
-        for resource in handler.cluster.registry.resources():
-            name, objects = resource_name(resource), resource.store.objects
-            resource.store.complete = name in self.before
-            self._own |= {
-                (name, key): each.doc for key, each in objects.items() if key not in self.before.get(name, ())
-            }
         self.report.selectors = {
             resource_name(find_resource(handler.cluster, name)): selector
             for name, selector in self.report.selectors.items()
         }
+        for resource in handler.cluster.registry.resources():
+            name, objects = resource_name(resource), resource.store.objects
+            resource.store.complete = self._has_all(name)
+            self._own |= {
+                (name, key): each.doc for key, each in objects.items() if key not in self.before.get(name, ())
+            }
+
+    def _has_all(self, name: str) -> bool:
+        """Return whether an object of a kind that is not here is not in the cluster either."""
+        report = self.report
+        return name in self.before and not any(
+            name in each for each in (report.denied, report.missing, report.selectors)
+        )
 
     # copies
 
@@ -270,7 +277,7 @@ class Fork:
             self.before[name] = documents
             cluster.revisions.current = max(cluster.revisions.current, self._version)
             resource.store.compact(cluster.revisions.current)
-            resource.store.complete = True
+            resource.store.complete = self._has_all(name)
 
     async def copy_all(self) -> None:
         """Copy the objects of every kind but Events, as `copy`."""

@@ -121,7 +121,7 @@ class ObjectStore:
         objects: the objects by key.
         dropped: how many events were dropped.
         floor: the oldest version that a watch can start from.
-        complete: False while the objects of a forked cluster are not copied.
+        complete: False if a forked cluster may have objects that are not copied.
     """
 
     def __init__(self, revisions: Revisions, now: Callable[[], float], *, capacity: int = 4096) -> None:

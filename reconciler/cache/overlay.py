@@ -333,7 +333,7 @@ class Overlay:
             self._entries.pop(request, None)
             if not self._passed(request, entry):
                 self._entries[request] = entry
-                if len(self._entries) > 1:
+                if len(self._entries) > 1 or self._listed or self._unknown:
                     self._shrink()
         elif existing.version is None:
             self.invalidate(request)  # from now on, only a request that is newer than this response, too, ends it

@@ -181,7 +181,9 @@ def _explored(
         raise ConfigurationError(f"--repeat must begin with {' or '.join(scenarios)}: copy the line of a report")
     results: dict[str, CheckResult] = {}
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=options.repeat is not None) as bar:
+    console = Console(stderr=True)
+    silent = options.repeat is not None or not console.is_terminal  # a live display disturbs a debugger
+    with Progress(*columns, console=console, transient=True, disable=silent) as bar:
         for name, scenario in scenarios.items():
             if options.repeat and name != chosen:
                 continue
@@ -195,6 +197,7 @@ def _explored(
                 exact=not is_program,
                 roles=not is_program,
                 clock=current_clock().monotonic if is_program else process_time,
+                shrinking=3 if is_program else 60,
             )
 
             def note(

@@ -61,6 +61,7 @@ def write_certificates(directory: Path, hosts: Sequence[str]) -> None:
 
 _SUFFIXES = frozenset({".py", ".toml", ".yaml", ".yml", ".json"})
 _IGNORED = frozenset({"__pycache__", "node_modules"})
+_CHECK_SECONDS = 5
 _WEBHOOK_PAUSE = 0.1
 _STOP_SECONDS = 5.0
 """Seconds that the operator has to stop; its own grace period is shorter."""
@@ -110,7 +111,7 @@ async def _until_signal(target: str, options: DevOptions) -> None:
         async with _server(options, webhooks, (certificates / "ca.crt").read_bytes()), running:
             process = _process_options(target, options, certificates, webhooks)
             note_endpoint(options.kubeconfig, f"http://{process.metrics}")
-            await _restart_on_changes(running, process, options.kubeconfig)
+            await _restart_on_changes(running, process, options)
 
 
 @contextlib.asynccontextmanager
@@ -209,10 +210,10 @@ def _with_port(address: str) -> str:
     return f"{address.removesuffix(':0')}:{free_port(0)}" if address.endswith(":0") else address
 
 
-async def _restart_on_changes(running: _Operator, options: ProcessOptions, kubeconfig: Path) -> None:
+async def _restart_on_changes(running: _Operator, process: ProcessOptions, options: DevOptions) -> None:
     from watchfiles import Change, awatch
 
-    root, ignored = Path.cwd(), kubeconfig.resolve()
+    root, ignored = Path.cwd(), options.kubeconfig.resolve()
 
     def matters(change: Change, path: str) -> bool:  # noqa: ARG001 - watchfiles calls it
         place = Path(path)
@@ -220,13 +221,13 @@ async def _restart_on_changes(running: _Operator, options: ProcessOptions, kubec
         hidden = any(part in _IGNORED or part.startswith(".") for part in parts)
         return not hidden and place.suffix in _SUFFIXES and place != ignored
 
-    await running.start(options)
+    await running.start(process, options.check)
     async for changes in awatch(root, watch_filter=matters):
         files = sorted({str(Path(path).relative_to(root)) for _, path in changes})
         shown = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
         print(f"{shown} changed: restarting", flush=True)
         await running.stop()
-        await running.start(options)
+        await running.start(process, options.check)
 
 
 @dataclass(slots=True)
@@ -237,6 +238,7 @@ class _Operator:
     _process: asyncio.subprocess.Process | None = None
     _watcher: asyncio.Task[None] | None = None
     _alive: int | None = field(default=None)
+    _check: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> None:
         pass
@@ -245,8 +247,8 @@ class _Operator:
         self.stopping = True
         await self.stop()
 
-    async def start(self, options: ProcessOptions) -> None:
-        """Start the process."""
+    async def start(self, options: ProcessOptions, example: Path | None = None) -> None:
+        """Start the process, and a check of the operator with an example, if there is one."""
         end, self._alive = os.pipe()
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -260,9 +262,18 @@ class _Operator:
         finally:
             os.close(end)
         self._watcher = asyncio.create_task(self._report_end(self._process))
+        if example is not None:
+            command = ["check", options.target, "--example", str(example), "--budget", str(_CHECK_SECONDS)]
+            self._check = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "reconciler", *command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            )
 
     async def stop(self) -> None:
         """Stop the process, and wait until it has ended."""
+        check, self._check = self._check, None
+        if check is not None and check.returncode is None:
+            _kill(check)
+            await check.wait()
         process, self._process = self._process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):

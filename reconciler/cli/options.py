@@ -340,6 +340,9 @@ class DevOptions:
             requires_equals=True,
         ),
     ] = None
+    check: Annotated[
+        Path | None, Parameter(help="Run 'reconciler check' with this example after each start, for 5 s of CPU.")
+    ] = None
     log_level: LogLevel = "info"
 
 

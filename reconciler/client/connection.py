@@ -455,9 +455,10 @@ class Connection:
             TransportError: there was no response.
         """
         response = await self.send(request)
-        if response.status == 401 and await self._renewed(request.timeout):
+        if response.status == 401:
             await response.close()
-            response = await self.send(request)
+            if await self._renewed(request.timeout):
+                response = await self.send(request)
         if 200 <= response.status < 300:
             return response
         await response.close()

@@ -24,7 +24,7 @@ from reconciler.events import EventRecorder
 from reconciler.http import Transport
 from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
 from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, debug_recording, health, metrics
-from reconciler.manager.endpoints.keys import Process, debug_keys
+from reconciler.manager.endpoints.keys import ReportedProcess, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.errors import ManagerError
@@ -509,8 +509,8 @@ class Manager:
             await self._recording.stop()
 
     @property
-    def _process(self) -> Process:
-        return Process(
+    def _process(self) -> ReportedProcess:
+        return ReportedProcess(
             controllers=lambda: self._lifecycle.controllers,
             role=self._role,
             waits=self._waits,

@@ -19,7 +19,6 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from pydantic import TypeAdapter
 
-from reconciler import errors
 from reconciler._core.redaction import redact
 from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.cache import CachedClient, CachedObject
@@ -27,13 +26,13 @@ from reconciler.cache.decoding import cached_object
 from reconciler.cache.informer import Informer
 from reconciler.controller.effects import EffectCall
 from reconciler.controller.wake.change import differences, format_fields
-from reconciler.errors import OutcomeUnknown, ReconcilerError, TransportError
+from reconciler.errors import ReconcilerError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import merge_patch
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
-from reconciler.recording.collector import RecordedClient, encoded
+from reconciler.recording.collector import RecordedClient, encoded, key_of
 from reconciler.recording.records import EffectStep, ListStep, ReadStep, ReconcileRecord, RequestStep, reads_of
 from reconciler.recording.redaction import DocumentRedactor, redact_request
 from reconciler.recording.segments import ServedKind
@@ -134,10 +133,10 @@ class Answers:
         if step is None:
             return self._computed(asked, request)
         await asyncio.sleep(max(0.0, step.at + step.seconds - self.elapsed()))
-        if step.error == "CancelledError":
+        if step.error.endswith(":CancelledError"):
             await asyncio.Event().wait()
         if step.error:
-            raise _error_of(step)
+            raise _exception(step)
         if asked.is_write and step.status < 300:
             self._remember(step.response)
         headers = {"content-type": "application/json"} | ({"retry-after": step.retry_after} if step.retry_after else {})
@@ -254,12 +253,13 @@ class Answers:
             NotRecorded: the effect was not called, or with other arguments.
         """
         arguments = self._redactor.redact(encoded(dict(call.arguments)))
-        same = [each for each in self._effects if each.name == call.name and each.key == call.key]
+        key = key_of(call)
+        same = [each for each in self._effects if each.name == call.name and each.key == key]
         step = next((each for each in same if _equal(each.arguments, arguments)), same[0] if same else None)
         if step is None:
-            raise self._missing(f"calls {call.name}({call.key})")
+            raise self._missing(f"calls {call.name}({key})")
         if not _equal(step.arguments, arguments):
-            self.differences.append(f"{call.name}({call.key}): {_fields(step.arguments, arguments)}")
+            self.differences.append(f"{call.name}({key}): {_fields(step.arguments, arguments)}")
         self._effects.remove(step)
         if step.error:
             raise _exception(step)
@@ -395,14 +395,7 @@ def _short(value: object) -> str:
     return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 1]}…"
 
 
-def _error_of(step: RequestStep) -> ReconcilerError:
-    kind = getattr(errors, step.error, None)
-    if isinstance(kind, type) and issubclass(kind, TransportError):
-        return kind(step.message)
-    return OutcomeUnknown(f"{step.error}: {step.message}")
-
-
-def _exception(step: EffectStep) -> BaseException:
+def _exception(step: RequestStep | EffectStep) -> BaseException:
     """Return an exception of the recorded class, with its attributes; a `ReconcilerError` if the class is gone."""
     module, _, name = step.error.partition(":")
     try:
@@ -410,7 +403,8 @@ def _exception(step: EffectStep) -> BaseException:
         for part in name.split("."):
             kind = getattr(kind, part)
         error = kind.__new__(kind, step.message)
-        vars(error).update(msgspec.json.decode(step.attributes))
+        if isinstance(step, EffectStep):
+            vars(error).update(msgspec.json.decode(step.attributes))
     except (ImportError, AttributeError, TypeError):
         return ReconcilerError(f"{name}: {step.message}")
     error.args = (step.message,)

@@ -23,6 +23,7 @@ from reconciler.controller.effects import EffectCall, current_effect_handler, se
 from reconciler.controller.observers import ReconcileRecorder
 from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.explanation import failure_of
+from reconciler.errors import error_text
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
@@ -264,7 +265,7 @@ class _RecordedTransport:
         try:
             response = await self._transport.send(request)
         except BaseException as error:
-            step.error, step.message = type(error).__name__, str(error)
+            step.error, step.message = class_path(error), error_text(error)
             raise
         finally:
             step.seconds = current.at - step.at
@@ -303,21 +304,37 @@ class _RecordedEffects:
         current = _recorded()
         if current is None:
             return await run
-        step = EffectStep(current.at, call.name, call.key, encoded(dict(call.arguments)))
+        step = EffectStep(current.at, call.name, key_of(call), encoded(dict(call.arguments)))
         current.record.steps.append(step)
         try:
             value = await run
         except BaseException as error:
-            step.error, step.message = f"{type(error).__module__}:{type(error).__qualname__}", str(error)
+            step.error, step.message = class_path(error), error_text(error)
             step.attributes = encoded(vars(error))
             raise
         step.value = encoded(value)
         return value
 
 
+def key_of(call: EffectCall) -> str:
+    """Return what an effect concerns; the class of its first argument if that has no text."""
+    try:
+        return call.key
+    except Exception:  # noqa: BLE001 - whatever the argument is, the reconcile must not depend on it
+        return type(next(iter(call.arguments.values()))).__qualname__
+
+
+def class_path(error: BaseException) -> str:
+    """Return where the class of an error is defined, ``"module:Class"``."""
+    return f"{type(error).__module__}:{type(error).__qualname__}"
+
+
 def encoded(value: object) -> bytes:
     """Return a value as JSON; what JSON cannot express is its ``repr``."""
-    return msgspec.json.encode(value, enc_hook=_plain)
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain)
+    except Exception:  # noqa: BLE001 - whatever the value is, the reconcile must not depend on it
+        return msgspec.json.encode(type(value).__qualname__)
 
 
 def _plain(value: Any) -> object:
@@ -338,8 +355,11 @@ class _RecordingHandler(logging.Handler):
             last.handle(record)  # which this handler would replace
         current = _recorded()
         if current is not None:
-            step = LogStep(current.at, record.levelname, record.name, record.getMessage())
-            current.record.steps.append(step)
+            try:
+                message = record.getMessage()
+            except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
+                message = str(record.msg)
+            current.record.steps.append(LogStep(current.at, record.levelname, record.name, message))
 
 
 def _draw(make: Callable[[], Any]) -> Any:

@@ -70,7 +70,7 @@ class RequestStep(msgspec.Struct, array_like=True, tag="request", gc=False):
         status: the status code; 0 if there was no response.
         response: the body of the response.
         retry_after: the header of the response; ``""`` for none.
-        error: the class of the error that was raised in place of a response; ``""`` for none.
+        error: the class of the error that was raised in place of a response, ``"module:Class"``; ``""`` for none.
         message: the text of that error.
     """
 

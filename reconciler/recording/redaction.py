@@ -1,12 +1,11 @@
 """Redaction of recorded documents: the values of Secrets, and what looks like a secret elsewhere.
 
-Nearly all of a document is the same in its next version, so each part is redacted once.
+Nearly all of a document is the same in its next version, and contains no secret, so each part is searched once.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +17,8 @@ from reconciler._core.redaction.names import kind_of_name
 from reconciler._core.wire import UNDECODABLE
 from reconciler.recording.records import RequestStep
 
-_MAX_PARTS = 50_000
-_MAX_BYTES = 2**23
-"""Parts, and bytes of them, that are remembered; then all are forgotten."""
-
-_SHORT = 40
-"""Bytes of a part that is not worth splitting."""
+_MAX_BYTES, _MAX_NAMES = 2**23, 10_000
+"""Bytes of parts, and names of members, that are remembered; then all are forgotten."""
 
 _MASKED = "W1JFREFDVEVEXQ=="
 """The placeholder in base64, as the values of a Secret are."""
@@ -38,14 +33,12 @@ _is_plain_text = re.compile(_PLAIN).fullmatch
 _is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encode()).fullmatch
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class DocumentRedactor:
     """Replaces secrets in JSON documents, and remembers the parts that it has seen."""
 
     def __init__(self) -> None:
-        self._clean: dict[tuple[str, bytes], bytes] = {}
         self._harmless: set[str | bytes] = set()  # texts, and parts of documents
         self._neutral: set[str] = set()  # names of members
         self._bytes = 0
@@ -68,7 +61,7 @@ class DocumentRedactor:
                 return data
         except UNDECODABLE:
             pass
-        return self._part("", data)
+        return redact(data.decode("utf-8", "replace")).encode()
 
     def _is_harmless(self, data: bytes) -> bool:
         """Return whether nothing in a document could be a secret; the parts that were seen before are not searched."""
@@ -84,7 +77,7 @@ class DocumentRedactor:
             unknown: list[str] = []
             if not self._collect({name: msgspec.json.decode(part)}, unknown) or not self._learn(unknown):
                 return False
-            self._harmless.add(part)
+            self._remember(part)
         return True
 
     def _collect(self, value: Any, unknown: list[str]) -> bool:
@@ -114,54 +107,22 @@ class DocumentRedactor:
         together = "\n".join(texts)
         if texts and redact(together) != together and any(redact(text) != text for text in texts):
             return False
-        if len(self._harmless) + len(self._neutral) >= _MAX_PARTS:
-            self._harmless.clear()
-            self._neutral.clear()
-        self._harmless.update(texts)
+        for text in texts:
+            self._remember(text)
         return True
 
-    def _part(self, name: str, raw: bytes) -> bytes:
-        """Return a member of this name without secrets."""
-        found = self._clean.get((name, raw))
-        if found is None and _is_plain(raw) and kind_of_name(name) is None:
-            return raw
-        if found is None:
-            found = self._redacted(name, raw)
-            self._bytes += len(raw)
-            if len(self._clean) >= _MAX_PARTS or self._bytes > _MAX_BYTES:
-                self._clean.clear()
-                self._bytes = len(raw)
-            self._clean[name, raw] = found
-        return found
-
-    def _redacted(self, name: str, raw: bytes) -> bytes:
-        begin = raw[:1]
-        if len(raw) > _SHORT and begin in (b"{", b"[") and kind_of_name(name) is None:
-            try:
-                if begin == b"[" and raw[1:2] in (b"{", b"["):
-                    return b"[" + b",".join([self._part("", bytes(each)) for each in _items(raw)]) + b"]"
-                if begin == b"{":
-                    members = _members(raw)
-                    if not _NAMED.intersection(members):  # what one member is called may say what another contains
-                        parts = [_quoted(key) + b":" + self._part(key, bytes(part)) for key, part in members.items()]
-                        return b"{" + b",".join(parts) + b"}"
-            except UNDECODABLE:
-                pass
-        text = raw.decode("utf-8", "replace")
-        return _member(name, text) if name else redact(text).encode()
+    def _remember(self, part: str | bytes) -> None:
+        self._bytes += len(part)
+        if self._bytes > _MAX_BYTES or len(self._neutral) > _MAX_NAMES:
+            self._harmless.clear()
+            self._neutral.clear()
+            self._bytes = len(part)
+        self._harmless.add(part)
 
 
 _NAMED = frozenset({"value", "default"})
 _NAMES = ("name", "key", "header")
 """Members whose value may say what a member of `_NAMED` contains."""
-
-
-def _member(name: str, text: str) -> bytes:
-    redacted = redact(f"{{{json.dumps(name)}:{text}}}")
-    try:
-        return bytes(next(iter(_members(redacted.encode()).values())))
-    except UNDECODABLE:
-        return _quoted(PLACEHOLDER)
 
 
 _quoted: Callable[[str], bytes] = msgspec.json.encode
@@ -216,4 +177,5 @@ redacted_text = functools.lru_cache(maxsize=1024)(redact)
 def concerns_secret(path: str) -> bool:
     """Return whether a path is that of Secrets, or of one of them; or of the token of a service account."""
     parts = path.split("/")
-    return "secrets" in parts[3:6] or parts[-1] == "token"
+    resource = parts[5:6] if parts[3:4] == ["namespaces"] else parts[3:4]
+    return resource == ["secrets"] or parts[-1] == "token"

@@ -216,11 +216,9 @@ class RecordingReader:
             file.readline()
             while header := file.read(_FRAME.size):
                 place = file.tell() - len(header)
-                payload = b""
-                if len(header) == _FRAME.size:
-                    codec, size, checksum = _FRAME.unpack(header)
-                    payload = file.read(min(size, _MAX_PAYLOAD))
-                if len(header) < _FRAME.size or len(payload) < size or zlib.crc32(payload) != checksum:
+                codec, size, checksum = _FRAME.unpack(header) if len(header) == _FRAME.size else (0, 1, 0)
+                payload = file.read(min(size, _MAX_PAYLOAD))
+                if len(payload) < size or zlib.crc32(payload) != checksum:
                     self.problems.append(f"{segment} is torn at byte {place}: what follows was not read")
                     return
                 yield _decode(_decompressed(codec, payload, segment))

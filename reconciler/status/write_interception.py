@@ -96,7 +96,7 @@ def _contains_status(body: Any) -> bool:
 class WriteListener(Protocol):
     """An observer of status writes, called from any thread."""
 
-    def on_write(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
+    def on_write(self, addressed: Addressed, request: str, frame: FrameType | None, /) -> Callable[[int | None], None]:
         """Called before a request is sent; returns a function for the status code, or for None if there is no response.
 
         Args:

@@ -104,8 +104,12 @@ class Interference:
         """Called before the user waits for the operator; it returns whether the user does."""
         return True
 
-    def after_wait(self) -> None:
+    async def after_wait(self) -> None:
         """Called when nothing happens any more."""
+
+    async def after_refusal(self) -> bool:
+        """Called when an object of the user's request is missing, or in the way; it returns whether to try again."""
+        return False
 
     async def before_read(self) -> None:
         """Called before the user reads, and would see what the operator has done by now."""
@@ -128,10 +132,23 @@ class _PersonsTransport:
         self._author: Author = author
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        if self._author == "user" and request.method == "GET":
+        of_user = self._author == "user"
+        if of_user and request.method == "GET" and _names_objects(request.path):
             await self._world.interference.before_read()
+        response = await self._send(request)
+        if of_user and response.status in (404, 409) and await self._world.interference.after_refusal():
+            return await self._send(request)  # the user waits for the operator, and tries once more
+        return response
+
+    async def _send(self, request: HTTPRequest) -> HTTPResponse:
         with sent_by(self._author):
             return await self._world.server.send(request)
+
+
+def _names_objects(path: str) -> bool:
+    """Return whether a path is that of objects, not of discovery."""
+    first, *parts = path.strip("/").split("/")
+    return len(parts) > {"api": 1, "apis": 2}.get(first, len(parts))
 
 
 current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.ContextVar("process", default=None)
@@ -625,14 +642,14 @@ class World:
             await self.interference.after_step(number)
 
     def always(self, check: Callable[[], object]) -> None:
-        """Call `check` after each change of an object; it fails by raising, or by returning False.
+        """Call `check` after each change of an object; it fails by raising, or by returning False or nothing found.
 
         Read the state in it with `objects`, which does not wait.
         """
         self._checks.append(check)
 
     def finally_(self, check: Callable[[], object]) -> None:
-        """Call `check` at the end, when nothing happens any more; it fails by raising, or by returning False."""
+        """Call `check` at the end, when nothing happens any more; it fails as one of `always` does."""
         self.final_checks.append(check)
 
     def objects(self, kind: KindLike, namespace: str | None = None) -> list[Any]:
@@ -694,7 +711,7 @@ class World:
                 unfinished = [each for process in running for each in process.unfinished(horizon)]
                 unfinished += ["something was to happen later"] * bool(self._pending)
                 if activity == self._activity and not unfinished:
-                    self.interference.after_wait()
+                    await self.interference.after_wait()
                     return
                 if self._enough.done() or self.now >= until:
                     raise NotSettled(self._explained(unfinished, limit, reconciles))
@@ -792,11 +809,12 @@ _PER_RECONCILE = 20
 
 
 def first_failure(checks: Sequence[Callable[[], object]]) -> Exception | None:
-    """Call checks, and return how the first one that fails does: what it raises, or that it returned False."""
+    """Call checks, and return how the first one that fails does: what it raises, or what false value it returned."""
     for check in checks:
         try:
-            if check() is False:
-                return AssertionError(f"{getattr(check, '__name__', 'a check')} returned False")
+            result = check()
+            if result is not None and not result:
+                return AssertionError(f"{getattr(check, '__name__', 'a check')} returned {result!r}")
         except Exception as error:  # noqa: BLE001 - a check fails by raising
             return error
     return None

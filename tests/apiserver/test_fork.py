@@ -187,6 +187,19 @@ async def test_what_belongs_to_an_owner_of_a_kind_that_is_not_copied_stays(origi
 
 
 @pytest.mark.virtual_time
+async def test_what_belongs_to_an_owner_that_was_not_selected_stays(origin: APIServer) -> None:
+    owner = await Client(origin).create(config_map("owner", labels={"a": "b"}))
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    metadata = {"name": "dependent", "namespace": "default", "ownerReferences": [reference]}
+    await Client(origin).create(widget("dependent") | {"metadata": metadata})
+    forking = APIServer.fork(origin, kinds=["widgets", "configmaps"], selectors={"configmaps": "a=c"})
+    async with forking as server, Client(server) as fork:
+        patch = {"metadata": {"labels": {"x": "y"}}}
+        await fork.patch("example.com/v1/Widget", "dependent", "default", patch=patch)
+        assert (await fork.get("example.com/v1/Widget", "dependent", "default"))["metadata"]["labels"] == {"x": "y"}
+
+
+@pytest.mark.virtual_time
 async def test_webhooks_of_the_cluster_are_named_and_not_called(origin: APIServer) -> None:
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
     webhook = {
@@ -313,9 +326,8 @@ async def test_a_real_cluster_is_only_read(control_plane: ControlPlane) -> None:
         await client.create(event | {"involvedObject": {"namespace": "forked"}, "reason": "R", "type": "Normal"})
         kinds = ["v1/ConfigMap", "apps/v1/Deployment", "example.com/v1/Widget", "coordination.k8s.io/v1/Lease"]
         before = {kind: {each.name: each.to_dict() for each in await client.list(kind, "forked")} for kind in kinds}
-        agent = "forks-for-a-plan"
         async with (
-            Client(client.through(ReadOnlyTransport), user_agent=agent) as source,
+            Client(client.through(ReadOnlyTransport)) as source,
             APIServer.fork(source) as server,
             Client(server) as fork,
         ):
@@ -328,7 +340,7 @@ async def test_a_real_cluster_is_only_read(control_plane: ControlPlane) -> None:
             await fork.delete("v1/ConfigMap", "c0", "forked")
             assert (await fork.get("v1/ConfigMap", "c0", "forked"))["metadata"]["deletionTimestamp"]
         assert len(await client.list("apps/v1/Deployment", "forked")) == 50
-        asked = [record for record in control_plane.audit() if record.user_agent == agent]
+        asked = [record for record in control_plane.audit() if record.user_agent == "kube-reconciler fork"]
     assert {record.verb for record in asked} <= {"get", "list"}
     assert {"configmaps", "widgets", "deployments"} <= {record.resource for record in asked}
 
@@ -346,3 +358,11 @@ def deployment(name: str) -> dict[str, Any]:
 
 def without_order(documents: dict[str, Any]) -> Any:
     return json.loads(json.dumps(documents, sort_keys=True))
+
+
+async def test_the_transport_of_a_fork_cannot_write(origin: APIServer) -> None:
+    reading = ReadOnlyTransport(origin)
+    assert (await reading.send(HTTPRequest("GET", "/version"))).status == 200
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        with pytest.raises(NotSent, match="only reads the cluster"):
+            await reading.send(HTTPRequest(method, "/api/v1/namespaces/default/configmaps"))

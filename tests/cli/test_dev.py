@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -291,3 +292,15 @@ async def test_a_control_plane_calls_the_webhooks(tmp_path: Path) -> None:
             await client.create({**DISK, "metadata": {"name": "b", "namespace": "default"}, "spec": {"size": 10}})
         dev.process.send_signal(signal.SIGINT)
         assert await dev.process.wait() == 0
+
+
+async def test_each_start_is_checked_with_an_example(tmp_path: Path) -> None:
+    (tmp_path / "disk.yaml").write_text(json.dumps(DISK))
+    source = OPERATOR.replace('obj.labels["owner"]', '"Written"')  # the webhooks are not called in a check
+    async with developing(tmp_path, "--check", "disk.yaml", source=source) as dev:
+        await dev.until("nothing was found")
+        dev.change(
+            "async def reconcile_object(self, obj, status):",
+            "async def reconcile_object(self, obj, status):\n        1 / 0",
+        )
+        await dev.until("Nothing was disturbed yet, and already this is wrong.")

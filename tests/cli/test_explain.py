@@ -35,6 +35,11 @@ class Maps(Reconciler):
         return Result(requeue_after=3600) if request.name == "waits" else None
 
 
+@pytest.fixture(autouse=True)
+def _not_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest_asyncio.fixture
 async def endpoint() -> AsyncIterator[str]:
     async with APIServer() as server, Client(server) as client:

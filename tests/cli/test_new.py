@@ -92,7 +92,7 @@ def the_output_has_the_next_commands(capsys: pytest.CaptureFixture[str], library
 
 @pytest.mark.usefixtures("here")
 def test_the_tests_of_a_project_with_everything_pass_and_its_linters_are_content(everything: Path) -> None:
-    assert "4 passed" in passes(everything, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    assert "5 passed" in passes(everything, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
     linted(everything)
     assert "is up to date" in passes(everything, "reconciler", "manifests", "--check")
 

@@ -7,6 +7,7 @@ import json
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
-from reconciler.errors import Invalid
+from reconciler.cli.plan.cluster import DryRunTransport
+from reconciler.errors import Invalid, NotSent
+from reconciler.http import HTTPRequest
+from reconciler.notification import NotificationRequest
 from reconciler.testing import virtual_time
 from reconciler.testing.control_plane import ControlPlane
 from tests.cli.test_command_line import run
@@ -394,8 +398,6 @@ def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: p
 
 
 def test_the_notification_operator_is_planned(capsys: pytest.CaptureFixture[str], here: Path) -> None:
-    from reconciler.notification import NotificationRequest
-
     spec = {"type": "Simple", "priority": "Low", "subject": "Backup failed", "body": "disk full", "channels": ["file"]}
     request = {"apiVersion": "notify.reconciler.dev/v1alpha1", "kind": "NotificationRequest", "spec": spec}
 
@@ -419,13 +421,25 @@ def test_the_notification_operator_is_planned(capsys: pytest.CaptureFixture[str]
     assert not Path("audit").exists()
 
 
+async def test_the_transport_that_asks_sends_nothing_but_dry_runs() -> None:
+    async with APIServer() as server:
+        asking = DryRunTransport(server)
+        document = b'{"metadata": {"name": "a"}}'
+        headers = {"content-type": "application/json"}
+        request = HTTPRequest("POST", "/api/v1/namespaces", (("dryRun", "All"),), headers, document)
+        assert (await asking.send(request)).status == 201
+        with pytest.raises(NotSent, match="dry runs only"):
+            await asking.send(replace(request, query=()))
+
+
 POLICY = "admissionregistration.k8s.io/v1"
 
 
 async def deny_red(client: Client) -> None:
     """Let the cluster refuse ConfigMaps that are red, by a policy, and wait until it does."""
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
-    red = "!has(object.data) || object.data.color != 'red'"
+    red = "!has(object.data) || !('color' in object.data) || object.data.color != 'red'"
+    here = {"matchLabels": {"kubernetes.io/metadata.name": "planned"}}
     await client.create(
         {
             "apiVersion": POLICY,
@@ -433,7 +447,7 @@ async def deny_red(client: Client) -> None:
             "metadata": {"name": "no-red"},
             "spec": {
                 "failurePolicy": "Fail",
-                "matchConstraints": {"resourceRules": [rule]},
+                "matchConstraints": {"resourceRules": [rule], "namespaceSelector": here},
                 "validations": [{"expression": red, "message": "red is not allowed"}],
             },
         }

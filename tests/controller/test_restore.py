@@ -80,7 +80,8 @@ async def reconciler(informer):
         return informer
 
     cache = SimpleNamespace(informer=find)
-    controller = Controller(made, resource=Widget, cache=cache, client=SimpleNamespace(live=SimpleNamespace()))
+    live = SimpleNamespace(session=SimpleNamespace(connection=SimpleNamespace(rng=None)))
+    controller = Controller(made, resource=Widget, cache=cache, client=SimpleNamespace(live=live))
     await controller.start()
     yield made
     await controller.stop()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller import Controller, Reconciler
-from reconciler.controller.reconcile.frames import Place
+from reconciler.controller.reconcile.frames import CodePlace
 from tests.controller.conftest import WidgetReconciler, World, quiet
 from tests.controller.test_failure_events import events
 
@@ -175,5 +175,5 @@ async def test_without_a_threshold_nothing_is_reported(world: World, caplog: pyt
 
 
 def test_a_place_is_one_clause() -> None:
-    assert str(Place(("a.py:1 in f", "a.py:2 in g"), "b.py:3 in h")) == "a.py:2 in g, which waits in b.py:3 in h"
-    assert str(Place((), "b.py:3 in h")) == "b.py:3 in h"
+    assert str(CodePlace(("a.py:1 in f", "a.py:2 in g"), "b.py:3 in h")) == "a.py:2 in g, which waits in b.py:3 in h"
+    assert str(CodePlace((), "b.py:3 in h")) == "b.py:3 in h"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from reconciler.testing.explore.states import StateSpace
 
 from reconciler.testing.explore import Budget
 from reconciler.testing.explore.exploration import Exploration
 from reconciler.testing.explore.run import Subject
+from reconciler.testing.explore.state_space import StateSpace
+from reconciler.testing.explore.strategies import schema_of
 from reconciler.testing.world import World
 from tests.depth import THOROUGH
 from tests.explore.archetypes import crashes, outside, views
@@ -15,8 +16,8 @@ from tests.explore.archetypes.specs import STATE_ARCHETYPES, StateArchetype
 from tests.explore.archetypes.stores import Archetype, Store
 
 ARCHETYPES = [*crashes.ARCHETYPES, *outside.ARCHETYPES, *views.ARCHETYPES]
-RUNS_IN_THE_GATE = 12
-EXAMPLES = 6
+RUNS_IN_THE_GATE = 8
+EXAMPLES = 2
 
 
 def named(archetype: Archetype | StateArchetype) -> str:
@@ -53,7 +54,7 @@ def test_nothing_is_found_in_the_mended_form(archetype: Archetype) -> None:
 @pytest.mark.parametrize("archetype", STATE_ARCHETYPES, ids=named)
 def test_its_bug_is_found_on_the_way_through_the_specs(archetype: StateArchetype) -> None:
     def walk(operator: object) -> set[str]:
-        space = StateSpace(Store, lambda: World(operator, owns=["v1/ConfigMap"]))
+        space = StateSpace(schema_of(Store), lambda: World(operator, owns=["v1/ConfigMap"]))
         return {finding.oracle for finding in space.explore(EXAMPLES).findings}
 
     assert walk(archetype.broken) & archetype.found_by

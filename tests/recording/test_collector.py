@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import secrets
@@ -160,3 +161,52 @@ async def test_a_reconcile_in_a_thread_is_recorded() -> None:
         await client.create(config_map("a"))
         (record,) = await settled(trace, "a")
     assert [type(step) for step in record.steps] == [ReadStep, LogStep]
+
+
+class Hostile(Reconciler):
+    """Passes to effects and logs what can be neither encoded nor formatted."""
+
+    class Unprintable(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+        __repr__ = __str__
+
+    @effect
+    async def call(self, value: object) -> object:
+        if value is None:
+            raise self.Unprintable
+        return value
+
+    async def reconcile(self, request: Request) -> Outcome:
+        loop: list[Any] = []
+        loop.append(loop)
+        for value in (self.Unprintable(), loop, b"\xff", "\ud800", 2**100, float("nan")):
+            assert await self.call(value) is value
+        with pytest.raises(self.Unprintable):
+            await self.call(None)
+        return Result(requeue_after=300)
+
+
+async def test_a_value_that_cannot_be_encoded_changes_nothing_for_the_reconcile() -> None:
+    async with recorded(Hostile()) as (client, trace):
+        await client.create(config_map("a"))
+        (record,) = await settled(trace, "a")
+    assert (record.result, record.failure) == ("requeue_after", None)
+    assert len(record.steps) == 7
+
+
+async def test_a_cancelled_reconcile_is_recorded_as_such() -> None:
+    class Waits(Reconciler):
+        async def reconcile(self, request: Request) -> Outcome:
+            await asyncio.sleep(10**6)
+            return None
+
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=(trace := Trace()), grace_period=1)
+        manager.add_controller(Waits(), resource="v1/ConfigMap")
+        async with manager.running():
+            await client.create(config_map("a"))
+            await asyncio.sleep(1)
+            assert [each.result for each in trace.records] == [""]
+    assert [each.result for each in trace.records] == ["cancelled"]

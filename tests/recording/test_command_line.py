@@ -15,8 +15,12 @@ import pytest
 from reconciler import Client, Manager, Recording
 from reconciler.apiserver import APIServer
 from reconciler.cli import main
+from reconciler.cli.demo_scenario import new_notification, running_operator
 from reconciler.manager import EndpointSecurity
+from reconciler.manager.endpoints.handlers import debug_recording
+from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.recording.segments import RecordingReader
+from reconciler.testing import replay, virtual_time
 from tests.recording.incident import Sizes, config_map, record
 
 TARGET = "tests.recording.incident"
@@ -190,3 +194,42 @@ async def test_fetch_needs_the_token_and_an_operator_that_records(capsys: Any, t
         assert "it needs a token: pass --token-file" in (await asyncio.to_thread(run, capsys, *fetch))[1]
         _, text = await asyncio.to_thread(run, capsys, *fetch, "--token-file", tmp_path / "token")
         assert "the operator does not record" in text
+
+
+async def test_other_machines_do_not_get_a_recording(incident: Path) -> None:
+    handle = debug_recording(lambda: sorted(incident.glob("*.segment")))
+    response = await handle(EndpointRequest("", (), "", local=False))
+    assert response.status == 403
+    response = await handle(EndpointRequest("", (("segment", "../lock"),), "", local=True))
+    assert response.status == 404
+
+
+def test_the_storm_of_the_demo_becomes_a_test(capsys: Any, tmp_path: Path) -> None:
+    scenario = "reconciler.cli.demo_scenario"
+    assert run(capsys, "demo", "--naive", "--speed", 0, "--record", tmp_path / "r")[0] == 0
+    assert run(capsys, "replay", tmp_path / "r", f"{scenario}:add_naive", "--all")[0] == 0
+    output = tmp_path / "test_storm.py"
+    arguments = ("--object", "NotificationRequest", "default/disk-full", "--output", output)
+    _, text = run(capsys, "recording", "to-test", tmp_path / "r", f"{scenario}:add_naive", *arguments)
+    assert "it writes the status 2 times" in text
+    test: dict[str, Any] = {"__file__": str(output)}
+    exec(output.read_text(), test)
+    with pytest.raises(AssertionError):
+        test["test_storm"]()
+    exec(output.read_text().replace("add_naive", "add_reconciler"), test)
+    test["test_storm"]()
+
+
+def test_the_notification_operator_is_replayed(tmp_path: Path) -> None:
+    from reconciler.cli.demo_scenario import add_reconciler
+
+    async def main() -> None:
+        async with running_operator(naive=False, record=tmp_path / "r") as (_, client, _manager):
+            await client.create(new_notification("a", {"maxAttempts": 3, "initialBackoffSeconds": 30}))
+            await asyncio.sleep(3600)
+
+    with virtual_time():
+        asyncio.run(main())
+    found = replay(tmp_path / "r", add_reconciler)
+    assert len(found) >= 3
+    assert [each.differences for each in found] == [()] * len(found)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import secrets
 import signal
 import stat
 import subprocess
@@ -250,3 +251,29 @@ def test_a_killed_process_leaves_a_readable_recording(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert {record.name for record in RecordingReader(tmp_path / "r").records()} == {"a"}
+
+
+class Passwords(Reconciler):
+    """Writes a password that it draws into a Secret."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": request.name, "namespace": "default"},
+                "stringData": {"password": secrets.token_hex(8)},
+            }
+        )
+        return None
+
+
+async def test_random_numbers_of_a_reconcile_that_writes_a_secret_are_not_on_disk(tmp_path: Path) -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=Recording(tmp_path / "r"))
+        manager.add_controller(Passwords(), resource="v1/ConfigMap")
+        async with manager.running():
+            await client.create(config_map("a"))
+            await asyncio.sleep(10)
+    (record,) = RecordingReader(tmp_path / "r").records()
+    assert record.draws == []

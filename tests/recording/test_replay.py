@@ -290,3 +290,22 @@ def test_nothing_of_a_replay_is_left_behind(tmp_path: Path) -> None:
     replay(tmp_path / "r", Copies)
     assert random.random() == expected
     assert not getattr(current_clock(), "virtual", False)
+
+
+def test_a_lost_response_is_lost_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with APIServer() as server, Client(server) as client:
+            manager = Manager(client, recording=Recording(tmp_path / "r"))
+            manager.add_controller(
+                Plain(), resource="v1/ConfigMap", name="copies", predicates=[lambda event: event.object.name == "a"]
+            )
+            server.faults.add(lost=True, verb="patch")
+            async with manager.running():
+                await client.create(config_map("a", key="value"))
+                await asyncio.sleep(30)
+
+    with virtual_time():
+        asyncio.run(main())
+    found = replay(tmp_path / "r", Plain)
+    assert [each.differences for each in found] == [()] * len(found)
+    assert any(step.error for each in found for step in each.recorded.writes)

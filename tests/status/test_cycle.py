@@ -32,6 +32,7 @@ class FakeCycle:
     seen: list[Any] = field(default_factory=list)
     writes: list[Any] = field(default_factory=list)
     unsaved: dict[str, Any] = field(default_factory=dict)
+    warnings: list[Any] = field(default_factory=list)
     stopping: bool = False
     status_metrics: Any = None
 
@@ -43,6 +44,9 @@ class FakeCycle:
 
     def may_write(self, gvk: Any, request: Any, document: Any) -> bool:
         return True
+
+    def warn(self, reason: str, message: str) -> None:
+        self.warnings.append((reason, message))
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         self.unsaved[uid] = mutations

@@ -24,7 +24,7 @@ from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
 from reconciler.cli.output import print_json
 from reconciler.cli.plan.cluster import ClusterThread, ask
 from reconciler.cli.plan.compare import compare
-from reconciler.cli.plan.document import Plan
+from reconciler.cli.plan.document import OperatorPlan
 from reconciler.cli.plan.engine import Bounds, make_plan
 from reconciler.cli.plan.text import plan_lines
 from reconciler.cli.run import operator_setup
@@ -88,7 +88,7 @@ def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
     return plan.exit_code
 
 
-def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple[Plan, Plan | None]:
+def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple[OperatorPlan, OperatorPlan | None]:
     # A plan writes no audit file, and nobody sends it alerts.
     flags = replace(options.notification, audit_file=None, audit_key=None, alertmanager_webhook=None)
     run_options = RunOptions(workers=options.workers, notification=flags)
@@ -104,7 +104,7 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
         else:
             snapshot, epoch = _read_fork(options.fork)
 
-        async def work() -> tuple[Plan, Plan | None]:
+        async def work() -> tuple[OperatorPlan, OperatorPlan | None]:
             async with contextlib.AsyncExitStack() as servers:
                 if cluster is None:
                     server = await servers.enter_async_context(APIServer())
@@ -158,7 +158,7 @@ def _read_fork(path: Path) -> tuple[bytes, datetime]:
         raise ConfigurationError(f"--fork {path} is damaged: {error}") from None
 
 
-def _narrow(plan: Plan, fork: Fork, kind: str, key: str) -> None:
+def _narrow(plan: OperatorPlan, fork: Fork, kind: str, key: str) -> None:
     """Leave in a plan what concerns one object: its own change, and what its reconciles do."""
     wanted = fork.find(kind).info.kind
     plan.objects = [
@@ -172,7 +172,7 @@ def _narrow(plan: Plan, fork: Fork, kind: str, key: str) -> None:
     plan.notes.append(f"only what concerns {wanted} {key} is shown")
 
 
-async def _ask(plan: Plan, fork: Fork, cluster: ClusterThread | None) -> None:
+async def _ask(plan: OperatorPlan, fork: Fork, cluster: ClusterThread | None) -> None:
     """Ask the cluster about each change; without one, note what was not asked."""
     if cluster is None:
         policies = [name for name in fork.policies() if plan.objects]
@@ -196,26 +196,27 @@ async def _ask(plan: Plan, fork: Fork, cluster: ClusterThread | None) -> None:
             planned.refused = await ask(cluster, change)
 
 
-async def _other_plan(target: str, options: PlanOptions, fork: Fork) -> Plan:
+async def _other_plan(target: str, options: PlanOptions, fork: Fork) -> OperatorPlan:
     """Return the plan to compare with: a file of one, or that of another process on the same fork."""
     given = str(options.compare)
     if given.endswith(".json"):
         return _decoded(_content_of(Path(given)), given)
     python, module = (given, target) if os.access(given, os.X_OK) and Path(given).is_file() else (sys.executable, given)
-    for _ in range(_COMPARISONS):
+    attempts = 0
+    while True:
+        attempts += 1
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "fork")
             _write_private(path, fork.pristine().lines())
             plan = _run_other([python, "-m", "reconciler", "plan", module, "--fork", str(path)], options, given)
         missing = plan.fork.missing.keys() - fork.report.missing.keys() - fork.before.keys()
-        if not missing or options.fork is not None:
-            break
+        if not missing or options.fork is not None or attempts == _COMPARISONS:
+            return plan
         for kind in missing:
             await fork.copy(kind)
-    return plan
 
 
-def _run_other(command: list[str], options: PlanOptions, given: str) -> Plan:
+def _run_other(command: list[str], options: PlanOptions, given: str) -> OperatorPlan:
     bounds = [f"--{name}={getattr(options, name)}" for name in ("hours", "rounds", "seconds", "workers")]
     scope = [f"--namespace={name}" for name in options.namespaces]
     ended = subprocess.run([*command, "--output=json", *bounds, *scope], capture_output=True, check=False)  # noqa: S603
@@ -232,9 +233,9 @@ def _content_of(path: Path) -> bytes:
         raise ConfigurationError(f"--compare {path}: {error.strerror}") from error
 
 
-def _decoded(content: bytes, given: str) -> Plan:
+def _decoded(content: bytes, given: str) -> OperatorPlan:
     try:
-        return msgspec.json.decode(content, type=Plan)
+        return msgspec.json.decode(content, type=OperatorPlan)
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"--compare {given}: not a plan of 'reconciler plan --output json': {error}") from None
 

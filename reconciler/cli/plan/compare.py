@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.cli.plan.document import Plan, PlannedObject, unified_diff
+from reconciler.cli.plan.document import OperatorPlan, PlannedObject, unified_diff
 from reconciler.meta.documents import human_duration
 from reconciler.testing.differences import compare_states, describe_key
 
@@ -64,7 +64,7 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
         yield f"Comparison of {self.target} with {self.other}: {differ}."
 
 
-def compare(plan: Plan, other: Plan) -> Comparison:
+def compare(plan: OperatorPlan, other: OperatorPlan) -> Comparison:
     """Return what a plan does differently from another one."""
     own, others = ({each.key: each for each in one.objects} for one in (plan, other))
     keys = own.keys() | others.keys()
@@ -90,7 +90,7 @@ def _left(planned: PlannedObject | None, other: PlannedObject | None) -> JSONObj
     return None if other is None else other.before
 
 
-def _sayings(plan: Plan) -> Iterator[str]:
+def _sayings(plan: OperatorPlan) -> Iterator[str]:
     for error in plan.errors:
         yield f"error of {error.controller} {error.object}: {error.error}"
     for call in (*plan.effects, *plan.outside):

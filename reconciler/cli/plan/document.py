@@ -20,7 +20,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _MASK = "***"
 
 
-class Cause(msgspec.Struct, frozen=True, rename="camel"):
+class PlannedBy(msgspec.Struct, frozen=True, rename="camel"):
     """The reconcile that did something.
 
     Attributes:
@@ -64,7 +64,7 @@ class PlannedObject(msgspec.Struct, rename="camel", omit_defaults=True):
     before: JSONObject | None = None
     after: JSONObject | None = None
     diff: str = ""
-    by: list[Cause] = msgspec.field(default_factory=list)
+    by: list[PlannedBy] = msgspec.field(default_factory=list)
     waits_for: list[str] = msgspec.field(default_factory=list)
     refused: str = ""
 
@@ -145,7 +145,7 @@ class PlannedTimer(msgspec.Struct, frozen=True, rename="camel"):
     seconds: float
 
 
-class Plan(msgspec.Struct, rename="camel"):
+class OperatorPlan(msgspec.Struct, rename="camel"):
     """What an operator would do to the objects of a cluster.
 
     Attributes:

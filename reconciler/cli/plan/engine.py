@@ -15,7 +15,15 @@ from reconciler.apiserver.fork import Fork
 from reconciler.apiserver.serving.request_log import Defined
 from reconciler.apiserver.state import DEFINITIONS, ForkReport
 from reconciler.cli.manifests.base import own_definitions
-from reconciler.cli.plan.document import Cause, Plan, PlannedCall, PlannedError, PlannedTimer, Unrest, planned_object
+from reconciler.cli.plan.document import (
+    OperatorPlan,
+    PlannedBy,
+    PlannedCall,
+    PlannedError,
+    PlannedTimer,
+    Unrest,
+    planned_object,
+)
 from reconciler.cli.run import program_name
 from reconciler.clock import process_time
 from reconciler.controller import Controller, current_run
@@ -141,7 +149,9 @@ class _Outside:
     def __init__(self) -> None:
         self.calls: Counter[tuple[str, str, str, bool]] = Counter()
 
-    def on_write(self, _addressed: Addressed, _request: str, _frame: FrameType | None) -> Callable[[int | None], None]:
+    def on_write(
+        self, _addressed: Addressed, _request: str, _frame: FrameType | None, /
+    ) -> Callable[[int | None], None]:
         return lambda _code: None
 
     def on_request(self, request: str, frame: FrameType | None) -> None:
@@ -193,7 +203,7 @@ async def make_plan(
     bounds: Bounds,
     namespaces: list[str],
     progress: Callable[[int], None],
-) -> Plan:
+) -> OperatorPlan:
     """Run an operator on a fork, and return what it would do. Run it under virtual time.
 
     Args:
@@ -290,8 +300,8 @@ def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTime
         yield PlannedTimer(name, len(dues), min(dues))
 
 
-def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds: Mapping[str, str]) -> Plan:
-    plan = Plan(target, fork.report, reconciles=trace.reconciles.total())
+def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds: Mapping[str, str]) -> OperatorPlan:
+    plan = OperatorPlan(target, fork.report, reconciles=trace.reconciles.total())
     for change in fork.changes():
         if change.resource in _EVENTS:
             plan.events += change.before is None
@@ -300,7 +310,7 @@ def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds
         if found is not None:
             runs = trace.causes.get((change.resource, change.key), {}).values()
             found.by = [
-                Cause(run.controller, kinds.get(run.controller, ""), str(run.request), sorted(run.reasons))
+                PlannedBy(run.controller, kinds.get(run.controller, ""), str(run.request), sorted(run.reasons))
                 for run in runs
             ]
             plan.objects.append(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reconciler.cli.plan.document import Plan, PlannedObject, PlannedTimer, Unrest
+from reconciler.cli.plan.document import OperatorPlan, PlannedObject, PlannedTimer, Unrest
 from reconciler.meta.documents import human_duration
 
 _COLORS = {"-": "31", "+": "32", "@": "36"}
@@ -13,7 +13,7 @@ _MOST = 3
 _MANY = 20
 
 
-def plan_lines(plan: Plan, *, color: bool) -> Iterator[str]:
+def plan_lines(plan: OperatorPlan, *, color: bool) -> Iterator[str]:
     """Yield the lines of a plan; diffs have the colors of ``kubectl diff``."""
     for each in plan.objects:
         yield from _object_lines(each, color=color)
@@ -64,7 +64,7 @@ def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
         yield ""
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: OperatorPlan) -> str:
     """Return the last line of a plan."""
     counts = [f"{sum(each.action == action for each in plan.objects)} {action}" for action in _SIGNS]
     refused = sum(bool(each.refused) for each in plan.objects)

@@ -207,7 +207,7 @@ def _object(runs: Sequence[RecordReport]) -> Iterator[str]:
         for change in run.changes:
             yield f"    {change.kind} {change} was {change.type}"
         for write in run.written:
-            yield f"    {write.method} {write.path}: {write.error or write.status}"
+            yield f"    {write.method} {write.path}: {write.error.rpartition(':')[2] or write.status}"
             yield from (f"      {field.path}{field_text(field)}" for field in write.fields)
         yield from (f"    called {each}" for each in run.effects)
         yield from (f"    logged {each}" for each in run.logs)

@@ -122,6 +122,8 @@ def kind_files(kind: NewKind) -> dict[str, str]:
     }
     if kind.external:
         files[f"{folder}/service.py"] = _render("external/service.py", kind)
+    else:
+        files[f"tests/test_{kind.snake}_survives.py"] = _render("kind/test_survives.py", kind)
     if kind.module != kind.package:
         files[f"{folder}/__init__.py"] = _render("kind/package.py", kind)
     for each in older:

@@ -20,7 +20,7 @@ from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.frames import Place, frames_of
+from reconciler.controller.reconcile.frames import CodePlace, frames_of
 from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
@@ -413,7 +413,7 @@ class KeyExplanation:
     waits_for: str
     exists: bool
     in_progress: float | None
-    place: Place | None
+    place: CodePlace | None
     current_reasons: frozenset[str]
     current_changes: tuple[ObjectChange, ...]
     ready: float | None

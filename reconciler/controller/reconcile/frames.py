@@ -50,7 +50,7 @@ class Frame(NamedTuple):
         return "python" if self.path.startswith(_STANDARD) else ""
 
 
-class Place(msgspec.Struct, frozen=True, omit_defaults=True):
+class CodePlace(msgspec.Struct, frozen=True, omit_defaults=True):
     """The place where a reconcile in progress is.
 
     Attributes:
@@ -91,12 +91,12 @@ def is_foreign(error: BaseException) -> bool:
     return True
 
 
-def place_of_task(task: asyncio.Task[Any]) -> Place:
+def place_of_task(task: asyncio.Task[Any]) -> CodePlace:
     """Return where a task is, and what it waits for: also in tasks, groups and generators that it awaits."""
     return _place([_frame(each) for each in islice(_chain(task), _MAX_CHAIN)])
 
 
-def place_of_thread(thread: int) -> Place:
+def place_of_thread(thread: int) -> CodePlace:
     """Return where a thread is."""
     frame, frames = sys._current_frames().get(thread), []  # noqa: SLF001 - documented, despite its name
     while frame is not None:
@@ -114,10 +114,10 @@ def _frames(traceback: TracebackType | None) -> list[Frame]:
     return frames
 
 
-def _place(frames: Sequence[Frame]) -> Place:
+def _place(frames: Sequence[Frame]) -> CodePlace:
     own = _own(frames)
     inner = str(frames[-1]) if frames and frames[-1] not in own else None
-    return Place(tuple(str(each) for each in own[-_MAX_FRAMES:]), inner)
+    return CodePlace(tuple(str(each) for each in own[-_MAX_FRAMES:]), inner)
 
 
 def _own(frames: Sequence[Frame]) -> list[Frame]:

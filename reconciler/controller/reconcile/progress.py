@@ -10,7 +10,7 @@ from collections.abc import Callable
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile
-from reconciler.controller.reconcile.frames import Place, place_of_task, place_of_thread
+from reconciler.controller.reconcile.frames import CodePlace, place_of_task, place_of_thread
 from reconciler.meta import Request
 from reconciler.meta.documents import human_duration
 
@@ -69,7 +69,7 @@ class RunningReconciles(ReconcileObserver):
                 extra=run.log_fields(),
             )
 
-    def place(self, request: Request) -> Place | None:
+    def place(self, request: Request) -> CodePlace | None:
         """Return where the reconcile of a key is; None if none is in progress. Call it on the event loop."""
         reconcile = self._running.get(request)
         if reconcile is None or reconcile.task is None:

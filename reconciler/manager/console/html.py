@@ -14,7 +14,7 @@ import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller.reconcile.frames import Place
+from reconciler.controller.reconcile.frames import CodePlace
 from reconciler.manager.console.timeline import Mark, Timeline
 from reconciler.meta.documents import human_duration
 
@@ -115,7 +115,7 @@ def next_text(key: JSONObject) -> str:
 
 def place_text(key: JSONObject) -> str:
     """Return where a key in progress is."""
-    return f"at {msgspec.convert(key.get('place', {}), Place)}"
+    return f"at {msgspec.convert(key.get('place', {}), CodePlace)}"
 
 
 def address(path: str, /, **query: str) -> str:

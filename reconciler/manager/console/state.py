@@ -17,7 +17,7 @@ from reconciler.cache.informer import Informer
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.election import Elector
-from reconciler.manager.endpoints.keys import Process, read_document
+from reconciler.manager.endpoints.keys import ReportedProcess, read_document
 from reconciler.meta.documents import format_micro_time
 
 PERIOD = 2.0
@@ -108,7 +108,7 @@ class Parts:
 
     cluster: str
     namespaces: Sequence[str] | None
-    process: Process
+    process: ReportedProcess
     informers: Callable[[], Sequence[Informer]]
     elector: Elector | None
     identity: str | None

@@ -18,7 +18,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunExplanation, state_of
-from reconciler.controller.reconcile.frames import Place
+from reconciler.controller.reconcile.frames import CodePlace
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import ReconcilerError
 from reconciler.manager.endpoints.attention import Attention
@@ -107,7 +107,7 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     waits_for: str
     in_progress_seconds: float | None = None
     stuck: bool = False
-    place: Place | None = None
+    place: CodePlace | None = None
     current_reasons: tuple[str, ...] = ()
     current_changes: tuple[ChangeReport, ...] = ()
     ready_seconds: float | None = None
@@ -188,7 +188,7 @@ class KeysDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
+class ReportedProcess:
     """The parts of a manager that the document describes.
 
     Attributes:
@@ -206,7 +206,7 @@ class Process:
     clock: Clock
 
 
-def debug_keys(process: Process, turns: Turns) -> Handler:
+def debug_keys(process: ReportedProcess, turns: Turns) -> Handler:
     """Return the handler of ``/debug/keys``: the document of `read_document` as JSON.
 
     The query selects keys; ``?limit=`` is the number of keys per controller, 100 by default and at most 500. The
@@ -225,7 +225,7 @@ def debug_keys(process: Process, turns: Turns) -> Handler:
 
 
 def read_document(
-    process: Process, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
+    process: ReportedProcess, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
 ) -> KeysDocument:
     """Collect the whole document: the role, what the process waits for, and the result of `read_keys`."""
     return KeysDocument(

@@ -119,17 +119,20 @@ def _at_request(run: Run, moment: Moment, steps: int) -> Iterator[tuple[Disturba
 
 
 def _travels(run: Run, moments: list[Moment]) -> Iterator[tuple[Disturbance, int]]:
-    """Yield restarts after which a read at version 0 shows the state before a change that mattered."""
+    """Yield restarts after which a read at version 0 shows a state that mattered: a deletion, or an earlier spec."""
     if not any(event.text == "at version 0" for event in run.trace):
         return
-    steps = [event.at for event in run.trace if event.what == "step"]
-    for moment in moments:
-        if moment.point.verb == "effect":
-            continue
-        at = steps[moment.step - 1] if moment.step else 0.0
-        for back, before in enumerate(reversed(steps[: moment.step])):
-            age = at - before + 1.5
-            yield Disturbance("travel", f"{age:g}", moment.point), moment.telling - back
+    requests = [(moment, moment.point.find(run.trace)) for moment in moments if moment.point.verb != "effect"]
+    past: dict[int, int] = {}
+    for event in run.trace:
+        for moment, struck in requests:
+            if struck is event:
+                for version, telling in past.items():
+                    yield Disturbance("travel", str(version), moment.point), moment.telling + telling
+        for change in event.changes:
+            if change.after is not None:
+                dying = "deletionTimestamp" in change.after["metadata"]
+                past[int(change.after["metadata"]["resourceVersion"])] = 5 * dying + 2 * (event.author == "user")
 
 
 def without_windows(disturbances: tuple[Disturbance, ...]) -> Iterator[tuple[Disturbance, ...]]:

@@ -148,7 +148,10 @@ _DESCRIPTIONS = {
     ("handover", False): "the leader loses its lease while {at} is on its way, and a standby takes over",
     ("lag", False): "the watches of {kind} lag for some time from {at} on",
     ("lag", True): "the watches of {kind} lag from before step {since} until after step {until}",
-    ("travel", False): "the process is killed right after {at}; the new one reads, at version 0, an earlier state",
+    (
+        "travel",
+        False,
+    ): "the process is killed right after {at}; the new one reads version {variant} at version 0",
     ("foreign", False): "somebody {foreign} right before {at}",
     ("refuse", False): "{at} is refused once ({variant})",
     ("lose", False): "{at} {answer}",
@@ -245,7 +248,7 @@ def _travel(each: Disturbance, world: World, windows: Windows) -> None:
     async def kill() -> None:
         world.crash(restart_after=_RESTART_SECONDS)
         reads = Match(verb=("get", "list", "watch"), user_agent=world.name)
-        stale = world.server.faults.add(reads, Stale(float(each.variant)), times=None)
+        stale = world.server.faults.add(reads, Stale(version=int(each.variant)), times=None)
 
         async def catch_up() -> None:
             stale.remove()

@@ -21,7 +21,6 @@ from reconciler.testing.trace import TraceEvent
 DEFAULT_SECONDS = 30.0
 """The default budget, in seconds of CPU."""
 
-_SHRINKING_RUNS = 60
 
 Disturbances = tuple[Disturbance, ...]
 
@@ -108,6 +107,7 @@ class Exploration:
             `Reconciler.permissions` of each of its reconcilers, roles say nothing, and are not used.
         exact: whether two undisturbed runs must have the same calls in the same order. Default True.
         clock: returns the seconds of the budget. Default: those of CPU.
+        shrinking: how many runs a failure may cost until it is as short as possible. Default 60.
 
     Raises:
         ConfigurationError: a family or an oracle is unknown.
@@ -125,6 +125,7 @@ class Exploration:
         roles: bool = True,
         exact: bool = True,
         clock: Callable[[], float] = process_time,
+        shrinking: int = 60,
     ) -> None:
         self._families = _checked("disturbance", families, FAMILIES)
         self._oracles = _checked("oracle", oracles, ORACLES)
@@ -135,6 +136,7 @@ class Exploration:
         self._roles = roles
         self._exact = exact
         self._clock = clock
+        self._shrinking = shrinking
         self._references: dict[tuple[int, ...], tuple[Run, frozenset[tuple[ObjectKey, str]]]] = {}
 
     def explore(
@@ -225,6 +227,10 @@ class Exploration:
         run, _ = self._reference(())
         findings = judge(Judgement(run, run), self._oracles)
         if not findings and self._exact:
+            probed = execute(self._subject, seed=self._seed, probes=True)
+            findings = judge(Judgement(probed, probed), self._oracles)
+            run = probed if findings else run
+        if not findings and self._exact:
             again = execute(self._subject, seed=self._seed)
             difference = first_difference(run, again)
             if difference:
@@ -257,7 +263,7 @@ class Exploration:
     def _shrink(self, disturbances: Disturbances, findings: Sequence[Finding]) -> Failure:
         """Leave out steps, and disturbances or a part of them, as long as an oracle that found something still does."""
         oracles = {finding.oracle for finding in findings}
-        best, runs = self._attempt(disturbances, ()), _SHRINKING_RUNS
+        best, runs = self._attempt(disturbances, ()), self._shrinking
         improved = True
         while improved and runs > 0:
             improved = False

@@ -20,8 +20,11 @@ from reconciler.manager import Manager
 from reconciler.testing.explore.run import Run, Subject
 from reconciler.testing.world import OperatorFailed, OperatorProcess, World, has_sender, sent_by
 
-_GUARD = 'exec 3<&0; (read _ <&3; kill -9 0) 2>&- & exec "$@" 3<&- </dev/null'
-"""A shell script that runs its arguments, and kills its process group when the process that started it has ended."""
+_GUARD = 'exec 3<&0; (read _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
+"""A shell script that runs its arguments, and kills its process group when the process that started it has ended.
+
+The guard does not hold the program's output open, or the end of the program would not be seen.
+"""
 _LINES = 50
 _LINE_BYTES = 65_536
 
@@ -217,7 +220,6 @@ class ProgramWorld(World):
     """
 
     lag = 3.0
-    quiet = 0.5
 
     def __init__(
         self,
@@ -268,7 +270,7 @@ class ProgramWorld(World):
         self.crash(restart_after=0.0)
 
     async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
-        """Wait until the program has written nothing for half a second, except what keeps Leases and Events.
+        """Wait until the program has written nothing for a second, except what keeps Leases and Events.
 
         Raises:
             NotSettled: it still writes after the limit.
@@ -286,6 +288,7 @@ class ProgramWorld(World):
             process.seen = True
             if entry.resource == self._resource and entry.verb in ("list", "watch"):
                 process.connect()
+                self._activity += 1  # it reconciles what it has read, and rests a while after that
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler._core.wire import JSONObject
+from reconciler.clock import current_clock
 from reconciler.controller.effects import EffectCall
 from reconciler.testing.explore.randomness import seeded_randomness
 from reconciler.testing.trace import TraceEvent, WorldTrace
@@ -97,11 +97,14 @@ class Windows(Interference):
         left_out: the steps that are left out.
         befores: called before a step.
         effects: called before and after each effect, with whether it is before.
-        step: the number of the latest step.
+        step: the number of the latest step, which may not have ended.
         rests: see `Run`.
+        again: see `Run`.
+        finished: whether the scenario has ended.
+        probes: whether each key is reconciled once more at each rest, also before a disturbance.
     """
 
-    def __init__(self, world: World, seed: int, left_out: Collection[int] = ()) -> None:
+    def __init__(self, world: World, seed: int, left_out: Collection[int] = (), *, probes: bool = False) -> None:
         self.world = world
         self.seed = seed
         self.left_out = left_out
@@ -109,6 +112,11 @@ class Windows(Interference):
         self.effects: list[Callable[[EffectCall, bool], Awaitable[None]]] = []
         self.step = 0
         self.rests: dict[int, list[JSONObject]] = {}
+        self.again: list[TraceEvent] = []
+        self.finished = False
+        self.probes = probes
+        self._is_free = bool(getattr(current_clock(), "virtual", False))  # in real time, waiting costs time
+        self._probing = False
         self._open: list[tuple[int, End]] = []
 
     def open(self, steps: int, end: End) -> None:
@@ -129,11 +137,11 @@ class Windows(Interference):
             return False
         for before in self.befores.pop(number, ()):
             await before()
+        self.step = number  # what the operator does while the step is made belongs to it
         return True
 
     async def after_step(self, number: int, /) -> None:
         """End the windows that end here."""
-        self.step = number
         due = [end for until, end in self._open if until == number]
         self._open = [(until, end) for until, end in self._open if until != number]
         for end in due:
@@ -147,10 +155,27 @@ class Windows(Interference):
             await end()
         return not self._open or self.world.process is not None
 
-    def after_wait(self) -> None:
-        """Keep the state, unless the operator could not do its work."""
+    async def after_wait(self) -> None:
+        """Keep the state, unless the operator could not do its work; and see whether a further reconcile changes it."""
+        if self._open or self._probing:
+            return
+        self.rests[self.step] = self.world.server.objects()
+        trace = self.world.trace
+        if self.finished or self.probes or (self._is_free and any(event.what == "disturbed" for event in trace)):
+            self._probing, count = True, len(trace)
+            try:
+                await self.world.reconcile_all()
+                await self.world.settle()
+            finally:
+                self._probing = False
+                self.again += trace.events[count:]
+
+    async def after_refusal(self) -> bool:
+        """End all windows, if there are any: what the operator has not done yet is in the user's way."""
         if not self._open:
-            self.rests[self.step] = self.world.server.objects()
+            return False
+        await self.before_read()
+        return True
 
     async def before_read(self) -> None:
         """End all windows, so that the user sees what the operator did."""
@@ -186,6 +211,7 @@ def execute(
     options: Mapping[str, Any] | None = None,
     manager_options: Mapping[str, Any] | None = None,
     roles: bool = False,
+    probes: bool = False,
 ) -> Run:
     """Run a scenario once, on an event loop of its own.
 
@@ -197,13 +223,15 @@ def execute(
         options: further options of the controllers. Default: none.
         manager_options: further options of the Manager. Default: none.
         roles: whether the operator may do only what its roles allow. Default False.
+        probes: whether each key is reconciled once more whenever the operator has come to rest. Default False: after a
+            disturbance, and at the end.
     """
 
     async def live() -> Run:
         async with subject.new_world(
             seed=seed, roles=roles, options=options or {}, manager=manager_options or {}
         ) as world:
-            windows = world.interference = Windows(world, seed, left_out)
+            windows = world.interference = Windows(world, seed, left_out, probes=probes)
             for arm in arms:
                 arm(world, windows)
             return await _complete(world, windows, subject.scenario)
@@ -217,16 +245,12 @@ async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
         await scenario(world)
         await windows.finish()
         windows.step += 1  # what the operator has done since the user's last wait is a state of its own
+        windows.finished = True
         await world.settle()
     except Exception as raised:  # noqa: BLE001 - any failure of the scenario is a finding
         error = raised
-    trace = WorldTrace(world.trace)
-    run = Run(trace, world.server.objects(), windows.rests, error, world.failed_check)
-    run.watched = tuple(dict.fromkeys(each.resource for each in world.server.requests(verb="watch")))
+    trace, check = WorldTrace(world.trace), world.failed_check
+    watched = tuple(dict.fromkeys(each.resource for each in world.server.requests(verb="watch")))
     if error is None:
-        run.check = run.check or first_failure(world.final_checks)
-        with contextlib.suppress(Exception):  # what does not come to rest again has left its traces
-            await world.reconcile_all()
-            await world.settle()
-        run.again = world.trace.events[len(trace) :]
-    return run
+        check = check or first_failure(world.final_checks)
+    return Run(trace, world.server.objects(), windows.rests, error, check, windows.again, watched)

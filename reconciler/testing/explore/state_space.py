@@ -61,9 +61,9 @@ class StateFinding:
     """Something wrong on the way through the specs.
 
     Attributes:
-        oracle: ``"same-end"`` B reached through A is not B from nothing, ``"back-again"`` A → B → A does not end as A,
-            ``"survives-invalid"`` an invalid spec destroyed something, ``"settles"`` the operator does not come to
-            rest, ``"no-error"`` it fails for a valid spec.
+        oracle: the name of what is violated. ``"same-end"``: B reached through A is B from nothing. ``"back-again"``:
+            A → B → A ends as A. ``"survives-invalid"``: an invalid spec destroys nothing. ``"settles"``: the operator
+            comes to rest. ``"no-error"``: it does not fail for a valid spec.
         steps: what the user did.
         text: what is wrong.
         differences: what differs, if states were compared.

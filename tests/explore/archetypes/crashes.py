@@ -84,7 +84,7 @@ class MendedPasswordDrawnTwice(PasswordDrawnTwice):
 
 
 class ResizeForgotten(StoreReconciler):
-    """Resizes the volume only in the reconcile that changes the store: a crash in between leaves it small for ever."""
+    """Resizes the volume only in the reconcile that changes the store: a crash in between leaves it small forever."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         size = str(store.spec.size)
@@ -178,7 +178,7 @@ class MendedChargedTwice(ChargedTwice):
 
 
 class FinalizerHangs(StoreReconciler):
-    """Fails to delete what is gone already: after a crash in between, the finalizer stays for ever."""
+    """Fails to delete what is gone already: after a crash in between, the finalizer stays forever."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         await self.put(store, "data")

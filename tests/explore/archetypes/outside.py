@@ -17,6 +17,7 @@ from tests.explore.archetypes.stores import (
     creation,
     life,
     named,
+    resize,
     store,
 )
 
@@ -96,27 +97,21 @@ class MendedOwnerForgotten(OwnerForgotten):
 
 
 class BucketTakenOver(StoreReconciler):
-    """Writes to an object of a given name, whoever owns it: two stores fight for it."""
+    """Writes to an object of a given name, even if another store owns it: two stores take it from each other."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         bucket = named(store) | {"data": {"used-by": store.name}}
-        bucket["metadata"]["name"] = store.spec.bucket
-        if await self.is_free(store):
-            await self.client.apply(bucket, owner=store, force=True)
+        bucket["metadata"]["name"] = self.bucket_of(store)
+        await self.client.apply(bucket, owner=store, force=True)
         return None
 
-    async def is_free(self, store: Store) -> bool:
-        return True
+    def bucket_of(self, store: Store) -> str:
+        return store.spec.bucket
 
 
 class MendedBucketTakenOver(BucketTakenOver):
-    async def is_free(self, store: Store) -> bool:
-        try:
-            found = await self.client.live.get("v1/ConfigMap", store.spec.bucket, store.namespace)
-        except NotFound:
-            return True
-        owner = controller_of(found)
-        return owner is not None and owner["uid"] == store.uid
+    def bucket_of(self, store: Store) -> str:
+        return f"{store.name}-{store.spec.bucket}"
 
 
 async def two_stores(world: World) -> None:
@@ -195,11 +190,11 @@ class MendedErrorSwallowed(ErrorSwallowed):
 
 
 class ConflictSwallowed(StoreReconciler):
-    """Takes a conflict for somebody else's success: its own change is lost."""
+    """Takes a conflict for somebody else's success: its own change is lost, and no event of the object repeats it."""
 
     async def reconcile_object(self, store: Store, status: StatusBatcher[StoreStatus]) -> Outcome:
         try:
-            found = await self.client.get("v1/ConfigMap", store.name, store.namespace)
+            found = await self.client.live.get("v1/ConfigMap", store.name, store.namespace)
         except NotFound:
             await self.put(store, size=str(store.spec.size))
             return None
@@ -227,5 +222,5 @@ ARCHETYPES = [
     Archetype(PermissionForgotten, MendedPermissionForgotten, "permissions", ACTO, life),
     Archetype(DeletedByName, MendedDeletedByName, "others", SIEVE, without_sidecar),
     Archetype(ErrorSwallowed, MendedErrorSwallowed, "stable", ACTO, creation),
-    Archetype(ConflictSwallowed, MendedConflictSwallowed, "final-state", ANVIL, life),
+    Archetype(ConflictSwallowed, MendedConflictSwallowed, "stable", ANVIL, resize, owns=()),
 ]

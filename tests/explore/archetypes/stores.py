@@ -115,6 +115,7 @@ async def rebirth(world: World) -> None:
     await world.settle()
     await world.delete(made)
     await world.settle()
+    assert not list(await world.client.list(Store, made.namespace))
     await world.create(store())
 
 

@@ -87,7 +87,7 @@ async def main() -> None:
             client, console="127.0.0.1:0", leader_election=LeaderElection("database-operator", namespace="ops")
         )
         limiter = ExponentialBackoff(0.5, 600, jitter=0)
-        manager.add_controller(DatabaseReconciler(), workers=4, rate_limiter=limiter)
+        manager.add_controller(DatabaseReconciler(), workers=4, stuck_after=10, rate_limiter=limiter)
         manager.add_controller(BackupReconciler(), workers=2)
         async with manager.running():
             print(manager.console_url, flush=True)  # noqa: T201 - for the process that has started this one

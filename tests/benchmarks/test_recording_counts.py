@@ -1,0 +1,43 @@
+"""What a recording adds to a reconcile, in calls of this library's functions. Never in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+
+import pytest
+
+from reconciler import Client, Manager
+from reconciler.apiserver import APIServer
+from reconciler.recording import Trace
+from reconciler.recording.collector import RecordedClient
+from tests.benchmarks.contenders.widget import Widget, widget
+from tests.benchmarks.test_counts import Once, library_calls
+
+pytestmark = pytest.mark.virtual_time
+
+OBJECTS = 100
+
+
+async def calls(trace: Trace | None, parts: tuple[str, ...]) -> float:
+    """Return the calls for each object, of modules whose path has one of these parts."""
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(Widget)
+        for number in range(OBJECTS):
+            await server.apply(widget(number, "default"))
+        manager = Manager(client, recording=trace)
+        controller = manager.add_controller(Once(), workers=10)
+        assert isinstance(controller.reconciler.client, RecordedClient) == (trace is not None)
+        profile = cProfile.Profile()
+        async with manager.running():
+            profile.enable()
+            await asyncio.sleep(60)
+            profile.disable()
+        assert controller.statistics().reconciles == OBJECTS
+    return library_calls(profile, parts) / OBJECTS
+
+
+async def test_a_recording_adds_few_calls_and_none_if_it_is_off() -> None:
+    assert await calls(None, ("/recording/",)) == 0
+    found = await calls(Trace(), ("/recording/",))
+    assert 0 < found <= 32  # 27

@@ -1,0 +1,95 @@
+"""What is replaced in recorded documents, and that what is not secret stays as it is, byte for byte."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from reconciler._core.redaction import redact
+from reconciler.recording.redaction import DocumentRedactor, concerns_secret
+
+TOKEN = "ghp_" + "a1B2" * 9
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"spec": {"password": "hunter22", "size": 3}},
+        {"spec": {"env": [{"name": "DB_PASSWORD", "value": "hunter22"}, {"name": "MODE", "value": "fast"}]}},
+        {"spec": {"args": ["--password", "hunter22"]}},
+        {"spec": {"url": "https://user:hunter22@example.com/x"}},
+        {"status": {"message": f"the token {TOKEN} was refused"}},
+        {"spec": {"secrets": {"a": {"b": "hunter22"}}}},
+        {"metadata": {"annotations": {"note": TOKEN}}},
+        {"spec": {"nested": json.dumps({"password": "hunter22"})}},
+        {"data": {TOKEN: "as a name"}},
+    ],
+)
+def test_a_document_is_redacted_as_its_text_would_be(document: dict[str, Any]) -> None:
+    document = {"kind": "Any", **document}
+    text = json.dumps(document, separators=(",", ":"))
+    redactor = DocumentRedactor()
+    for _ in range(2):  # also when its parts are known
+        found = redactor.redact(text.encode()).decode()
+        assert json.loads(found) == json.loads(redact(text))
+        assert "hunter22" not in found
+        assert TOKEN not in found
+
+
+def test_a_harmless_document_is_the_same_bytes() -> None:
+    text = b'{"kind":"Any",  "metadata":{"name":"a","uid":"6b1f7b3e-33a1-4a0e-8f59-1d64ffb6cd8e"},"spec":{"size":1.50}}'
+    assert DocumentRedactor().redact(text) == text
+
+
+def test_a_known_text_is_not_a_harmless_name() -> None:
+    redactor = DocumentRedactor()
+    redactor.redact(b'{"status":{"reason":"password"}}')
+    assert b"hunter22" not in redactor.redact(b'{"spec":{"password":"hunter22"}}')
+
+
+VALUE = base64.b64encode(b"hunter22").decode()
+
+
+@pytest.mark.parametrize(
+    ("document", "secret"),
+    [
+        ({"kind": "Secret", "data": {"any": VALUE}, "stringData": {"other": "hunter22"}}, False),
+        ({"kind": "SecretList", "items": [{"data": {"any": VALUE}}]}, False),
+        ({"data": {"any": VALUE}}, True),
+        ([{"op": "replace", "path": "/data/any", "value": VALUE}], True),
+        ({"kind": "Secret", "metadata": {"annotations": {"last": json.dumps({"data": VALUE})}}}, False),
+    ],
+)
+def test_the_values_of_a_secret_are_replaced_however_it_is_written(document: Any, secret: bool) -> None:
+    found = DocumentRedactor().redact(json.dumps(document).encode(), secret=secret)
+    assert VALUE.encode() not in found
+    assert b"hunter22" not in found
+    assert type(json.loads(found)) is type(document)
+
+
+def test_the_data_of_a_secret_is_still_base64() -> None:
+    found = json.loads(DocumentRedactor().redact(json.dumps({"kind": "Secret", "data": {"any": VALUE}}).encode()))
+    assert base64.b64decode(found["data"]["any"]) == b"[REDACTED]"
+
+
+@pytest.mark.parametrize("data", [b"", b"not json", b"\xff\xfe", b"{", b"[" * 10_000, b'"text"', b"null"])
+def test_what_is_not_a_document_is_no_error(data: bytes) -> None:
+    DocumentRedactor().redact(data)
+    DocumentRedactor().redact(data, secret=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/api/v1/namespaces/default/secrets/a", True),
+        ("/api/v1/secrets", True),
+        ("/api/v1/namespaces/default/serviceaccounts/a/token", True),
+        ("/api/v1/namespaces/default/configmaps/secrets", False),
+        ("/api/v1/namespaces/secrets/configmaps/a", False),
+    ],
+)
+def test_paths_of_secrets(path: str, expected: bool) -> None:
+    assert concerns_secret(path) == expected
