@@ -109,6 +109,17 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def ecosystem(session: nox.Session) -> None:
+    """Run clients and suites of other languages on the embedded server; needs Maven, npm and Go.
+
+    KUBEBUILDER_CHECKOUT names a checkout of kubebuilder, whose CronJob suite runs then. Arguments go to pytest.
+    """
+    session.run(
+        "pytest", "-q", "-n0", "tests/foreign/test_other_languages.py", *session.posargs, env={"ECOSYSTEM": "1"}
+    )
+
+
+@nox.session(python=False)
 def browser(session: nox.Session) -> None:
     """Look at the docs and the console in Chromium; ``-- --pictures`` writes the pictures of the docs."""
     session.run("pytest", "-q", "-n0", "-m", "browser", *session.posargs)

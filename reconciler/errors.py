@@ -282,7 +282,14 @@ class UnsupportedMediaType(APIError):
 
 
 class Invalid(APIError):
-    """422: validation rejected the object; `causes` names the fields."""
+    """422: validation rejected the object; `causes` names the fields, and the text those that the message does not."""
+
+    def __str__(self) -> str:
+        """Return the message, and the first ten causes that are not a part of it."""
+        known = super().__str__()
+        causes = [each for each in self.causes if each.message and each.message not in self.message]
+        shown = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in causes[:10])
+        return f"{known} ({shown}{'; …' if len(causes) > 10 else ''})" if shown else known
 
 
 class TooManyRequests(APIError):

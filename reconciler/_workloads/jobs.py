@@ -15,12 +15,15 @@ from reconciler._workloads.base import (
     set_condition,
     without_zeros,
 )
+from reconciler.clock import Clock
 from reconciler.controller import Outcome, Result
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _MANAGER = "kubernetes.io/job-controller"
 _BACKOFF, _MAX_BACKOFF = 10.0, 600.0
 """Seconds until the next pod after the first failure, which double with each one, and their limit."""
+_SETTLED = 0.1
+"""Seconds in which a suite that created a Job may set its status; under virtual time, whose times are exact, none."""
 
 
 class _Pods:
@@ -36,15 +39,25 @@ class _Pods:
 class Jobs(WorkloadReconciler):
     """Creates the pods of Jobs, counts those that have ended, and finishes the Jobs.
 
-    Pod failure policies, success policies and limits of single indexes are ignored.
+    Pod failure policies, success policies and limits of single indexes are ignored. A Job whose status another client
+    has written is left to it: suites for envtest, which runs no controllers, set the status of Jobs themselves.
     """
 
     kind = "batch/v1/Job"
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._first_seen: dict[str, float] = {}
 
     async def sync(self, doc: JSONObject) -> Outcome:
         """Create or delete pods, and write the status."""
         if doc["spec"].get("managedBy", _MANAGER) != _MANAGER:
             return None
+        if _has_status_of_others(doc):
+            return None
+        left = self._until_settled(doc)
+        if left > 0:
+            return Result(requeue_after=left)
         finished = _finished(doc)
         if finished is not None:
             return await self._expire(doc, finished)
@@ -66,6 +79,16 @@ class Jobs(WorkloadReconciler):
         deadline = limit - self.age(status["startTime"]) if limit and result is None and "startTime" in status else None
         waits = [max(0.001, each) for each in (wait, deadline) if each is not None]
         return Result(requeue_after=min(waits)) if waits else Result(again=True) if result else None
+
+    def _until_settled(self, doc: JSONObject) -> float:
+        """Return the seconds until the first write to the status of a new Job."""
+        uid, now = doc["metadata"]["uid"], self.clock.monotonic()
+        if doc.get("status") or getattr(self.clock, "virtual", False):
+            self._first_seen.pop(uid, None)
+            return 0.0
+        # An entry of a Job that was deleted at once stays, until a second has passed.
+        self._first_seen = {key: since for key, since in self._first_seen.items() if now - since < 1.0 or key == uid}
+        return self._first_seen.setdefault(uid, now) + _SETTLED - now
 
     async def _expire(self, doc: JSONObject, finished: JSONObject) -> Outcome:
         live = doc["spec"].get("ttlSecondsAfterFinished")
@@ -161,6 +184,12 @@ def _count(doc: JSONObject, status: JSONObject, pods: _Pods) -> None:
     status["uncountedTerminatedPods"] = {}
     if doc["spec"].get("completionMode") == "Indexed" and pods.succeeded:
         status["completedIndexes"] = _as_ranges(_indexes(pods.succeeded))
+
+
+def _has_status_of_others(doc: JSONObject) -> bool:
+    """Return whether another client has written the status: it lacks a member that the Job controller always writes."""
+    status = doc.get("status") or {}
+    return bool(status) and "uncountedTerminatedPods" not in status
 
 
 def _finished(doc: JSONObject) -> JSONObject | None:

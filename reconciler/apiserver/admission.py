@@ -9,7 +9,6 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import RBAC, Roles, describe_missing, missing_rules
-from reconciler.apiserver.builtin.strategies import CERTIFICATES
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
@@ -35,7 +34,7 @@ _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
 
 def needs_permissions(write: Admitted) -> bool:
     """Return whether writes of a kind may need permissions of their own."""
-    return write.call.endpoint.info.group in (RBAC, CERTIFICATES) or _creates_by_update(write)
+    return write.call.endpoint.info.group == RBAC or _creates_by_update(write)
 
 
 def _creates_by_update(write: Admitted) -> bool:
@@ -58,26 +57,6 @@ def check_permissions(write: Admitted, roles: Roles) -> None:
             raise denied(call.user, asked, decision.reason)
     if info.group == RBAC:
         _check_escalation(write, write.doc, roles)
-    elif info.group == CERTIFICATES:
-        _check_signer(write, write.doc, write.before or {}, roles)
-
-
-def _check_signer(write: Admitted, doc: JSONObject, before: JSONObject, roles: Roles) -> None:
-    """Return if the user of a write may approve or sign a request for a certificate, if that is what it does."""
-    call, signer = write.call, str((before.get("spec") or {}).get("signerName") or "")
-    verb = {"approval": "approve", "status": "sign"}.get(call.subresource, "")
-    if not verb or (verb == "sign" and _outcome(doc) == _outcome(before)):
-        return
-    for name in (signer, f"{signer.partition('/')[0]}/*"):
-        if roles.decide(call.user, Attributes(verb, "", CERTIFICATES, "signers", "", "", name)).allowed:
-            return
-    words = f"user not permitted to {verb} requests with signerName {quoted(signer)}"
-    raise Refusal.forbidden(call.endpoint.info.plural, CERTIFICATES, write.name, words)
-
-
-def _outcome(doc: JSONObject) -> tuple[object, object]:
-    status = doc.get("status") or {}
-    return status.get("certificate"), status.get("conditions")
 
 
 def _check_escalation(write: Admitted, doc: JSONObject, roles: Roles) -> None:

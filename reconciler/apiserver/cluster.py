@@ -421,7 +421,8 @@ class ClusterStorage:
     def _version(self, resource: APIResource, key: str, doc: JSONObject, limit: int | None = _MAX_BYTES) -> Stored:
         rv = self.revisions.current + 1
         doc["metadata"]["resourceVersion"] = str(rv)
-        new = Stored(key, rv, doc)
+        first = {name: doc[name] for name in ("kind", "apiVersion", "metadata")}
+        new = Stored(key, rv, {**first, **doc}, resource.custom)
         size = new.measure(resource.api_version)
         if limit is not None and size > limit:
             raise Refusal.internal_error("etcdserver: request is too large")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -73,6 +74,29 @@ def _combined(one: FieldSet, other: FieldSet, *, common: bool) -> FieldSet:
         if left is not None:
             found[element] = left
     return found
+
+
+def _sorted(fields: FieldSet) -> FieldSet:
+    """Return a set in the order of structured-merge-diff."""
+    return {element: _sorted(fields[element]) for element in sorted(fields, key=_rank)} if fields else fields
+
+
+@functools.lru_cache(maxsize=4096)
+def _rank(element: str) -> tuple[int, Any]:
+    """Return the sort key of a path element: the set itself, then fields, keys of items, values, and indexes."""
+    kind, _, text = element.partition(":")
+    content = text if kind in (".", "f") else _value_rank(msgspec.json.decode(text))
+    return ".fkvi".index(kind), content
+
+
+def _value_rank(value: JSONValue) -> tuple[int, Any]:
+    if isinstance(value, dict):
+        return 4, [(key, _value_rank(value[key])) for key in sorted(value)]
+    if isinstance(value, list):
+        return 3, [*map(_value_rank, value)]
+    if isinstance(value, bool) or value is None:
+        return 5 if value is None else 2, value
+    return (1 if isinstance(value, str) else 0), value
 
 
 def paths(fields: FieldSet, prefix: str = "") -> Iterator[str]:
@@ -260,7 +284,7 @@ class ManagerKey:
             "apiVersion": self.api_version,
             "time": time,
             "fieldsType": "FieldsV1",
-            "fieldsV1": fields,
+            "fieldsV1": _sorted(fields),
             "subresource": self.subresource,
         }
         return cast("ManagedFieldsEntry", {name: value for name, value in entry.items() if value != ""})

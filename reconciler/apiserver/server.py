@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import random
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
@@ -30,13 +30,16 @@ if TYPE_CHECKING:
     from reconciler._workloads import WorkloadControllers
 
 
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
 @runtime_checkable
 class _Documented(Protocol):
     def to_dict(self) -> Mapping[str, Any]: ...
 
 
 def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
-    """Yield the documents of a class with ``crd()``, a document, a ``List``, or a file.
+    """Yield the documents of a class with ``crd()``, a document, a ``List``, a file, or the files of a directory.
 
     Raises:
         ConfigurationError: `thing` is none of these, or the file cannot be read.
@@ -44,15 +47,21 @@ def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
     if isinstance(thing, Mapping):
         yield from _flat(thing)
     elif isinstance(thing, (str, Path)):
-        for document in _read(Path(thing)):
-            yield from _flat(document)
+        path = Path(thing)
+        files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES) if path.is_dir() else [path]
+        if not files:
+            raise ConfigurationError(f"no YAML or JSON file in {path}")
+        found = [document for file in files for whole in _read(file) for document in _flat(whole)]
+        # Of a directory, definitions come first: files have no order that its author chose.
+        yield from sorted(found, key=lambda each: len(files) > 1 and each["kind"] != "CustomResourceDefinition")
     elif isinstance(thing, Defined):
         yield thing.crd()
     elif isinstance(thing, _Documented):
         yield from _flat(thing.to_dict())
     else:
         raise ConfigurationError(
-            f"{thing!r} cannot be applied: pass a class with crd(), a document, or the path of a YAML or JSON file"
+            f"{thing!r} cannot be applied: pass a class with crd(), a document, or the path of a YAML or JSON file, or "
+            "of a directory of them"
         )
 
 
@@ -458,7 +467,7 @@ class APIServer:
             await self._fork.prepare(request)
         return await self._handler_chain.handle(request)
 
-    def connect_webhooks(self, address: str, server: Transport) -> None:
+    def connect_webhooks(self, address: str, webhooks: Transport | Iterable[Any]) -> None:
         """Call the webhooks at an address in this process, without sockets; works under virtual time.
 
         The applied ValidatingWebhookConfigurations and MutatingWebhookConfigurations say which requests call them.
@@ -467,9 +476,17 @@ class APIServer:
         Args:
             address: where the configurations place the webhooks: ``namespace/name`` of the Service, or the origin of
                 their URL, such as ``https://webhooks.example``.
-            server: what answers there: a `reconciler.webhook.WebhookServer`, or anything with ``send``.
+            webhooks: what answers there, as for `reconciler.webhook.webhook_configurations`: a `WebhookServer`, or
+                validators, defaulters and converters, such as ``manager.webhooks``; or anything with ``send``.
         """
-        self._webhook_servers[address.rstrip("/")] = server
+        if isinstance(webhooks, Iterable):
+            from reconciler.webhook import WebhookServer
+
+            server = WebhookServer()
+            for webhook in webhooks:
+                server.add(webhook)
+            webhooks = server
+        self._webhook_servers[address.rstrip("/")] = webhooks
 
     # request log
 
@@ -539,7 +556,8 @@ class APIServer:
 
         Args:
             things: classes with a ``crd()`` method, documents, or paths of YAML or JSON files with any number of
-                documents. A namespaced object without a namespace goes to ``default``.
+                documents, or of directories of such files, whose definitions are applied first. A namespaced object
+                without a namespace goes to ``default``.
 
         Raises:
             APIError: the server refused an object; the message says which and why.

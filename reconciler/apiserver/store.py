@@ -22,6 +22,7 @@ MODIFIED = "MODIFIED"
 DELETED = "DELETED"
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+_encode_sorted: Callable[[Any], bytes] = msgspec.json.Encoder(order="sorted").encode
 
 
 _MAX_BYTES = 64 * 1024 * 1024
@@ -46,6 +47,7 @@ class Stored:
         key: ``namespace/name``, or the name of a cluster-scoped object; sorting keys gives etcd's order.
         rv: the resourceVersion as an integer.
         doc: the document in the storage version. Never changed.
+        custom: whether its kind is a custom one, whose objects Go writes with sorted members.
         size: the size of its JSON in bytes; 0 before it is measured.
         encodings: its JSON in each view that was encoded.
     """
@@ -53,6 +55,7 @@ class Stored:
     key: str
     rv: int
     doc: JSONObject
+    custom: bool = False
     size: int = 0
     encodings: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
 
@@ -65,7 +68,8 @@ class Stored:
         """Return the JSON in one view, encoded once; by default, that of the document itself."""
         found = self.encodings.get(view)
         if found is None:
-            found = self.encodings[view] = encode(self.doc if convert is None else convert(self.doc))
+            write = _encode_sorted if self.custom else encode
+            found = self.encodings[view] = write(self.doc if convert is None else convert(self.doc))
         return found
 
     @property
@@ -160,7 +164,7 @@ class ObjectStore:
 
     def reshape(self, stored: Stored, doc: JSONObject) -> None:
         """Replace the document of a version by an equivalent one, without a new version or an event."""
-        self.objects[stored.key] = Stored(stored.key, stored.rv, doc)
+        self.objects[stored.key] = Stored(stored.key, stored.rv, doc, stored.custom)
         self._past.clear()
 
     def _record(self, event: Event) -> None:

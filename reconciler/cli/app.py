@@ -598,14 +598,18 @@ def apiserver(
             help="Users may do only what roles allow. The user of the kubeconfig may do everything.", negative=""
         ),
     ] = False,
+    command: Annotated[
+        str | None,
+        Parameter(name="--exec", help="Run this shell command with KUBECONFIG set, then stop with its exit code."),
+    ] = None,
 ) -> int:
-    """Run the embedded API server on the loopback interface until interrupted.
+    """Run the embedded API server on the loopback interface until interrupted, or for one command.
 
     kubectl and any other client can use it through the kubeconfig. Without --data, its data is lost when it stops.
     """
     from reconciler.cli.servers import APIServerOptions, run_apiserver
 
-    options = APIServerOptions(port, kubeconfig, log, chaos, seed, data, controllers, rbac, tls)
+    options = APIServerOptions(port, kubeconfig, log, chaos, seed, data, controllers, rbac, tls, command)
     return run_apiserver(objects, options)
 
 

@@ -17,7 +17,7 @@ from reconciler.apiserver import APIServer
 from reconciler.apiserver.server import documents_of
 from reconciler.cli.options import CheckOptions
 from reconciler.cli.output import print_json, write_files
-from reconciler.cli.servers import load_objects
+from reconciler.cli.servers import load_object
 from reconciler.cli.targets import load_target
 from reconciler.client import Client
 from reconciler.clock import current_clock, process_time
@@ -71,7 +71,7 @@ def run_check(target: str | None, options: CheckOptions) -> int:
     """
     if (target is None) == (options.exec is None):
         raise ConfigurationError("pass either MODULE:ATTR, or --exec with the command of a program")
-    things = [thing for each in options.objects for thing in load_objects(each)]
+    things = [*map(load_object, options.objects)]
     definitions = [dict(document) for thing in things for document in documents_of(thing)]
     if options.exec is None:
         assert target is not None  # noqa: S101 - one of them is given

@@ -22,7 +22,7 @@ import msgspec
 from reconciler.cli.dev_operator import ProcessOptions
 from reconciler.cli.options import CONSOLE_ADDRESS, DevOptions
 from reconciler.cli.output import free_address, free_port, note_endpoint, program, write_files, write_kubeconfig
-from reconciler.cli.servers import describe_data
+from reconciler.cli.servers import describe_data, played_controllers
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -138,7 +138,7 @@ async def _server(options: DevOptions, webhooks: str, authority: bytes) -> Async
             from reconciler.apiserver import APIServer
 
             server = await stack.enter_async_context(
-                APIServer(data=options.data, controllers=("garbage", "namespaces", *options.controllers))
+                APIServer(data=options.data, controllers=played_controllers(options.controllers))
             )
             write, url = server.write_kubeconfig, await server.listen()
             server.connect_webhooks(f"https://{webhooks}", RestartingWebhooks(webhooks, authority))

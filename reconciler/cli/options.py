@@ -36,8 +36,12 @@ Authentication = Annotated[
 ]
 
 Controllers = Annotated[
-    tuple[Literal["deployments", "statefulsets", "daemonsets", "jobs"], ...],
-    Parameter(name="--controller", help="Run a stand-in for this controller. Can be repeated.", show_default=False),
+    tuple[Literal["deployments", "statefulsets", "daemonsets", "jobs", "none"], ...],
+    Parameter(
+        name="--controller",
+        help="Run a stand-in for this controller. Can be repeated. 'none' runs not even the garbage collector.",
+        show_default=False,
+    ),
 ]
 NewKubeconfig = Annotated[Path, Parameter(help="Path of the kubeconfig to write.")]
 Data = Annotated[

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ class APIServerOptions:
         controllers: more controllers of the cluster that the server plays.
         rbac: users may do only what roles allow.
         tls: serve over TLS.
+        command: a shell command to run against the server; None runs the server until it is interrupted.
     """
 
     port: int
@@ -47,35 +49,69 @@ class APIServerOptions:
     controllers: Sequence[str]
     rbac: bool
     tls: bool
+    command: str | None
 
 
 def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
-    """Run the embedded API server until SIGINT or SIGTERM."""
-    asyncio.run(_run_apiserver(names, options))
-    return 0
+    """Run the embedded API server until SIGINT or SIGTERM, or until its command has ended, whose exit code this is."""
+    return asyncio.run(_run_apiserver(names, options))
 
 
-async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> None:
-    objects = [each for name in names for each in load_objects(name)]
+def played_controllers(chosen: Sequence[str]) -> tuple[str, ...]:
+    """Return the controllers that a server plays: those that a cluster needs and the chosen ones, or none.
+
+    Raises:
+        ConfigurationError: ``none`` is chosen together with others.
+    """
+    if "none" in chosen and len(chosen) > 1:
+        raise ConfigurationError("--controller none excludes other controllers: leave it out, or the others")
+    return () if "none" in chosen else ("garbage", "namespaces", *chosen)
+
+
+async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
+    objects = [*map(load_object, names)]
     async with APIServer(
         seed=options.seed,
         data=options.data,
-        controllers=("garbage", "namespaces", *options.controllers),
+        controllers=played_controllers(options.controllers),
         rbac=options.rbac,
         tls=options.tls,
     ) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)
         write_kubeconfig(server.write_kubeconfig, options.kubeconfig)
-        print(f"API server on {server.url}; {describe_data(options.data)}")
-        print("In another terminal:")
-        print(f"  export KUBECONFIG={options.kubeconfig.resolve()}")
-        print("  kubectl get crd,ns", flush=True)
         if options.log != "none":
             server.log.follow(partial(_print, writes=options.log == "writes"))
         if options.chaos:
             server.faults.chaos(seed=options.seed, rate=options.chaos)
+        if options.command is not None:
+            return await _execute(options.command, options.kubeconfig.resolve())
+        print(f"API server on {server.url}; {describe_data(options.data)}")
+        print("In another terminal:")
+        print(f"  export KUBECONFIG={options.kubeconfig.resolve()}")
+        print("  kubectl get crd,ns", flush=True)
         await _wait_for_signal()
+    return 0
+
+
+async def _execute(command: str, kubeconfig: Path) -> int:
+    """Run a shell command that finds the server, and return its exit code. Cancellation kills it.
+
+    SIGINT and SIGTERM are passed on to it.
+    """
+    found = {"KUBECONFIG": str(kubeconfig), "USE_EXISTING_CLUSTER": "true"}  # the second is what envtest reads
+    with _signalled() as stop:
+        process = await asyncio.create_subprocess_shell(command, env={**os.environ, **found}, start_new_session=True)
+        ended, interrupted = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({ended, interrupted}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                os.killpg(process.pid, signal.SIGTERM)
+            return await ended
+        finally:
+            interrupted.cancel()
+            if not ended.done():
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def describe_data(data: Path | None) -> str:
@@ -88,39 +124,43 @@ def _print(entry: LoggedRequest, *, writes: bool) -> None:
         print(entry, flush=True)
 
 
-def load_objects(name: str) -> list[object]:
-    """Return what a name on the command line stands for: files, or a class.
+def load_object(name: str) -> object:
+    """Return what a name on the command line stands for: a path, or a class.
 
     Raises:
         ConfigurationError: there is no such file, or no such class.
     """
     path = Path(name)
     if path.is_dir():
-        found: list[object] = [each for each in sorted(path.iterdir()) if each.suffix in _SUFFIXES]
-        if not found:
-            raise ConfigurationError(f"no YAML or JSON file in {name}")
-        return found
+        return path
     if path.suffix in _SUFFIXES:
         if not path.is_file():
             raise ConfigurationError(
                 f"no such file: {name}: name a YAML or JSON file, a directory, MODULE:CLASS, or 'notification'"
             )
-        return [path]
-    return [load_resource(name)]
+        return path
+    return load_resource(name)
 
 
-async def _wait_for_signal() -> None:
-    """Wait for SIGINT or SIGTERM. Cancellation removes the signal handlers."""
+@contextlib.contextmanager
+def _signalled() -> Iterator[asyncio.Event]:
+    """Yield an event that SIGINT and SIGTERM set."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     for number in signals:
         loop.add_signal_handler(number, stop.set)
     try:
-        await stop.wait()
+        yield stop
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def _wait_for_signal() -> None:
+    """Wait for SIGINT or SIGTERM. Cancellation removes the signal handlers."""
+    with _signalled() as stop:
+        await stop.wait()
 
 
 def print_binaries_path(*, as_json: bool) -> int:

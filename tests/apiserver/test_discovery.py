@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from reconciler.apiserver import APIServer
+from reconciler.http import HTTPRequest
 from tests.apiserver.api import Api, definition
 
 pytestmark = pytest.mark.virtual_time
@@ -86,3 +88,27 @@ def _resolve(document: dict[str, Any], part: Any) -> None:
         elif isinstance(found, list):
             waiting += found
     assert len(seen) > 20
+
+
+@pytest.mark.parametrize("kind", ["healthz", "livez", "readyz"])
+async def test_health_lists_its_checks(server: APIServer, kind: str) -> None:
+    async def text(path: str, **query: str) -> tuple[int, str]:
+        response = await server.send(HTTPRequest("GET", f"/{kind}{path}", tuple(query.items())))
+        return response.status, response.body.decode()
+
+    assert await text("") == (200, "ok")
+    assert await text("/etcd") == (200, "ok")
+    assert await text("/nope") == (404, "404 page not found\n")
+    assert await text("", exclude="etcd") == (200, "ok")
+    first, *_, last = (await text("", verbose=""))[1].splitlines()
+    assert (first, last) == ("[+]ping ok", f"{kind} check passed")
+    assert "[+]etcd excluded: ok\n" in (await text("", verbose="", exclude="etcd"))[1]
+
+
+async def test_the_only_component_is_the_storage(server: APIServer) -> None:
+    path = "/api/v1/componentstatuses"
+    responses = [await server.send(HTTPRequest("GET", each)) for each in (path, f"{path}/etcd-0", f"{path}/scheduler")]
+    listed, found, missing = (json.loads(each.body) for each in responses)
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["etcd-0"]
+    assert found["conditions"] == [{"type": "Healthy", "status": "True", "message": "ok"}]
+    assert (missing["code"], missing["message"]) == (404, 'componentstatus "scheduler" not found')

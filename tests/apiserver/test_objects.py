@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.apiserver import APIServer
+from reconciler.errors import ConfigurationError
+from reconciler.http import HTTPRequest
 from tests.apiserver.api import CONFIG_MAPS, DEFINITIONS, JSON_PATCH, WIDGETS, Api, definition, widget
 
 pytestmark = pytest.mark.virtual_time
@@ -254,6 +261,46 @@ async def test_warnings_come_as_headers(api: Api) -> None:
     reply = await api.post(WIDGETS, widget("a", size=1, foo=1))
     assert reply.warnings == ['299 - "unknown field \\"spec.foo\\""']
     assert reply.headers["warning"] == reply.warnings[0]
+
+
+async def test_the_members_of_an_object_are_written_in_the_order_of_the_real_server(server: APIServer) -> None:
+    """The text of both is that of kube-apiserver 1.36, but for uids, times and versions."""
+
+    async def written(path: str, document: dict[str, Any]) -> str:
+        headers = {"user-agent": "me/1"}
+        response = await server.send(HTTPRequest("POST", path, body=json.dumps(document).encode(), headers=headers))
+        text = re.sub(r'"[0-9a-f-]{36}"', '"U"', response.body.decode())
+        return re.sub(
+            r'"2[0-9]{3}-[^"]*Z"', '"T"', re.sub(r'"resourceVersion":"[0-9]+"', '"resourceVersion":"1"', text)
+        )
+
+    spec = {"tags": ["b", "a"], "map": {"z": 1, "y": 2}, "items": [{"v": 10, "k": "b"}, {"k": "a"}]}
+    made = {"spec": spec, "metadata": {"name": "a"}, "kind": "Widget", "apiVersion": "example.com/v1"}
+    assert await written(WIDGETS, made) == (
+        '{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"creationTimestamp":"T","generation":1,'
+        '"managedFields":[{"apiVersion":"example.com/v1","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{".":{},'
+        '"f:items":{".":{},"k:{\\"k\\":\\"a\\"}":{".":{},"f:k":{},"f:v":{}},'
+        '"k:{\\"k\\":\\"b\\"}":{".":{},"f:k":{},"f:v":{}}},"f:map":{".":{},"f:y":{},"f:z":{}},"f:size":{},'
+        '"f:tags":{".":{},"v:\\"a\\"":{},"v:\\"b\\"":{}}}},"manager":"me","operation":"Update","time":"T"}],'
+        '"name":"a","namespace":"default","resourceVersion":"1","uid":"U"},'
+        '"spec":{"items":[{"k":"b","v":10},{"k":"a","v":7}],"map":{"y":2,"z":1},"size":3,"tags":["b","a"]}}\n'
+    )
+    ports = [{"containerPort": 8080}, {"containerPort": 443}]
+    pod = {"spec": {"containers": [{"ports": ports, "name": "c", "image": "i"}]}, "metadata": {"name": "p"}}
+    text = await written("/api/v1/namespaces/default/pods", pod)
+    assert text.startswith('{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p",')
+    assert text.index('"k:{\\"containerPort\\":443') < text.index('"k:{\\"containerPort\\":8080')
+
+
+async def test_a_directory_is_applied_with_its_definitions_first(server: APIServer, api: Api, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(widget("w", kind="Gadget")))
+    (tmp_path / "b.yml").write_text(yaml.safe_dump(definition("Gadget")))
+    (tmp_path / "notes.txt").write_text("not an object")
+    await server.apply(tmp_path)
+    assert (await api.get("/apis/example.com/v1/namespaces/default/gadgets/w")).status == 200
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match="no YAML or JSON file in"):
+        await server.apply(tmp_path / "empty")
 
 
 async def test_uids_depend_on_the_object_and_its_incarnation_alone() -> None:

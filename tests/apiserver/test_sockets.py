@@ -221,3 +221,68 @@ async def test_over_tls_a_client_needs_the_token(tmp_path: Path) -> None:
                 assert response.status == status
         async with Client.from_config(kubeconfig=server.write_kubeconfig(tmp_path / "kubeconfig")) as client:
             assert "default" in {each.name for each in await client.list("v1/Namespace")}
+
+
+ORIGIN = {"origin": "http://example.com"}
+"""What the real server requires of a WebSocket."""
+
+
+async def test_a_watch_over_a_websocket_has_an_event_in_each_message(
+    server: APIServer, session: aiohttp.ClientSession
+) -> None:
+    await session.post(WIDGETS, json=widget("a"))
+    await session.post(WIDGETS, json=widget("b"))
+    async with session.ws_connect(f"{WIDGETS}?watch=true", headers=ORIGIN, protocols=["any"]) as socket:
+        assert socket.protocol == "any"
+        seen = [await socket.receive_json() for _ in range(2)]
+        await session.delete(f"{WIDGETS}/a")
+        seen.append(await socket.receive_json())
+        assert [(event["type"], event["object"]["metadata"]["name"]) for event in seen] == [
+            ("ADDED", "a"),
+            ("ADDED", "b"),
+            ("DELETED", "a"),
+        ]
+        assert server.statistics().watches == 1
+    async with asyncio.timeout(5):
+        while server.statistics().watches:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0)
+    async with session.ws_connect(f"{WIDGETS}?watch=true&timeoutSeconds=1", headers=ORIGIN) as socket:
+        await socket.receive_json()
+        closed = await socket.receive()
+        assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1000)
+
+
+async def test_a_cut_watch_closes_its_websocket(server: APIServer, session: aiohttp.ClientSession) -> None:
+    async with session.ws_connect(f"{WIDGETS}?watch=true", headers=ORIGIN) as socket:
+        server.cut_watches()
+        assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+
+
+async def test_a_websocket_may_send_its_token_as_a_protocol(server: APIServer) -> None:
+    token = base64.urlsafe_b64encode(server.token.encode()).decode().rstrip("=")
+    protocols = [f"base64url.bearer.authorization.k8s.io.{token}", "base64.binary.k8s.io"]
+    async with aiohttp.ClientSession(server.url) as session:
+        async with session.ws_connect(f"{WIDGETS}?watch=true", headers=ORIGIN, protocols=protocols) as socket:
+            assert socket.protocol == "base64.binary.k8s.io"
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await session.ws_connect(f"{WIDGETS}?watch=true", headers=ORIGIN, protocols=protocols[:1])
+        assert caught.value.status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "protocols", "status"),
+    [
+        (f"{WIDGETS}?watch=true", {}, [], 403),
+        (f"{WIDGETS}?watch=true", ORIGIN, ["a", "b"], 400),
+        (f"{WIDGETS}?watch=true&resourceVersion=x", ORIGIN, [], 500),
+        ("/api/v1/namespaces/default/pods/p/exec?command=ls", ORIGIN, ["v5.channel.k8s.io"], 501),
+        ("/api/v1/namespaces/default/pods/p/portforward", ORIGIN, ["v4.channel.k8s.io"], 501),
+        ("/api/v1/namespaces/default/services/s/proxy/x", ORIGIN, [], 501),
+    ],
+)
+async def test_a_websocket_is_refused_at_once(
+    session: aiohttp.ClientSession, path: str, headers: dict[str, str], protocols: list[str], status: int
+) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        await session.ws_connect(path, headers=headers, protocols=protocols)
+    assert caught.value.status == status

@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from reconciler.apiserver import APIServer
+from reconciler.http import HTTPRequest
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
 
 pytestmark = pytest.mark.virtual_time
@@ -233,3 +234,17 @@ async def test_metadata_and_tables_are_watched_too(api: Api) -> None:
     rows = await anext(table.chunks)
     assert rows.count(b'"kind":"Table"') == 2
     assert rows.count(b'"name":"Name"') == 1  # columns are described once
+
+
+@pytest.mark.parametrize(
+    "path", ["apis/example.com/v1/watch/widgets", "apis/example.com/v1/watch/namespaces/default/widgets/a"]
+)
+async def test_the_older_form_of_a_watch(server: APIServer, api: Api, path: str) -> None:
+    await api.make("a")
+    response = await server.send(HTTPRequest("GET", f"/{path}", stream=True))
+    assert response.chunks is not None
+    assert b'"name":"a"' in await anext(response.chunks)
+    await response.close()
+    named = "/apis/example.com/v1/watch/namespaces/default/widgets/a"
+    assert (await server.send(HTTPRequest("DELETE", named))).status == 405
+    assert (await server.send(HTTPRequest("GET", f"{named}/status"))).status == 404

@@ -180,6 +180,7 @@ def test_chaos_is_reproducible(start: Callable[..., Started]) -> None:
         (["--chaos", "1.5"], 2, "--chaos"),
         (["absent.yaml"], 1, "no such file: absent.yaml"),
         (["."], 1, "no YAML or JSON file in ."),
+        (["--controller", "none", "--controller", "jobs"], 1, "--controller none excludes other controllers"),
         (["--kubeconfig", "absent/kubeconfig"], 1, "--kubeconfig absent/kubeconfig: cannot write"),
     ],
 )
@@ -202,3 +203,30 @@ def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (0, "")
     for word in ("--port", "--kubeconfig", "--log", "--chaos", "--seed", "--rbac"):
         assert word in out
+
+
+def test_exec_runs_a_command_with_the_kubeconfig_and_exits_with_its_code(tmp_path: Path) -> None:
+    command = "cat $KUBECONFIG; echo $USE_EXISTING_CLUSTER; exit 3"
+    server = Started(tmp_path, "--exec", command)
+    out, err = server.process.communicate(timeout=60)
+    kubeconfig, existing = out.splitlines()
+    assert json.loads(kubeconfig)["clusters"][0]["cluster"]["server"].startswith("http://127.0.0.1:")
+    assert (existing, err, server.process.returncode) == ("true", "", 3)
+
+
+def test_a_signal_ends_the_command_first(start: Callable[..., Started]) -> None:
+    server = start("--exec", "trap 'echo stopped; exit 0' TERM; echo running; while true; do sleep 0.1; done")
+    assert server.line() == "running"
+    server.process.send_signal(signal.SIGTERM)
+    assert server.line() == "stopped"
+    assert server.process.wait(30) == 0
+
+
+def test_without_controllers_a_foreground_deletion_waits(start: Callable[..., Started]) -> None:
+    server = start("--controller", "none")
+    server.line()
+    path = "/api/v1/namespaces/default/configmaps"
+    server.ask(path, "POST", {"metadata": {"name": "a"}})
+    server.ask(f"{path}/a", "DELETE", {"propagationPolicy": "Foreground"})
+    assert server.ask(f"{path}/a")[1]["metadata"]["finalizers"] == ["foregroundDeletion"]
+    assert server.end() == (0, "")

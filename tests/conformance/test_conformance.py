@@ -22,7 +22,7 @@ from tests.conformance.api import Api
 from tests.conformance.cases import CASES, Case
 from tests.conformance.definitions import DEFINITIONS
 
-WITH_ROLES = ("access", "certificates", "tokens")
+WITH_ROLES = ("access", "tokens")
 """The themes of cases in which roles limit what users may do; the others need none, since an administrator asks."""
 WITH_KINDS = (
     *("access", "addresses", "applies", "changes", "deletion", "discovery", "kubectl", "lists", "mistyped", "objects"),

@@ -116,3 +116,12 @@ def test_an_error_with_an_empty_or_failing_text_is_named_by_its_type() -> None:
 
     found = [errors.error_text(error) for error in (ValueError("x"), ValueError(), Rude(), Strange())]
     assert found == ["x", "ValueError", "Rude", "Strange"]
+
+
+def test_the_text_of_invalid_has_the_causes_that_its_message_has_not() -> None:
+    causes = [{"field": "spec.a", "message": "too small"}, {"message": "odd"}, {"field": "spec.b", "message": "words"}]
+    error = error_from_response(422, status(422, "Invalid", causes=causes))
+    assert str(error) == "422 Invalid: words (spec.a: too small; odd)"
+    many = [{"field": f"spec.f{number}", "message": f"bad {number}"} for number in range(30)]
+    error = error_from_response(422, status(422, "Invalid", causes=many))
+    assert str(error).endswith("spec.f9: bad 9; …)")

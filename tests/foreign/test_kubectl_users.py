@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from reconciler.apiserver import APIServer
-from tests.conformance.cases.certificates import CERTIFICATE, JANE
 from tests.foreign.story import PATIENCE
 
 
@@ -105,25 +104,6 @@ async def test_tokens_of_service_accounts(kubectl: Kubectl) -> None:
     assert claims["exp"] - claims["iat"] == 3600
     said = await kubectl("create", "token", "nobody", "--namespace", "robots", fails=True)
     assert 'serviceaccounts "nobody" not found' in said
-
-
-async def test_a_request_for_a_certificate_is_approved(kubectl: Kubectl) -> None:
-    spec = {"request": base64.b64encode(JANE.encode()).decode(), "signerName": "example.com/robots"}
-    request = {
-        "apiVersion": "certificates.k8s.io/v1",
-        "kind": "CertificateSigningRequest",
-        "metadata": {"name": "jane"},
-        "spec": {**spec, "usages": ["client auth"]},
-    }
-    await kubectl("create", "-f", "-", given=request)
-    assert (await kubectl("get", "csr", "jane", "--no-headers")).split()[-1] == "Pending"
-    said = await kubectl("certificate", "approve", "jane")
-    assert said == "certificatesigningrequest.certificates.k8s.io/jane approved\n"
-    assert (await kubectl("get", "csr", "jane", "--no-headers")).split()[-1] == "Approved"
-    signed = {"status": {"certificate": base64.b64encode(CERTIFICATE.encode()).decode()}}
-    await kubectl("patch", "csr", "jane", "--subresource", "status", "--type", "merge", "--patch", json.dumps(signed))
-    assert (await kubectl("get", "csr", "jane", "--no-headers")).split()[-1] == "Approved,Issued"
-    await kubectl("delete", "csr", "jane")
 
 
 async def test_the_parts_of_every_cluster(kubectl: Kubectl) -> None:

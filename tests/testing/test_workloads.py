@@ -497,3 +497,15 @@ async def test_an_invalid_annotation_is_named_once(annotations: dict[str, str], 
         await asyncio.sleep(3600)
     (message,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
     assert "an annotation of pod job-" in message
+
+
+async def test_a_job_whose_status_a_test_sets_is_left_to_it() -> None:
+    """As in suites for envtest, which create a Job and update its status at once."""
+    async with APIServer(controllers={"jobs": 0.0}) as server, Client(server, user_agent="suite") as client:
+        made = (await client.create(workload(JOB, "theirs"))).to_dict()
+        for _ in range(50):
+            await client.get(JOB, "theirs", "default")  # time enough for the stand-in to see it
+        await client.update({**made, "status": {"active": 2}}, subresource="status")
+        await client.create(workload(JOB, "ours"))
+        await client.wait_for(JOB, "ours", "default", until=lambda job: finished(job.to_dict()["status"]), timeout=30)
+        assert (await client.get(JOB, "theirs", "default")).to_dict()["status"]["active"] == 2

@@ -109,3 +109,13 @@ async def test_what_only_a_configuration_of_your_own_asks_for_is_reviewed(apiser
     await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec()))
     with pytest.raises(Forbidden, match="it is not ready"):
         await client.patch(Disk, "a", "default", patch={"status": {"conditions": [READY]}}, subresource="status")
+
+
+async def test_webhooks_are_connected_without_a_server_of_their_own(apiserver: APIServer, client: Client) -> None:
+    webhooks = (Small(), Readiness())
+    await apiserver.apply(
+        Disk, *webhook_configurations(webhooks, name="disks", service=ServiceReference("ops", "disks"))
+    )
+    apiserver.connect_webhooks("ops/disks", webhooks)
+    with pytest.raises(Forbidden, match="it is large"):
+        await client.create(Disk(metadata=ObjectMeta(name="a", namespace="default"), spec=Spec(size=9)))

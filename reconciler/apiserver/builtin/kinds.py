@@ -227,7 +227,7 @@ def place_of(node: Node | None) -> Node:
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "resize", "token")
+_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "finalize", "token")
 REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 """The groups of kinds that are answered and never stored."""
 FieldReader = Callable[[JSONObject], str]
@@ -268,7 +268,8 @@ class KindInfo:
         replicas_in_bookmarks: whether the object of a bookmark has ``replicas: 0``.
         etcd_name: the name of the kind in etcd, which messages show, if it is not the plural.
         selectable: the fields that field selectors accept, besides name and namespace: their paths, or
-            ``field=path`` for one that is stored elsewhere.
+            ``field=path`` for one that is stored elsewhere; after ``|`` the value of an absent one, if it has any.
+        unselectable: the message about other fields, if the kind has one of its own; braces stand for the field.
         warning: the warning for clients that use the kind; empty for none.
     """
 
@@ -295,6 +296,7 @@ class KindInfo:
     replicas_in_bookmarks: bool = False
     etcd_name: str = ""
     selectable: tuple[str, ...] = ()
+    unselectable: str = "field label not supported: {}"
     warning: str = ""
     extra_subresources: tuple[str, ...] = ()
     stored_as: str | None = None
@@ -364,10 +366,11 @@ BUILT_IN = tuple(_built_in())
 
 
 def field_reader(path: str) -> FieldReader:
-    """Return a function that reads the text at a dotted path of a document; empty if the field is missing."""
+    """Return a function that reads the text at a dotted path of a document: what follows ``|`` if it is missing."""
+    path, _, absent = path.partition("|")
 
     def read(doc: JSONObject) -> str:
-        found = value_at(doc, path, "")
+        found = value_at(doc, path, absent)
         return str(found).lower() if isinstance(found, bool) else str(found)
 
     return read
@@ -380,7 +383,6 @@ def _first_address(doc: JSONObject) -> str:
 
 _COMPUTED: dict[tuple[str, str], dict[str, FieldReader]] = {
     ("", "pods"): {
-        "spec.hostNetwork": lambda doc: str(bool(value_at(doc, "spec.hostNetwork"))).lower(),
         "status.podIP": _first_address,
         "status.podIPs": lambda _doc: "",  # accepted, and the same for all pods
     },
@@ -393,7 +395,7 @@ _COMPUTED: dict[tuple[str, str], dict[str, FieldReader]] = {
 def selectable_fields(info: KindInfo) -> dict[str, FieldReader]:
     """Return the fields of a kind that field selectors accept, with their readers."""
     paths = (each.partition("=") for each in info.selectable)
-    found = {field: field_reader(path or field) for field, _, path in paths}
+    found = {field.partition("|")[0]: field_reader(path or field) for field, _, path in paths}
     return {**found, **_COMPUTED.get((info.group, info.plural), {})}
 
 

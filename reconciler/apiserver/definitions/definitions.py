@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from reconciler._core.wire import ConditionObject, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
-from reconciler.apiserver.builtin.strategies import CERTIFICATES, Strategy, certificate_strategy, strategy_of
+from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, CustomContents, Endpoint, ScalePaths, contents_of
 from reconciler.apiserver.definitions.conversion import ConversionNeeded, conversion_of
 from reconciler.apiserver.definitions.validation import check_definition, unknown_formats
@@ -50,8 +50,6 @@ class Definitions:
         info = call.endpoint.info
         if call.endpoint.resource is self._definitions:
             return self._strategy
-        if info.group == CERTIFICATES:
-            return certificate_strategy(call.subresource, call.user.info(), self._cluster.now)
         return strategy_of(info.group, info.plural, call.subresource)
 
     def _check(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:

@@ -21,9 +21,14 @@ _ACTION = {"POST": "create"}
 ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
 """The subresources that support create only, with their kinds."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
+_FINALIZE = {"PUT": "update"}
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-_OF_A_NODE = {"pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}), "nodes": frozenset({"proxy"})}
-"""Subresources that a kubelet serves behind the real server."""
+_OF_A_NODE = {
+    "nodes": frozenset({"proxy"}),
+    "pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}),
+    "services": frozenset({"proxy"}),
+}
+"""Subresources that a kubelet or a pod serves behind the real server."""
 _UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
 
 
@@ -70,7 +75,10 @@ class Call:
 
 
 class ResourcePath(NamedTuple):
-    """The parts of a path under ``/api/v1`` or ``/apis/group/version``; `plural` is empty for the discovery of it."""
+    """The parts of a path under ``/api/v1`` or ``/apis/group/version``; `plural` is empty for the discovery of it.
+
+    A path whose first part below the version is ``watch`` is the older form of a watch.
+    """
 
     group: str
     version: str
@@ -78,6 +86,7 @@ class ResourcePath(NamedTuple):
     plural: str
     name: str
     subresource: str
+    watched: bool
 
 
 def split_path(path: str) -> ResourcePath | None:
@@ -91,11 +100,13 @@ def split_path(path: str) -> ResourcePath | None:
         group, version, rest = parts[1], parts[2], parts[3:]
     else:
         return None
+    watched = rest[:1] == ["watch"] and len(rest) > 1
+    rest = rest[1:] if watched else rest
     namespace: str | None = None
     if rest[:1] == ["namespaces"] and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
     plural, name = (*rest[:2], "", "")[:2]
-    return ResourcePath(group, version, namespace, plural, name, "/".join(rest[2:]))
+    return ResourcePath(group, version, namespace, plural, name, "/".join(rest[2:]), watched)
 
 
 def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
@@ -107,26 +118,40 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     if _INVALID_ESCAPE.search(request.path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
     found = split_path(request.path)
-    if found is None or not found.plural:
+    if found is None or not found.plural or (found.group, found.plural) == ("", "componentstatuses"):
         return None
-    group, version, namespace, plural, name, subresource = found
+    group, version, namespace, plural, name, subresource, watched = found
+    if (group, plural, name, watched) == ("", "bindings", "", False):
+        plural, subresource = "pods", "binding"  # of the pod that the body names
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
         raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
     call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
     verbs = _OBJECT if name else _COLLECTION
     if subresource:
-        verbs = _ACTION if subresource in ACTIONS else _SUBRESOURCE
+        verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
     verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
-    call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
+    if watched:
+        call.verb = _older_watch(call)
+    else:
+        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
     return call
+
+
+def _older_watch(call: Call) -> str:
+    if call.subresource:
+        raise Refusal.no_such_resource()
+    if call.request.method != "GET":
+        raise Refusal.method_not_allowed()
+    return "watch"
 
 
 def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
-    if call.subresource in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
-        raise Refusal.needs_a_node(info.plural, call.name, call.subresource)
+    behind = call.subresource.partition("/")[0]
+    if behind in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        raise Refusal.needs_a_node(info.plural, call.name, behind)
     stored = "list" in info.verbs
     has_collections = info.namespaced and stored  # over all namespaces
     misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)

@@ -228,6 +228,29 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryL
 _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
+def _component(name: str = "", *_below: str) -> JSONObject:
+    """Return the status of a component, or the list of all: there is only the storage."""
+    found: JSONObject = recorded("serving/discovery.json")["component"]
+    if not name:
+        items = [{key: value for key, value in found.items() if key not in ("kind", "apiVersion")}]
+        return {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items}
+    if name != found["metadata"]["name"]:
+        raise Refusal.not_found("componentstatus", "", name)
+    return found
+
+
+def _health(kind: str, check: str, query: Mapping[str, str]) -> bytes:
+    """Return the text about all checks of a kind, or about one; they succeed as long as the server answers."""
+    checks: list[str] = recorded("serving/discovery.json")["checks"][kind]
+    if check and check not in checks:
+        raise Refusal.not_served()
+    if check or "verbose" not in query:
+        return b"ok"
+    excluded = query.get("exclude", "")
+    lines = (f"[+]{each} {'excluded: ' if each == excluded else ''}ok\n" for each in checks)
+    return f"{''.join(lines)}{kind} check passed\n".encode()
+
+
 class DiscoveryDocuments:
     """The discovery documents of a registry."""
 
@@ -235,18 +258,20 @@ class DiscoveryDocuments:
         self._registry = registry
         self._openapi = OpenAPI(registry)
 
-    def answer(self, path: str, accept: str) -> tuple[JSONObject | bytes, str]:
+    def answer(self, path: str, query: Mapping[str, str], accept: str) -> tuple[JSONObject | bytes, str]:
         """Return the document, or the whole body, for a path, and its media type; raise the 404 if it is not served."""
         parts = [part for part in path.split("/") if part]
         if parts[:1] == ["openapi"]:
             return self._openapi_document("/".join(parts[1:]), accept)
         if parts and parts[0] in ("healthz", "readyz", "livez"):
-            return b"ok", "text/plain; charset=utf-8"
+            return _health(parts[0], "/".join(parts[1:]), query), "text/plain; charset=utf-8"
         if parts in ([], ["version"]):
             shown = recorded("serving/discovery.json")["version" if parts else "root"]
             return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
+        if parts[:3] == ["api", "v1", "componentstatuses"]:
+            return _component(*parts[3:]), "application/json"
         document = self._document(parts)
         if document is None:
             known = len(parts) == 3 and parts[0] == "apis" and self._registry.is_built_in(parts[1], parts[2])

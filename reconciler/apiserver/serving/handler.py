@@ -127,7 +127,10 @@ class Handler:
             resource = self.cluster.registry.resource(group, plural)
             if resource is None:
                 raise LookupError("no such kind")
-            loaded = [Stored(key, int(doc["metadata"]["resourceVersion"]), doc) for key, doc in documents.items()]
+            loaded = [
+                Stored(key, int(doc["metadata"]["resourceVersion"]), doc, resource.custom)
+                for key, doc in documents.items()
+            ]
             for key in documents.keys() & resource.store.objects.keys():
                 self._garbage_collector.index(resource, resource.store.objects[key], None)
             resource.store.load(loaded)
@@ -196,7 +199,7 @@ class Handler:
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
             raise Refusal.method_not_allowed()
-        document, kind = self._discovery.answer(request.path, request.headers.get("accept", ""))
+        document, kind = self._discovery.answer(request.path, dict(request.query), request.headers.get("accept", ""))
         body = document if isinstance(document, bytes) else _line(document)
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 

@@ -11,7 +11,7 @@ import base64
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from reconciler._core.server import HTTPServer
 
+_BEARER = "base64url.bearer.authorization.k8s.io."
+"""The beginning of a WebSocket's subprotocol that is a token: a browser cannot send other headers."""
+_MESSAGE_BYTES = 64 * 1024
 _LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
 
 
@@ -178,7 +181,8 @@ class SocketListener:
                     # aiohttp closes the connection of a cancelled handler without a response.
                     raise asyncio.CancelledError from None
         if answer.chunks is not None:
-            return await _stream(request, answer)
+            upgrade = request.headers.get("upgrade", "").lower() == "websocket"
+            return await (_stream_frames if upgrade else _stream)(request, answer)
         response = web.Response(status=answer.status, body=answer.body)
         _set_headers(response, answer)
         if cut:
@@ -266,9 +270,55 @@ async def _stream(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamR
     return response
 
 
+async def _stream_frames(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamResponse:
+    """Send a watch over a WebSocket, as browsers and fabric8 ask for it: an event in each message."""
+    from aiohttp import WSMsgType, web
+
+    offered = _protocols(request.headers)
+    protocols = [each for each in offered if len(offered) == 1 or not each.startswith(_BEARER)]
+    if len(protocols) > 1 or "origin" not in request.headers:
+        await answer.close()
+        return web.Response(status=400 if len(protocols) > 1 else 403)
+    response = web.WebSocketResponse(protocols=protocols, heartbeat=None, max_msg_size=_MESSAGE_BYTES)
+    await response.prepare(request)
+    assert answer.chunks is not None  # noqa: S101 - asked by the caller
+
+    async def until_closed() -> None:
+        while (await response.receive()).type not in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED):
+            pass  # a watch has nothing to be told
+        await answer.close()
+
+    reading = asyncio.create_task(until_closed())
+    try:
+        async for chunk in answer.chunks:
+            for event in chunk.splitlines(keepends=True):
+                await response.send_str(event.decode())
+    except ConnectionError:
+        pass
+    except OutcomeUnknown:
+        raise asyncio.CancelledError from None  # as above
+    finally:
+        reading.cancel()
+        await answer.close()
+    await response.close()
+    if request.protocol is not None:
+        request.protocol.force_close()  # it is closed by now: aiohttp would close it a second time
+    return response
+
+
+def _protocols(headers: Mapping[str, str]) -> list[str]:
+    return [each.strip() for each in headers.get("sec-websocket-protocol", "").split(",") if each.strip()]
+
+
 def _authorization(request: HTTPRequest) -> str:
-    """Return the Authorization header, or one with the first part of the path."""
-    return request.headers.get("authorization") or f"Bearer {request.path[1:].partition('/')[0]}"
+    """Return the Authorization header, or one with the token of a WebSocket, or with the first part of the path."""
+    protocols = _protocols(request.headers)
+    sent = [each.removeprefix(_BEARER) for each in protocols if each.startswith(_BEARER)]
+    if sent and len(protocols) > 1:
+        token = base64.urlsafe_b64decode(sent[0] + "=" * (-len(sent[0]) % 4)).decode(errors="replace")
+    else:
+        token = request.path[1:].partition("/")[0]
+    return request.headers.get("authorization") or f"Bearer {token}"
 
 
 def serving_certificate() -> tuple[ssl.SSLContext, str]:

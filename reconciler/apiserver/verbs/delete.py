@@ -77,7 +77,7 @@ class Deleter:
         if written.after is not None and written.after is not old:
             return written.after
         marked = self._mark_deleted(resource, old, [], 0)
-        return old if marked is None else Stored(old.key, old.rv, marked)
+        return old if marked is None else Stored(old.key, old.rv, marked, old.custom)
 
     def delete_stored(
         self, resource: APIResource, old: Stored, options: JSONObject, *, dry_run: bool = False
@@ -100,7 +100,7 @@ class Deleter:
         if doc is None:
             return WriteResult(200, old, before=old, after=old)
         if dry_run:
-            return WriteResult(200, Stored(old.key, old.rv, doc), before=old, after=old)
+            return WriteResult(200, Stored(old.key, old.rv, doc, old.custom), before=old, after=old)
         new = self.cluster.replace(resource, old, doc)
         return WriteResult(200, new, before=old, after=new)
 

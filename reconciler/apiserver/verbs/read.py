@@ -60,7 +60,7 @@ def selector_of(call: Call) -> Selector:
     for term in terms:
         if term.path not in everywhere and term.path not in readers:
             if call.endpoint.resource.custom or readers:
-                raise Refusal.bad_request(f"field label not supported: {term.path}")
+                raise Refusal.bad_request(endpoint.info.unselectable.format(term.path))
             known = ", ".join(f'"{path}"' for path in (*_COMMON, *readers))
             raise Refusal.bad_request(f'"{term.path}" is not a known field selector: only {known}')
 

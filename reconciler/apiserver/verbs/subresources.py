@@ -169,7 +169,8 @@ class PodSubresources:
         document = read_unstored_object(call.request, kind)
         metadata = document.get("metadata") or {}
         check_namespace(call, metadata)
-        if metadata.get("name") != call.name:
+        call.name = call.name or str(metadata.get("name") or "")
+        if metadata.get("name", "") != call.name:
             raise Refusal.bad_request(f"name in URL does not match name in {kind} object")
         act = self._bind if kind == "Binding" else self._evict
         return act(call, document, dry_run)

@@ -114,7 +114,7 @@ class Writer:
         if dry_run:
             if version:
                 stored_form["metadata"]["resourceVersion"] = version
-            return WriteResult(201, Stored(key, 0, stored_form), warnings=warnings)
+            return WriteResult(201, Stored(key, 0, stored_form, endpoint.resource.custom), warnings=warnings)
         new = self.cluster.insert(endpoint.resource, key, stored_form)
         return WriteResult(201, new, after=new, warnings=warnings)
 
@@ -322,14 +322,16 @@ class Writer:
         if endpoint.info.generation and write_rules.bumps_generation(call, old.doc, stored_form):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
         if dry_run:
-            return WriteResult(200, Stored(old.key, old.rv, stored_form), before=old, after=old, warnings=warnings)
+            return WriteResult(
+                200, Stored(old.key, old.rv, stored_form, old.custom), before=old, after=old, warnings=warnings
+            )
         if (
             metadata.get("deletionTimestamp")
             and not metadata.get("finalizers")
             and write_rules.is_removable(endpoint.resource, stored_form)
         ):
             # The response shows the removed object with its last version; watches show what was stored.
-            shown = Stored(old.key, old.rv, stored_form)
+            shown = Stored(old.key, old.rv, stored_form, old.custom)
             gone = self.cluster.remove(endpoint.resource, old)
             return WriteResult(200, shown, before=old, after=gone, warnings=warnings)
         new = self.cluster.replace(endpoint.resource, old, stored_form)

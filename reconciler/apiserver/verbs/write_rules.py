@@ -101,7 +101,7 @@ SYSTEM_METADATA = (
 """The fields of metadata that only the server changes."""
 _TYPE_META = ("apiVersion", "kind")
 _MAX_REPLICAS = 2**31 - 1
-_WRITTEN_BY = {"status": "status", "approval": "status", "resize": "spec"}
+_WRITTEN_BY = {"status": "status", "approval": "status", "finalize": "spec"}
 """The member of an object that a subresource writes."""
 
 

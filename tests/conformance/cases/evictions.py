@@ -231,3 +231,27 @@ async def _(api: Api) -> None:
 async def _(api: Api) -> None:
     await _pod(api, nodeName=None, schedulingGates=[{"name": "example.com/g"}])
     await _bind(api)
+
+
+@case("a pod is bound through the collection of bindings")
+async def _(api: Api) -> None:
+    await _pod(api, nodeName=None)
+    bindings = f"/api/v1/namespaces/{api.ns}/bindings"
+    for body in ({}, {"metadata": {"name": "missing"}, "target": {"name": "n"}}):
+        await api.call("POST", bindings, body)
+    for _ in range(2):
+        await api.call("POST", bindings, {"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n"}})
+    await api.get("pods", "a", keep=["spec.nodeName", "status.conditions"])
+
+
+@case("the finalizers of a namespace are written by finalize alone")
+async def _(api: Api) -> None:
+    path, keep = f"/api/v1/namespaces/{api.ns}", ("spec", "metadata.name", "status.phase", "message")
+    document = {"metadata": {"name": api.ns}, "spec": {"finalizers": ["example.com/a", "kubernetes"]}}
+    await api.call("PUT", path, document, keep=keep)
+    await api.call("PUT", f"{path}/finalize", document, keep=keep)
+    await api.call("PUT", f"{path}/finalize", {**document, "spec": {}, "status": {"phase": "X"}}, keep=keep)
+    for method in ("GET", "PATCH", "POST", "DELETE"):
+        await api.call(method, f"{path}/finalize", {} if method != "GET" else None)
+    await api.call("PUT", f"/api/v1/namespaces/missing-{api.ns}/finalize", {"metadata": {"name": f"missing-{api.ns}"}})
+    await api.call("PUT", f"{path}/finalize", {**document, "spec": {"finalizers": ["kubernetes"]}}, keep=keep)

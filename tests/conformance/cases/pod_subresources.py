@@ -1,4 +1,4 @@
-"""What is changed of a running pod through subresources: ephemeral containers and resources (36)."""
+"""What is changed of a running pod through subresources: ephemeral containers (36)."""
 
 from __future__ import annotations
 
@@ -79,59 +79,9 @@ async def _(api: Api) -> None:
     await pod(api, {**SPEC, **container()["spec"]})
 
 
-def resources(cpu: str, limit: str = "200m", name: str = "c", **members: Any) -> dict[str, Any]:
-    """Return the patch of a container's resources."""
-    given = {"requests": {"cpu": cpu}, "limits": {"cpu": limit}}
-    return {"spec": {"containers": [{"name": name, "resources": given, **members}]}}
-
-
-@case("a pod is resized")
-async def _(api: Api) -> None:
-    await pod(api)
-    await patch(api, "resize", resources("150m", "300m"))
-    await api.get("pods", "p", "resize", keep=("spec.containers",))
-    await patch(api, "resize", {"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "32Mi"}}}]}})
-    await api.patch("pods", "p", resources("120m"), content=STRATEGIC)
-
-
-@case("resizing changes nothing else")
-async def _(api: Api) -> None:
-    await pod(api)
-    body = {**resources("150m", image="other"), "metadata": {"labels": {"c": "d"}}, "status": {"phase": "Failed"}}
-    body["spec"] |= {"nodeName": "n"}
-    await patch(api, "resize", body)
-    await api.get("pods", "p", keep=("status.phase", "spec.nodeName", "spec.containers"))
-
-
-@case("resizing that is refused")
-async def _(api: Api) -> None:
-    await pod(api)
-    base = "/spec/containers/0"
-    for change in (
-        {"op": "remove", "path": f"{base}/resources/requests/cpu"},
-        {"op": "remove", "path": f"{base}/resources/limits"},
-        {"op": "remove", "path": "/spec/containers/1"},
-        {"op": "replace", "path": f"{base}/name", "value": "e"},
-        {"op": "add", "path": f"{base}/resources/requests/ephemeral-storage", "value": "1Gi"},
-        {"op": "add", "path": "/spec/initContainers", "value": [{"name": "i", "image": "i"}]},
-    ):
-        await patch(api, "resize", [change], JSON_PATCH)
-    await api.call("POST", api.path("pods", "p", "resize"), {})
-
-
-@case("resizing does not change the quality of service")
-async def _(api: Api) -> None:
-    exact = {"limits": {"cpu": "100m", "memory": "64Mi"}}
-    await pod(api, {"containers": [{"name": "c", "image": "i", "resources": exact}]})
-    await patch(api, "resize", {"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "200m"}}}]}})
-    both = {"limits": {"cpu": "200m"}, "requests": {"cpu": "200m"}}
-    await patch(api, "resize", {"spec": {"containers": [{"name": "c", "resources": both}]}})
-
-
 @case("owners of what subresources change")
 async def _(api: Api) -> None:
     api.with_owners = True
     await pod(api)
     keep = ("metadata.managedFields",)
     await patch(api, "ephemeralcontainers", container(), keep=keep)
-    await patch(api, "resize", resources("150m"), keep=keep)

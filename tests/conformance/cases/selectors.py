@@ -86,3 +86,33 @@ async def _(api: Api) -> None:
     selectors += ["spec.hostNetwork=false", "status.phase=Pending", "status.phase!=Pending", "status.podIP=10.1.0.1"]
     selectors += ["status.podIP=fd00::1", "status.podIPs=10.1.0.1", "status.nominatedNodeName=m"]
     await select(api, "pods", [*selectors, "spec.hostname=a", "metadata.labels=a", "metadata.name=b,spec.nodeName=n"])
+
+
+@case("fields that are absent have a value where a number or a boolean is zero")
+async def _(api: Api) -> None:
+    name = f"a-{api.ns}"
+    pool = {"name": "p", "generation": 0, "resourceSliceCount": 1}
+    job = {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}
+    for path, empty, full, fields in (
+        ("/api/v1/nodes", {}, {"spec": {"unschedulable": True}}, ["spec.unschedulable"]),
+        (
+            "/apis/resource.k8s.io/v1/resourceslices",
+            {"spec": {"driver": "d.io", "allNodes": True, "pool": pool}},
+            {"spec": {"driver": "d.io", "nodeName": "n", "pool": pool}},
+            ["spec.nodeName", "spec.driver", "spec.pool.name"],
+        ),
+        (
+            f"/apis/batch/v1/namespaces/{api.ns}/jobs",
+            {"spec": {"template": {"spec": job}}},
+            {"spec": {"template": {"spec": job}, "suspend": True}},
+            ["status.successful", "spec.suspend"],
+        ),
+    ):
+        for made in (empty, full):
+            await api.call("POST", path, {"metadata": {"name": name}, **made}, quiet=True)
+            for field in fields:
+                for value in ("", "false", "true", "0", "n", "d.io"):
+                    query = {"fieldSelector": f"metadata.name={name},{field}={value}"}
+                    answer = await api.call("GET", path, query=query, keep=("kind",))
+                    api.transcript.append({f"{field}={value}": names(answer)})
+            await api.call("DELETE", f"{path}/{name}", {"propagationPolicy": "Background"}, quiet=True)

@@ -123,7 +123,6 @@ kubectl get --raw /healthz
 
 kubectl get --raw /readyz/ping
 
-# differs: the embedded server has no health checks to list
 kubectl get --raw '/livez?verbose'
 
 # differs: the version is that of the embedded server

@@ -1,4 +1,4 @@
-# Users, rights, tokens, certificates.
+# Users, rights, tokens.
 kubectl auth can-i create pods
 
 kubectl auth can-i --list
@@ -41,29 +41,3 @@ kubectl create serviceaccount robot; kubectl create token robot --duration=1h | 
 kubectl create token robot --duration=1s
 
 kubectl create token robot --audience=me -o jsonpath='{.spec.audiences}'
-
-kubectl apply -f - <<EOF
-apiVersion: certificates.k8s.io/v1
-kind: CertificateSigningRequest
-metadata: {name: someone}
-spec:
-  request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlITE1IUUNBUUF3RWpFUU1BNEdBMVVFQXd3SGMyOXRaVzl1WlRCWk1CTUdCeXFHU000OUFnRUdDQ3FHU000OQpBd0VIQTBJQUJHd3BrdVRtMWw0T3cxTmFwSUxscExxV1MxWGJRMDF3WkMrZWxRcVV1OGExdnJTY1dFUlYva2F0ClNRZjZsa0V5RTJBUVNNNzg1eDVXdlBSdWIrTzI4bGlnQURBS0JnZ3Foa2pPUFFRREFnTkhBREJFQWlCYjFrL1IKQWM5UlZBUGl0bjkvalFKVDYyMUF4NHl3d0JsbjVncmN5ZklJMGdJZ01MalcvWXRveWtaL2J5QkVsaURkZnVqWQpxYm5pWVRFSnVHYUxmalBZK1FzPQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K
-  signerName: kubernetes.io/kube-apiserver-client
-  usages: [client auth]
-EOF
-
-kubectl get csr
-
-kubectl certificate approve someone
-
-kubectl certificate deny absent
-
-kubectl get csr someone -o wide
-
-kubectl certificate approve someone
-
-kubectl certificate deny someone
-
-kubectl get csr someone -o yaml | grep -v ' uid:'
-
-kubectl describe csr someone

@@ -131,9 +131,6 @@ kubectl patch deployment web --subresource=status -p '{"status": {"readyReplicas
 
 kubectl get pod running -o yaml --show-managed-fields
 
-# differs: the embedded server does not resize Pods
-kubectl patch pod running --subresource=resize -p '{"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "200m"}}}]}}'
-
 kubectl drain used --ignore-daemonsets --force --dry-run=client
 
 kubectl delete pod running --timeout=3s
