@@ -49,7 +49,7 @@ _WIDE = 120
 
 
 @dataclass(slots=True)
-class CheckResult:
+class CheckOutcome:
     """The result of one scenario.
 
     Attributes:
@@ -173,13 +173,13 @@ def _kind(document: JSONObject) -> str:
 
 def _explored(
     subject: Subject, scenarios: Mapping[str, Scenario], options: CheckOptions, command: str
-) -> dict[str, CheckResult]:
+) -> dict[str, CheckOutcome]:
     is_program = isinstance(subject, ProgramSubject)
     budget = options.budget or (_PROGRAM_BUDGET if is_program else _BUDGET)
     chosen, _, token = (options.repeat or "").partition(" ")
     if options.repeat and chosen not in scenarios:
         raise ConfigurationError(f"--repeat must begin with {' or '.join(scenarios)}: copy the line of a report")
-    results: dict[str, CheckResult] = {}
+    results: dict[str, CheckOutcome] = {}
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     console = Console(stderr=True)
     silent = options.repeat is not None or not console.is_terminal  # a live display disturbs a debugger
@@ -187,7 +187,7 @@ def _explored(
         for name, scenario in scenarios.items():
             if options.repeat and name != chosen:
                 continue
-            result = results[name] = CheckResult()
+            result = results[name] = CheckOutcome()
             task = bar.add_task(f"{name}: reference runs")
             exploration = Exploration(
                 replace(subject, scenario=scenario),
@@ -201,7 +201,7 @@ def _explored(
             )
 
             def note(
-                disturbances: Disturbances, findings: list[Finding], result: CheckResult = result, name: str = name
+                disturbances: Disturbances, findings: list[Finding], result: CheckOutcome = result, name: str = name
             ) -> None:
                 text = "; ".join(each.describe() for each in disturbances)
                 result.runs.append((" ".join(map(str, disturbances)), text, findings))
@@ -223,7 +223,7 @@ def _explored(
 # The output
 
 
-def _print(example: ExampleScenarios, results: Mapping[str, CheckResult]) -> None:
+def _print(example: ExampleScenarios, results: Mapping[str, CheckOutcome]) -> None:
     table = Table("scenario", "disturbance", "tried", "failed", "not tried")
     for name, result in results.items():
         failed = Counter(_family(run) for run, _, findings in result.runs if findings)
@@ -244,7 +244,7 @@ def _print(example: ExampleScenarios, results: Mapping[str, CheckResult]) -> Non
     print(f"\n{failures} failure{'s' * (failures > 1)}" if failures else "nothing was found")
 
 
-def _document(name: str, example: ExampleScenarios, results: Mapping[str, CheckResult]) -> JSONObject:
+def _document(name: str, example: ExampleScenarios, results: Mapping[str, CheckOutcome]) -> JSONObject:
     return {
         "target": name,
         "changed": list(example.changes),
@@ -266,7 +266,7 @@ def _document(name: str, example: ExampleScenarios, results: Mapping[str, CheckR
     }
 
 
-def _junit(name: str, results: Mapping[str, CheckResult]) -> str:
+def _junit(name: str, results: Mapping[str, CheckOutcome]) -> str:
     """Return the results as JUnit XML: a test case for the reference run, and one for each disturbed run."""
     suites = ET.Element("testsuites")
     for scenario, result in results.items():

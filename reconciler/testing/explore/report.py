@@ -41,7 +41,7 @@ def report(failure: Failure, outcome: Outcome, *, repeat: str) -> str:
     parts = [
         title,
         "\n".join(["What is wrong:", *(f"  {text}" for text in findings)]),
-        "\n".join(["What happened, in seconds:", *_limited(list(timeline(failure.run.trace)))]),
+        "\n".join(["What happened, in seconds:", *_limited(list(_told(failure.run.trace)))]),
         *([line] if (line := _decisive(failure)) else []),
         str(outcome) + ".",
         f"Repeat exactly this run, also under a debugger:\n  {repeat}",
@@ -65,7 +65,7 @@ def _decisive(failure: Failure) -> str:
     return ""
 
 
-def timeline(trace: WorldTrace) -> Iterator[str]:
+def _told(trace: WorldTrace) -> Iterator[str]:
     """Yield what happened, one line each: the virtual second, who, and what."""
     versions: dict[Request, int] = {}
     for event in trace:

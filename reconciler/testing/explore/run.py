@@ -1,4 +1,4 @@
-"""One run of a scenario: an operator from nothing to rest, with random numbers that a seed repeats, perhaps disturbed."""
+"""One run of a scenario: an operator from nothing to rest, perhaps disturbed, with random numbers that a seed repeats."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def valid_documents(
             raise ConfigurationError(f"fields: {path[1:]!r} is not a field of {schema.kind}: choose from {choices}")
     metadata = {"name": name} | ({"namespace": namespace} if schema.namespaced else {})
     head = {"apiVersion": schema.api_version, "kind": schema.kind}
-    contents = _Values(own).of(schema.drawn, "")
+    contents = _ValueStrategies(own).of(schema.drawn, "")
 
     @st.composite
     def accepted(draw: st.DrawFn) -> JSONObject:
@@ -306,11 +306,11 @@ def field_paths(schema: Schema) -> list[str]:
 
 def field_values(schema: Schema, path: str, own: Mapping[str, SearchStrategy[Any]]) -> SearchStrategy[Any]:
     """Return the strategy of the values of a field, by its path."""
-    return own.get(path) or _Values({}).of(dict(_fields(schema.drawn, ""))[f".{path}"], path)
+    return own.get(path) or _ValueStrategies({}).of(dict(_fields(schema.drawn, ""))[f".{path}"], path)
 
 
 @dataclass(frozen=True, slots=True)
-class _Values:
+class _ValueStrategies:
     """Strategies of the values of a schema; those of the user take precedence."""
 
     own: Mapping[str, SearchStrategy[Any]]
