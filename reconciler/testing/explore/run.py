@@ -1,4 +1,4 @@
-"""One run of a scenario: an operator from nothing to rest, perhaps disturbed, with random numbers that a seed repeats."""
+"""One run of a scenario: an operator from nothing to rest, perhaps disturbed; a seed repeats its random numbers."""
 
 from __future__ import annotations
 
