@@ -8,7 +8,6 @@ a compressed `Batch` in MessagePack. Documents are stored once per segment and v
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import os
 import re
@@ -19,12 +18,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from reconciler._core.durations import parse_duration
 from reconciler._core.wire import UNDECODABLE
+from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
@@ -42,12 +42,16 @@ from reconciler.recording.records import (
 from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
 from reconciler.telemetry.registry import RecordingStatistics
 
+if TYPE_CHECKING or cold.AVAILABLE:
+    import zstandard
+
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
 _FORMAT = b"1"
 _FRAME = struct.Struct(">BII")
 _ZLIB, _ZSTD = 1, 2
 _MAX_PAYLOAD = 2**30
+"""Bytes of a payload, compressed or not."""
 
 
 class ServedKind(msgspec.Struct, array_like=True):
@@ -150,13 +154,12 @@ class SegmentWriter:
         self.kinds: set[str] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
-        self._zstd = _zstd()
+        self._compress = zstandard.ZstdCompressor().compress if cold.AVAILABLE else _deflated
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
-        payload = _encode(batch)
-        payload = zlib.compress(payload, 1) if self._zstd is None else self._zstd.compress(payload)
-        header = _FRAME.pack(_ZLIB if self._zstd is None else _ZSTD, len(payload), zlib.crc32(payload))
+        payload = self._compress(_encode(batch))
+        header = _FRAME.pack(_ZSTD if cold.AVAILABLE else _ZLIB, len(payload), zlib.crc32(payload))
         try:
             self.size += _write_all(self._file, header + payload)
         except OSError:
@@ -175,12 +178,8 @@ def _write_all(file: BinaryIO, data: bytes) -> int:
     return len(data)
 
 
-def _zstd() -> Any | None:
-    """Return Python's module for Zstandard; None before Python 3.14."""
-    try:
-        return importlib.import_module("compression.zstd")
-    except ImportError:
-        return None
+def _deflated(data: bytes) -> bytes:
+    return zlib.compress(data, 1)
 
 
 class RecordingReader:
@@ -232,7 +231,12 @@ class RecordingReader:
                 if len(payload) < size or zlib.crc32(payload) != checksum:
                     self.problems.append(f"{segment} is torn at byte {place}: what follows was not read")
                     return
-                yield _decode(_decompressed(codec, payload, segment))
+                try:
+                    batch = _decode(_decompressed(codec, payload, segment))
+                except _DAMAGE:
+                    self.problems.append(f"{segment} is damaged at byte {place}: what follows was not read")
+                    return
+                yield batch
 
 
 def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
@@ -245,12 +249,17 @@ def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
 
 
 def _decompressed(codec: int, payload: bytes, segment: Path) -> bytes:
-    if codec == _ZLIB:
-        return zlib.decompress(payload)
-    zstd = _zstd()
-    if codec != _ZSTD or zstd is None:
-        raise ConfigurationError(f"{segment} is compressed with Zstandard: read it with Python 3.14 or newer")
-    return bytes(zstd.decompress(payload))
+    if codec == _ZSTD and not cold.AVAILABLE:
+        raise ConfigurationError(f"{segment} is compressed with zstd: install zstandard, with pip install zstandard")
+    if codec == _ZSTD:
+        if zstandard.frame_content_size(payload) > _MAX_PAYLOAD:
+            raise ValueError("too large")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=_MAX_PAYLOAD)
+    return zlib.decompressobj().decompress(payload, _MAX_PAYLOAD)
+
+
+_DAMAGE: tuple[type[Exception], ...] = (zlib.error, ValueError, *([zstandard.ZstdError] if cold.AVAILABLE else []))
+"""What a payload raises that is not one of a writer's. A `msgspec.DecodeError` is a ValueError."""
 
 
 def _check_format(segment: Path) -> None:
