@@ -8,6 +8,7 @@ a compressed `Batch` in MessagePack. Documents are stored once per segment and v
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import re
@@ -31,15 +32,13 @@ from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
 from reconciler.recording.records import (
     DocumentKey,
-    EffectStep,
-    LogStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
     document_key,
     reads_of,
 )
-from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
+from reconciler.recording.redaction import DocumentRedactor, RedactKnown, concerns_secret, redact_step
 from reconciler.telemetry.registry import RecordingStatistics
 
 if TYPE_CHECKING or cold.AVAILABLE:
@@ -353,6 +352,14 @@ class Recording:
         self._written = self._lost = 0
         self._problem: str | None = None
 
+    def redact(self, known: RedactKnown) -> None:
+        """Also remove the secrets that the operator knows.
+
+        Args:
+            known: called with text and ``namespace=``, in another thread; returns the text without them.
+        """
+        self._redactor.known = known
+
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Lock the directory and start the thread.
 
@@ -374,7 +381,10 @@ class Recording:
                 self._full.append((path, stat.st_size, datetime.fromtimestamp(stat.st_mtime).astimezone()))
         except OSError as error:
             raise ConfigurationError(f"cannot record in {self.directory}: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._write_until_stopped, name="recording", daemon=True)
+        context = contextvars.copy_context()  # has the clock
+        self._thread = threading.Thread(
+            target=context.run, args=(self._write_until_stopped,), name="recording", daemon=True
+        )
         self._thread.start()
 
     def begun(self, record: ReconcileRecord) -> None:
@@ -467,22 +477,16 @@ class Recording:
             key = document_key(read)
             if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
                 segment.known.add(key)
-                batch.documents.append(
-                    ReadStep(0.0, read.kind, read.name, read.namespace, read.version, self._redactor.redact(read.data))
-                )
+                data = self._redactor.redact(read.data, read.namespace)
+                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
             read.data = b""
         for step in record.steps:
-            if isinstance(step, RequestStep):
-                answered = answered_document(step)
-                if answered is not None:
-                    segment.answers[answered[0]] = answered[1]
-                redact_request(step, self._redactor)
-            elif isinstance(step, LogStep):
-                step.message = redacted_text(step.message)
-            elif isinstance(step, EffectStep):
-                step.arguments = self._redactor.redact(step.arguments)
-                step.attributes = self._redactor.redact(step.attributes)
-                step.value, step.message = self._redactor.redact(step.value), redacted_text(step.message)
+            if isinstance(step, RequestStep) and (answered := answered_document(step)) is not None:
+                segment.answers[answered[0]] = answered[1]
+            redact_step(step, self._redactor, record.namespace)
+        if record.failure is not None:
+            message = self._redactor.text(record.failure.message, record.namespace)
+            record.failure = msgspec.structs.replace(record.failure, message=message)
         if any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
 
