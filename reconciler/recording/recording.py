@@ -8,7 +8,7 @@ a compressed `Batch` in MessagePack. Documents are stored once per segment and v
 from __future__ import annotations
 
 import asyncio
-import importlib
+import contextvars
 import logging
 import os
 import re
@@ -19,28 +19,30 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from reconciler._core.durations import parse_duration
 from reconciler._core.wire import UNDECODABLE
+from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
 from reconciler.recording.records import (
     DocumentKey,
-    EffectStep,
-    LogStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
     document_key,
     reads_of,
 )
-from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
+from reconciler.recording.redaction import DocumentRedactor, RedactKnown, concerns_secret, redact_step
 from reconciler.telemetry.registry import RecordingStatistics
+
+if TYPE_CHECKING or cold.AVAILABLE:
+    import zstandard
 
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
@@ -48,6 +50,7 @@ _FORMAT = b"1"
 _FRAME = struct.Struct(">BII")
 _ZLIB, _ZSTD = 1, 2
 _MAX_PAYLOAD = 2**30
+"""Bytes of a payload, compressed or not."""
 
 
 class ServedKind(msgspec.Struct, array_like=True):
@@ -150,13 +153,12 @@ class SegmentWriter:
         self.kinds: set[str] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
-        self._zstd = _zstd()
+        self._compress = zstandard.ZstdCompressor().compress if cold.AVAILABLE else _deflated
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
-        payload = _encode(batch)
-        payload = zlib.compress(payload, 1) if self._zstd is None else self._zstd.compress(payload)
-        header = _FRAME.pack(_ZLIB if self._zstd is None else _ZSTD, len(payload), zlib.crc32(payload))
+        payload = self._compress(_encode(batch))
+        header = _FRAME.pack(_ZSTD if cold.AVAILABLE else _ZLIB, len(payload), zlib.crc32(payload))
         try:
             self.size += _write_all(self._file, header + payload)
         except OSError:
@@ -175,12 +177,8 @@ def _write_all(file: BinaryIO, data: bytes) -> int:
     return len(data)
 
 
-def _zstd() -> Any | None:
-    """Return Python's module for Zstandard; None before Python 3.14."""
-    try:
-        return importlib.import_module("compression.zstd")
-    except ImportError:
-        return None
+def _deflated(data: bytes) -> bytes:
+    return zlib.compress(data, 1)
 
 
 class RecordingReader:
@@ -232,7 +230,12 @@ class RecordingReader:
                 if len(payload) < size or zlib.crc32(payload) != checksum:
                     self.problems.append(f"{segment} is torn at byte {place}: what follows was not read")
                     return
-                yield _decode(_decompressed(codec, payload, segment))
+                try:
+                    batch = _decode(_decompressed(codec, payload, segment))
+                except _DAMAGE:
+                    self.problems.append(f"{segment} is damaged at byte {place}: what follows was not read")
+                    return
+                yield batch
 
 
 def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
@@ -245,12 +248,17 @@ def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
 
 
 def _decompressed(codec: int, payload: bytes, segment: Path) -> bytes:
-    if codec == _ZLIB:
-        return zlib.decompress(payload)
-    zstd = _zstd()
-    if codec != _ZSTD or zstd is None:
-        raise ConfigurationError(f"{segment} is compressed with Zstandard: read it with Python 3.14 or newer")
-    return bytes(zstd.decompress(payload))
+    if codec == _ZSTD and not cold.AVAILABLE:
+        raise ConfigurationError(f"{segment} is compressed with zstd: install zstandard, with pip install zstandard")
+    if codec == _ZSTD:
+        if zstandard.frame_content_size(payload) > _MAX_PAYLOAD:
+            raise ValueError("too large")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=_MAX_PAYLOAD)
+    return zlib.decompressobj().decompress(payload, _MAX_PAYLOAD)
+
+
+_DAMAGE: tuple[type[Exception], ...] = (zlib.error, ValueError, *([zstandard.ZstdError] if cold.AVAILABLE else []))
+"""What a payload raises that is not one of a writer's. A `msgspec.DecodeError` is a ValueError."""
 
 
 def _check_format(segment: Path) -> None:
@@ -344,6 +352,14 @@ class Recording:
         self._written = self._lost = 0
         self._problem: str | None = None
 
+    def redact(self, known: RedactKnown) -> None:
+        """Also remove the secrets that the operator knows.
+
+        Args:
+            known: called with text and ``namespace=``, in another thread; returns the text without them.
+        """
+        self._redactor.known = known
+
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Lock the directory and start the thread.
 
@@ -365,7 +381,10 @@ class Recording:
                 self._full.append((path, stat.st_size, datetime.fromtimestamp(stat.st_mtime).astimezone()))
         except OSError as error:
             raise ConfigurationError(f"cannot record in {self.directory}: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._write_until_stopped, name="recording", daemon=True)
+        context = contextvars.copy_context()  # has the clock
+        self._thread = threading.Thread(
+            target=context.run, args=(self._write_until_stopped,), name="recording", daemon=True
+        )
         self._thread.start()
 
     def begun(self, record: ReconcileRecord) -> None:
@@ -458,22 +477,16 @@ class Recording:
             key = document_key(read)
             if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
                 segment.known.add(key)
-                batch.documents.append(
-                    ReadStep(0.0, read.kind, read.name, read.namespace, read.version, self._redactor.redact(read.data))
-                )
+                data = self._redactor.redact(read.data, read.namespace)
+                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
             read.data = b""
         for step in record.steps:
-            if isinstance(step, RequestStep):
-                answered = answered_document(step)
-                if answered is not None:
-                    segment.answers[answered[0]] = answered[1]
-                redact_request(step, self._redactor)
-            elif isinstance(step, LogStep):
-                step.message = redacted_text(step.message)
-            elif isinstance(step, EffectStep):
-                step.arguments = self._redactor.redact(step.arguments)
-                step.attributes = self._redactor.redact(step.attributes)
-                step.value, step.message = self._redactor.redact(step.value), redacted_text(step.message)
+            if isinstance(step, RequestStep) and (answered := answered_document(step)) is not None:
+                segment.answers[answered[0]] = answered[1]
+            redact_step(step, self._redactor, record.namespace)
+        if record.failure is not None:
+            message = self._redactor.text(record.failure.message, record.namespace)
+            record.failure = msgspec.structs.replace(record.failure, message=message)
         if any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
 

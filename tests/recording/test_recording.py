@@ -9,15 +9,18 @@ import os
 import secrets
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request
 from reconciler.apiserver import APIServer
@@ -141,6 +144,16 @@ async def test_a_torn_segment_is_read_up_to_the_tear(tmp_path: Path) -> None:
     reader = RecordingReader(tmp_path / "r")
     assert 0 < len(list(reader.records())) < whole
     assert "is torn at byte" in reader.problems[0]
+
+
+@pytest.mark.parametrize("codec", [1, 2, 7])
+@pytest.mark.parametrize("payload", [b"", b"no frame", zlib.compress(b"no batch"), zstandard.compress(b"no batch")])
+def test_a_segment_with_something_else_in_it_is_read_up_to_there(tmp_path: Path, codec: int, payload: bytes) -> None:
+    header = struct.pack(">BII", codec, len(payload), zlib.crc32(payload))
+    (tmp_path / "1.segment").write_bytes(b"kube-reconciler recording 1\n" + header + payload)
+    reader = RecordingReader(tmp_path)
+    assert list(reader.records()) == []
+    assert "is damaged at byte 28" in reader.problems[0]
 
 
 @pytest.mark.parametrize(
