@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.events import Correlation, Correlator, Occurrence, EventSubject
+from reconciler.events import Correlation, Correlator, EventSubject, Occurrence
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
