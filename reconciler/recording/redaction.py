@@ -80,16 +80,23 @@ class DocumentRedactor:
 
     def text(self, text: str, namespace: str | None = None) -> str:
         """Return text without secrets."""
+        if not text:
+            return text
         return _redacted(text if self.known is None else self.known(text, namespace=namespace or ""))
 
     def _is_harmless(self, data: bytes) -> bool:
         """Return whether nothing in a document could be a secret; the parts that were seen before are not searched."""
         members = _members(data)
         metadata = members.pop("metadata", None)
-        parts = [*members.items()]
         if metadata is not None:
-            parts += [(name, part) for name, part in _members(metadata).items() if name != "managedFields"]
-        for name, raw in parts:
+            described = _members(metadata)
+            described.pop("managedFields", None)
+            if not self._are_harmless(described):
+                return False
+        return self._are_harmless(members)
+
+    def _are_harmless(self, members: dict[str, msgspec.Raw]) -> bool:
+        for name, raw in members.items():
             part = bytes(raw)
             if name in self._neutral and (part in self._harmless or _is_plain(part)):
                 continue

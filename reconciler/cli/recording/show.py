@@ -314,7 +314,8 @@ def _write_html(path: Path, reports: Sequence[RecordReport]) -> None:
         )
         pages.append((title, msgspec.to_builtins(key), latest))
     try:
-        path.write_text(recorded_page(pages), encoding="utf-8")
+        path.touch()
         path.chmod(0o600)
+        path.write_text(recorded_page(pages), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
