@@ -231,16 +231,7 @@ def _value(value: object) -> str:
 
 
 def _error(record: ReconcileRecord) -> ErrorReport | None:
-    failure = record.failure
-    if failure is None:
-        return None
-    return ErrorReport(
-        type=failure.type,
-        message=failure.message,
-        traceback=failure.traceback,
-        terminal=failure.terminal,
-        timed_out=failure.timed_out,
-    )
+    return None if record.failure is None else ErrorReport(**msgspec.structs.asdict(record.failure))
 
 
 def _effect(step: EffectStep) -> str:
