@@ -482,7 +482,7 @@ class World:
         await self.close()
 
     async def close(self) -> None:
-        """Kill the operator, close its coroutines, without effects, and close the server."""
+        """Kill the operator, close its coroutines without effects, and close the server, even if cancelled."""
         for task in self._pending:
             task.cancel()
         for process in self.processes:
@@ -523,12 +523,12 @@ class World:
         return process
 
     async def ensure_started(self) -> None:
-        """Start the operator, unless it has been started before."""
+        """Start the operator, unless it has been started before. Cancellation kills it."""
         if not self.processes:
             await self.start()
 
     async def ensure_running(self) -> None:
-        """Start the operator, unless a process of it runs."""
+        """Start the operator, unless a process of it runs. Cancellation kills it."""
         if self.process is None:
             await self.start()
 
@@ -544,7 +544,7 @@ class World:
             self.later(restart_after, self.ensure_running)
 
     async def reconcile_all(self) -> None:
-        """Let the operator reconcile each of its objects once more."""
+        """Let the operator reconcile each of its objects once more. Cancellation leaves out the rest."""
         process = self.process
         for controller in process.controllers if process is not None else ():
             for document in self.server.objects():
@@ -584,7 +584,10 @@ class World:
         )
 
     async def set_up(self, manager: Manager) -> None:
-        """Add new controllers of the operator to a manager, and apply the definitions that the server lacks."""
+        """Add new controllers of the operator to a manager, and apply the definitions that the server lacks.
+
+        Cancellation leaves out the rest.
+        """
         await self._new_setup()(manager)
         for controller in manager.controllers:
             for kind in controller.kinds:
@@ -596,7 +599,10 @@ class World:
             self.connection = self.server.service_account(self.name)
 
     async def serve(self, request: HTTPRequest, sender: _Sender) -> HTTPResponse:
-        """Handle a request of a process in a task of the server, so that the end of the process does not stop it."""
+        """Handle a request of a process in a task of the server, so that the end of the process does not stop it.
+
+        Cancellation does not stop it, either.
+        """
         context = self._context.copy()
         context.run(_sender.set, sender)
         task = asyncio.get_running_loop().create_task(self.connection.send(request), context=context)
@@ -608,6 +614,8 @@ class World:
     async def create(self, obj: Any) -> Any:
         """Create an object as a user does, and return it as stored.
 
+        Cancellation leaves it open whether it was created.
+
         Raises:
             APIError: the server refused it.
         """
@@ -616,6 +624,8 @@ class World:
 
     async def patch(self, obj: Any, patch: Mapping[str, Any], *, subresource: str | None = None) -> Any:
         """Send a merge patch of an object as a user does, and return the object as stored.
+
+        Cancellation leaves it open whether it took effect.
 
         Args:
             obj: an object with kind and name; its version is not compared.
@@ -633,6 +643,8 @@ class World:
 
     async def delete(self, obj: Any) -> None:
         """Delete an object as a user does; finalizers keep it.
+
+        Cancellation leaves it open whether it was deleted.
 
         Raises:
             APIError: the server refused it, or it does not exist.
@@ -693,6 +705,8 @@ class World:
 
     async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
         """Wait until nothing happens any more but declared timers.
+
+        Cancellation ends the waiting.
 
         Nothing happens if no reconcile, request or effect occurs for a second, and no key is in progress, ready or
         waits for a retry. A timer of a key (``requeue_after``) is waited for if it is due within the horizon, until a

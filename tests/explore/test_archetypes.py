@@ -27,23 +27,15 @@ def named(archetype: Archetype | StateArchetype) -> str:
 def exploration(archetype: Archetype, operator: object, budget: Budget | None = None) -> Exploration:
     options = {"owns": archetype.owns} | ({"resource": archetype.resource} if archetype.resource else {})
     subject = Subject(operator, archetype.scenario, options)
-    return Exploration(subject, budget=budget)
+    return Exploration(subject, budget=budget, shrinking=0)  # shrinking costs more than finding
 
 
-@pytest.fixture
-def unshrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the shrinking, which costs more than finding."""
-    monkeypatch.setattr("reconciler.testing.explore.exploration._SHRINKING_RUNS", 0)
-
-
-@pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize("archetype", ARCHETYPES, ids=named)
 def test_its_bug_is_found_with_the_default_budget(archetype: Archetype) -> None:
     [failure] = exploration(archetype, archetype.broken).explore().failures
     assert archetype.found_by in {finding.oracle for finding in failure.findings}, failure.findings
 
 
-@pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize("archetype", ARCHETYPES, ids=named)
 def test_nothing_is_found_in_the_mended_form(archetype: Archetype) -> None:
     budget = None if THOROUGH else Budget(runs=RUNS_IN_THE_GATE)
