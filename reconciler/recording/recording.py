@@ -363,7 +363,7 @@ class Recording:
         """Also remove the secrets that the operator knows.
 
         Args:
-            known: called with text and ``namespace=``, in another thread; returns the text without them.
+            known: called with text and its namespace, in another thread; returns the text without them.
         """
         self._redactor.known = known
 
