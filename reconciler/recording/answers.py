@@ -7,9 +7,9 @@ write that was not recorded is a difference; its answer is computed from the lat
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import random
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -396,16 +396,21 @@ def _short(value: object) -> str:
 
 
 def _exception(step: RequestStep | EffectStep) -> BaseException:
-    """Return an exception of the recorded class, with its attributes; a `ReconcilerError` if the class is gone."""
+    """Return an exception of the recorded class, with its attributes; a `ReconcilerError` if there is no such class.
+
+    Nothing is imported for it: a recording may come from somebody else.
+    """
     module, _, name = step.error.partition(":")
     try:
-        kind: Any = importlib.import_module(module)
+        kind: Any = sys.modules[module]
         for part in name.split("."):
             kind = getattr(kind, part)
+        if not issubclass(kind, BaseException):
+            raise TypeError
         error = kind.__new__(kind, step.message)
         if isinstance(step, EffectStep):
             vars(error).update(msgspec.json.decode(step.attributes))
-    except (ImportError, AttributeError, TypeError):
+    except (KeyError, AttributeError, TypeError, ValueError):
         return ReconcilerError(f"{name}: {step.message}")
     error.args = (step.message,)
     return typing.cast("BaseException", error)

@@ -32,9 +32,13 @@ from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
 from reconciler.recording.records import (
     DocumentKey,
+    EffectStep,
+    ListStep,
+    LogStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
+    Step,
     document_key,
     reads_of,
 )
@@ -153,7 +157,7 @@ class SegmentWriter:
         self.kinds: set[str] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
-        self._compress = zstandard.ZstdCompressor().compress if cold.AVAILABLE else _deflated
+        self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress if cold.AVAILABLE else _deflated
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
@@ -312,6 +316,9 @@ _MAX_DOCUMENTS = 100_000
 _STOP_TIMEOUT = 5.0
 """Seconds that the end of a process waits for the disk."""
 
+_is_own = re.compile(rf"lock|\d{{8,}}{re.escape(SUFFIX)}").fullmatch
+"""Matches the names of a recording's files."""
+
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -339,8 +346,8 @@ class Recording:
         self._keep = _duration(keep)
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
-        self._waiting: deque[ReconcileRecord] = deque()
-        self._waiting_bytes = 0
+        self._waiting: deque[tuple[int, ReconcileRecord]] = deque()  # with their weights
+        self._queued = self._taken = 0  # bytes, each counted by one thread
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -356,7 +363,7 @@ class Recording:
         """Also remove the secrets that the operator knows.
 
         Args:
-            known: called with text and ``namespace=``, in another thread; returns the text without them.
+            known: called with text and its namespace, in another thread; returns the text without them.
         """
         self._redactor.known = known
 
@@ -369,7 +376,7 @@ class Recording:
         self._kinds = kinds
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            others = [each.name for each in self.directory.iterdir() if each.suffix != SUFFIX and each.name != "lock"]
+            others = [each.name for each in self.directory.iterdir() if not _is_own(each.name)]
             if others:
                 raise ConfigurationError(
                     f"cannot record in {self.directory}: it contains other files, such as {min(others)!r}; "
@@ -395,9 +402,10 @@ class Recording:
         if self._problem is not None:
             self._lost += 1
             return
-        self._waiting.append(record)
-        self._waiting_bytes += _weight(record)
-        if self._waiting_bytes > _MAX_WAITING:
+        weight = _weight(record)
+        self._waiting.append((weight, record))
+        self._queued += weight
+        if self._queued - self._taken > _MAX_WAITING:
             self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
 
     async def stop(self) -> None:
@@ -453,8 +461,8 @@ class Recording:
     def _write_waiting(self) -> None:
         records: list[ReconcileRecord] = []
         while self._waiting:
-            record = self._waiting.popleft()
-            self._waiting_bytes -= _weight(record)
+            weight, record = self._waiting.popleft()
+            self._taken += weight
             records.append(record)
         if not records:
             return
@@ -487,7 +495,7 @@ class Recording:
         if record.failure is not None:
             message = self._redactor.text(record.failure.message, record.namespace)
             record.failure = msgspec.structs.replace(record.failure, message=message)
-        if any(concerns_secret(write.path) for write in record.writes):
+        if record.draws and any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
 
     def _current(self, at: datetime) -> SegmentWriter:
@@ -513,10 +521,18 @@ class Recording:
 
 
 def _weight(record: ReconcileRecord) -> int:
-    """Return roughly the bytes of a record."""
-    return 500 + sum(
-        len(step.body) + len(step.response) if isinstance(step, RequestStep) else 200 for step in record.steps
-    )
+    """Return roughly the bytes of a record, apart from what the cache has as well."""
+    return sum(map(_step_weight, record.steps), 500)
+
+
+def _step_weight(step: Step) -> int:
+    if isinstance(step, RequestStep):
+        return len(step.body) + len(step.response)
+    if isinstance(step, EffectStep):
+        return len(step.arguments) + len(step.value) + len(step.attributes)
+    if isinstance(step, LogStep):
+        return len(step.message)
+    return 100 * len(step.items) if isinstance(step, ListStep) else 200
 
 
 def _duration(keep: str | timedelta) -> timedelta:

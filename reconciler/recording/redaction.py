@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -35,11 +35,8 @@ _is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encod
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class RedactKnown(Protocol):
-    """Removes the secrets that an operator knows from text. It is called in another thread."""
-
-    def __call__(self, text: str, /, *, namespace: str) -> str:
-        """Return text of a namespace, ``""`` for none, without secrets."""
+RedactKnown = Callable[[str, str], str]
+"""Removes the secrets that an operator knows from text of a namespace, ``""`` for none. Called in another thread."""
 
 
 class DocumentRedactor:
@@ -66,7 +63,7 @@ class DocumentRedactor:
         if not data:
             return data
         if self.known is not None:
-            data = _without_known(data, functools.partial(self.known, namespace=namespace or ""))
+            data = _without_known(data, self.known, namespace or "")
         if secret or b'"Secret' in data:
             masked = _without_values(data, secret=secret)
             if masked is not None:
@@ -80,16 +77,23 @@ class DocumentRedactor:
 
     def text(self, text: str, namespace: str | None = None) -> str:
         """Return text without secrets."""
-        return _redacted(text if self.known is None else self.known(text, namespace=namespace or ""))
+        if not text:
+            return text
+        return _redacted(text if self.known is None else self.known(text, namespace or ""))
 
     def _is_harmless(self, data: bytes) -> bool:
         """Return whether nothing in a document could be a secret; the parts that were seen before are not searched."""
         members = _members(data)
         metadata = members.pop("metadata", None)
-        parts = [*members.items()]
         if metadata is not None:
-            parts += [(name, part) for name, part in _members(metadata).items() if name != "managedFields"]
-        for name, raw in parts:
+            described = _members(metadata)
+            described.pop("managedFields", None)
+            if not self._are_harmless(described):
+                return False
+        return self._are_harmless(members)
+
+    def _are_harmless(self, members: dict[str, msgspec.Raw]) -> bool:
+        for name, raw in members.items():
             part = bytes(raw)
             if name in self._neutral and (part in self._harmless or _is_plain(part)):
                 continue
@@ -139,14 +143,14 @@ class DocumentRedactor:
         self._harmless.add(part)
 
 
-def _without_known(data: bytes, known: Callable[[str], str]) -> bytes:
+def _without_known(data: bytes, known: RedactKnown, namespace: str) -> bytes:
     """Return a document in which each text is without known secrets."""
     text = data.decode("utf-8", "replace")
-    found = known(text)
+    found = known(text, namespace)
     if found == text:
         return data
     try:
-        return msgspec.json.encode(_each_text(msgspec.json.decode(data), known))
+        return msgspec.json.encode(_each_text(msgspec.json.decode(data), lambda each: known(each, namespace)))
     except UNDECODABLE:
         return found.encode()
 

@@ -19,7 +19,7 @@ from reconciler.apiserver.serving.request_log import LoggedRequest
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.clock import current_clock
-from reconciler.controller import Reconciler
+from reconciler.controller import Controller, Reconciler
 from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver, observe_reconciles
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
@@ -42,6 +42,7 @@ from reconciler.testing.trace import (
     calling_line,
     is_bookkeeping,
 )
+from reconciler.workqueue.entries import Explanation
 
 
 class NotSettled(ReconcilerError):
@@ -265,20 +266,31 @@ class OperatorProcess:
         """Return whether the process runs."""
         return not self.life.ended and self._main is not None and not self._main.done()
 
+    @property
+    def controllers(self) -> Sequence[Controller]:
+        """Return its controllers; none until its manager is created."""
+        return () if self.manager is None else self.manager.controllers
+
+    def pending(self, horizon: float) -> Iterator[tuple[Controller, Explanation[Request]]]:
+        """Yield the keys that are reconciled, or will be within a number of seconds; idle timers do not count."""
+        for controller in self.controllers:
+            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
+                state = controller.queue.explain(key)
+                if state.is_active:
+                    yield controller, state
+                elif state.due is not None and state.due <= horizon:
+                    idle = all(map(is_declared, state.reasons))
+                    if not idle or not self._world.is_unchanged_since_reconcile(controller.name, key):
+                        yield controller, state
+
     def unfinished(self, horizon: float) -> list[str]:
         """Return what still runs, or will within a number of seconds; idle timers do not count."""
         found = [f"{self._in_flight} requests wait for their responses"] if self._in_flight else []
-        for controller in self.manager.controllers if self.manager is not None else ():
-            if controller.statistics().mapper_pending:
-                found.append(f"{controller.name}: a mapper has not ended")
-            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
-                state = controller.queue.explain(key)
-                waits = state.in_progress is None and state.ready is None
-                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
-                    controller.name, key
-                )
-                if not waits or (state.due is not None and state.due <= horizon and not idle):
-                    found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, key)}")
+        found += [
+            f"{each.name}: a mapper has not ended" for each in self.controllers if each.statistics().mapper_pending
+        ]
+        for controller, state in self.pending(horizon):
+            found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, state.key)}")
         return found
 
 
@@ -376,6 +388,7 @@ class World:
         final_checks: the checks of `finally_`.
         trace: what happened.
         processes: the processes of the operator, oldest first.
+        failures: how the latest reconcile failed, for each controller and key where it did.
 
     Raises:
         ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
@@ -424,7 +437,7 @@ class World:
         self._own_server = server is None
         self._snapshot = snapshot
         self._definitions = definitions
-        self._failures: dict[tuple[str, Request], Exception] = {}
+        self.failures: dict[tuple[str, Request], Exception] = {}
         self._reconciled: dict[tuple[str, Request], int] = {}
         self._effects_seen: set[tuple[str, str]] = set()
         self._activity = self._changed_at = self._most = self._reconciles_left = 0
@@ -533,7 +546,7 @@ class World:
     async def reconcile_all(self) -> None:
         """Let the operator reconcile each of its objects once more. Cancellation leaves out the rest."""
         process = self.process
-        for controller in process.manager.controllers if process is not None and process.manager is not None else ():
+        for controller in process.controllers if process is not None else ():
             for document in self.server.objects():
                 gvk = gvk_of(document)
                 if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
@@ -804,9 +817,9 @@ class World:
         """Record how the latest reconcile of a key failed, if it did."""
         named = (reconcile.run.controller, reconcile.request)
         if error is None:
-            self._failures.pop(named, None)
+            self.failures.pop(named, None)
         else:
-            self._failures[named] = error
+            self.failures[named] = error
 
     def is_unchanged_since_reconcile(self, controller: str, key: Request) -> bool:
         """Return whether nothing changed since the latest reconcile of a key began."""
@@ -814,7 +827,7 @@ class World:
 
     def failure_of(self, controller: str, key: Request) -> str:
         """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""
-        error = self._failures.get((controller, key))
+        error = self.failures.get((controller, key))
         return "" if error is None else f", failed: {describe_error(error)}"
 
 
