@@ -25,6 +25,7 @@ from reconciler.testing.control_plane import ControlPlane
 from tests.cli.kubelet import Front, Kubelet
 from tests.cli.test_explain import error_of, run
 from tests.ports import held_port
+from tests.real_server import until
 
 IDENTITY = "operator-1_6e0f6f5e-6c5b-4f3c-8a55-3a6d0f4e1a77"
 
@@ -250,10 +251,13 @@ async def test_through_a_real_kube_apiserver(control_plane: ControlPlane, capsys
         async with operator(client) as port:
             world = World(client, kubelet, kubeconfig, port)
             await world.create_pod("operator-1")
-            out = "No reconcile"
-            async with asyncio.timeout(30):
-                while "No reconcile" in out:  # the first one has not ended
-                    _, out, err = await run(capsys, *world.arguments("explain", "cm", "db"))
+
+            async def failed() -> bool:
+                events = await client.list("v1/Event", "system")
+                return any(event["involvedObject"]["name"] == "db" for event in events)
+
+            await until(failed)
+            _, out, err = await run(capsys, *world.arguments("explain", "cm", "db"))
             assert "LookupError: no disk of this size" in out, err
             assert f"system/operator-1:{port}" in kubelet.forwarded
             line = await error_of(capsys, *world.arguments("top", "--port=1"))
