@@ -100,9 +100,9 @@ class Interference:
     async def after_step(self, number: int, /) -> None:
         """Called after a step."""
 
-    async def before_wait(self) -> bool:
-        """Called before the user waits for the operator; it returns whether the user does."""
-        return True
+    async def before_wait(self, horizon: float, /) -> float | None:
+        """Called before the user waits for the operator; it returns the horizon, or None to skip it."""
+        return horizon
 
     async def after_wait(self) -> None:
         """Called when nothing happens any more."""
@@ -274,7 +274,7 @@ class OperatorProcess:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
                 waits = state.in_progress is None and state.ready is None
-                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_reconcile(
+                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_timer(
                     controller.name, key
                 )
                 if not waits or (state.due is not None and state.due <= horizon and not idle):
@@ -425,7 +425,7 @@ class World:
         self._snapshot = snapshot
         self._definitions = definitions
         self._failures: dict[tuple[str, Request], Exception] = {}
-        self._reconciled: dict[tuple[str, Request], int] = {}
+        self._timed: dict[tuple[str, Request], int] = {}
         self._effects_seen: set[tuple[str, str]] = set()
         self._activity = self._changed_at = self._most = self._reconciles_left = 0
         self._enough: asyncio.Future[None] | None = None
@@ -537,7 +537,7 @@ class World:
             for document in self.server.objects():
                 gvk = gvk_of(document)
                 if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
-                    controller.enqueue(request_of(document), "once more")
+                    controller.enqueue(request_of(document), _ONCE_MORE)
 
     def stop(self, *, restart_after: float | None = None) -> None:
         """Stop the processes of the operator, as SIGTERM does: they drain. Returns before they have ended.
@@ -683,7 +683,7 @@ class World:
 
         Nothing happens if no reconcile, request or effect occurs for a second, and no key is in progress, ready or
         waits for a retry. A timer of a key (``requeue_after``) is waited for if it is due within the horizon, until a
-        reconcile of the key that follows the last change changes nothing.
+        reconcile that one caused after the last change changes nothing.
 
         Args:
             horizon: how many virtual seconds ahead timers and retries are waited for. Default 60.
@@ -694,7 +694,8 @@ class World:
             NotSettled: a bound is exceeded; the message says what still runs, and why.
         """
         await self.ensure_started()
-        if not await self.interference.before_wait():
+        ahead = await self.interference.before_wait(horizon)
+        if ahead is None:
             return
         until = self.now + limit
         self._most = self._activity + reconciles * _PER_RECONCILE
@@ -708,7 +709,7 @@ class World:
                 running = [process for process in self.processes if process.running]
                 if not running and not self._pending:
                     return
-                unfinished = [each for process in running for each in process.unfinished(horizon)]
+                unfinished = [each for process in running for each in process.unfinished(ahead)]
                 unfinished += ["something was to happen later"] * bool(self._pending)
                 if activity == self._activity and not unfinished:
                     await self.interference.after_wait()
@@ -783,8 +784,9 @@ class World:
             self.failed_check = first_failure(self._checks)
 
     def begun(self, reconcile: Reconcile) -> None:
-        """Record which change a reconcile can have seen."""
-        self._reconciled[reconcile.run.controller, reconcile.request] = self._activity
+        """Record which change a reconcile that a timer caused can have seen."""
+        if any(map(is_declared, reconcile.run.reasons - {reasons.detailed(reasons.ENQUEUE, _ONCE_MORE)})):
+            self._timed[reconcile.run.controller, reconcile.request] = self._activity
 
     def ended(self, reconcile: Reconcile, error: Exception | None) -> None:
         """Record how the latest reconcile of a key failed, if it did."""
@@ -794,9 +796,9 @@ class World:
         else:
             self._failures[named] = error
 
-    def is_unchanged_since_reconcile(self, controller: str, key: Request) -> bool:
-        """Return whether nothing changed since the latest reconcile of a key began."""
-        return self._reconciled.get((controller, key), -1) >= self._changed_at
+    def is_unchanged_since_timer(self, controller: str, key: Request) -> bool:
+        """Return whether nothing changed since a timer of a key was due: a reconcile before it may be too early."""
+        return self._timed.get((controller, key), -1) >= self._changed_at
 
     def failure_of(self, controller: str, key: Request) -> str:
         """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""
@@ -804,6 +806,7 @@ class World:
         return "" if error is None else f", failed: {describe_error(error)}"
 
 
+_ONCE_MORE = "once more"
 _PER_RECONCILE = 20
 """How many requests and effects are expected at most for each reconcile, while a world settles."""
 
