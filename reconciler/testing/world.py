@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import functools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -274,9 +274,7 @@ class OperatorProcess:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
                 waits = state.in_progress is None and state.ready is None
-                idle = all(map(is_declared, state.reasons)) and self._world.is_unchanged_since_timer(
-                    controller.name, key
-                )
+                idle = self._world.is_idle(controller.name, key, state.reasons)
                 if not waits or (state.due is not None and state.due <= horizon and not idle):
                     found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, key)}")
         return found
@@ -425,7 +423,7 @@ class World:
         self._snapshot = snapshot
         self._definitions = definitions
         self._failures: dict[tuple[str, Request], Exception] = {}
-        self._timed: dict[tuple[str, Request], int] = {}
+        self._reconciled: dict[tuple[str, Request], int] = {}
         self._effects_seen: set[tuple[str, str]] = set()
         self._activity = self._changed_at = self._most = self._reconciles_left = 0
         self._enough: asyncio.Future[None] | None = None
@@ -723,6 +721,7 @@ class World:
         """Raise what ended a process, unless another one runs, and what was raised later."""
         done = {task for task in self._pending if task.done()}
         self._pending -= done
+        self._activity += len(done)  # what they have caused happens after this
         for task in done:
             task.result()
         failure = self.processes[-1].failure
@@ -784,9 +783,9 @@ class World:
             self.failed_check = first_failure(self._checks)
 
     def begun(self, reconcile: Reconcile) -> None:
-        """Record which change a reconcile that a timer caused can have seen."""
-        if any(map(is_declared, reconcile.run.reasons - {reasons.detailed(reasons.ENQUEUE, _ONCE_MORE)})):
-            self._timed[reconcile.run.controller, reconcile.request] = self._activity
+        """Record which change a reconcile can have seen, if it is one after which its key can be idle."""
+        if self.can_be_idle_after(reconcile.run):
+            self._reconciled[reconcile.run.controller, reconcile.request] = self._activity
 
     def ended(self, reconcile: Reconcile, error: Exception | None) -> None:
         """Record how the latest reconcile of a key failed, if it did."""
@@ -796,9 +795,13 @@ class World:
         else:
             self._failures[named] = error
 
-    def is_unchanged_since_timer(self, controller: str, key: Request) -> bool:
-        """Return whether nothing changed since a timer of a key was due: a reconcile before it may be too early."""
-        return self._timed.get((controller, key), -1) >= self._changed_at
+    def can_be_idle_after(self, run: ReconcileRun) -> bool:
+        """Return whether a timer caused a reconcile: any other may be too early for what the timer is for."""
+        return any(map(is_declared, run.reasons - {reasons.detailed(reasons.ENQUEUE, _ONCE_MORE)}))
+
+    def is_idle(self, controller: str, key: Request, waits_for: Collection[str]) -> bool:
+        """Return whether a key waits for a declared timer only, and nothing changed since a reconcile of it."""
+        return all(map(is_declared, waits_for)) and self._reconciled.get((controller, key), -1) >= self._changed_at
 
     def failure_of(self, controller: str, key: Request) -> str:
         """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""

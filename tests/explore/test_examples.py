@@ -1,4 +1,4 @@
-"""The library's own examples, and the projects of ``reconciler new``, survive what explorations do to them."""
+"""Examples, ported operators and the projects of ``reconciler new`` survive what explorations do to them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from reconciler.testing.explore import Budget, World
 from reconciler.testing.explore.exploration import Exploration
 from reconciler.testing.explore.run import Subject
 from tests.depth import THOROUGH
+from tests.explore.ported import children, cronjob
 
 FEW = "Budget(runs=12)"
 NAMED = ObjectMeta(name="a", namespace="default")
@@ -47,6 +48,8 @@ async def caches(world: World) -> None:
     [
         (database_operator.DatabaseReconciler, databases, {"owns": ["apps/v1/Deployment"]}),
         (typed_operator.add_controllers, caches, {}),
+        (cronjob.CronJobReconciler, cronjob.two_runs, {"owns": [cronjob.JOB]}),
+        (children.KopfExampleReconciler, children.life, {"owns": [children.POD]}),
     ],
 )
 def test_an_example_survives(

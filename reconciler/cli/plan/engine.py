@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -35,7 +35,7 @@ from reconciler.meta import Request
 from reconciler.status.write_guard import stack_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
 from reconciler.testing.trace import TraceEvent, WorldTrace
-from reconciler.testing.world import OperatorFailed, OperatorProcess, World, is_declared
+from reconciler.testing.world import OperatorFailed, OperatorProcess, World
 
 Key = tuple[str, Request]
 """A controller and a key of it."""
@@ -174,6 +174,10 @@ class _PlannedWorld(World):
         self._target, self._setup = target, setup
         self.notes: list[str] = []
 
+    def can_be_idle_after(self, run: ReconcileRun) -> bool:  # noqa: ARG002 - a plan is about now, not about timers
+        """Return True: what a timer does later is not planned."""
+        return True
+
     async def set_up(self, manager: Manager) -> None:
         """Add the controllers to a manager, and apply the definitions."""
         await self._setup(manager)
@@ -268,25 +272,20 @@ async def _settle(world: World, trace: PlanTrace, bounds: Bounds, fork: Fork) ->
 
 
 def _pending(process: OperatorProcess, world: World, horizon: float) -> dict[Key, float]:
-    """Return the keys that are reconciled within some seconds, and in how many; not those that would change nothing."""
+    """Return the keys that are reconciled within some seconds, and in how many; not idle timers."""
     found = {}
     for controller in _controllers(process):
         for request in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
             state, key = controller.queue.explain(request), (controller.name, request)
             if state.in_progress is not None or state.ready is not None:
                 found[key] = 0.0
-            elif state.due is not None and state.due <= max(horizon, 0.0) and not _is_idle(world, *key, state.reasons):
+            elif state.due is not None and state.due <= max(horizon, 0.0) and not world.is_idle(*key, state.reasons):
                 found[key] = state.due
     return found
 
 
 def _controllers(process: OperatorProcess) -> Sequence[Controller]:
     return () if process.manager is None else process.manager.controllers
-
-
-def _is_idle(world: World, controller: str, request: Request, reasons: Collection[str]) -> bool:
-    """Return whether a key waits for a delay that its reconcile returned, and nothing changed since."""
-    return all(map(is_declared, reasons)) and world.is_unchanged_since_reconcile(controller, request)
 
 
 def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTimer]:
