@@ -747,14 +747,12 @@ class World:
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
             self._changed_at = self._activity
-        if self._enough is not None and not self._enough.done() and self._is_enough():
+        is_enough = self._reconciles_left <= 0 or self._activity >= self._most
+        if is_enough and self._enough is not None and not self._enough.done():
             self._enough.set_result(None)
 
     def _is_activity(self, entry: LoggedRequest) -> bool:
         return not is_bookkeeping(entry)
-
-    def _is_enough(self) -> bool:
-        return self._reconciles_left <= 0 or self._activity >= self._most
 
     def _record_request(self, entry: LoggedRequest) -> None:
         if entry.effective and not is_bookkeeping(entry):
