@@ -16,8 +16,7 @@ from reconciler._core.certificates import client_tls_context
 from reconciler.client.credentials import ClusterSettings, CredentialRenewer, exec_login_of, reason_of
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
-from reconciler.client.network import is_local, refuse_virtual_time, without_password
-from reconciler.client.pool import MAX_STREAMS
+from reconciler.client.pool import MAX_STREAMS, is_local, refuse_virtual_time, without_password
 from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reconciler._core.scalars import use_kubernetes_scalars
-from reconciler.client.network import is_http_address, without_password
+from reconciler.client.pool import is_http_address, without_password
 from reconciler.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 from reconciler._core.certificates import client_tls_context
 from reconciler._core.durations import DurationLike, seconds_of
 from reconciler.client.http11 import MAX_BODY, Head, HTTPConnection
-from reconciler.client.network import (
+from reconciler.client.pool import (
+    MAX_STREAMS,
+    Budgets,
     Origin,
+    Pool,
+    Proxy,
     describe,
     origin_of,
     outcome_unknown,
@@ -20,7 +24,6 @@ from reconciler.client.network import (
     refuse_virtual_time,
     without_password,
 )
-from reconciler.client.pool import MAX_STREAMS, Budgets, Pool, Proxy
 from reconciler.errors import ConfigurationError, NotSent
 from reconciler.http import HTTPRequest, HTTPResponse
 

@@ -101,6 +101,7 @@ class Manager:
             process is the leader; in a ring of shards, unless it holds its Lease.
         metrics: all counters, and the Prometheus registry for your own collectors.
         console: the console, for pages of your own; None without one.
+        recording: as given.
 
     Raises:
         ConfigurationError: an option is invalid; the message names it and the reason.
@@ -129,7 +130,7 @@ class Manager:
         self._client = client
         connection = client.session.connection
         self._clock, self._rng = connection.clock, connection.rng
-        self._recording = recording
+        self.recording = recording
         self._collector = None if recording is None else Collector(recording, self._clock)
         if self._collector is not None:
             self._clock = self._collector.clock
@@ -496,17 +497,17 @@ class Manager:
     @contextlib.asynccontextmanager
     async def _recorded(self) -> AsyncIterator[None]:
         """Record while the block runs, if that was asked for."""
-        if self._recording is None or self._collector is None:
+        if self.recording is None or self._collector is None:
             yield
             return
-        if isinstance(self._recording, Recording):
-            self.metrics.recording = self._recording.statistics
-        self._recording.start(self._known_kinds)
+        if isinstance(self.recording, Recording):
+            self.metrics.recording = self.recording.statistics
+        self.recording.start(self._known_kinds)
         try:
             with self._collector.recording():
                 yield
         finally:
-            await self._recording.stop()
+            await self.recording.stop()
 
     @property
     def _process(self) -> ReportedProcess:
@@ -532,7 +533,7 @@ class Manager:
         return [*discovered, *(each for each in watched if each is not None)]
 
     def _segments(self) -> Sequence[Path]:
-        return self._recording.segments() if isinstance(self._recording, Recording) else ()
+        return self.recording.segments() if isinstance(self.recording, Recording) else ()
 
     def _claimed_shard(self) -> AbstractContextManager[None]:
         transport = self._client.session.connection.transport
@@ -556,7 +557,7 @@ class Manager:
             "authentication": self._authentication,
             "shard": shard,
             "leader election": "none" if election is None and shard is None else None,
-            "recording": None if self._recording is None else str(self._recording),
+            "recording": None if self.recording is None else str(self.recording),
             "lease": None if election is None else f"{election.namespace}/{election.name} as {election.identity}",
         }
         return NamedValues(f"kube-reconciler {__version__}", {name: text for name, text in parts.items() if text})

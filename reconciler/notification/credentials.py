@@ -7,6 +7,7 @@ import base64
 import binascii
 import logging
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
@@ -48,7 +49,7 @@ REFRESH_INTERVAL = 5.0
 
 
 class _Values:
-    """Values for redaction within a budget: the least recently used are dropped first.
+    """Values for redaction within a budget: the least recently used are dropped first. Thread-safe.
 
     Args:
         count: the most values.
@@ -59,20 +60,23 @@ class _Values:
         self._count, self._size = count, size
         self._found: OrderedDict[str, None] = OrderedDict()
         self._total = 0
+        self._lock = threading.Lock()
 
     def add(self, values: Iterable[str]) -> None:
         """Use values."""
-        for value in values:
-            if value not in self._found:
-                self._total += len(value)
-            self._found[value] = None
-            self._found.move_to_end(value)
-        while len(self._found) > self._count or self._total > self._size:
-            self._total -= len(self._found.popitem(last=False)[0])
+        with self._lock:
+            for value in values:
+                if value not in self._found:
+                    self._total += len(value)
+                self._found[value] = None
+                self._found.move_to_end(value)
+            while len(self._found) > self._count or self._total > self._size:
+                self._total -= len(self._found.popitem(last=False)[0])
 
     def all(self) -> tuple[str, ...]:
         """Return the values."""
-        return tuple(self._found)
+        with self._lock:
+            return tuple(self._found)
 
 
 class Credentials:

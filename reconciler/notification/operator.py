@@ -24,6 +24,7 @@ from reconciler.notification.policies import PolicySource, PolicyTable, PolicyVa
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
+from reconciler.recording import Recording
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +180,8 @@ class NotificationOperator:
 
             manager.console.add(receivers_page(self.channels, history, reconciler.waiting))
             manager.console.redact = self.redactor.redact
+        if isinstance(manager.recording, Recording):
+            manager.recording.redact(self.redactor.redact)
         return reconciler
 
     def _add_routing(self, manager: Manager, routing: RoutingTable) -> None:

@@ -206,10 +206,10 @@ class Redactor:
 
     def _known_to(self, namespace: str, secrets: Iterable[str]) -> KnownSecrets:
         values = frozenset(secrets)
-        known = self._known.get(namespace)
+        known = self._known.pop(namespace, None)  # another thread may redact as well
         if known is None or known.values != values:
-            known = self._known[namespace] = KnownSecrets(values)
-        self._known.move_to_end(namespace)
+            known = KnownSecrets(values)
+        self._known[namespace] = known
         return known
 
     def brief(self, text: str, limit: int, namespace: str = "") -> str:

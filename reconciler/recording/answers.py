@@ -7,9 +7,9 @@ write that was not recorded is a difference; its answer is computed from the lat
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 import random
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -35,7 +35,7 @@ from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.collector import RecordedClient, encoded, key_of
 from reconciler.recording.recording import ServedKind
 from reconciler.recording.records import EffectStep, ListStep, ReadStep, ReconcileRecord, RequestStep, reads_of
-from reconciler.recording.redaction import DocumentRedactor, redact_request
+from reconciler.recording.redaction import DocumentRedactor, redact_step
 
 _MAX_FIELDS = 5
 _MAX_VALUE = 100
@@ -128,7 +128,7 @@ class Answers:
         asked = RequestStep(
             self.elapsed(), 0.0, request.method, request.target, request.headers.get("content-type", ""), request.body
         )
-        redact_request(asked, self._redactor)
+        redact_step(asked, self._redactor, self.record.namespace)
         step = self._recorded(asked)
         if step is None:
             return self._computed(asked, request)
@@ -253,7 +253,7 @@ class Answers:
             NotRecorded: the effect was not called, or with other arguments.
         """
         arguments = self._redactor.redact(encoded(dict(call.arguments)))
-        key = key_of(call)
+        key = self._redactor.text(key_of(call))
         same = [each for each in self._effects if each.name == call.name and each.key == key]
         step = next((each for each in same if _equal(each.arguments, arguments)), same[0] if same else None)
         if step is None:
@@ -396,16 +396,21 @@ def _short(value: object) -> str:
 
 
 def _exception(step: RequestStep | EffectStep) -> BaseException:
-    """Return an exception of the recorded class, with its attributes; a `ReconcilerError` if the class is gone."""
+    """Return an exception of the recorded class, with its attributes; a `ReconcilerError` if there is no such class.
+
+    Nothing is imported for it: a recording may come from somebody else.
+    """
     module, _, name = step.error.partition(":")
     try:
-        kind: Any = importlib.import_module(module)
+        kind: Any = sys.modules[module]
         for part in name.split("."):
             kind = getattr(kind, part)
+        if not issubclass(kind, BaseException):
+            raise TypeError
         error = kind.__new__(kind, step.message)
         if isinstance(step, EffectStep):
             vars(error).update(msgspec.json.decode(step.attributes))
-    except (ImportError, AttributeError, TypeError):
+    except (KeyError, AttributeError, TypeError, ValueError):
         return ReconcilerError(f"{name}: {step.message}")
     error.args = (step.message,)
     return typing.cast("BaseException", error)

@@ -89,7 +89,7 @@ class Trace:
         """Ignore it: the record is the one that was added."""
 
     async def stop(self) -> None:
-        """Ignore it."""
+        """Ignore it; cancellation has no effect."""
 
     def __str__(self) -> str:
         return "in memory"

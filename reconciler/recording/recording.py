@@ -8,7 +8,7 @@ a compressed `Batch` in MessagePack. Documents are stored once per segment and v
 from __future__ import annotations
 
 import asyncio
-import importlib
+import contextvars
 import logging
 import os
 import re
@@ -19,12 +19,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from reconciler._core.durations import parse_duration
 from reconciler._core.wire import UNDECODABLE
+from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
@@ -32,15 +33,20 @@ from reconciler.meta.metadata import ResourceType
 from reconciler.recording.records import (
     DocumentKey,
     EffectStep,
+    ListStep,
     LogStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
+    Step,
     document_key,
     reads_of,
 )
-from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request, redacted_text
+from reconciler.recording.redaction import DocumentRedactor, RedactKnown, concerns_secret, redact_step
 from reconciler.telemetry.registry import RecordingStatistics
+
+if TYPE_CHECKING or cold.AVAILABLE:
+    import zstandard
 
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
@@ -48,6 +54,7 @@ _FORMAT = b"1"
 _FRAME = struct.Struct(">BII")
 _ZLIB, _ZSTD = 1, 2
 _MAX_PAYLOAD = 2**30
+"""Bytes of a payload, compressed or not."""
 
 
 class ServedKind(msgspec.Struct, array_like=True):
@@ -150,13 +157,12 @@ class SegmentWriter:
         self.kinds: set[str] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
-        self._zstd = _zstd()
+        self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress if cold.AVAILABLE else _deflated
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
-        payload = _encode(batch)
-        payload = zlib.compress(payload, 1) if self._zstd is None else self._zstd.compress(payload)
-        header = _FRAME.pack(_ZLIB if self._zstd is None else _ZSTD, len(payload), zlib.crc32(payload))
+        payload = self._compress(_encode(batch))
+        header = _FRAME.pack(_ZSTD if cold.AVAILABLE else _ZLIB, len(payload), zlib.crc32(payload))
         try:
             self.size += _write_all(self._file, header + payload)
         except OSError:
@@ -175,12 +181,8 @@ def _write_all(file: BinaryIO, data: bytes) -> int:
     return len(data)
 
 
-def _zstd() -> Any | None:
-    """Return Python's module for Zstandard; None before Python 3.14."""
-    try:
-        return importlib.import_module("compression.zstd")
-    except ImportError:
-        return None
+def _deflated(data: bytes) -> bytes:
+    return zlib.compress(data, 1)
 
 
 class RecordingReader:
@@ -232,7 +234,12 @@ class RecordingReader:
                 if len(payload) < size or zlib.crc32(payload) != checksum:
                     self.problems.append(f"{segment} is torn at byte {place}: what follows was not read")
                     return
-                yield _decode(_decompressed(codec, payload, segment))
+                try:
+                    batch = _decode(_decompressed(codec, payload, segment))
+                except _DAMAGE:
+                    self.problems.append(f"{segment} is damaged at byte {place}: what follows was not read")
+                    return
+                yield batch
 
 
 def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
@@ -245,12 +252,17 @@ def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
 
 
 def _decompressed(codec: int, payload: bytes, segment: Path) -> bytes:
-    if codec == _ZLIB:
-        return zlib.decompress(payload)
-    zstd = _zstd()
-    if codec != _ZSTD or zstd is None:
-        raise ConfigurationError(f"{segment} is compressed with Zstandard: read it with Python 3.14 or newer")
-    return bytes(zstd.decompress(payload))
+    if codec == _ZSTD and not cold.AVAILABLE:
+        raise ConfigurationError(f"{segment} is compressed with zstd: install zstandard, with pip install zstandard")
+    if codec == _ZSTD:
+        if zstandard.frame_content_size(payload) > _MAX_PAYLOAD:
+            raise ValueError("too large")
+        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=_MAX_PAYLOAD)
+    return zlib.decompressobj().decompress(payload, _MAX_PAYLOAD)
+
+
+_DAMAGE: tuple[type[Exception], ...] = (zlib.error, ValueError, *([zstandard.ZstdError] if cold.AVAILABLE else []))
+"""What a payload raises that is not one of a writer's. A `msgspec.DecodeError` is a ValueError."""
 
 
 def _check_format(segment: Path) -> None:
@@ -304,6 +316,9 @@ _MAX_DOCUMENTS = 100_000
 _STOP_TIMEOUT = 5.0
 """Seconds that the end of a process waits for the disk."""
 
+_is_own = re.compile(rf"lock|\d{{8,}}{re.escape(SUFFIX)}").fullmatch
+"""Matches the names of a recording's files."""
+
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
@@ -331,8 +346,8 @@ class Recording:
         self._keep = _duration(keep)
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
-        self._waiting: deque[ReconcileRecord] = deque()
-        self._waiting_bytes = 0
+        self._waiting: deque[tuple[int, ReconcileRecord]] = deque()  # with their weights
+        self._queued = self._taken = 0  # bytes, each counted by one thread
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -344,6 +359,14 @@ class Recording:
         self._written = self._lost = 0
         self._problem: str | None = None
 
+    def redact(self, known: RedactKnown) -> None:
+        """Also remove the secrets that the operator knows.
+
+        Args:
+            known: called with text and its namespace, in another thread; returns the text without them.
+        """
+        self._redactor.known = known
+
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Lock the directory and start the thread.
 
@@ -353,7 +376,7 @@ class Recording:
         self._kinds = kinds
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            others = [each.name for each in self.directory.iterdir() if each.suffix != SUFFIX and each.name != "lock"]
+            others = [each.name for each in self.directory.iterdir() if not _is_own(each.name)]
             if others:
                 raise ConfigurationError(
                     f"cannot record in {self.directory}: it contains other files, such as {min(others)!r}; "
@@ -365,7 +388,10 @@ class Recording:
                 self._full.append((path, stat.st_size, datetime.fromtimestamp(stat.st_mtime).astimezone()))
         except OSError as error:
             raise ConfigurationError(f"cannot record in {self.directory}: {error.strerror}") from error
-        self._thread = threading.Thread(target=self._write_until_stopped, name="recording", daemon=True)
+        context = contextvars.copy_context()  # has the clock
+        self._thread = threading.Thread(
+            target=context.run, args=(self._write_until_stopped,), name="recording", daemon=True
+        )
         self._thread.start()
 
     def begun(self, record: ReconcileRecord) -> None:
@@ -376,9 +402,10 @@ class Recording:
         if self._problem is not None:
             self._lost += 1
             return
-        self._waiting.append(record)
-        self._waiting_bytes += _weight(record)
-        if self._waiting_bytes > _MAX_WAITING:
+        weight = _weight(record)
+        self._waiting.append((weight, record))
+        self._queued += weight
+        if self._queued - self._taken > _MAX_WAITING:
             self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
 
     async def stop(self) -> None:
@@ -434,8 +461,8 @@ class Recording:
     def _write_waiting(self) -> None:
         records: list[ReconcileRecord] = []
         while self._waiting:
-            record = self._waiting.popleft()
-            self._waiting_bytes -= _weight(record)
+            weight, record = self._waiting.popleft()
+            self._taken += weight
             records.append(record)
         if not records:
             return
@@ -458,23 +485,17 @@ class Recording:
             key = document_key(read)
             if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
                 segment.known.add(key)
-                batch.documents.append(
-                    ReadStep(0.0, read.kind, read.name, read.namespace, read.version, self._redactor.redact(read.data))
-                )
+                data = self._redactor.redact(read.data, read.namespace)
+                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
             read.data = b""
         for step in record.steps:
-            if isinstance(step, RequestStep):
-                answered = answered_document(step)
-                if answered is not None:
-                    segment.answers[answered[0]] = answered[1]
-                redact_request(step, self._redactor)
-            elif isinstance(step, LogStep):
-                step.message = redacted_text(step.message)
-            elif isinstance(step, EffectStep):
-                step.arguments = self._redactor.redact(step.arguments)
-                step.attributes = self._redactor.redact(step.attributes)
-                step.value, step.message = self._redactor.redact(step.value), redacted_text(step.message)
-        if any(concerns_secret(write.path) for write in record.writes):
+            if isinstance(step, RequestStep) and (answered := answered_document(step)) is not None:
+                segment.answers[answered[0]] = answered[1]
+            redact_step(step, self._redactor, record.namespace)
+        if record.failure is not None:
+            message = self._redactor.text(record.failure.message, record.namespace)
+            record.failure = msgspec.structs.replace(record.failure, message=message)
+        if record.draws and any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
 
     def _current(self, at: datetime) -> SegmentWriter:
@@ -500,10 +521,18 @@ class Recording:
 
 
 def _weight(record: ReconcileRecord) -> int:
-    """Return roughly the bytes of a record."""
-    return 500 + sum(
-        len(step.body) + len(step.response) if isinstance(step, RequestStep) else 200 for step in record.steps
-    )
+    """Return roughly the bytes of a record, apart from what the cache has as well."""
+    return sum(map(_step_weight, record.steps), 500)
+
+
+def _step_weight(step: Step) -> int:
+    if isinstance(step, RequestStep):
+        return len(step.body) + len(step.response)
+    if isinstance(step, EffectStep):
+        return len(step.arguments) + len(step.value) + len(step.attributes)
+    if isinstance(step, LogStep):
+        return len(step.message)
+    return 100 * len(step.items) if isinstance(step, ListStep) else 200
 
 
 def _duration(keep: str | timedelta) -> timedelta:

@@ -15,7 +15,7 @@ import msgspec
 from reconciler._core.redaction import PLACEHOLDER, redact
 from reconciler._core.redaction.names import kind_of_name
 from reconciler._core.wire import UNDECODABLE
-from reconciler.recording.records import RequestStep
+from reconciler.recording.records import EffectStep, LogStep, RequestStep, Step
 
 _MAX_BYTES, _MAX_NAMES = 2**23, 10_000
 """Bytes of parts, and names of members, that are remembered; then all are forgotten."""
@@ -35,23 +35,35 @@ _is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encod
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+RedactKnown = Callable[[str, str], str]
+"""Removes the secrets that an operator knows from text of a namespace, ``""`` for none. Called in another thread."""
+
+
 class DocumentRedactor:
-    """Replaces secrets in JSON documents, and remembers the parts that it has seen."""
+    """Replaces secrets in JSON documents, and remembers the parts that it has seen.
+
+    Attributes:
+        known: removes the secrets that the operator knows, at each use, since they change. Default None: it knows none.
+    """
 
     def __init__(self) -> None:
+        self.known: RedactKnown | None = None
         self._harmless: set[str | bytes] = set()  # texts, and parts of documents
         self._neutral: set[str] = set()  # names of members
         self._bytes = 0
 
-    def redact(self, data: bytes, *, secret: bool = False) -> bytes:
+    def redact(self, data: bytes, namespace: str | None = None, *, secret: bool = False) -> bytes:
         """Return a document without secrets; text that is not JSON as well.
 
         Args:
             data: the document.
+            namespace: where it belongs. Default: nowhere.
             secret: whether it is a Secret, or a change of one. Default: as its kind says.
         """
         if not data:
             return data
+        if self.known is not None:
+            data = _without_known(data, self.known, namespace or "")
         if secret or b'"Secret' in data:
             masked = _without_values(data, secret=secret)
             if masked is not None:
@@ -63,14 +75,25 @@ class DocumentRedactor:
             pass
         return redact(data.decode("utf-8", "replace")).encode()
 
+    def text(self, text: str, namespace: str | None = None) -> str:
+        """Return text without secrets."""
+        if not text:
+            return text
+        return _redacted(text if self.known is None else self.known(text, namespace or ""))
+
     def _is_harmless(self, data: bytes) -> bool:
         """Return whether nothing in a document could be a secret; the parts that were seen before are not searched."""
         members = _members(data)
         metadata = members.pop("metadata", None)
-        parts = [*members.items()]
         if metadata is not None:
-            parts += [(name, part) for name, part in _members(metadata).items() if name != "managedFields"]
-        for name, raw in parts:
+            described = _members(metadata)
+            described.pop("managedFields", None)
+            if not self._are_harmless(described):
+                return False
+        return self._are_harmless(members)
+
+    def _are_harmless(self, members: dict[str, msgspec.Raw]) -> bool:
+        for name, raw in members.items():
             part = bytes(raw)
             if name in self._neutral and (part in self._harmless or _is_plain(part)):
                 continue
@@ -120,6 +143,29 @@ class DocumentRedactor:
         self._harmless.add(part)
 
 
+def _without_known(data: bytes, known: RedactKnown, namespace: str) -> bytes:
+    """Return a document in which each text is without known secrets."""
+    text = data.decode("utf-8", "replace")
+    found = known(text, namespace)
+    if found == text:
+        return data
+    try:
+        return msgspec.json.encode(_each_text(msgspec.json.decode(data), lambda each: known(each, namespace)))
+    except UNDECODABLE:
+        return found.encode()
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a document with each text and name of a member changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_each_text(each, change) for each in value]
+    if isinstance(value, dict):
+        return {change(name): _each_text(each, change) for name, each in value.items()}
+    return value
+
+
 _NAMED = frozenset({"value", "default"})
 _NAMES = ("name", "key", "header")
 """Members whose value may say what a member of `_NAMED` contains."""
@@ -160,17 +206,25 @@ def _mask(secret: dict[str, Any]) -> dict[str, Any]:
     return masked
 
 
-def redact_request(step: RequestStep, redactor: DocumentRedactor) -> None:
-    """Replace the secrets in a request and its response."""
-    secret = concerns_secret(step.path)
-    path, mark, query = step.target.partition("?")
-    step.target = path + mark + redacted_text(query)
-    step.body = redactor.redact(step.body, secret=secret)
-    step.response = redactor.redact(step.response, secret=secret and step.status < 300)
-    step.message = redacted_text(step.message)
+def redact_step(step: Step, redactor: DocumentRedactor, namespace: str | None) -> None:
+    """Replace the secrets in a step of a reconcile in a namespace, apart from reads."""
+    if isinstance(step, RequestStep):
+        secret = concerns_secret(step.path)
+        path, mark, query = step.target.partition("?")
+        step.target = path + mark + redactor.text(query, namespace)
+        step.body = redactor.redact(step.body, namespace, secret=secret)
+        step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300)
+        step.message = redactor.text(step.message, namespace)
+    elif isinstance(step, LogStep):
+        step.message = redactor.text(step.message, namespace)
+    elif isinstance(step, EffectStep):
+        step.key, step.message = redactor.text(step.key, namespace), redactor.text(step.message, namespace)
+        step.arguments = redactor.redact(step.arguments, namespace)
+        step.attributes = redactor.redact(step.attributes, namespace)
+        step.value = redactor.redact(step.value, namespace)
 
 
-redacted_text = functools.lru_cache(maxsize=1024)(redact)
+_redacted = functools.lru_cache(maxsize=1024)(redact)
 """Queries and messages repeat."""
 
 

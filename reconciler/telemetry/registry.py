@@ -135,20 +135,28 @@ class CachedKind(NamedTuple):
     held: int
 
 
-_CACHE = (
-    ("unreadable_objects", "Current number of cached objects that cannot be decoded, in whole or in part."),
-    ("document_bytes", "Total length of the cached documents in bytes."),
-    ("held_bytes", "Memory that the cached documents take in bytes; idle ones are compressed."),
-)
-
-
 def cache_families(kinds: Sequence[CachedKind]) -> Iterable[Metric]:
     """Yield the metrics of the cache, unless nothing is cached."""
-    for index, (name, text) in enumerate(_CACHE, 1):
-        if kinds:
-            yield gauge(
-                f"reconciler_cache_{name}", text, ("kind",), [((each.kind,), float(each[index])) for each in kinds]
-            )
+    if not kinds:
+        return
+    yield gauge(
+        "reconciler_cache_unreadable_objects",
+        "Current number of cached objects that cannot be decoded, in whole or in part.",
+        ("kind",),
+        [((each.kind,), float(each.unreadable)) for each in kinds],
+    )
+    yield gauge(
+        "reconciler_cache_document_bytes",
+        "Total length of the cached documents in bytes.",
+        ("kind",),
+        [((each.kind,), float(each.bytes)) for each in kinds],
+    )
+    yield gauge(
+        "reconciler_cache_held_bytes",
+        "Memory that the cached documents take in bytes; idle ones are compressed.",
+        ("kind",),
+        [((each.kind,), float(each.held)) for each in kinds],
+    )
 
 
 class ShardCounters:

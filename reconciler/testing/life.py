@@ -180,7 +180,9 @@ def _knows_lives(loop: asyncio.AbstractEventLoop) -> Any:
     if hasattr(loop, "knows_lives"):
         return loop
 
-    class LivesLoop(type(loop)):  # type: ignore[misc]  # mypy does not support run-time base classes
+    base: Any = type(loop)
+
+    class LivesLoop(base):  # type: ignore[misc]  # mypy does not support run-time base classes
         knows_lives = True
 
         def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:

@@ -108,7 +108,31 @@ def replay(recording: str | Path, operator: Operator, *, reconcile: str | None =
     if not records:
         what = "no reconcile" if reconcile is None else f"no reconcile whose id begins with {reconcile!r}"
         raise ConfigurationError(f"{recording} contains {what}")
-    return [replay_record(record, operator, reader.kinds) for record in records]
+    return list(replay_records(records, operator, reader.kinds))
+
+
+def replay_records(
+    records: Sequence[ReconcileRecord], operator: Operator, kinds: Mapping[str, ServedKind]
+) -> Iterator[Replay]:
+    """Run recorded reconciles again, except those of controllers that the operator does not have; see `replay`.
+
+    Raises:
+        ConfigurationError: it has none of them.
+    """
+    foreign = None
+    replayed = 0
+    for record in records:
+        try:
+            yield replay_record(record, operator, kinds)
+            replayed += 1
+        except _NoController as error:
+            foreign = error
+    if foreign is not None and not replayed:
+        raise foreign
+
+
+class _NoController(ConfigurationError):
+    """The operator has no controller for a record."""
 
 
 def replay_record(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
@@ -166,10 +190,16 @@ async def _add_controllers(manager: Manager, operator: object, record: Reconcile
     name = getattr(operator, "__name__", type(operator).__name__)
     if isinstance(operator, Reconciler) or (isinstance(operator, type) and issubclass(operator, Reconciler)):
         declared: KindLike | None = getattr(operator, "resource", None)
-        setup = setup_function(operator, name, name=record.controller, resource=declared or record.kind)
+        own = declared is None or _kind_and_group(gvk_from(declared)) == _kind_and_group(gvk_from(record.kind))
+        options = {"name": record.controller} if own else {}
+        setup = setup_function(operator, name, resource=declared or record.kind, **options)
     else:
         setup = setup_function(operator, name)
     await setup(manager)
+
+
+def _kind_and_group(gvk: GroupVersionKind) -> tuple[str, str]:
+    return gvk.kind, gvk.group
 
 
 def _controller_of(manager: Manager, record: ReconcileRecord) -> Controller:
@@ -178,7 +208,7 @@ def _controller_of(manager: Manager, record: ReconcileRecord) -> Controller:
     for controller in (*named, *of_kind):
         return controller
     known = ", ".join(f"{each.name} ({each.kind.kind})" for each in manager.controllers) or "none"
-    raise ConfigurationError(
+    raise _NoController(
         f"the recording is of controller {record.controller!r} ({record.kind}), and the operator has no such "
         f"controller; it has {known}"
     )

@@ -19,7 +19,7 @@ from reconciler.apiserver.serving.request_log import LoggedRequest
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.clock import current_clock
-from reconciler.controller import Reconciler
+from reconciler.controller import Controller, Reconciler
 from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver, observe_reconciles
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
@@ -42,6 +42,7 @@ from reconciler.testing.trace import (
     calling_line,
     is_bookkeeping,
 )
+from reconciler.workqueue.entries import Explanation
 
 
 class NotSettled(ReconcilerError):
@@ -265,18 +266,28 @@ class OperatorProcess:
         """Return whether the process runs."""
         return not self.life.ended and self._main is not None and not self._main.done()
 
+    @property
+    def controllers(self) -> Sequence[Controller]:
+        """Return its controllers; none until its manager is created."""
+        return () if self.manager is None else self.manager.controllers
+
+    def pending(self, horizon: float) -> Iterator[tuple[Controller, Explanation[Request]]]:
+        """Yield the keys that are reconciled, or will be within a number of seconds; idle timers do not count."""
+        for controller in self.controllers:
+            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
+                state = controller.queue.explain(key)
+                is_due = state.due is not None and state.due <= horizon
+                if state.is_active or (is_due and not self._world.is_idle(controller.name, key, state.reasons)):
+                    yield controller, state
+
     def unfinished(self, horizon: float) -> list[str]:
         """Return what still runs, or will within a number of seconds; idle timers do not count."""
         found = [f"{self._in_flight} requests wait for their responses"] if self._in_flight else []
-        for controller in self.manager.controllers if self.manager is not None else ():
-            if controller.statistics().mapper_pending:
-                found.append(f"{controller.name}: a mapper has not ended")
-            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
-                state = controller.queue.explain(key)
-                waits = state.in_progress is None and state.ready is None
-                idle = self._world.is_idle(controller.name, key, state.reasons)
-                if not waits or (state.due is not None and state.due <= horizon and not idle):
-                    found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, key)}")
+        found += [
+            f"{each.name}: a mapper has not ended" for each in self.controllers if each.statistics().mapper_pending
+        ]
+        for controller, state in self.pending(horizon):
+            found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, state.key)}")
         return found
 
 
@@ -374,6 +385,7 @@ class World:
         final_checks: the checks of `finally_`.
         trace: what happened.
         processes: the processes of the operator, oldest first.
+        failures: how the latest reconcile failed, for each controller and key where it did.
 
     Raises:
         ConfigurationError: the operator is something else, or an instance, which could not lose its memory.
@@ -422,7 +434,7 @@ class World:
         self._own_server = server is None
         self._snapshot = snapshot
         self._definitions = definitions
-        self._failures: dict[tuple[str, Request], Exception] = {}
+        self.failures: dict[tuple[str, Request], Exception] = {}
         self._reconciled: dict[tuple[str, Request], int] = {}
         self._effects_seen: set[tuple[str, str]] = set()
         self._activity = self._changed_at = self._most = self._reconciles_left = 0
@@ -467,7 +479,7 @@ class World:
         await self.close()
 
     async def close(self) -> None:
-        """Kill the operator, close its coroutines, without effects, and close the server."""
+        """Kill the operator, close its coroutines without effects, and close the server, even if cancelled."""
         for task in self._pending:
             task.cancel()
         for process in self.processes:
@@ -508,12 +520,12 @@ class World:
         return process
 
     async def ensure_started(self) -> None:
-        """Start the operator, unless it has been started before."""
+        """Start the operator, unless it has been started before. Cancellation kills it."""
         if not self.processes:
             await self.start()
 
     async def ensure_running(self) -> None:
-        """Start the operator, unless a process of it runs."""
+        """Start the operator, unless a process of it runs. Cancellation kills it."""
         if self.process is None:
             await self.start()
 
@@ -529,9 +541,9 @@ class World:
             self.later(restart_after, self.ensure_running)
 
     async def reconcile_all(self) -> None:
-        """Let the operator reconcile each of its objects once more."""
+        """Let the operator reconcile each of its objects once more. Cancellation leaves out the rest."""
         process = self.process
-        for controller in process.manager.controllers if process is not None and process.manager is not None else ():
+        for controller in process.controllers if process is not None else ():
             for document in self.server.objects():
                 gvk = gvk_of(document)
                 if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
@@ -569,7 +581,10 @@ class World:
         )
 
     async def set_up(self, manager: Manager) -> None:
-        """Add new controllers of the operator to a manager, and apply the definitions that the server lacks."""
+        """Add new controllers of the operator to a manager, and apply the definitions that the server lacks.
+
+        Cancellation leaves out the rest.
+        """
         await self._new_setup()(manager)
         for controller in manager.controllers:
             for kind in controller.kinds:
@@ -581,7 +596,10 @@ class World:
             self.connection = self.server.service_account(self.name)
 
     async def serve(self, request: HTTPRequest, sender: _Sender) -> HTTPResponse:
-        """Handle a request of a process in a task of the server, so that the end of the process does not stop it."""
+        """Handle a request of a process in a task of the server, so that the end of the process does not stop it.
+
+        Cancellation does not stop it, either.
+        """
         context = self._context.copy()
         context.run(_sender.set, sender)
         task = asyncio.get_running_loop().create_task(self.connection.send(request), context=context)
@@ -593,6 +611,8 @@ class World:
     async def create(self, obj: Any) -> Any:
         """Create an object as a user does, and return it as stored.
 
+        Cancellation leaves it open whether it was created.
+
         Raises:
             APIError: the server refused it.
         """
@@ -601,6 +621,8 @@ class World:
 
     async def patch(self, obj: Any, patch: Mapping[str, Any], *, subresource: str | None = None) -> Any:
         """Send a merge patch of an object as a user does, and return the object as stored.
+
+        Cancellation leaves it open whether it took effect.
 
         Args:
             obj: an object with kind and name; its version is not compared.
@@ -618,6 +640,8 @@ class World:
 
     async def delete(self, obj: Any) -> None:
         """Delete an object as a user does; finalizers keep it.
+
+        Cancellation leaves it open whether it was deleted.
 
         Raises:
             APIError: the server refused it, or it does not exist.
@@ -678,6 +702,8 @@ class World:
 
     async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
         """Wait until nothing happens any more but declared timers.
+
+        Cancellation ends the waiting.
 
         Nothing happens if no reconcile, request or effect occurs for a second, and no key is in progress, ready or
         waits for a retry. A timer of a key (``requeue_after``) is waited for if it is due within the horizon, until a
@@ -789,9 +815,9 @@ class World:
         """Record how the latest reconcile of a key failed, if it did."""
         named = (reconcile.run.controller, reconcile.request)
         if error is None:
-            self._failures.pop(named, None)
+            self.failures.pop(named, None)
         else:
-            self._failures[named] = error
+            self.failures[named] = error
 
     def can_be_idle_after(self, run: ReconcileRun) -> bool:
         """Return whether a timer caused a reconcile: any other may be too early for what the timer is for."""
@@ -803,7 +829,7 @@ class World:
 
     def failure_of(self, controller: str, key: Request) -> str:
         """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""
-        error = self._failures.get((controller, key))
+        error = self.failures.get((controller, key))
         return "" if error is None else f", failed: {describe_error(error)}"
 
 

@@ -182,6 +182,11 @@ class Explanation(Generic[K]):
     next_reasons: frozenset[str] = frozenset()
     failures: int = 0
 
+    @property
+    def is_active(self) -> bool:
+        """Return whether the key is in progress or ready."""
+        return self.in_progress is not None or self.ready is not None
+
     def __str__(self) -> str:
         parts = []
         if self.in_progress is not None:

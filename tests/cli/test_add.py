@@ -86,7 +86,7 @@ def test_kinds_and_webhooks_are_added_with_one_line_and_an_import_each(
     assert added_lines(before[kustomization], after[kustomization]) == ["  - certificates.yaml"]
 
     linted(project)
-    assert "7 passed" in passes(project, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    assert "9 passed" in passes(project, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
     assert "is up to date" in passes(project, "reconciler", "manifests", "--check")
     found = documents(project)
     groups = [each["spec"]["group"] for each in found if each["kind"] == "CustomResourceDefinition"]

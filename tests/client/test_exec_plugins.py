@@ -16,7 +16,6 @@ import pytest
 
 from reconciler.client import Client, Retries
 from reconciler.client import credentials as _credentials
-from reconciler.client import exec_plugin as _exec
 from reconciler.clock import SystemClock, use_clock
 from reconciler.errors import ConfigurationError, NotSent, Unauthorized
 from reconciler.http import HTTPRequest
@@ -87,7 +86,7 @@ def at(seconds: float) -> str:
 
 
 async def test_a_plugin_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_exec, "TIME_LIMIT", 5.0)
+    monkeypatch.setattr(_credentials, "TIME_LIMIT", 5.0)
     path = kubeconfig(tmp_path / "config", **plugin(tmp_path, hang(tmp_path)))
     assert "plugin did not end within 5 s and was killed" in await problem(kubeconfig=path)
     for pid in await pids(tmp_path, 2):
@@ -235,7 +234,7 @@ async def test_what_a_plugin_prints_is_checked_and_never_quoted(tmp_path: Path, 
     started = time.monotonic()
     text = await problem(kubeconfig=kubeconfig(tmp_path / "config", **plugin(tmp_path, code)))
     assert words in text
-    assert time.monotonic() - started < _exec.TIME_LIMIT
+    assert time.monotonic() - started < _credentials.TIME_LIMIT
 
 
 async def test_a_plugin_is_told_that_it_has_no_terminal(tmp_path: Path, server: Server) -> None:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from reconciler.client import Client
-from reconciler.client.network import excerpt, without_password
+from reconciler.client.pool import excerpt, without_password
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest
 from tests.client.kubeconfigs import SECRET, change, kubeconfig, problem

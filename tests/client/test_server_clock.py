@@ -143,7 +143,7 @@ async def test_the_clock_of_a_real_server(control_plane: ControlPlane) -> None:
         await client.get("v1/Namespace", "default")
         assert client.clock_offset == timedelta()
     async with control_plane.client() as client:
-        client.session.connection._clock = Ahead()
+        client.session.connection.server_clock = ServerClock(Ahead)
         before = current_clock().now()
         await client.get("v1/Namespace", "default")
         took = current_clock().now() - before

@@ -21,7 +21,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
 from reconciler.client.kubeconfig import KubeconfigEntry
-from reconciler.client.network import origin_of
+from reconciler.client.pool import origin_of
 from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.events import Correlation, Correlator, Occurrence, Subject
+from reconciler.events import Correlation, Correlator, EventSubject, Occurrence
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def occurrence(
     reason: str = "Made",
     version: str = "1",
 ) -> Occurrence:
-    subject = Subject("example.com/v1", "Database", name, "prod", f"uid-{name}", version)
+    subject = EventSubject("example.com/v1", "Database", name, "prod", f"uid-{name}", version)
     return Occurrence(subject, type, reason, message, START + timedelta(seconds=at), at)
 
 

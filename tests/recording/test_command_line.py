@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from reconciler import Client, Manager, Recording
@@ -19,7 +20,7 @@ from reconciler.cli.demo_scenario import new_notification, running_operator
 from reconciler.manager import EndpointSecurity
 from reconciler.manager.endpoints.handlers import debug_recording
 from reconciler.manager.endpoints.server import EndpointRequest
-from reconciler.recording.recording import RecordingReader
+from reconciler.recording.recording import RecordingReader, write_recording
 from reconciler.testing import replay, virtual_time
 from tests.recording.incident import Sizes, config_map, record
 
@@ -233,3 +234,18 @@ def test_the_notification_operator_is_replayed(tmp_path: Path) -> None:
     found = replay(tmp_path / "r", add_reconciler)
     assert len(found) >= 3
     assert [each.differences for each in found] == [()] * len(found)
+
+
+def test_texts_of_a_recording_are_no_code(capsys: Any, incident: Path, tmp_path: Path) -> None:
+    reader = RecordingReader(incident)
+    records = [each for each in reader.records() if each.failure is not None]
+    for each in records:
+        each.name = 'a"""\nimport os\x1b[2J'
+        each.failure = msgspec.structs.replace(each.failure, type="E\nimport os")
+    write_recording(tmp_path / "hostile.segment", records, list(reader.kinds.values()))
+    _, text = run(capsys, "replay", tmp_path / "hostile.segment", f"{TARGET}:Sizes", "--all")
+    assert "\x1b" not in text
+    output = tmp_path / "test_it.py"
+    run(capsys, "recording", "to-test", tmp_path / "hostile.segment", f"{TARGET}:Sizes", "--output", output)
+    assert "\nimport os" not in output.read_text()
+    compile(output.read_text(), output, "exec")

@@ -9,22 +9,26 @@ import os
 import secrets
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.recording import recording as recording_module
 from reconciler.recording.recording import RecordingReader, SegmentWriter
-from reconciler.recording.records import ReadStep, RequestStep
+from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep
 
 pytestmark = pytest.mark.virtual_time
 
@@ -143,6 +147,16 @@ async def test_a_torn_segment_is_read_up_to_the_tear(tmp_path: Path) -> None:
     assert "is torn at byte" in reader.problems[0]
 
 
+@pytest.mark.parametrize("codec", [1, 2, 7])
+@pytest.mark.parametrize("payload", [b"", b"no frame", zlib.compress(b"no batch"), zstandard.compress(b"no batch")])
+def test_a_segment_with_something_else_in_it_is_read_up_to_there(tmp_path: Path, codec: int, payload: bytes) -> None:
+    header = struct.pack(">BII", codec, len(payload), zlib.crc32(payload))
+    (tmp_path / "1.segment").write_bytes(b"kube-reconciler recording 1\n" + header + payload)
+    reader = RecordingReader(tmp_path)
+    assert list(reader.records()) == []
+    assert "is damaged at byte 28" in reader.problems[0]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -167,6 +181,13 @@ async def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
         async with recorded(Recording(tmp_path)):
             pass
     assert sorted(tmp_path.iterdir()) == [tmp_path / "thesis.txt"]  # noqa: ASYNC240
+
+
+async def test_segments_that_a_recording_did_not_write_are_not_deleted_by_it(tmp_path: Path) -> None:
+    (tmp_path / "test_storm.segment").write_text("of a test")
+    with pytest.raises(ConfigurationError, match=r"contains other files, such as .test_storm\.segment"):
+        async with recorded(Recording(tmp_path)):
+            pass
 
 
 async def test_two_processes_cannot_share_a_directory(tmp_path: Path) -> None:
@@ -221,6 +242,17 @@ async def test_a_slow_disk_ends_the_recording(tmp_path: Path, monkeypatch: pytes
             await client.create(config_map(name))
         await asyncio.sleep(10)
         assert "too slow" in str(recording.statistics().problem)
+
+
+def test_what_waits_for_the_disk_is_weighed() -> None:
+    now = datetime.now(UTC)
+    record = ReconcileRecord(id="", controller="", kind="", name="", namespace=None, started=now, reasons=())
+    record.steps += [LogStep(0.0, "INFO", "log", "x" * 1000), EffectStep(0.0, "call", "a", b"{}", b"x" * 1000)]
+    record.steps.append(ListStep(0.0, "v1/Pod", None, "", "", [ReadStep(0.0, "v1/Pod", "a", "b")] * 1000))
+    recording = Recording("r")
+    recording.ended(record)
+    assert recording._queued > 100_000
+    assert recording._waiting[0][0] == recording._queued
 
 
 PROGRAM = """

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler import Client, Manager, Recording
 from reconciler._core.redaction import redact
+from reconciler.apiserver import APIServer
+from reconciler.notification import (
+    NotificationOperator,
+    NotificationOptions,
+    NotificationRequest,
+)
+from reconciler.notification.credentials import LABEL
+from reconciler.recording.recording import RecordingReader
 from reconciler.recording.redaction import DocumentRedactor, concerns_secret
 
 TOKEN = "ghp_" + "a1B2" * 9
@@ -93,3 +104,34 @@ def test_what_is_not_a_document_is_no_error(data: bytes) -> None:
 )
 def test_paths_of_secrets(path: str, expected: bool) -> None:
     assert concerns_secret(path) == expected
+
+
+@pytest.mark.virtual_time
+async def test_a_recording_is_without_what_the_notification_operator_knows(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "pager").write_text("swordfish-of-the-pager")
+    operator = NotificationOperator(
+        NotificationOptions(credentials=credentials, redact=["BADGE-[0-9]+"], log=False, namespace_credentials=True)
+    )
+    metadata = {"name": "own", "namespace": "default", "labels": {LABEL: "true"}}
+    own = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"hook": "tenant word"}}
+    text = 'BADGE-47 said "swordfish-of-the-pager" to tenant word'
+    metadata = {"name": "a", "namespace": "default", "annotations": {"note": text}}
+    spec = {"type": "Simple", "subject": "later", "body": text, "channels": ["console", "nowhere"]}
+    request = NotificationRequest.from_dict({"metadata": metadata, "spec": spec})
+    async with APIServer() as server, Client(server) as client:
+        await server.apply(NotificationRequest, own)
+        manager = Manager(client, recording=Recording(tmp_path / "r"))
+        operator.add_to(manager)
+        async with manager.running():
+            await client.create(request)
+            await asyncio.sleep(60)
+            (credentials / "new").write_text("later")  # learned when the subject has been seen
+            await client.patch(NotificationRequest, "a", "default", patch={"metadata": {"annotations": {"again": "1"}}})
+            await asyncio.sleep(60)
+    records = list(RecordingReader(tmp_path / "r").records())
+    found = repr(records)
+    assert [word for word in ("BADGE-47", "swordfish", "tenant word") if word in found] == []
+    assert "said" in found
+    assert "later" not in repr(records[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import sys
 import threading
 import time
 import uuid
@@ -16,12 +17,26 @@ from typing import Any
 
 import pytest
 
-from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request, Result, effect
+from reconciler import (
+    Client,
+    Manager,
+    Outcome,
+    Reconciler,
+    Recording,
+    Request,
+    ResourceReconciler,
+    Result,
+    StatusBatcher,
+    effect,
+)
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.meta.documents import format_micro_time
+from reconciler.recording.answers import _exception
+from reconciler.recording.records import EffectStep
 from reconciler.testing import Replay, replay, virtual_time
+from tests.benchmarks.contenders.widget import Widget, WidgetStatus, widget
 
 
 @dataclass(frozen=True)
@@ -290,6 +305,36 @@ def test_nothing_of_a_replay_is_left_behind(tmp_path: Path) -> None:
     replay(tmp_path / "r", Copies)
     assert random.random() == expected
     assert not getattr(current_clock(), "virtual", False)
+
+
+def test_records_of_other_controllers_are_left_out(tmp_path: Path) -> None:
+    class Sees(ResourceReconciler[Widget]):
+        async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
+            return None
+
+    class Waits(Reconciler):
+        async def reconcile(self, request: Request) -> Outcome:
+            return None
+
+    async def main() -> None:
+        async with APIServer() as server, Client(server) as client:
+            await server.apply(Widget, widget(1, "default"), config_map("a"))
+            manager = Manager(client, namespaces=["default"], recording=Recording(tmp_path / "r"))
+            manager.add_controller(Sees())
+            manager.add_controller(Waits(), resource="v1/ConfigMap")
+            async with manager.running():
+                await asyncio.sleep(10)
+
+    with virtual_time():
+        asyncio.run(main())
+    assert [each.recorded.controller for each in replay(tmp_path / "r", Sees)] == ["widget"]
+
+
+@pytest.mark.parametrize("error", ["subprocess:Popen", "this:s", "json.tool:main", "none", ":", "builtins:__import__"])
+def test_a_recording_names_no_class_but_that_of_an_exception(error: str) -> None:
+    before = set(sys.modules)
+    assert type(_exception(EffectStep(0.0, "call", "a", b"{}", error=error, message="x"))) is ReconcilerError
+    assert set(sys.modules) == before
 
 
 def test_a_lost_response_is_lost_again(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class WrongFinalize(ResourceReconciler[Database]):
         status.increment("attempts", by="1")  # type: ignore[arg-type]
         self.events.normal(db, "Ready")  # type: ignore[call-arg]
         self.wait(3)  # type: ignore[arg-type]
-        return Result(requeue_after="5 s")  # type: ignore[arg-type]
+        return Result(requeue_after=[5])  # type: ignore[arg-type]
 
     async def finalize(self, db: Database) -> Outcome:  # type: ignore[override]
         return None

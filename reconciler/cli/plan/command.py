@@ -290,10 +290,7 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
 
 def _read_fork(path: Path) -> tuple[bytes, datetime]:
     """Return a file of ``reconciler fork``, and when it was written."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"--fork {path}: {error.strerror}") from error
+    content = _content_of("--fork", path)
     report = read_state(content, f"--fork {path}").fork
     if report is None:
         raise ConfigurationError(
@@ -347,7 +344,7 @@ async def _other_plan(target: str, options: PlanOptions, fork: Fork) -> Operator
     """Return the plan to compare with: a file of one, or that of another process on the same fork."""
     given = str(options.compare)
     if given.endswith(".json"):
-        return _decoded(_content_of(Path(given)), given)
+        return _decoded(_content_of("--compare", Path(given)), given)
     python, module = (given, target) if os.access(given, os.X_OK) and Path(given).is_file() else (sys.executable, given)
     attempts = 0
     while True:
@@ -373,11 +370,11 @@ def _run_other(command: list[str], options: PlanOptions, given: str) -> Operator
     return _decoded(ended.stdout, given)
 
 
-def _content_of(path: Path) -> bytes:
+def _content_of(option: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"--compare {path}: {error.strerror}") from error
+        raise ConfigurationError(f"{option} {path}: {error.strerror}") from error
 
 
 def _decoded(content: bytes, given: str) -> OperatorPlan:

@@ -326,7 +326,7 @@ def _object_lines(planned: PlannedObject, *, color: bool) -> Iterator[str]:
     if planned.refused:
         yield _paint(f"  the cluster refuses this: {planned.refused}", "31", color=color)
     if planned.diff and planned.action != "deleted":
-        yield from (_paint(line, _COLORS.get(line[:1], "0"), color=color) for line in planned.diff.splitlines())
+        yield from _painted(planned.diff, color=color)
     yield ""
 
 
@@ -378,6 +378,10 @@ def _dotted(pointer: str) -> str:
     return pointer.removeprefix("/").replace("/", ".")
 
 
+def _painted(diff: str, *, color: bool) -> Iterator[str]:
+    return (_paint(line, _COLORS.get(line[:1], "0"), color=color) for line in diff.splitlines())
+
+
 def _paint(text: str, code: str, *, color: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if color and code != "0" else text
 
@@ -418,19 +422,14 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
 
     def lines(self, *, color: bool) -> Iterator[str]:
         """Yield the comparison as text."""
-        colors = {"-": "31", "+": "32", "@": "36"}
         for each in self.objects:
             yield each.object
-            for line in each.diff.splitlines():
-                code = colors.get(line[:1]) if color else None
-                yield line if code is None else f"\x1b[{code}m{line}\x1b[0m"
+            yield from _painted(each.diff, color=color)
             yield ""
-        for name, found in ((self.target, self.only), (self.other, self.only_other)):
-            if found:
-                yield f"Only {name}:"
-                yield from (f"  {each}" for each in found)
-                yield ""
-        differ = f"{len(self.objects)} objects differ" if len(self.objects) != 1 else "1 object differs"
+        yield from _section(f"Only {self.target}", self.only)
+        yield from _section(f"Only {self.other}", self.only_other)
+        number = len(self.objects)
+        differ = f"{_count(number, 'object')} {_verb('differ', number)}"
         yield f"Comparison of {self.target} with {self.other}: {differ}."
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -26,7 +26,7 @@ from reconciler.cli.plan.document import (
 )
 from reconciler.cli.run import program_name
 from reconciler.clock import process_time
-from reconciler.controller import Controller, current_run
+from reconciler.controller import current_run
 from reconciler.controller.effects import EffectCall
 from reconciler.controller.reconcile.cycle import ReconcileRun
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
@@ -40,7 +40,6 @@ from reconciler.testing.world import OperatorFailed, OperatorProcess, World
 Key = tuple[str, Request]
 """A controller and a key of it."""
 
-_QUIET = 1.0
 _EVENTS = ("events", "events.events.k8s.io")
 _MIN_HOT = 200
 _MAX_FIELDS = 3
@@ -82,7 +81,6 @@ class PlanTrace(WorldTrace):
         self._hot = 0
         self.enough: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.reconciles: Counter[Key] = Counter()
-        self.errors: dict[Key, BaseException] = {}
         self.effects: Counter[tuple[str, str, str, bool]] = Counter()
         self.causes: defaultdict[tuple[str, str], dict[tuple[str, Request], ReconcileRun]] = defaultdict(dict)
         self.recent: defaultdict[tuple[Key, str, str], list[tuple[str, ...]]] = defaultdict(list)
@@ -94,8 +92,6 @@ class PlanTrace(WorldTrace):
         if event.what == "begun" and run is not None:
             self.activity += 1
             self._begun((run.controller, run.request))
-        elif event.what == "done" and run is not None:
-            self._ended((run.controller, run.request), event.error)
         elif event.effect is not None:
             self.activity += 1
             effect, controller = event.effect, "" if run is None else run.controller
@@ -126,12 +122,6 @@ class PlanTrace(WorldTrace):
     def _stop(self, why: str) -> None:
         if not self.enough.done():
             self.enough.set_result(why)
-
-    def _ended(self, key: Key, error: BaseException | None) -> None:
-        if error is None:
-            self.errors.pop(key, None)
-        else:
-            self.errors[key] = error
 
 
 class _Planned:
@@ -169,8 +159,13 @@ class _Outside:
 class _PlannedWorld(World):
     """A world that has the cluster's definitions, with the changes that the operator's own classes make to them."""
 
-    def __init__(self, target: str, setup: Callable[[Manager], Awaitable[None]], **options: Any) -> None:
+    trace: PlanTrace
+
+    def __init__(
+        self, target: str, setup: Callable[[Manager], Awaitable[None]], trace: PlanTrace, **options: Any
+    ) -> None:
         super().__init__(setup, name=program_name(target), **options)
+        self.trace = trace
         self._target, self._setup = target, setup
         self.notes: list[str] = []
 
@@ -226,18 +221,18 @@ async def make_plan(
     if fork is None:
         raise ConfigurationError("a plan needs a fork of a cluster")
     options = {"namespaces": namespaces} if namespaces else {}
-    world = _PlannedWorld(target, setup, server=server, manager_options=options, effects=_Planned())
-    trace = world.trace = PlanTrace(bounds, progress)
+    trace = PlanTrace(bounds, progress)
+    world = _PlannedWorld(target, setup, trace, server=server, manager_options=options, effects=_Planned())
     listen(outside)
     try:
         async with world:
             await world.start()
             stopped = await _settle(world, trace, bounds, fork)
             process = world.processes[0]
-            pending = set(_pending(process, world, bounds.hours * 3600)) if stopped else set()
+            pending = set(_pending(process, bounds.hours * 3600)) if stopped else set()
             timers = list(_timers(process, pending))
-            kinds = {each.name: each.kind.kind for each in _controllers(process)}
-            plan = _plan_of(target, fork, trace, pending, kinds)
+            kinds = {each.name: each.kind.kind for each in process.controllers}
+            plan = _plan_of(target, fork, world, pending, kinds)
             plan.timers, plan.outside = timers, _calls(outside.calls)
             plan.notes = [*_notes(fork, stopped, unrest=bool(plan.unrest)), *dict.fromkeys(world.notes)]
             return plan
@@ -252,7 +247,7 @@ async def _settle(world: World, trace: PlanTrace, bounds: Bounds, fork: Fork) ->
     limit = bounds.hours * 3600
     while True:
         before = trace.activity
-        await asyncio.wait({trace.enough}, timeout=_QUIET)
+        await asyncio.wait({trace.enough}, timeout=world.quiet)
         if fork.failure is not None:
             raise fork.failure
         process = world.process
@@ -261,36 +256,27 @@ async def _settle(world: World, trace: PlanTrace, bounds: Bounds, fork: Fork) ->
             raise OperatorFailed(f"it ended by itself: {describe_error(failure) if failure else 'without an error'}")
         if trace.enough.done():
             return trace.enough.result()
-        pending = _pending(process, world, limit - world.now)
+        pending = _pending(process, limit - world.now)
         waits = [due for key, due in pending.items() if trace.reconciles[key] <= bounds.rounds]
         if trace.activity == before and not waits:
-            return f"{bounds.rounds} reconciles of a key" if pending.keys() - trace.errors.keys() else ""
+            return f"{bounds.rounds} reconciles of a key" if pending.keys() - world.failures.keys() else ""
         if world.now >= limit:
             return f"{bounds.hours:g} h of virtual time"
-        if waits and min(waits) > _QUIET:
-            await asyncio.wait({trace.enough}, timeout=min(waits) - _QUIET)
+        if waits and min(waits) > world.quiet:
+            await asyncio.wait({trace.enough}, timeout=min(waits) - world.quiet)
 
 
-def _pending(process: OperatorProcess, world: World, horizon: float) -> dict[Key, float]:
-    """Return the keys that are reconciled within some seconds, and in how many; not idle timers."""
-    found = {}
-    for controller in _controllers(process):
-        for request in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
-            state, key = controller.queue.explain(request), (controller.name, request)
-            if state.in_progress is not None or state.ready is not None:
-                found[key] = 0.0
-            elif state.due is not None and state.due <= max(horizon, 0.0) and not world.is_idle(*key, state.reasons):
-                found[key] = state.due
-    return found
-
-
-def _controllers(process: OperatorProcess) -> Sequence[Controller]:
-    return () if process.manager is None else process.manager.controllers
+def _pending(process: OperatorProcess, horizon: float) -> dict[Key, float]:
+    """Return the keys that are reconciled within some seconds, and in how many; not those that would change nothing."""
+    return {
+        (controller.name, state.key): 0.0 if state.is_active else state.due or 0.0
+        for controller, state in process.pending(max(horizon, 0.0))
+    }
 
 
 def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTimer]:
     found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    for controller in _controllers(process):
+    for controller in process.controllers:
         for request in controller.queue.keys():  # noqa: SIM118
             state = controller.queue.explain(request)
             if state.due is not None and (controller.name, request) not in pending:
@@ -299,7 +285,10 @@ def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTime
         yield PlannedTimer(name, len(dues), min(dues))
 
 
-def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds: Mapping[str, str]) -> OperatorPlan:
+def _plan_of(
+    target: str, fork: Fork, world: _PlannedWorld, pending: set[Key], kinds: Mapping[str, str]
+) -> OperatorPlan:
+    trace = world.trace
     plan = OperatorPlan(target, fork.report, reconciles=trace.reconciles.total())
     for change in fork.changes():
         if change.resource in _EVENTS:
@@ -316,7 +305,7 @@ def _plan_of(target: str, fork: Fork, trace: PlanTrace, pending: set[Key], kinds
     plan.objects.sort(key=lambda each: each.key)
     plan.errors = [
         PlannedError(controller, str(request), redact_error(describe_error(error)), _place(error))
-        for (controller, request), error in sorted(trace.errors.items(), key=str)
+        for (controller, request), error in sorted(world.failures.items(), key=str)
         if not isinstance(error, OutsideRequest)
     ]
     plan.effects = _calls(trace.effects)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cli.operator.endpoint import EndpointError, read_debug
+from reconciler.cli.operator.endpoint import EndpointError, printable, read_debug
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json, write_files
 from reconciler.cli.recording.show import Selection
@@ -18,7 +18,7 @@ from reconciler.cli.targets import load_target
 from reconciler.errors import ConfigurationError
 from reconciler.recording.recording import SUFFIX, write_recording
 from reconciler.recording.records import ReconcileRecord
-from reconciler.testing.replaying import Replay, replay_record
+from reconciler.testing.replaying import Replay, replay_records
 
 _PATH = "/debug/recording"
 
@@ -76,16 +76,18 @@ def replay_recording(recording: Path, selection: Selection, target: str, *, as_j
     records, kinds, problems = selection.read(recording)
     operator = load_operator(target)
     replays: list[Replay] = []
-    for record in records:
-        replays.append(replay_record(record, operator, kinds))
+    for each in replay_records(records, operator, kinds):
+        replays.append(each)
         if not as_json:
-            print("\n".join(_lines(replays[-1])), flush=True)
+            print("\n".join(printable(_lines(each))), flush=True)
     differ = sum(bool(each.differences) for each in replays)
     if as_json:
         print_json([_document(each) for each in replays])
     else:
         for problem in problems:
             print(problem)
+        if len(replays) < len(records):
+            print(f"{len(records) - len(replays)} reconciles of other controllers were not replayed")
         if len(replays) > 1:
             print(f"\n{len(replays)} reconciles: {len(replays) - differ} the same, {differ} different")
     return 1 if differ else 0
@@ -185,7 +187,7 @@ def write_test(recording: Path, selection: Selection, target: str, output: Path 
             "--object, or one reconcile with --reconcile"
         )
     operator = load_operator(target)
-    found = [replay_record(record, operator, kinds) for record in records]
+    found = list(replay_records(records, operator, kinds))
     output = output or Path(f"test_{_identifier(records[0].name)}.py")
     if output.suffix != ".py" or not output.stem.startswith("test_"):
         raise ConfigurationError(f"--output {output}: pytest finds files that are called test_NAME.py")
@@ -216,20 +218,25 @@ def _text(subject: str, stem: str, target: str, records: Sequence[ReconcileRecor
     assertions = []
     if any(each.recorded.failure is not None for each in found):
         failure = next(each.recorded.failure for each in found if each.recorded.failure is not None)
-        assertions.append(f"        assert replayed.error is None, replayed  # recorded: {failure.type}")
+        assertions.append(f"        assert replayed.error is None, replayed  # recorded: {_quiet(failure.type)}")
     if any(len(each.status_writes) > 1 for each in found):
         most = max(len(each.status_writes) for each in found)
         assertions.append(f"        assert len(replayed.status_writes) <= 1, replayed  # recorded: {most}")
     if not assertions:
         assertions.append("        assert not replayed.differences, replayed  # state here what you expect instead")
     return _TEST.format(
-        object=subject,
+        object=_quiet(subject),
         day=f"{records[0].started:%Y-%m-%d}",
         imports="\n".join((own, library) if together else (library, own)),
         name=stem if not keyword.iskeyword(stem) else f"{stem}_",
         operator=operator,
         assertions="\n".join(assertions),
     )
+
+
+def _quiet(text: str) -> str:
+    """Return text of the recording that ends neither a comment nor a docstring."""
+    return re.sub(r"[^\w ./:-]", "?", text)
 
 
 def _problems(found: Replay) -> list[str]:

@@ -231,16 +231,7 @@ def _value(value: object) -> str:
 
 
 def _error(record: ReconcileRecord) -> ErrorReport | None:
-    failure = record.failure
-    if failure is None:
-        return None
-    return ErrorReport(
-        type=failure.type,
-        message=failure.message,
-        traceback=failure.traceback,
-        terminal=failure.terminal,
-        timed_out=failure.timed_out,
-    )
+    return None if record.failure is None else ErrorReport(**msgspec.structs.asdict(record.failure))
 
 
 def _effect(step: EffectStep) -> str:
@@ -314,7 +305,8 @@ def _write_html(path: Path, reports: Sequence[RecordReport]) -> None:
         )
         pages.append((title, msgspec.to_builtins(key), latest))
     try:
-        path.write_text(recorded_page(pages), encoding="utf-8")
+        path.touch()
         path.chmod(0o600)
+        path.write_text(recorded_page(pages), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error

@@ -20,8 +20,7 @@ from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.frames import CodePlace, frames_of
-from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.progress import CodePlace, RunningReconciles, frames_of
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges

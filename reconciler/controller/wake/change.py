@@ -18,7 +18,7 @@ import msgspec
 from reconciler._core.redaction import is_secret_name
 from reconciler._core.wire import UNDECODABLE
 from reconciler.cache import CachedObject, CacheEvent, EventType
-from reconciler.client.network import excerpt
+from reconciler.client.pool import excerpt
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.meta import GroupVersionKind, Request, equal

@@ -354,7 +354,7 @@ def draw(strategy: SearchStrategy[Any], number: int, start: int) -> list[Any]:
         database=None,
         phases=[Phase.generate],
         deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
     @given(strategy)
     def collect(value: Any) -> None:
