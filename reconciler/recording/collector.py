@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime
@@ -39,6 +40,7 @@ from reconciler.recording.records import (
     drawn_through,
 )
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)
 _MAX_DRAWS = 1000
 """Random numbers that are kept for a reconcile; one that draws more is replayed with others from there on."""
 
@@ -341,9 +343,9 @@ def _plain(value: Any) -> object:
     to_dict = getattr(value, "to_dict", None) or getattr(value, "model_dump", None)
     if callable(to_dict):
         return to_dict()
-    # The default repr has the address of the object, which is another one in each process.
+    # A repr with an address, of the object or of one in it, is another one in each process.
     text = repr(value)
-    return type(value).__qualname__ if f" at {id(value):#x}" in text else text
+    return type(value).__qualname__ if _ADDRESS.search(text) else text
 
 
 class _RecordingHandler(logging.Handler):

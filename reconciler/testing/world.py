@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import functools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -101,9 +101,9 @@ class Interference:
     async def after_step(self, number: int, /) -> None:
         """Called after a step."""
 
-    async def before_wait(self) -> bool:
-        """Called before the user waits for the operator; it returns whether the user does."""
-        return True
+    async def before_wait(self, horizon: float, /) -> float | None:
+        """Called before the user waits for the operator; it returns the horizon, or None to skip it."""
+        return horizon
 
     async def after_wait(self) -> None:
         """Called when nothing happens any more."""
@@ -276,12 +276,9 @@ class OperatorProcess:
         for controller in self.controllers:
             for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
                 state = controller.queue.explain(key)
-                if state.is_active:
+                is_due = state.due is not None and state.due <= horizon
+                if state.is_active or (is_due and not self._world.is_idle(controller.name, key, state.reasons)):
                     yield controller, state
-                elif state.due is not None and state.due <= horizon:
-                    idle = all(map(is_declared, state.reasons))
-                    if not idle or not self._world.is_unchanged_since_reconcile(controller.name, key):
-                        yield controller, state
 
     def unfinished(self, horizon: float) -> list[str]:
         """Return what still runs, or will within a number of seconds; idle timers do not count."""
@@ -550,7 +547,7 @@ class World:
             for document in self.server.objects():
                 gvk = gvk_of(document)
                 if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
-                    controller.enqueue(request_of(document), "once more")
+                    controller.enqueue(request_of(document), _ONCE_MORE)
 
     def stop(self, *, restart_after: float | None = None) -> None:
         """Stop the processes of the operator, as SIGTERM does: they drain. Returns before they have ended.
@@ -710,7 +707,7 @@ class World:
 
         Nothing happens if no reconcile, request or effect occurs for a second, and no key is in progress, ready or
         waits for a retry. A timer of a key (``requeue_after``) is waited for if it is due within the horizon, until a
-        reconcile of the key that follows the last change changes nothing.
+        reconcile that one caused after the last change changes nothing.
 
         Args:
             horizon: how many virtual seconds ahead timers and retries are waited for. Default 60.
@@ -721,7 +718,8 @@ class World:
             NotSettled: a bound is exceeded; the message says what still runs, and why.
         """
         await self.ensure_started()
-        if not await self.interference.before_wait():
+        ahead = await self.interference.before_wait(horizon)
+        if ahead is None:
             return
         until = self.now + limit
         self._most = self._activity + reconciles * _PER_RECONCILE
@@ -735,7 +733,7 @@ class World:
                 running = [process for process in self.processes if process.running]
                 if not running and not self._pending:
                     return
-                unfinished = [each for process in running for each in process.unfinished(horizon)]
+                unfinished = [each for process in running for each in process.unfinished(ahead)]
                 unfinished += ["something was to happen later"] * bool(self._pending)
                 if activity == self._activity and not unfinished:
                     await self.interference.after_wait()
@@ -749,6 +747,7 @@ class World:
         """Raise what ended a process, unless another one runs, and what was raised later."""
         done = {task for task in self._pending if task.done()}
         self._pending -= done
+        self._activity += len(done)  # what they have caused happens after this
         for task in done:
             task.result()
         failure = self.processes[-1].failure
@@ -774,14 +773,12 @@ class World:
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
             self._changed_at = self._activity
-        if self._enough is not None and not self._enough.done() and self._is_enough():
+        is_enough = self._reconciles_left <= 0 or self._activity >= self._most
+        if is_enough and self._enough is not None and not self._enough.done():
             self._enough.set_result(None)
 
     def _is_activity(self, entry: LoggedRequest) -> bool:
         return not is_bookkeeping(entry)
-
-    def _is_enough(self) -> bool:
-        return self._reconciles_left <= 0 or self._activity >= self._most
 
     def _record_request(self, entry: LoggedRequest) -> None:
         if entry.effective and not is_bookkeeping(entry):
@@ -810,8 +807,9 @@ class World:
             self.failed_check = first_failure(self._checks)
 
     def begun(self, reconcile: Reconcile) -> None:
-        """Record which change a reconcile can have seen."""
-        self._reconciled[reconcile.run.controller, reconcile.request] = self._activity
+        """Record which change a reconcile can have seen, if it is one after which its key can be idle."""
+        if self.can_be_idle_after(reconcile.run):
+            self._reconciled[reconcile.run.controller, reconcile.request] = self._activity
 
     def ended(self, reconcile: Reconcile, error: Exception | None) -> None:
         """Record how the latest reconcile of a key failed, if it did."""
@@ -821,9 +819,13 @@ class World:
         else:
             self.failures[named] = error
 
-    def is_unchanged_since_reconcile(self, controller: str, key: Request) -> bool:
-        """Return whether nothing changed since the latest reconcile of a key began."""
-        return self._reconciled.get((controller, key), -1) >= self._changed_at
+    def can_be_idle_after(self, run: ReconcileRun) -> bool:
+        """Return whether a timer caused a reconcile: any other may be too early for what the timer is for."""
+        return any(map(is_declared, run.reasons - {reasons.detailed(reasons.ENQUEUE, _ONCE_MORE)}))
+
+    def is_idle(self, controller: str, key: Request, waits_for: Collection[str]) -> bool:
+        """Return whether a key waits for a declared timer only, and nothing changed since a reconcile of it."""
+        return all(map(is_declared, waits_for)) and self._reconciled.get((controller, key), -1) >= self._changed_at
 
     def failure_of(self, controller: str, key: Request) -> str:
         """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""
@@ -831,6 +833,7 @@ class World:
         return "" if error is None else f", failed: {describe_error(error)}"
 
 
+_ONCE_MORE = "once more"
 _PER_RECONCILE = 20
 """How many requests and effects are expected at most for each reconcile, while a world settles."""
 

@@ -1,20 +1,25 @@
-"""The library's own examples survive what explorations do to them."""
+"""Examples, ported operators and the projects of ``reconciler new`` survive what explorations do to them."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from examples import database_operator, typed_operator
 from reconciler import ObjectMeta
+from reconciler.cli.scaffold.project import ProjectOptions, create_project
 from reconciler.objects import Quantity
 from reconciler.testing.explore import Budget, World
 from reconciler.testing.explore.exploration import Exploration
 from reconciler.testing.explore.run import Subject
 from tests.depth import THOROUGH
+from tests.explore.ported import children, cronjob
 
+FEW = "Budget(runs=12)"
 NAMED = ObjectMeta(name="a", namespace="default")
 
 
@@ -43,11 +48,39 @@ async def caches(world: World) -> None:
     [
         (database_operator.DatabaseReconciler, databases, {"owns": ["apps/v1/Deployment"]}),
         (typed_operator.add_controllers, caches, {}),
+        (cronjob.CronJobReconciler, cronjob.two_runs, {"owns": [cronjob.JOB]}),
+        (children.KopfExampleReconciler, children.life, {"owns": [children.POD]}),
     ],
 )
 def test_an_example_survives(
     operator: object, scenario: Callable[[World], Awaitable[None]], options: dict[str, Any]
 ) -> None:
+    survives(Subject(operator, scenario, options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("explored_site", {}),
+        ("explored_by_key", {"by_key": True}),
+        ("explored_bucket", {"external": True}),
+    ],
+)
+def test_a_new_project_survives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, bool]
+) -> None:
+    settings = {"kind": "Site", "group": "example.com", "versions": ["v1"], "by_key": False, "webhook": False}
+    create_project(name, tmp_path / name, ProjectOptions(**{**settings, **options}))  # type: ignore[arg-type]
+    test = tmp_path / name / "tests" / "test_site_survives.py"
+    text = test.read_text()
+    assert "Budget(runs=30)" in text
+    test.with_name(f"test_{name}.py").write_text(text.replace("Budget(runs=30)", "Budget()" if THOROUGH else FEW))
+    for folder in (tmp_path / name, test.parent):
+        monkeypatch.syspath_prepend(str(folder))
+    importlib.import_module(f"test_{name}").test_site_survives()
+
+
+def survives(subject: Subject) -> None:
     budget = None if THOROUGH else Budget(runs=12)
-    outcome = Exploration(Subject(operator, scenario, options), budget=budget).explore()
+    outcome = Exploration(subject, budget=budget).explore()
     assert [str(finding) for failure in outcome.failures for finding in failure.findings] == []

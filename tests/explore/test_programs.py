@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,13 @@ def test_a_bug_of_a_controller_runtime_program_is_found(
     assert "counts: ConfigMap was created 2 times for Site default/blog" in out
 
 
-def test_a_kopf_operator_passes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    command = f"{sys.executable} -m kopf run --standalone -A {HERE / 'kopf_sites.py'}"
-    code, out = check(capsys, tmp_path, command, "--budget", "60", "--settle-timeout", "60")
-    assert (code, "nothing was found" in out) == (0, True), out
+def test_a_kopf_operator_passes_and_leaves_no_process(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    operator = tmp_path / "kopf_sites.py"  # its path tells its processes from those of others
+    shutil.copy(HERE / operator.name, operator)
+    command = f"{sys.executable} -m kopf run --standalone -A {operator}"
+    # A process needs some seconds to start, and a run two of them.
+    code, out = check(capsys, tmp_path, command, "--budget", "120", "--settle-timeout", "60", "--output", "json")
+    results = json.loads(out)["scenarios"]
+    assert (code, [each["failures"] for each in results.values()]) == (0, [[], []]), out
+    assert min(len(each["runs"]) for each in results.values()) >= 2
+    assert str(operator) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -169,6 +169,10 @@ class _PlannedWorld(World):
         self._target, self._setup = target, setup
         self.notes: list[str] = []
 
+    def can_be_idle_after(self, run: ReconcileRun) -> bool:  # noqa: ARG002 - a plan is about now, not about timers
+        """Return True: what a timer does later is not planned."""
+        return True
+
     async def set_up(self, manager: Manager) -> None:
         """Add the controllers to a manager, and apply the definitions."""
         await self._setup(manager)

@@ -118,12 +118,11 @@ def kind_files(kind: NewKind) -> dict[str, str]:
         f"{folder}/kind.py": _render(f"{templates}/kind.py", kind),
         f"{folder}/controller.py": _render(f"{templates}/controller.py", kind),
         f"tests/test_{kind.snake}.py": _render(f"{templates}/test_kind.py", kind),
+        f"tests/test_{kind.snake}_survives.py": _render(f"{templates}/test_survives.py", kind),
         f"examples/{kind.snake}.yaml": _render(f"{templates}/example.yaml", kind),
     }
     if kind.external:
         files[f"{folder}/service.py"] = _render("external/service.py", kind)
-    else:
-        files[f"tests/test_{kind.snake}_survives.py"] = _render("kind/test_survives.py", kind)
     if kind.module != kind.package:
         files[f"{folder}/__init__.py"] = _render("kind/package.py", kind)
     for each in older:

@@ -11,6 +11,7 @@ from typing import Any
 
 from reconciler.clock import process_time
 from reconciler.errors import ConfigurationError
+from reconciler.recording.collector import encoded
 from reconciler.testing.differences import ObjectKey, compare_states
 from reconciler.testing.explore.candidates import candidates, without_windows
 from reconciler.testing.explore.disturbances import FAMILIES, Disturbance
@@ -216,8 +217,8 @@ class Exploration:
             other = execute(self._subject, seed=self._seed + 1, left_out=left_out)
             varies = frozenset(
                 (each.key, field.path)
-                for step in run.rests.keys() & other.rests.keys()
-                for each in compare_states(comparable(run.rests[step]), comparable(other.rests[step]))
+                for rest in run.rests.keys() & other.rests.keys()
+                for each in compare_states(comparable(run.rests[rest]), comparable(other.rests[rest]))
                 for field in each.fields
             )
             found = self._references[left_out] = run, varies
@@ -320,7 +321,7 @@ def first_difference(first: Run, second: Run) -> str:
 
 def _signature(event: TraceEvent) -> tuple[str, object]:
     if event.effect is not None:
-        return f"effect {event.effect.name}({event.effect.key})", dict(event.effect.arguments)
+        return f"effect {event.effect.name}({event.effect.key})", encoded(dict(event.effect.arguments))
     if event.request is None:
         return f"reconcile {event.key}", None
     return event.request.summary(), [change.after for change in event.changes]

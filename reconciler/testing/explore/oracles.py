@@ -9,6 +9,7 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.controller.effects import effects_of
+from reconciler.controller.wake import reasons
 from reconciler.errors import ReconcilerError, describe_error
 from reconciler.testing.differences import ObjectKey, compare_states, describe_key, key_of
 from reconciler.testing.explore.disturbances import CHANGED, TOUCHED
@@ -80,14 +81,14 @@ def _final_state(judgement: Judgement) -> Iterator[str]:
         for change in event.changes
         if change.before is None
     }
-    last, told = max(judgement.reference.rests, default=0), set[str]()
-    for step, objects in judgement.reference.rests.items():
-        found = judgement.run.rests.get(step)
+    last, told = max(judgement.reference.rests, default=(0, 0)), set[str]()
+    for (step, wait), objects in judgement.reference.rests.items():
+        found = judgement.run.rests.get((step, wait))
         if found is None:
             continue
         for text in _differences(objects, found, set(judgement.varies), somebodys):
             if text not in told:
-                yield text if step == last else f"after step {step}: {text}"
+                yield text if (step, wait) == last else f"after step {step}: {text}"
             told.add(text)
 
 
@@ -116,7 +117,8 @@ def _is_foreign(after: object, before: object) -> bool:
 
 def _stable(judgement: Judgement) -> Iterator[str]:
     for event in WorldTrace(judgement.run.again).writes():
-        if event.request is not None:
+        is_timed = event.run is not None and event.run.reasons == {reasons.REQUEUE_AFTER}
+        if event.request is not None and not is_timed:  # the time of a timer may have come meanwhile
             yield f"nothing had changed, and yet a further reconcile wrote: {event.request.summary()}{_at(event)}"
 
 

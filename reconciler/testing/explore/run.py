@@ -105,8 +105,8 @@ class Run:
     Attributes:
         trace: what happened, up to the end of the scenario and a rest.
         objects: the documents of all objects then.
-        rests: the documents of all objects whenever the operator came to rest, by the number of the step before;
-            without those at which it was down, or its view was late.
+        rests: the documents of all objects whenever the user had waited for the operator, by the numbers of the step
+            before and of the wait after it; without those at which the operator was down, or its view was late.
         error: how the scenario failed, or why the operator did not come to rest; None if all went well.
         check: how a check of the scenario (`always`, `finally_`) failed; None if none did.
         again: what happened when each key was reconciled once more.
@@ -115,7 +115,7 @@ class Run:
 
     trace: WorldTrace
     objects: list[JSONObject]
-    rests: Mapping[int, list[JSONObject]]
+    rests: Mapping[tuple[int, int], list[JSONObject]]
     error: Exception | None = None
     check: Exception | None = None
     again: list[TraceEvent] = field(default_factory=list)
@@ -139,6 +139,7 @@ class Windows(Interference):
         befores: called before a step.
         effects: called before and after each effect, with whether it is before.
         step: the number of the latest step, which may not have ended.
+        wait: how many times the user has waited since.
         rests: see `Run`.
         again: see `Run`.
         finished: whether the scenario has ended.
@@ -151,13 +152,14 @@ class Windows(Interference):
         self.left_out = left_out
         self.befores: dict[int, list[End]] = {}
         self.effects: list[Callable[[EffectCall, bool], Awaitable[None]]] = []
-        self.step = 0
-        self.rests: dict[int, list[JSONObject]] = {}
+        self.step = self.wait = 0
+        self.rests: dict[tuple[int, int], list[JSONObject]] = {}
         self.again: list[TraceEvent] = []
         self.finished = False
         self.probes = probes
         self._is_free = bool(getattr(current_clock(), "virtual", False))  # in real time, waiting costs time
-        self._probing = False
+        self._user_waits = True
+        self._horizon = 0.0
         self._open: list[tuple[int, End]] = []
 
     def open(self, steps: int, end: End) -> None:
@@ -167,7 +169,7 @@ class Windows(Interference):
     async def finish(self) -> None:
         """End all windows; what has time to happen before happens."""
         if self._open and self.world.process is not None:
-            await self.world.settle()
+            await self._settle()
         while self._open:
             _, end = self._open.pop(0)
             await end()
@@ -178,7 +180,7 @@ class Windows(Interference):
             return False
         for before in self.befores.pop(number, ()):
             await before()
-        self.step = number  # what the operator does while the step is made belongs to it
+        self.step, self.wait = number, 0  # what the operator does while the step is made belongs to it
         return True
 
     async def after_step(self, number: int, /) -> None:
@@ -188,28 +190,43 @@ class Windows(Interference):
         for end in due:
             await end()
 
-    async def before_wait(self) -> bool:
-        """End the windows in which the user waits; return whether there is somebody to wait for."""
+    async def before_wait(self, horizon: float, /) -> float | None:
+        """End the windows in which the user waits; return the horizon, None if there is nobody to wait for.
+
+        A wait after a window looks as far ahead as those in it.
+        """
+        self._horizon = max(self._horizon, horizon)
         due = [end for until, end in self._open if not until]
         self._open = [(until, end) for until, end in self._open if until]
+        self.wait += self._user_waits
         for end in due:
             await end()
-        return not self._open or self.world.process is not None
+        return self._horizon if not self._open or self.world.process is not None else None
 
     async def after_wait(self) -> None:
         """Keep the state, unless the operator could not do its work; and see whether a further reconcile changes it."""
-        if self._open or self._probing:
+        if self._open:
             return
-        self.rests[self.step] = self.world.server.objects()
+        self._horizon = 0.0
+        if not self._user_waits:
+            return
+        self.rests[self.step, self.wait] = self.world.server.objects()
         trace = self.world.trace
         if self.finished or self.probes or (self._is_free and any(event.what == "disturbed" for event in trace)):
-            self._probing, count = True, len(trace)
+            count = len(trace)
             try:
                 await self.world.reconcile_all()
-                await self.world.settle()
+                await self._settle()
             finally:
-                self._probing = False
                 self.again += trace.events[count:]
+
+    async def _settle(self) -> None:
+        """Wait until nothing happens any more, when the user does not."""
+        self._user_waits = False
+        try:
+            await self.world.settle()
+        finally:
+            self._user_waits = True
 
     async def after_refusal(self) -> bool:
         """End all windows, if there are any: what the operator has not done yet is in the user's way."""
@@ -222,7 +239,7 @@ class Windows(Interference):
         """End all windows, so that the user sees what the operator did."""
         if self._open:
             await self.finish()
-            await self.world.settle()
+            await self._settle()
 
     def started(self, process: OperatorProcess, /) -> None:
         """Seed the numbers of a new process."""
@@ -285,7 +302,7 @@ async def _complete(world: World, windows: Windows, scenario: Scenario) -> Run:
     try:
         await scenario(world)
         await windows.finish()
-        windows.step += 1  # what the operator has done since the user's last wait is a state of its own
+        windows.step, windows.wait = windows.step + 1, 0  # what was done since the user's last wait is another state
         windows.finished = True
         await world.settle()
     except Exception as raised:  # noqa: BLE001 - any failure of the scenario is a finding

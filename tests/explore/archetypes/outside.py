@@ -221,6 +221,6 @@ ARCHETYPES = [
     Archetype(BucketTakenOver, MendedBucketTakenOver, "others", ACTO, two_stores, owns=()),
     Archetype(PermissionForgotten, MendedPermissionForgotten, "permissions", ACTO, life),
     Archetype(DeletedByName, MendedDeletedByName, "others", SIEVE, without_sidecar),
-    Archetype(ErrorSwallowed, MendedErrorSwallowed, "stable", ACTO, creation),
-    Archetype(ConflictSwallowed, MendedConflictSwallowed, "stable", ANVIL, resize, owns=()),
+    Archetype(ErrorSwallowed, MendedErrorSwallowed, "final-state", ACTO, creation),
+    Archetype(ConflictSwallowed, MendedConflictSwallowed, "final-state", ANVIL, resize, owns=()),
 ]

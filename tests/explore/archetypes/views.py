@@ -222,7 +222,7 @@ async def license_last(world: World) -> None:
 
 
 ARCHETYPES = [
-    Archetype(VolumeDeletedInThePast, MendedVolumeDeletedInThePast, "stable", SIEVE, rebirth),
+    Archetype(VolumeDeletedInThePast, MendedVolumeDeletedInThePast, "final-state", SIEVE, rebirth),
     Archetype(StepNotObserved, MendedStepNotObserved, "final-state", SIEVE, scaling),
     Archetype(StatusAsMemory, MendedStatusAsMemory, "asserted", ANVIL, accident_repaired),
     Archetype(EdgeTriggered, MendedEdgeTriggered, "final-state", SIEVE, accident),

@@ -1,0 +1,1 @@
+"""Operators of other projects, written anew on this library."""
