@@ -110,13 +110,12 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def ecosystem(session: nox.Session) -> None:
-    """Run clients and suites of other languages on the embedded server; needs Maven, npm and Go.
+    """Run clients and suites of other languages on the embedded server, and check programs; needs Maven, npm and Go.
 
     KUBEBUILDER_CHECKOUT names a checkout of kubebuilder, whose CronJob suite runs then. Arguments go to pytest.
     """
-    session.run(
-        "pytest", "-q", "-n0", "tests/foreign/test_other_languages.py", *session.posargs, env={"ECOSYSTEM": "1"}
-    )
+    suites = ["tests/foreign/test_other_languages.py", "tests/explore/test_programs.py"]
+    session.run("pytest", "-q", "-n0", *suites, *session.posargs, env={"ECOSYSTEM": "1"})
 
 
 @nox.session(python=False)

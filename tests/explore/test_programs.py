@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,10 @@ metadata: {name: blog, namespace: default}
 spec: {pages: 3}
 """
 
-pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.skipif("ECOSYSTEM" not in os.environ, reason="runs in nox -s ecosystem: minutes of real time"),
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture

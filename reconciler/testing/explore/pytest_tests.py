@@ -114,7 +114,7 @@ def _report(failure: Failure, outcome: Outcome, request: Any) -> str:
         return text
     page = request.config.getoption("--explore-html")
     if page:
-        from reconciler.testing.explore.report import page_of
+        from reconciler.testing.explore.page import page_of
 
         Path(page).write_text(page_of(failure, title=request.node.nodeid, text=text), encoding="utf-8")
         text += f"\n\nThe same as a page: {page}"
