@@ -606,7 +606,9 @@ class WritableStore(Store):
         return len(held.data)
 
     def _samples(self) -> Sequence[bytes]:
-        return [cached.data for cached in itertools.islice(self, cold.SAMPLES)]
+        held = itertools.chain.from_iterable(objects.values() for objects in self._namespaces.values())
+        objects = (each for each in held if isinstance(each, CachedObject))
+        return [cached.data for cached in itertools.islice(objects, cold.SAMPLES)]
 
     def _subtract(self, held: _Held) -> None:
         self._count -= 1
