@@ -325,7 +325,7 @@ def test_json_members_splits_documents_like_a_decoder(values: list[Any], levels:
     text = json.dumps(members, ensure_ascii=False).encode()
     assert {key: json.loads(value) for key, value in json_members(text).items()} == members
     assert {key: json.loads(value) for key, value in json_members(text, "1", "2").items()} == {
-        key: value for key, value in members.items() if key in "12"
+        key: value for key, value in members.items() if key in ("1", "2")
     }
 
 
