@@ -559,6 +559,8 @@ class WritableStore(Store):
         if not objects:
             del self._namespaces[request.namespace]
         self._subtract(before)
+        self._young.pop(request, None)
+        self._older.pop(request, None)
         for index in self._indexes.values():
             index.discard(request)
 

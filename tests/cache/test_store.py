@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import defaultdict
 from typing import Any
 
@@ -163,3 +164,18 @@ def test_store_and_index_behave_like_a_plain_dict(steps: list[tuple[str, str, li
             inverse[value].add(request)
     assert {value: {obj.request for obj in store.by_index("color", value)} for value in inverse} == inverse
     assert store.statistics().indexes == {"color": len(inverse)}
+
+
+def test_objects_that_come_and_go_leave_no_memory_behind() -> None:
+    store = WritableStore(lambda _: cached("a", 1))  # one that compresses
+    tracemalloc.start()
+    try:
+        for number in range(10_000):
+            job = cached(f"job-{number}", number)
+            store.put(job)
+            store.discard(job.request)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(store) == 0
+    assert taken < 400_000  # the decoder keeps the labels of 1,024 objects
