@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,15 +15,13 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.serving.request_log import LoggedRequest
-from reconciler.cache import CacheEvent
 from reconciler.client import Client
 from reconciler.clock import current_clock
-from reconciler.controller import Controller, Reconciler
-from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler, use_effect_handler
-from reconciler.controller.observers import ReconcileObserver, observe_reconciles
+from reconciler.controller import Reconciler
+from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
 from reconciler.controller.wake import reasons
-from reconciler.errors import ConfigurationError, NotSent, ReconcilerError, describe_error
+from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
@@ -32,97 +29,27 @@ from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.metadata import gvk_of
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, to_document
-from reconciler.testing.life import Life
+from reconciler.testing.operator_process import (
+    Interference,
+    OperatorFailed,
+    OperatorProcess,
+    Sender,
+    current_process,
+    current_sender,
+    is_declared,
+    sent_by,
+)
 from reconciler.testing.trace import (
     Author,
-    Happening,
     StateChange,
     TraceEvent,
     WorldTrace,
-    calling_line,
     is_bookkeeping,
 )
-from reconciler.workqueue.entries import Explanation
 
 
 class NotSettled(ReconcilerError):
     """The operator still works after the bounds of `World.settle`. The message says what still runs, and why."""
-
-
-class OperatorFailed(ReconcilerError):
-    """The operator did not start, or its process ended by itself; its cause is the exception."""
-
-
-class _Sender:
-    """Who sends a request, and what it changed."""
-
-    def __init__(
-        self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
-    ) -> None:
-        self.author: Author = author
-        self.process = process
-        self.run = run
-        self.line = line
-        self.text = text
-        self.changes: list[StateChange] = []
-
-
-_sender: contextvars.ContextVar[_Sender | None] = contextvars.ContextVar("sender", default=None)
-
-
-def has_sender() -> bool:
-    """Return whether the running code handles a request whose author is known."""
-    return _sender.get() is not None
-
-
-@contextlib.contextmanager
-def sent_by(author: Author, process: int = 0, *, text: str = "") -> Iterator[None]:
-    """Attribute the requests inside the block to an author."""
-    token = _sender.set(_Sender(author, process, text=text))
-    try:
-        yield
-    finally:
-        _sender.reset(token)
-
-
-def sending_run() -> ReconcileRun | None:
-    """Return the reconcile whose request the server handles in the running code; None if it belongs to none."""
-    sender = _sender.get()
-    return None if sender is None else sender.run
-
-
-class Interference:
-    """What happens around the steps of a scenario; a subclass overrides what it needs."""
-
-    async def before_step(self, number: int, /) -> bool:  # noqa: ARG002 - for overrides
-        """Called before a step, counted from 1; a step is left out if it returns False."""
-        return True
-
-    async def after_step(self, number: int, /) -> None:
-        """Called after a step."""
-
-    async def before_wait(self, horizon: float, /) -> float | None:
-        """Called before the user waits for the operator; it returns the horizon, or None to skip it."""
-        return horizon
-
-    async def after_wait(self) -> None:
-        """Called when nothing happens any more."""
-
-    async def after_refusal(self) -> bool:
-        """Called when an object of the user's request is missing, or in the way; it returns whether to try again."""
-        return False
-
-    async def before_read(self) -> None:
-        """Called before the user reads, and would see what the operator has done by now."""
-
-    def started(self, process: OperatorProcess, /) -> None:
-        """Called when a process of the operator starts, in its context."""
-
-    async def before_effect(self, call: EffectCall, /) -> None:
-        """Called before an effect."""
-
-    async def after_effect(self, call: EffectCall, /) -> None:
-        """Called after an effect, before the operator gets its result."""
 
 
 class _PersonsTransport:
@@ -150,207 +77,6 @@ def _names_objects(path: str) -> bool:
     """Return whether a path is that of objects, not of discovery."""
     first, *parts = path.strip("/").split("/")
     return len(parts) > {"api": 1, "apis": 2}.get(first, len(parts))
-
-
-current_process: contextvars.ContextVar[OperatorProcess | None] = contextvars.ContextVar("process", default=None)
-"""The process that the running code belongs to."""
-
-
-class OperatorProcess:
-    """One process of the operator: its life, its connection to the server and its manager.
-
-    Args:
-        number: from 1, in the order of the starts.
-        world: the world that it runs in.
-
-    Attributes:
-        number: as given.
-        life: ends with the process.
-        manager: the manager; None until it is created.
-        failure: the exception with which the process ended by itself; None if it did not.
-        in_progress: its reconciles in progress.
-    """
-
-    def __init__(self, number: int, world: World) -> None:
-        self.number = number
-        self.life = Life()
-        self.manager: Manager | None = None
-        self.failure: Exception | None = None
-        self.in_progress: set[Reconcile] = set()
-        self._world = world
-        self._ready = asyncio.Event()
-        self._in_flight = 0
-        self._main: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Start the operator, and return when its controllers run.
-
-        Raises:
-            OperatorFailed: it did not start.
-        """
-        self._main = self.life.start(self._run(), name=f"operator {self.number}")
-        ready = asyncio.ensure_future(self._ready.wait())
-        await asyncio.wait({self._main, ready}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if self.failure is not None:
-            raise OperatorFailed(f"the operator did not start: {describe_error(self.failure)}") from self.failure
-
-    async def _run(self) -> None:
-        world = self._world
-        rng = random.Random(f"{world.seed}/{self.number}")  # noqa: S311 - reproducible on purpose
-        handler = _ProcessEffects(self, world)
-        current_process.set(self)
-        world.interference.started(self)
-        try:
-            with use_effect_handler(handler), observe_reconciles(_ProcessObserver(self, world)):
-                manager = self.manager = Manager(
-                    Client(self, user_agent=f"{world.name}/{self.number} test", rng=rng), **world.manager_options
-                )
-                await world.set_up(manager)
-                async with manager.running():
-                    self._ready.set()
-                    await asyncio.Event().wait()
-        except Exception as error:  # noqa: BLE001 - whatever ends the process is its failure
-            self.failure = error
-            if not self.life.ended:
-                world.happened(TraceEvent(what="ended", at=world.now, process=self.number, error=error))
-
-    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a request to the server, which handles a write even if this process ends before the response.
-
-        Raises:
-            NotSent: the process has ended.
-        """
-        if self.life.ended:
-            raise NotSent(f"operator {self.number} has ended")
-        reads = request.method in ("GET", "HEAD")
-        text = "at version 0" if reads and ("resourceVersion", "0") in request.query else ""
-        line = "" if reads and not text else calling_line()
-        sender = _Sender("operator", self.number, current_run(), line=line, text=text)
-        if reads:
-            token = _sender.set(sender)
-            try:
-                response = await self._world.connection.send(request)
-            finally:
-                _sender.reset(token)
-            if response.chunks is not None:
-                self.life.keep_stream(response.chunks)
-            return response
-        self._in_flight += 1
-        try:
-            return await self._world.serve(request, sender)
-        finally:
-            self._in_flight -= 1
-
-    async def unless_ended(self) -> None:
-        """Return at once while the process lives, and never afterwards: the code that killed it goes no further."""
-        if self.life.ended:
-            await asyncio.get_running_loop().create_future()
-
-    async def stop(self) -> None:
-        """Stop the process as SIGTERM does: it drains, and cleans up."""
-        if self.running and self._main is not None:
-            self._main.cancel()
-            await asyncio.wait({self._main})
-            self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number))
-
-    def kill(self) -> None:
-        """End the process as SIGKILL does: nothing of it runs again."""
-        if not self.running:
-            return
-        self.life.end()
-        self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number, text="killed"))
-
-    @property
-    def running(self) -> bool:
-        """Return whether the process runs."""
-        return not self.life.ended and self._main is not None and not self._main.done()
-
-    @property
-    def controllers(self) -> Sequence[Controller]:
-        """Return its controllers; none until its manager is created."""
-        return () if self.manager is None else self.manager.controllers
-
-    def pending(self, horizon: float) -> Iterator[tuple[Controller, Explanation[Request]]]:
-        """Yield the keys that are reconciled, or will be within a number of seconds; idle timers do not count."""
-        for controller in self.controllers:
-            for key in controller.queue.keys():  # noqa: SIM118 - a queue is not a dict
-                state = controller.queue.explain(key)
-                is_due = state.due is not None and state.due <= horizon
-                if state.is_active or (is_due and not self._world.is_idle(controller.name, key, state.reasons)):
-                    yield controller, state
-
-    def unfinished(self, horizon: float) -> list[str]:
-        """Return what still runs, or will within a number of seconds; idle timers do not count."""
-        found = [f"{self._in_flight} requests wait for their responses"] if self._in_flight else []
-        found += [
-            f"{each.name}: a mapper has not ended" for each in self.controllers if each.statistics().mapper_pending
-        ]
-        for controller, state in self.pending(horizon):
-            found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, state.key)}")
-        return found
-
-
-def is_declared(reason: str) -> bool:
-    """Return whether a reason to reconcile is a delay that the operator asked for."""
-    return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
-
-
-class _ProcessObserver(ReconcileObserver):
-    """Adds the reconciles of a process, and the events that enqueue their keys, to the trace of its world."""
-
-    def __init__(self, process: OperatorProcess, world: World) -> None:
-        self._process = process
-        self._world = world
-
-    def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
-        text = f"{event.type.value} {gvk.kind} {event.object.request} at version {event.object.version}"
-        self._add("event", key=key, text=text)
-
-    def begun(self, reconcile: Reconcile, /) -> None:
-        self._process.in_progress.add(reconcile)
-        self._world.begun(reconcile)
-        self._add("begun", run=reconcile.run, key=reconcile.request)
-
-    def ended(self, reconcile: Reconcile, /) -> None:
-        self._process.in_progress.discard(reconcile)
-        error = None if reconcile.completion is None else reconcile.completion.error
-        self._world.ended(reconcile, error)
-        self._add("done", run=reconcile.run, key=reconcile.request, error=error, basis=reconcile.basis)
-
-    def _add(self, what: Happening, **fields: Any) -> None:
-        self._world.happened(TraceEvent(what=what, at=self._world.now, process=self._process.number, **fields))
-
-
-class _ProcessEffects:
-    """Adds the effects of a process to the trace of its world, and passes them on.
-
-    Args:
-        process: the process.
-        world: its world.
-    """
-
-    def __init__(self, process: OperatorProcess, world: World) -> None:
-        handler = world.effects
-        self.planning = handler is not None and handler.planning
-        self._process = process
-        self._world = world
-        self._handler = handler
-
-    async def __call__(self, call: EffectCall, /) -> Any:
-        if self._process.life.ended:
-            raise asyncio.CancelledError  # the code of a killed process cleans up, and must not reach anything
-        world, process = self._world, self._process
-        await world.interference.before_effect(call)
-        await process.unless_ended()
-        event = TraceEvent(
-            what="effect", at=world.now, process=process.number, run=current_run(), effect=call, line=calling_line()
-        )
-        world.happened(event)
-        result = await (call.run() if self._handler is None else self._handler(call))
-        await world.interference.after_effect(call)
-        await process.unless_ended()
-        return result
 
 
 class World:
@@ -595,13 +321,13 @@ class World:
             await self.server.apply(*manager.rbac(self.name))
             self.connection = self.server.service_account(self.name)
 
-    async def serve(self, request: HTTPRequest, sender: _Sender) -> HTTPResponse:
+    async def serve(self, request: HTTPRequest, sender: Sender) -> HTTPResponse:
         """Handle a request of a process in a task of the server, so that the end of the process does not stop it.
 
         Cancellation does not stop it, either.
         """
         context = self._context.copy()
-        context.run(_sender.set, sender)
+        context.run(current_sender.set, sender)
         task = asyncio.get_running_loop().create_task(self.connection.send(request), context=context)
         task.add_done_callback(_retrieve, context=self._context)
         return await task
@@ -783,7 +509,7 @@ class World:
     def _record_request(self, entry: LoggedRequest) -> None:
         if entry.effective and not is_bookkeeping(entry):
             self._changed_at = self._activity + 1
-        sender = _sender.get()
+        sender = current_sender.get()
         if sender is not None:
             changes, sender.changes = tuple(sender.changes), []
             event = TraceEvent(
@@ -800,7 +526,7 @@ class World:
             self.happened(event)
 
     def _record_change(self, before: JSONObject | None, after: JSONObject | None) -> None:
-        sender = _sender.get()
+        sender = current_sender.get()
         if sender is not None:
             sender.changes.append(StateChange(before, after))
         if self.failed_check is None:

@@ -21,7 +21,8 @@ from reconciler import (
 )
 from reconciler.apiserver import Delay, Match
 from reconciler.errors import ConfigurationError
-from reconciler.testing.world import NotSettled, OperatorFailed, World
+from reconciler.testing.operator_process import OperatorFailed
+from reconciler.testing.world import NotSettled, World
 
 
 class PlotSpec(Model):

@@ -34,8 +34,9 @@ from reconciler.manager import Manager
 from reconciler.meta import Request
 from reconciler.status.write_guard import stack_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
+from reconciler.testing.operator_process import OperatorFailed, OperatorProcess
 from reconciler.testing.trace import TraceEvent, WorldTrace
-from reconciler.testing.world import OperatorFailed, OperatorProcess, World
+from reconciler.testing.world import World
 
 Key = tuple[str, Request]
 """A controller and a key of it."""

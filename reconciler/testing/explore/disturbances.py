@@ -20,8 +20,9 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import LeaderElection
 from reconciler.testing.explore.points import Point
 from reconciler.testing.explore.run import Windows
+from reconciler.testing.operator_process import sending_run
 from reconciler.testing.trace import TraceEvent
-from reconciler.testing.world import World, sending_run
+from reconciler.testing.world import World
 
 Act = Callable[[], Awaitable[None]]
 

@@ -18,7 +18,8 @@ from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
 from reconciler.testing.explore.run import Run, Subject
-from reconciler.testing.world import OperatorFailed, OperatorProcess, World, has_sender, sent_by
+from reconciler.testing.operator_process import OperatorFailed, OperatorProcess, has_sender, sent_by
+from reconciler.testing.world import World
 
 _GUARD = 'exec 3<&0; (read _ <&3; kill -9 0) >/dev/null 2>&1 & exec "$@" 3<&- </dev/null'
 """A shell script that runs its arguments, and kills its process group when the process that started it has ended.

@@ -16,9 +16,10 @@ from unittest import mock
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.controller.effects import EffectCall
+from reconciler.testing.operator_process import Interference, OperatorProcess, current_process
 from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.virtual_clock import virtual_time
-from reconciler.testing.world import Interference, OperatorProcess, World, current_process, first_failure
+from reconciler.testing.world import World, first_failure
 
 
 @contextlib.contextmanager

@@ -39,8 +39,9 @@ from reconciler.testing.explore.strategies import (
     valid_documents,
     wrong_alone,
 )
+from reconciler.testing.operator_process import OperatorFailed
 from reconciler.testing.virtual_clock import virtual_time
-from reconciler.testing.world import NotSettled, OperatorFailed, World
+from reconciler.testing.world import NotSettled, World
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
