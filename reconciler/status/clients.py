@@ -443,8 +443,10 @@ class AsyncKr8sWriter(OfficialWriter):
         return await _call_kr8s(self._api_client, request, self.request_timeout)
 
 
-class Kr8sWriter(BlockingWriter, AsyncKr8sWriter):
+class Kr8sWriter(BlockingWriter):
     """A `SyncStatusWriter` over kr8s's blocking ``Api``, which runs the asynchronous one in a thread."""
+
+    identify = AsyncKr8sWriter.identify
 
     def exchange_blocking(self, request: HTTPRequest, limit: float) -> RawResponse:
         """Send a request; it may take so many seconds."""
