@@ -19,8 +19,7 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, gvk_from
+from reconciler.objects.kinds import KindLike, TypedObject, gvk_from
 
 READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""

@@ -26,8 +26,7 @@ from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version, get_path, parse_path
 from reconciler.objects import AnyResource, InvalidObject, Resource, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document
+from reconciler.objects.kinds import KindLike, TypedObject, from_document
 
 R = TypeVar("R", bound=TypedObject)
 

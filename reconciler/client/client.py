@@ -20,7 +20,6 @@ from reconciler.client import reads as _reads
 from reconciler.client import writes as _writes
 from reconciler.client.configuration import ConfiguredTransport
 from reconciler.client.connection import ClientStatistics, Connection
-from reconciler.client.ensure import Ensure, Written
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.pool import MAX_STREAMS
 from reconciler.client.reads import WatchEvent
@@ -42,13 +41,13 @@ from reconciler.client.requests import (
 )
 from reconciler.client.retry import Retries
 from reconciler.client.session import ClientSession, ClientStatusWriter, Options
+from reconciler.client.writes import Ensure, Written
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document
+from reconciler.objects.kinds import KindLike, TypedObject, from_document
 
 R = TypeVar("R", bound=TypedObject)
 

@@ -39,8 +39,7 @@ from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType, name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document, gvk_from
+from reconciler.objects.kinds import KindLike, TypedObject, from_document, gvk_from
 
 PAGE_SIZE = 500
 """Objects in a page, as in client-go's pager."""

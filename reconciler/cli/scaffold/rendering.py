@@ -11,7 +11,7 @@ from pathlib import Path
 
 import reconciler
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.objects.declaration import API_GROUP, CAMEL_CASE
+from reconciler.objects.crd import API_GROUP, CAMEL_CASE
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LINE = 120
