@@ -12,10 +12,10 @@ import functools
 import weakref
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, cast, get_args, get_origin, overload
+from typing import Any, Protocol, cast, get_args, get_origin
 
 import msgspec
-from typing_extensions import TypeIs, get_original_bases
+from typing_extensions import TypeIs, TypeVar, get_original_bases
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
@@ -267,14 +267,13 @@ def kind_argument(cls: type, generic: type) -> KindLike | None:
     return None
 
 
-R = TypeVar("R", bound=TypedObject)
+R = TypeVar("R", bound=TypedObject, default=Unstructured)
+
+KindOf = type[R] | str | GroupVersionKind
+"""A kind whose objects are of a type: that of the class, or `Unstructured` if there is none."""
 
 
-@overload
-def from_document(kind: type[R], document: JSONObject, *, lenient: bool = False) -> R: ...
-@overload
-def from_document(kind: str | GroupVersionKind, document: JSONObject, *, lenient: bool = False) -> Unstructured: ...
-def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> TypedObject | Unstructured:
+def from_document(kind: KindOf[R], document: JSONObject, *, lenient: bool = False) -> R:
     """Read a document as an instance of a class if one is given, else as an `Unstructured`.
 
     List items lack apiVersion and kind; they are added. The document is kept, not copied.
@@ -289,14 +288,14 @@ def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False
         InvalidObject: the document does not fit the class, and `lenient` is False.
     """
     if is_kind_class(kind):
-        return kind.from_dict(_named(document, kind.gvk), lenient=lenient)
+        return cast("R", kind.from_dict(_named(document, kind.gvk), lenient=lenient))
     if is_built_in_class(kind):
         try:
-            return model_from_document(kind, _named(document, gvk_from(kind)))
+            return cast("R", model_from_document(kind, _named(document, gvk_from(kind))))
         except InvalidObject:
             if not lenient:
                 raise
-    return Unstructured(_named(document, gvk_from(kind)))
+    return cast("R", Unstructured(_named(document, gvk_from(kind))))
 
 
 def _named(document: JSONObject, gvk: GroupVersionKind) -> JSONObject:
