@@ -14,7 +14,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.cel.rules import MatchCondition, match_conditions, outcome_of
 from reconciler.apiserver.cluster import Endpoint, Registry
-from reconciler.apiserver.definitions.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
+from reconciler.apiserver.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.store import encode

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.apiserver.cel.functions import FORMAT_TYPES, named_types
-from reconciler.apiserver.cel.rewriting import member_of, type_of
-from reconciler.apiserver.cel.syntax_tree import Expr, Tree
-from reconciler.apiserver.schema.formats import pattern_problem
-from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.cel.syntax_tree import Expr, Tree, member_of, type_of
+from reconciler.apiserver.encoding.formats import pattern_problem
+from reconciler.apiserver.schema import ANYTHING, Node
 
 _OPTIONAL = {"format.named": "optional_type(kubernetes.NamedFormat)", "validate": "optional_type(list(string))"}
 """The functions whose results are optionals, which the engine's compiler cannot express, with their types."""

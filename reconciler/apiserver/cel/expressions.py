@@ -16,10 +16,9 @@ from reconciler.apiserver.cel.functions import (
     require_engine,
     running_environment,
 )
-from reconciler.apiserver.cel.rewriting import Changes, runnable, type_of
-from reconciler.apiserver.cel.syntax_tree import Expr, Tree, read_tree
+from reconciler.apiserver.cel.syntax_tree import Changes, Expr, Tree, read_tree, runnable, type_of
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.schema.shape import Node
+from reconciler.apiserver.schema import Node
 
 _EXISTS_ONE = re.compile(r"\bexists_one\b")
 _MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")

@@ -23,12 +23,10 @@ from reconciler.apiserver.cel.expressions import (
     compile_expression,
 )
 from reconciler.apiserver.cel.functions import require_engine
-from reconciler.apiserver.cel.rewriting import member_of, to_cel
-from reconciler.apiserver.cel.syntax_tree import Expr
+from reconciler.apiserver.cel.syntax_tree import Expr, member_of, to_cel
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
-from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
-from reconciler.apiserver.schema.validation import item_key
+from reconciler.apiserver.schema import ANYTHING, NO_DEFAULT, Node, item_key
 
 RULE_COST_LIMIT = 10_000_000
 """The budget of one rule; apiextensions' ``StaticEstimatedCostLimit``."""
