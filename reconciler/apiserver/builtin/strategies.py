@@ -19,8 +19,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import without_empty
 from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.builtin.rule_table import violations
-from reconciler.apiserver.cel.expressions import CompileError
-from reconciler.apiserver.cel.rules import MatchCondition
+from reconciler.apiserver.cel.expressions import CompileError, check_condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
@@ -421,7 +420,7 @@ def check_webhook_expressions(doc: JSONObject, before: JSONObject | None) -> Fin
             source = condition.get("expression") or ""
             if source.strip() and source not in known:
                 try:
-                    MatchCondition(source.strip()).check()
+                    check_condition(source.strip())
                 except CompileError as error:
                     path = f"webhooks[{index}].matchConditions[{position}].expression"
                     yield FieldError.invalid(path, source.strip(), str(error))

@@ -13,13 +13,14 @@ or bytes are wrapped in conversions. Lists of type set or map are compared and a
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cel.functions import FORMAT_TYPES
+from reconciler.apiserver.cel.functions import FORMAT_TYPES, functions
 from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
 from reconciler.apiserver.encoding.text import data_file
 from reconciler.apiserver.schema import ANYTHING, Node
@@ -270,54 +271,60 @@ _UNORDERED = {"_!=_": "@differ", "_+_": "@join", "_==_": "@same"}
 _CHECKED = "type.googleapis.com/cel.expr.CheckedExpr"
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The changes to make to an expression.
+@functools.cache
+def _own_names() -> frozenset[str]:
+    """Return the ids of the overloads that have an implementation of their own, which is called by the same name."""
+    return frozenset(function.runs_as for function in functions())
 
-    Attributes:
-        names: the names of functions to call instead of an overload, by the overload's id.
+
+class Rewriter:
+    """Rewrites a compiled expression into one that the engine can run.
+
+    Args:
+        tree: the expression.
         conversions: the formats of strings to convert, by the id of the expression.
         unordered: the keys of lists to compare or add regardless of order, by the id of the call.
         optional_old: ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
     """
 
-    names: Mapping[str, str]
-    conversions: Mapping[int, str]
-    unordered: Mapping[int, tuple[str, ...]]
-    optional_old: bool
+    def __init__(
+        self,
+        tree: Tree,
+        conversions: Mapping[int, str],
+        unordered: Mapping[int, tuple[str, ...]],
+        *,
+        optional_old: bool,
+    ) -> None:
+        self._message = tree.message
+        self._conversions = conversions
+        self._unordered = unordered
+        self._optional_old = optional_old
+        references = ((each.get("key", 0), each["value"]) for each in tree.message.get("references", ()))
+        resolved = {call: found.get("overloads", ()) for call, found in references}
+        self._names = {
+            call: found[0] for call, found in resolved.items() if len(found) == 1 and found[0] in _own_names()
+        }
 
+    def run(self) -> bytes:
+        """Return the rewritten expression, serialized."""
+        message: Fields = {**self._message, "expr": self._expression(self._message["expr"])}
+        return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
 
-def runnable(tree: Tree, changes: Changes) -> bytes:
-    """Return a compiled expression that the engine can run."""
-    message: Fields = {**tree.message, "expr": _Rewriter(changes, tree.message).expression(tree.message["expr"])}
-    return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
-
-
-def _constant(value: Fields) -> Fields:
-    return {"const": write_message(value, "Constant")}
-
-
-class _Rewriter:
-    def __init__(self, changes: Changes, checked: Fields) -> None:
-        self._changes = changes
-        resolved = ((each.get("key", 0), each["value"].get("overloads", ())) for each in checked.get("references", ()))
-        self._names = {call: changes.names.get(*overloads) for call, overloads in resolved if len(overloads) == 1}
-
-    def expression(self, message: Fields) -> Fields:
+    def _expression(self, message: Fields) -> Fields:
         """Return an expression with all changes made to it and to the expressions below it."""
         identity: int = message.get("id", 0)
-        done = change_expressions(message, "Expr", self.expression)
+        done = change_expressions(message, "Expr", self._expression)
         if "call" in done:
             done["call"] = self._call(done["call"], identity)
             if message["call"]["function"] in _OPTIONAL:
                 return _wrapped(done, "optional.ofNonZeroValue", identity)
-        if self._changes.optional_old and done.get("ident") == {"name": "oldSelf"}:
+        if self._optional_old and done.get("ident") == {"name": "oldSelf"}:
             return _old_as_optional(done, identity)
-        form = self._changes.conversions.get(identity)
+        form = self._conversions.get(identity)
         return _wrapped(done, _FORMAT_FUNCTIONS.get(form, f"@{form}"), identity) if form else done
 
     def _call(self, call: Fields, identity: int) -> Fields:
-        function, keys = call["function"], self._changes.unordered.get(identity)
+        function, keys = call["function"], self._unordered.get(identity)
         if keys is not None:
             return {**call, "function": _UNORDERED[function], "args": [*call["args"], _strings(keys, identity)]}
         return {**call, "function": self._names.get(identity) or _RENAMED.get(function, function)}
@@ -336,7 +343,8 @@ def _wrapped(expression: Fields, function: str, identity: int) -> Fields:
 
 
 def _strings(strings: tuple[str, ...], identity: int) -> Fields:
-    items = [
-        {"id": identity + index * _NEW_IDS, **_constant({"string": text})} for index, text in enumerate(strings, 1)
+    items: list[Fields] = [
+        {"id": identity + index * _NEW_IDS, "const": write_message({"string": text}, "Constant")}
+        for index, text in enumerate(strings, 1)
     ]
     return {"id": identity + (len(strings) + 1) * _NEW_IDS, "list": {"elements": items}}
