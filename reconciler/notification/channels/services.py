@@ -32,7 +32,7 @@ class DiscordConfig(HTTPConfig):
     """Maximum messages a minute. Discord names no fixed limit; 30 is what a channel's webhooks allow today. Its
     responses 429 are honored as well."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the embed of a message. No mention in it notifies anybody."""
         document = {"embeds": [discord_embed(message)], "allowed_mentions": {"parse": []}}
         return OutgoingRequest(self.current_url(credentials), msgspec.json.encode(document))
@@ -82,7 +82,7 @@ class MattermostConfig(HTTPConfig):
     channel: str | None = Field(default=None, min_length=1)
     """Channel to post to, if the webhook is not locked to one. Default: the webhook's."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the post of a message."""
         document = mattermost_post(message)
         if self.channel is not None:
@@ -124,7 +124,7 @@ class TeamsConfig(HTTPConfig):
     rate_per_minute: float | None = Field(default=100.0, gt=0)
     """Maximum messages a minute; the Teams connector of Power Automate accepts 100 calls in 60 seconds."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the card of a message."""
         return OutgoingRequest(self.current_url(credentials), encoded(message, teams_card, TEAMS_LIMIT))
 
@@ -177,7 +177,7 @@ class PagerDutyConfig(ConnectionConfig):
     severity: Literal["critical", "error", "warning", "info"] | None = None
     """Severity of all events. Default: by priority, Critical is critical, High error, Medium warning, Low info."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the event of a message.
 
         Raises:
@@ -245,7 +245,7 @@ class CloudEventsConfig(HTTPConfig):
     max_bytes: int = Field(default=CLOUDEVENTS_LIMIT, ge=4_096)
     """Maximum bytes of a body; the end of a longer message is dropped."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the event of a message."""
         attributes = {
             "specversion": "1.0",
@@ -313,7 +313,7 @@ class JSMConfig(ConnectionConfig):
     tags: list[str] = Field(default_factory=list, max_length=TAGS)
     """Tags of the alerts."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request that creates, acknowledges or closes the alert of a message.
 
         Raises:
