@@ -19,7 +19,7 @@ from reconciler._core.lru import LRU
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError
+from reconciler.notification.channel import DeferredDeliveryError, RetryableDeliveryError
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache

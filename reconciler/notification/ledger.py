@@ -38,7 +38,7 @@ from reconciler.notification.api import (
     NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.routing.router import Resolution
+from reconciler.notification.router import Resolution
 from reconciler.notification.schedule import ERRORS_LIMIT, Settlement, Summary
 from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher

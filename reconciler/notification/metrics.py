@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reconciler.notification.audit import AuditLog
     from reconciler.notification.channel import ChannelRegistry
     from reconciler.notification.reconciler import NotificationReconciler
-    from reconciler.notification.routing.router import RoutingTable
+    from reconciler.notification.router import RoutingTable
 
 HEALTH_WINDOW = 20
 """Number of recent attempts that a channel's health score covers."""

@@ -15,7 +15,7 @@ from reconciler.meta import Request
 from reconciler.notification.api import ChannelPolicy, ChannelPolicySpec, NotificationRequest, NotificationRequestSpec
 from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.redaction import listed
-from reconciler.notification.routing.router import Router, attributes_of
+from reconciler.notification.router import Router, attributes_of
 from reconciler.objects import InvalidObject
 from reconciler.webhook import AdmissionRequest, Denied, Validator
 

@@ -1,4 +1,4 @@
-"""The reconciler of NotificationRequests: read, decide, deliver, record. `delivery.schedule` makes the decisions."""
+"""The reconciler of NotificationRequests: read, decide, deliver, record. `schedule` makes the decisions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from reconciler.notification.ledger import (
 )
 from reconciler.notification.policies import PolicyRefusal, PolicyTable
 from reconciler.notification.redaction import Redactor
-from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
+from reconciler.notification.router import FallbackRouter, Resolution, Router, attributes_of
 from reconciler.notification.schedule import (
     Delivery,
     DeliveryVerdict,

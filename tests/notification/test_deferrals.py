@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from reconciler.notification import Message, NotificationMetrics, RetryableDeliveryError
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
-from reconciler.notification.routing.router import ConfigMapSource, RoutingTable
+from reconciler.notification.router import ConfigMapSource, RoutingTable
 from tests.notification.test_limits import deliver, guarded
 from tests.notification.test_routing import GOOD, KINDS, built
 from tests.notification.world import Recorder, World, virtual, world

@@ -18,7 +18,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.ledger import StatusChange
-from reconciler.notification.routing.router import Resolution
+from reconciler.notification.router import Resolution
 from tests.notification.world import DOWN, Recorder, World, virtual, world
 
 BUSY = RetryableDeliveryError("503")

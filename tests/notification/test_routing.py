@@ -11,8 +11,8 @@ import pytest
 
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.routing.config import ReceiverConfig, RoutingConfigError, read_routing
-from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingTable
+from reconciler.notification.router import ConfigMapSource, FileSource, RoutingTable
+from reconciler.notification.routing_config import ReceiverConfig, RoutingConfigError, read_routing
 from tests.notification.world import Recorder, virtual, world
 
 GOOD = """\

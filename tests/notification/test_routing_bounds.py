@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels.receivers import RECEIVER_KINDS
-from reconciler.notification.routing.config import RoutingConfigError, read_routing
-from reconciler.notification.routing.matchers import MatcherError, parse_matchers
-from reconciler.notification.routing.router import RoutingTable
+from reconciler.notification.channels.services import RECEIVER_KINDS
+from reconciler.notification.matchers import MatcherError, parse_matchers
+from reconciler.notification.router import RoutingTable
+from reconciler.notification.routing_config import RoutingConfigError, read_routing
 from tests.growth import check_linear
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

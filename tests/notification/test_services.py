@@ -24,7 +24,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.channel import Link
-from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
+from reconciler.notification.channels.services import RECEIVER_KINDS, ReceiverChannels
 from tests.notification.receivers import Behaviour, Received, answer, own_address, receiver, reset, stall
 from tests.notification.test_receivers import sent
 

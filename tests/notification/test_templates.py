@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from reconciler.errors import ConfigurationError
+from reconciler.notification.channel import PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels import template as templates
 from reconciler.notification.channels.template import check_template, render_template
-from reconciler.notification.errors import PermanentDeliveryError, RetryableDeliveryError
 
 DOUBLED = "".join("{% set x = [x, x] %}" for _ in range(40))
 GROWN = "".join("{% set x = x ~ x %}" for _ in range(40))

@@ -19,7 +19,16 @@ from reconciler._core.certificates import client_tls_context
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after
-from reconciler.notification.channel import DurationSeconds, Message, message_document
+from reconciler.notification.channel import (
+    DeferredDeliveryError,
+    DeliveryError,
+    DurationSeconds,
+    Message,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+    message_document,
+)
 from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
@@ -30,13 +39,6 @@ from reconciler.notification.channels.address_guard import (
 from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.channels.template import check_template, render_template
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import (
-    DeferredDeliveryError,
-    DeliveryError,
-    PermanentDeliveryError,
-    RetryableDeliveryError,
-    UnknownDeliveryError,
-)
 from reconciler.notification.redaction import encodable
 
 if TYPE_CHECKING:

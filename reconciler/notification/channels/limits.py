@@ -12,9 +12,17 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.notification.channel import Channel, DurationSeconds, Message, call_channel, close_channel
-from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
-from reconciler.notification.routing.config import ReceiverConfig
+from reconciler.notification.channel import (
+    Channel,
+    DeferredDeliveryError,
+    DurationSeconds,
+    Message,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+    call_channel,
+    close_channel,
+)
+from reconciler.notification.routing_config import ReceiverConfig
 
 _log = logging.getLogger("reconciler.notification")
 

@@ -1,4 +1,4 @@
-"""Templates of request bodies. They are rendered in a process of their own, whose memory and CPU time are limited."""
+"""Templates of request bodies, rendered in a process of their own, whose memory and CPU time are limited."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.notification.channel import Message, message_document
+from reconciler.notification.channel import (
+    DeliveryError,
+    Message,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    message_document,
+)
 from reconciler.notification.channels import template_process
-from reconciler.notification.errors import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 
 _INVALID = frozenset({"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"})
 _EXCEEDED = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPROF, template_process.LIMIT_EXCEEDED})

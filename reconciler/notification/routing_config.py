@@ -15,8 +15,8 @@ from reconciler._core.scalars import use_kubernetes_scalars
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import CHANNEL_PATTERN, Channel
 from reconciler.notification.credentials import Credentials
+from reconciler.notification.matchers import Matcher, MatcherError, Operator, parse_matchers
 from reconciler.notification.redaction import listed, shortened
-from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
 
 Path = tuple[str | int, ...]
 """The keys and indexes that lead to a value from the top of the document."""

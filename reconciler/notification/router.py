@@ -26,7 +26,7 @@ from reconciler.notification.api import (
     RoutingError,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry
-from reconciler.notification.routing.config import (
+from reconciler.notification.routing_config import (
     Problem,
     ReceiverConfig,
     RoutingConfig,
