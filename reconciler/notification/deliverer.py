@@ -11,13 +11,11 @@ from datetime import datetime
 from reconciler._core.cancellation import is_cancelled
 from reconciler.clock import Clock, current_clock
 from reconciler.controller import effect
-from reconciler.errors import error_text
 from reconciler.notification.api import ChannelStatus, NotificationRequest
 from reconciler.notification.channel import (
     Channel,
     ChannelRegistry,
     DeferredDeliveryError,
-    DeliveryError,
     Link,
     Message,
     PermanentDeliveryError,
@@ -70,10 +68,6 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
         for each in channels
     ]
 
-
-ERROR_LIMIT = 512
-"""Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
-quarter of the 1.5 MiB that etcd accepts for an object."""
 
 _UNREGISTERED_RETRY = 60.0
 """Seconds until an unknown channel is looked up again, if it existed at an earlier reconcile of the request."""
@@ -157,7 +151,7 @@ class Deliverer:
                     started=started,
                     ended=self._now(),
                     seconds=clock.monotonic() - monotonic_start,
-                    error="" if error is None else self._text_of(error, message.namespace),
+                    error="" if error is None else self._redactor.describe(error, message.namespace),
                     retry_after=_retry_after(error),
                 )
             )
@@ -184,14 +178,6 @@ class Deliverer:
     async def send(self, _subject: str, channel: Channel, message: Message) -> None:
         """Send a message over a channel; an effect, which a plan only lists."""
         await call_channel(channel, message)
-
-    def _text_of(self, error: BaseException, namespace: str) -> str:
-        """Return the text of an error for a status. Never raises, whatever the exception does."""
-        name, text = type(error).__name__, error_text(error)
-        if text.strip() in ("", name):
-            return name
-        text = text if isinstance(error, DeliveryError) else f"{name}: {text}"
-        return self._redactor.brief(text, ERROR_LIMIT, namespace) or name
 
     def _unregistered(self, message: Message) -> Delivery:
         now = self._now()

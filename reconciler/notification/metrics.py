@@ -149,16 +149,15 @@ def _channel_families(channels: ChannelRegistry) -> Iterable[Metric]:
 
 
 def _routing_families(routing: RoutingTable) -> Iterable[Metric]:
-    statistics = routing.statistics()
-    valid = routing.config is not None and routing.problem is None
+    valid = routing.config is not None and not routing.problem
     yield GaugeMetricFamily(
         "notification_routing_config_valid", "1 if the latest routing configuration is in use.", value=int(valid)
     )
     loads = CounterMetricFamily(
         "notification_routing_config_loads", "Loads of the routing configuration by result.", labels=["result"]
     )
-    loads.add_metric(["loaded"], statistics.loaded)
-    loads.add_metric(["refused"], statistics.refused)
+    loads.add_metric(["loaded"], routing.loaded)
+    loads.add_metric(["refused"], routing.refused)
     yield loads
 
 

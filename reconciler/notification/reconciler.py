@@ -50,7 +50,7 @@ from reconciler.notification.ledger import (
 )
 from reconciler.notification.policies import PolicyRefusal, PolicyTable
 from reconciler.notification.redaction import Redactor
-from reconciler.notification.router import FallbackRouter, Resolution, Router, attributes_of
+from reconciler.notification.router import Resolution, Router, attributes_of, fallback_reason
 from reconciler.notification.schedule import (
     Delivery,
     DeliveryVerdict,
@@ -169,7 +169,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if channels is None:
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
-        self._router = router if fallback is None else FallbackRouter(router, fallback)
+        self._router = router
+        self._fallback = fallback
         self._policies = policies or PolicyTable()
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
@@ -324,11 +325,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else before
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
-        if self._router is None:
+        found = None if self._router is None else self._router.resolve(attributes_of(obj))
+        if self._fallback is not None and (reason := fallback_reason(found)):
+            found = Resolution(channels=(self._fallback,), fallback=reason)
+        if found is None:
             return None
-        found, namespace = self._router.resolve(attributes_of(obj)), obj.namespace or ""
-        problem = found.problem and self._redactor.redact(found.problem, namespace)
-        return replace(found, problem=problem, fallback=self._redactor.redact(found.fallback, namespace))
+        problem, fallback = (
+            self._redactor.redact(text, obj.namespace or "") for text in (found.problem, found.fallback)
+        )
+        return replace(found, problem=problem, fallback=fallback)
 
     def _end(
         self,

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler.errors import ConfigurationError, MissingExtra, error_text
+from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError, error_text
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -149,6 +149,10 @@ def _spellings(value: str) -> Iterator[str]:
     yield from (part for part in {path, *re.split(r"[/?&=]", path)} if len(part) >= MIN_PART)
 
 
+ERROR_LIMIT = 512
+"""Maximum characters of an error that are stored. With 16 channels and 10 attempts each, errors then take less than a
+quarter of the 1.5 MiB that etcd accepts for an object."""
+
 SCAN_LIMIT = 65_536
 """Maximum characters of an error that are scanned for secrets by form; known secrets are replaced everywhere."""
 
@@ -218,6 +222,17 @@ class Redactor:
     def redact_member(self, name: str, value: str, namespace: str = "") -> str:
         """Remove secrets from a value; if its name is that of a secret, only the placeholder is left."""
         return PLACEHOLDER if value and is_secret_name(name) else self.redact(value, namespace)
+
+    def describe(self, error: BaseException, namespace: str = "") -> str:
+        """Return the text of an error for a status: redacted first, then truncated to `ERROR_LIMIT` characters.
+
+        Errors of other libraries start with their type. Never raises, whatever the exception does.
+        """
+        name, text = type(error).__name__, error_text(error)
+        if text.strip() in ("", name):
+            return name
+        text = text if isinstance(error, ReconcilerError) else f"{name}: {text}"
+        return self.brief(text, ERROR_LIMIT, namespace) or name
 
 
 def _user_pattern(pattern: str) -> Any:

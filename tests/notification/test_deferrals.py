@@ -76,13 +76,13 @@ async def test_the_metric_shows_the_current_state_of_the_breaker() -> None:
     registry, channels = CollectorRegistry(), ChannelRegistry([Recorder("console")])
     NotificationMetrics(registry).watch(channels=channels)
     channel = guarded(Recorder("pager", [BUSY]), breaker_failures=1, breaker_open_seconds=10)
-    channels.replace("routing", [channel])
+    channels.replace([channel])
     assert gauge(registry) == {"pager": 0}
     await deliver(channel)
     assert gauge(registry) == {"pager": 2}
     await asyncio.sleep(10)
     assert gauge(registry) == {"pager": 1}
-    channels.replace("routing", [])
+    channels.replace([])
     assert gauge(registry) == {}
 
 

@@ -252,8 +252,8 @@ async def test_a_replaced_channel_is_closed_after_its_deliveries() -> None:
     registry = ChannelRegistry([Recorder("console")], close_after=20)
     running = asyncio.create_task(registry.run())
     kept, replaced = Closing("kept"), Closing("replaced")
-    registry.replace("routing", [kept, replaced])
-    registry.replace("routing", [kept])
+    registry.replace([kept, replaced])
+    registry.replace([kept])
     await asyncio.sleep(19)
     assert closed == []
     await asyncio.sleep(2)
