@@ -29,7 +29,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.meta.documents import format_micro_time
 from reconciler.notification.channel import idempotency_key
 from reconciler.notification.deliverer import recipients_of
-from reconciler.notification.ledger import StatusChange
+from reconciler.notification.schedule import StatusChange
 
 FIRST = "0" * 64
 """The hash before the first line of all."""

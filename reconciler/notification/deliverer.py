@@ -90,7 +90,6 @@ class Deliverer:
         channels: ChannelRegistry,
         *,
         timeout: float,
-        max_concurrent: int,
         redactor: Redactor,
         now: Callable[[], datetime],
         clock: Clock | None = None,
@@ -99,7 +98,6 @@ class Deliverer:
         self._channels = channels
         self._redactor = redactor
         self._timeout = timeout
-        self._slots = asyncio.Semaphore(max_concurrent)
         self._clock = clock
 
     async def deliver(
@@ -130,33 +128,32 @@ class Deliverer:
         if channel is None:
             results.append(self._unregistered(message))
             return
-        async with self._slots:
-            clock = self._clock or current_clock()
-            started, monotonic_start = self._now(), clock.monotonic()
-            cancellation: BaseException | None = None
-            try:
-                verdict, error = await self._call(channel, message)
-            except asyncio.CancelledError as cancelled:
-                if not message.is_sent:
-                    raise
-                cancellation = cancelled
-                verdict, error = (
-                    DeliveryVerdict.UNKNOWN,
-                    UnknownDeliveryError("cancelled while waiting for the response"),
-                )
-            results.append(
-                Delivery(
-                    channel=message.channel,
-                    verdict=verdict,
-                    started=started,
-                    ended=self._now(),
-                    seconds=clock.monotonic() - monotonic_start,
-                    error="" if error is None else self._redactor.describe(error, message.namespace),
-                    retry_after=_retry_after(error),
-                )
+        clock = self._clock or current_clock()
+        started, monotonic_start = self._now(), clock.monotonic()
+        cancellation: BaseException | None = None
+        try:
+            verdict, error = await self._call(channel, message)
+        except asyncio.CancelledError as cancelled:
+            if not message.is_sent:
+                raise
+            cancellation = cancelled
+            verdict, error = (
+                DeliveryVerdict.UNKNOWN,
+                UnknownDeliveryError("cancelled while waiting for the response"),
             )
-            if cancellation is not None:
-                raise cancellation
+        results.append(
+            Delivery(
+                channel=message.channel,
+                verdict=verdict,
+                started=started,
+                ended=self._now(),
+                seconds=clock.monotonic() - monotonic_start,
+                error="" if error is None else self._redactor.describe(error, message.namespace),
+                retry_after=_retry_after(error),
+            )
+        )
+        if cancellation is not None:
+            raise cancellation
 
     async def _call(self, channel: Channel, message: Message) -> tuple[DeliveryVerdict, BaseException | None]:
         """Call the channel; raise only if this delivery itself was cancelled."""

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reconciler.notification.channels.limits import BreakerState, CircuitBreaker
-from reconciler.notification.ledger import StatusChange
+from reconciler.notification.schedule import StatusChange
 
 if TYPE_CHECKING:
     from reconciler.notification.audit import AuditLog

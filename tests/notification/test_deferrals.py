@@ -52,17 +52,18 @@ async def test_a_hundred_messages_above_the_rate_limit_are_delivered_at_the_rate
 
 
 @virtual
-async def test_deferrals_by_the_limits_do_not_count_for_the_breaker() -> None:
+async def test_waiting_for_the_limits_does_not_count_for_the_breaker() -> None:
     pager = Recorder("pager", [BUSY])
-    channel = guarded(pager, rate_per_minute=1, breaker_failures=2, breaker_open_seconds=10)
-    assert await deliver(channel) == "503"
-    assert (await deliver(channel)).startswith("deferred")
-    await asyncio.sleep(60)
-    assert await deliver(channel) == "503"
-    assert channel.breaker.state == "open"
-    await asyncio.sleep(11)
-    assert (await deliver(channel)).startswith("deferred")
-    assert channel.breaker.state == "half-open"
+    channel = guarded(pager, rate_per_minute=60, breaker_failures=3, breaker_open_seconds=1000)
+    async with world() as w, w.operator(channel, workers=10):
+        for number in range(5):
+            await w.create("pager", name=f"n-{number}", maxAttempts=1)
+        await asyncio.sleep(1.5)
+        assert (len(pager.calls), channel.breaker.state) == (2, "closed")
+        await asyncio.sleep(60)
+        assert (len(pager.calls), channel.breaker.state) == (3, "open")
+        await asyncio.sleep(945)
+        assert (len(pager.calls), channel.breaker.state) == (4, "open")  # one probe
 
 
 def gauge(registry: CollectorRegistry) -> dict[str, float]:
