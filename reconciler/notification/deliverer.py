@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from reconciler._core.cancellation import is_cancelled
-from reconciler.clock import Clock, current_clock
+from reconciler.clock import current_clock
 from reconciler.controller import effect
 from reconciler.notification.api import ChannelStatus, NotificationRequest
 from reconciler.notification.channel import (
@@ -82,7 +82,6 @@ class Deliverer:
     Args:
         timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
         now: returns the time for timestamps.
-        clock: measures durations; defaults to `current_clock()` at each use.
     """
 
     def __init__(
@@ -92,13 +91,11 @@ class Deliverer:
         timeout: float,
         redactor: Redactor,
         now: Callable[[], datetime],
-        clock: Clock | None = None,
     ) -> None:
         self._now = now
         self._channels = channels
         self._redactor = redactor
         self._timeout = timeout
-        self._clock = clock
 
     async def deliver(
         self,
@@ -128,7 +125,7 @@ class Deliverer:
         if channel is None:
             results.append(self._unregistered(message))
             return
-        clock = self._clock or current_clock()
+        clock = current_clock()
         started, monotonic_start = self._now(), clock.monotonic()
         cancellation: BaseException | None = None
         try:

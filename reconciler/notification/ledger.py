@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
-from reconciler.clock import Clock, current_clock
+from reconciler.clock import current_clock
 from reconciler.errors import Conflict, NotFound
 from reconciler.events import EventRecorder
 from reconciler.meta import Request, equal
@@ -42,6 +42,7 @@ from reconciler.notification.router import Resolution
 from reconciler.notification.schedule import ERRORS_LIMIT, StatusChange, Summary
 from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher
+from reconciler.status.mutations import Mutation, Set, Upsert
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
@@ -119,18 +120,14 @@ class AttemptLog:
     """An observer that logs failed attempts, and the first success on a channel after them.
 
     Of one channel at most one failure in ten seconds is logged, with the number of those that were not.
-
-    Args:
-        clock: returns the source of monotonic time; None for the current clock.
     """
 
-    def __init__(self, clock: Callable[[], Clock | None]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._failing: LRU[str, _Failures] = LRU(_LOGGED_CHANNELS)
 
     def status_saved(self, change: StatusChange) -> None:
         """Log the attempts of a change."""
-        now = (self._clock() or current_clock()).monotonic()
+        now = current_clock().monotonic()
         for attempt in change.attempts:
             if attempt.result == "success":
                 self._log_recovery(attempt.channel, now)
@@ -243,13 +240,12 @@ def set_change(status: RequestStatusBatcher, change: StatusChange) -> None:
     if before.phase is None and not before.channels and after.channels:
         names = ", ".join(channel.name for channel in after.channels)
         _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
-    upsert_attempts(status, change.attempts)
     stored = {channel.name: channel for channel in before.channels}
-    for channel in after.channels:
-        if channel != stored.get(channel.name):
-            status.upsert("channels", _document(channel), key="name")
-    # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
-    status.set(overwrite=True, **after.model_dump(mode="json", include=_DERIVED, exclude_none=True))
+    status.record(
+        *map(_upsert_attempt, change.attempts),
+        *[_upsert_channel(channel) for channel in after.channels if channel != stored.get(channel.name)],
+        *_set_derived(after),
+    )
     if after.next_step_time is None and before.next_step_time is not None:
         status.merge(next_step_time=None)
     _set_ready_condition(status, after)
@@ -272,8 +268,7 @@ def set_routing(
     if resolution is None or failure is not None:
         return before
     channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
-    for channel in channels:
-        status.upsert("channels", _document(channel), key="name")
+    status.record(*map(_upsert_channel, channels))
     status.set(queued_at=format_micro_time(now))
     message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
     if resolution.fallback:
@@ -304,9 +299,27 @@ def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
 
 
 def upsert_attempts(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
-    """Record attempts: those that are ahead of their calls, or results, which replace them."""
-    for attempt in attempts:
-        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+    """Record attempts that are ahead of their calls; their results replace them."""
+    status.record(*map(_upsert_attempt, attempts))
+
+
+def _upsert_attempt(attempt: DeliveryAttempt) -> Mutation:
+    return Upsert(("deliveryAttempts",), _document(attempt), ("channel", "attempt"))
+
+
+def _upsert_channel(channel: ChannelStatus) -> Mutation:
+    return Upsert(("channels",), _document(channel), ("name",))
+
+
+def _set_derived(after: NotificationRequestStatus, *, exclude_defaults: bool = False) -> list[Mutation]:
+    """Return the mutations that set the derived fields.
+
+    The fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
+    """
+    fields = after.model_dump(
+        mode="json", by_alias=True, include=_DERIVED, exclude_none=True, exclude_defaults=exclude_defaults
+    )
+    return [Set((name,), value, overwrite=True) for name, value in fields.items()]
 
 
 def attempts_ahead(due: Sequence[ChannelStatus], *, now: datetime) -> tuple[DeliveryAttempt, ...]:
@@ -353,8 +366,7 @@ def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) ->
     """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    fields = after.model_dump(mode="json", include=_DERIVED, exclude_none=True, exclude_defaults=True)
-    status.set(overwrite=True, **fields)
+    status.record(*_set_derived(after, exclude_defaults=True))
     _set_ready_condition(status, after)
 
 

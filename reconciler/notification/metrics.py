@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from reconciler.notification.channels.limits import BreakerState, CircuitBreaker
+from reconciler.notification.channels.limits import BreakerState, LimitedChannel
 from reconciler.notification.schedule import StatusChange
 
 if TYPE_CHECKING:
@@ -142,9 +142,8 @@ def _channel_families(channels: ChannelRegistry) -> Iterable[Metric]:
         "notification_channel_circuit_breaker_state", "0 closed, 1 half open, 2 open.", labels=["channel"]
     )
     for name in channels:
-        breaker = getattr(channels.get(name), "breaker", None)
-        if isinstance(breaker, CircuitBreaker):
-            states.add_metric([name], _BREAKER[breaker.state])
+        if isinstance(channel := channels.get(name), LimitedChannel):
+            states.add_metric([name], _BREAKER[channel.breaker.state])
     yield states
 
 

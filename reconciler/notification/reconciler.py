@@ -131,7 +131,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             none, and such requests end ``Failed``.
         policies: what the namespaces may do. Default: everything.
         rng: source of the jitter; pass a seeded one for repeatable delays.
-        clock: defaults to `current_clock()` at each use.
+        clock: gives the time of attempts. Default: `current_clock()` at each use.
 
     Raises:
         ConfigurationError: two channels have the same name, or a channel is invalid.
@@ -172,11 +172,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             timeout=timeout,
             redactor=self._redactor,
             now=self._now,
-            clock=clock,
         )
         self._max_concurrent = max_concurrent
         self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
-        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(lambda: self._clock), *observers])
+        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(), *observers])
         self._quota_events = Pacer(60)
         self._refusals: LRU[Request, str] = LRU(GIVEN_UP_LIMIT)  # of requests whose latest delivery was deferred
         self._written: LRU[str, Progress] = LRU(PROGRESS_LIMIT)  # of the status that this process wrote last
@@ -539,7 +538,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         results: Sequence[Delivery],
     ) -> StatusChange:
         """Compute the new status from the results, and record it on the batcher and in the outbox."""
-        change = settle(obj, before, results, now=self._now(), rng=self._rng)
+        now = max([each.ended for each in results], default=None) or self._now()
+        change = settle(obj, before, results, now=now, rng=self._rng)
         if change.after.phase not in TERMINAL_PHASES:
             self._written[obj.uid] = progress_of(change.after)
         else:
