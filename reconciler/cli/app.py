@@ -373,8 +373,8 @@ def explain(
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.operator.explain import print_explanation
-    from reconciler.cli.operator.forward import reached
+    from reconciler.cli.explain import print_explanation
+    from reconciler.cli.forward import reached
 
     with reached(operator, access) as found:
         return print_explanation(
@@ -432,7 +432,7 @@ def recording_fetch(
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.operator.forward import reached
+    from reconciler.cli.forward import reached
     from reconciler.cli.recording.replay import fetch_recording
 
     with reached(operator, access) as found:
@@ -501,8 +501,8 @@ def top(
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.operator.forward import reached
-    from reconciler.cli.operator.top import print_top
+    from reconciler.cli.forward import reached
+    from reconciler.cli.top import print_top
 
     with reached(operator, access) as found:
         return print_top(endpoint=found.endpoint, watch=watch, access=access, as_json=output == "json")

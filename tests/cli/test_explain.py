@@ -17,9 +17,9 @@ import pytest_asyncio
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
+from reconciler.cli import endpoint as endpoints
 from reconciler.cli import main
-from reconciler.cli.operator import endpoint as endpoints
-from reconciler.cli.operator.top import print_top
+from reconciler.cli.top import print_top
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler, Result
 from reconciler.meta import Request

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from reconciler.cli.operator.endpoint import EndpointError, printable, read_keys
+from reconciler.cli.endpoint import EndpointError, printable, read_keys
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json, width
 from reconciler.controller.wake.reasons import because
