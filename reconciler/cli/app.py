@@ -528,7 +528,7 @@ def crd(
     or changes the meaning of an existing object, or lets a request fail. To check against a cluster, write the file
     with 'kubectl get crd NAME -o yaml'; then versions that are still stored are checked, too.
     """
-    from reconciler.cli.manifests.definitions import check_crd, print_crd
+    from reconciler.cli.crd import check_crd, print_crd
 
     targets = [target, *versions]
     if check is not None:
@@ -563,7 +563,7 @@ def manifests(
     again. Options and target can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current
     directory.
     """
-    from reconciler.cli.manifests.command import print_manifests, write_manifests
+    from reconciler.cli.manifests import print_manifests, write_manifests
 
     if directory is not None:
         return write_manifests(target, options, directory, check=check)

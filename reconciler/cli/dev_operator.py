@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.cli.manifests.base import own_definitions
+from reconciler.cli.crd import own_definitions
 from reconciler.cli.options import RunOptions
 from reconciler.cli.output import exit_with
 from reconciler.cli.run import run_target

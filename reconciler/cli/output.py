@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError
 
 _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
@@ -223,6 +223,31 @@ def program() -> str:
     if called.name != "reconciler" or (found and Path(found).resolve() == called.resolve()):
         return "reconciler"
     return shlex.quote(os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called))
+
+
+def render(template: str, *, as_json: bool = False, **values: object) -> str:
+    """Return the text of a template.
+
+    Args:
+        template: its path below ``templates``, without the suffix ``.jinja``.
+        as_json: write each value as JSON, for templates of YAML.
+        values: the values that it names.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise MissingExtra("jinja2", extra="cli", purpose="templates") from error
+    environment = Environment(  # noqa: S701 - it is not HTML
+        loader=PackageLoader("reconciler.cli"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=as_json,
+        finalize=(lambda value: msgspec.json.encode(value).decode()) if as_json else None,
+    )
+    return environment.get_template(f"{template}.jinja").render(values)
 
 
 def print_json(document: object) -> None:
