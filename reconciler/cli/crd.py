@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
+from cyclopts import Parameter
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.output import print_json
@@ -25,18 +26,37 @@ _NESTING = 200
 """Maximum levels of a YAML document; a structural schema of a real kind has about forty."""
 
 
-def print_crd(targets: Sequence[str], *, as_json: bool) -> int:
-    """Print the definitions of the classes that targets name."""
+def crd(
+    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, 'notification', or a YAML file of CRDs.")],
+    /,
+    *versions: Annotated[str, Parameter(help="MODULE:CLASS of each further version, or of another kind.")],
+    check: Annotated[
+        Path | None,
+        Parameter(help="Instead of printing, compare with the definitions in this YAML file; exit 1 if one is broken."),
+    ] = None,
+    output: Annotated[
+        Literal["yaml", "json"] | None, Parameter(help="Output format. Default: yaml; with --check text.")
+    ] = None,
+) -> int:
+    """Print the CustomResourceDefinition of a Resource class. Needs no cluster.
+
+    Classes of the same group and kind are versions of one definition. With --check OLD.yaml nothing is printed but the
+    changes from that file, each with its path and whether it is breaking or harmless: breaking is what refuses, prunes
+    or changes the meaning of an existing object, or lets a request fail. To check against a cluster, write the file
+    with 'kubectl get crd NAME -o yaml'; then versions that are still stored are checked, too.
+    """
+    targets = [target, *versions]
+    if check is not None:
+        return _check(targets, check, as_json=output == "json")
     documents = _generated(targets)
-    if as_json:
-        everything = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
-        print_json(everything)
+    if output == "json":
+        print_json(documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents})
     else:
         sys.stdout.write(dump_yaml(documents))
     return 0
 
 
-def check_crd(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
+def _check(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
     """Print the changes from the definitions in a file; return 1 if one of them is breaking.
 
     Raises:

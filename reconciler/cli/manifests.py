@@ -12,9 +12,10 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from cyclopts import Parameter
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.crd import dump_yaml, own_definitions
@@ -35,8 +36,36 @@ _HEADER = f"{_GENERATED}. Change the operator, or patch it in the kustomization 
 Files = dict[str, list[JSONObject]]
 
 
-def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> int:
-    """Print the RBAC manifests of an operator; for ``"notification"`` the complete installation."""
+def manifests(
+    target: Annotated[
+        str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification' for the complete installation.")
+    ],
+    *,
+    directory: Annotated[
+        Path | None, Parameter(help="Write a kustomize base into this directory, and print what changes.")
+    ] = None,
+    check: Annotated[
+        bool, Parameter(help="With --directory: write nothing, exit 1 if something would change.", negative=())
+    ] = False,
+    options: ManifestOptions = ManifestOptions(),  # noqa: B008 - frozen
+    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format of what is printed.")] = "yaml",
+) -> int:
+    """Print or write the manifests of an operator. Needs no cluster.
+
+    Without --directory the service account, roles and bindings are printed; for 'notification' also the CRD,
+    ConfigMaps, Deployment, PodDisruptionBudget, Service, NetworkPolicy and ServiceMonitor. The roles cover what the
+    controllers watch, their status, finalizers and events, the Lease, and the 'permissions' of the reconcilers. Give
+    the same --namespace, --leader-election and --authentication as to 'reconciler run'.
+
+    With --directory a kustomize base is written: the CRDs of the operator's own kinds, the roles, the Deployment with a
+    PodDisruptionBudget, the Services, and the configuration of its webhooks. It is kept current by running the command
+    again. Options and target can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current
+    directory.
+    """
+    if directory is not None:
+        return _write(target, options, directory, check=check)
+    if check:
+        raise ConfigurationError("--check needs --directory: the directory to compare with")
     if target == "notification":
         options = replace(
             options,
@@ -51,7 +80,7 @@ def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> 
         documents = manager.rbac(str(options.name), namespace=options.install_namespace)
     if target == "notification":
         documents = [*_notification_definitions(), *documents, *_rendered("notification.yaml", options)]
-    if as_json:
+    if output == "json":
         print_json({"apiVersion": "v1", "kind": "List", "items": documents})
     else:
         sys.stdout.write(dump_yaml(documents))
@@ -61,7 +90,7 @@ def print_manifests(target: str, options: ManifestOptions, *, as_json: bool) -> 
     return 0
 
 
-def write_manifests(target: str, options: ManifestOptions, directory: Path, *, check: bool) -> int:
+def _write(target: str, options: ManifestOptions, directory: Path, *, check: bool) -> int:
     """Write an operator's kustomize base into a directory, and print what changes; with `check`, only print."""
     if target == "notification":
         raise ConfigurationError("the manifests of 'notification' are only printed: redirect them into a file")
