@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import difflib
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,8 +74,7 @@ def manifests(
             leader_election=options.leader_election or "notification-operator",
         )
     options = _completed(target, options)
-    setup = _notification(options) if target == "notification" else setup_function(load_target(target), target)
-    manager = _manager(options, setup)
+    manager = _manager(target, options)
     with _options_as_typed():
         documents = manager.rbac(str(options.name), namespace=options.install_namespace)
     if target == "notification":
@@ -96,7 +95,7 @@ def _write(target: str, options: ManifestOptions, directory: Path, *, check: boo
         raise ConfigurationError("the manifests of 'notification' are only printed: redirect them into a file")
     options = _completed(target, options)
     authority = _certificate(options.ca_bundle)
-    manager = _manager(options, setup_function(load_target(target), target))
+    manager = _manager(target, options)
     with _options_as_typed():
         files = _base(manager, target, options, authority)
     texts = {file: _HEADER + dump_yaml(documents) for file, documents in files.items()}
@@ -114,15 +113,6 @@ def _completed(target: str, options: ManifestOptions) -> ManifestOptions:
 
 def _options_as_typed() -> contextlib.AbstractContextManager[None]:
     return options_as_typed(name="--name", namespace="--install-namespace")
-
-
-def _notification(options: ManifestOptions) -> Callable[[Manager], Awaitable[None]]:
-    from reconciler.notification import NotificationOperator, NotificationOptions
-
-    async def setup(manager: Manager) -> None:
-        NotificationOperator(NotificationOptions(policies=not options.namespaces)).add_to(manager)
-
-    return setup
 
 
 def _notification_definitions() -> list[JSONObject]:
@@ -154,26 +144,26 @@ class _NoServer:
         )
 
 
-def _manager(options: ManifestOptions, setup: Callable[[Manager], Awaitable[None]]) -> Manager:
+def _manager(target: str, options: ManifestOptions) -> Manager:
     """Return a manager with the controllers of a target.
 
     Raises:
         ConfigurationError: an option is invalid, or the target adds no controller.
     """
     election, authentication = options.leader_election, options.authentication
+    with options_as_typed():
+        manager = Manager(
+            Client(_NoServer()),
+            namespaces=list(options.namespaces) or None,
+            leader_election=election and LeaderElection(election, namespace=options.leader_election_namespace),
+            security=None if authentication is None else EndpointSecurity(authentication=authentication),
+        )
+    if target == "notification":
+        from reconciler.notification import NotificationOperator, NotificationOptions
 
-    async def create() -> Manager:
-        with options_as_typed():
-            manager = Manager(
-                Client(_NoServer()),
-                namespaces=list(options.namespaces) or None,
-                leader_election=election and LeaderElection(election, namespace=options.leader_election_namespace),
-                security=None if authentication is None else EndpointSecurity(authentication=authentication),
-            )
-        await setup(manager)
-        return manager
-
-    manager = asyncio.run(create())
+        NotificationOperator(NotificationOptions(policies=not options.namespaces)).add_to(manager)
+    else:
+        asyncio.run(setup_function(load_target(target), target)(manager))
     if not manager.controllers:
         raise ConfigurationError("no controller was added to the manager, so it needs no permissions")
     return manager
