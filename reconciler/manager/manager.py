@@ -30,7 +30,7 @@ from reconciler.manager.election import (
     Watchdog,
     complete_election,
 )
-from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, debug_recording, health, metrics
+from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_recording, health, metrics
 from reconciler.manager.endpoints.keys import ReportedProcess, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
@@ -457,7 +457,7 @@ class Manager:
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
         process, turns = self._process, Turns(self._clock)
         debug = {
-            "/debug/queue": debug_queue(process.controllers, self._clock, turns, process.shard),
+            "/debug/queue": debug_keys(process, turns, queued=True),
             "/debug/keys": debug_keys(process, turns),
             "/debug/recording": debug_recording(self._segments),
         }
