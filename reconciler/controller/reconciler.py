@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from reconciler._core.hooks import check_hooks
+from reconciler._core.user_code import check_hooks
 from reconciler.controller.effects import current_effect_handler
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_reconcile, current_run

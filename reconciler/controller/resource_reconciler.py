@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from reconciler._core.cancellation import FAILURES
-from reconciler._core.hooks import check_hooks
+from reconciler._core.user_code import FAILURES, check_hooks
 from reconciler.controller.reconcile.cycle import current_reconcile
 from reconciler.controller.reconcile.primary_object import (
     ensure_finalizer,

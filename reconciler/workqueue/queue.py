@@ -16,9 +16,8 @@ from datetime import timedelta
 from threading import get_ident
 from typing import Generic
 
-from reconciler._core.cancellation import FAILURES
 from reconciler._core.durations import DurationLike, seconds_of
-from reconciler._core.hooks import log_metrics_failure
+from reconciler._core.user_code import FAILURES, log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
 from reconciler.workqueue.entries import (

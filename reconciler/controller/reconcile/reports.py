@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
-from reconciler._core.hooks import log_metrics_failure, report
+from reconciler._core.user_code import FAILURES, log_metrics_failure, report
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock

@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from reconciler._core.hooks import report
+from reconciler._core.user_code import report
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.cycle import current_cycle
+from reconciler._core.user_code import is_cancelled
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun
 from reconciler.controller.result import Completion, ControllerError, run_to_completion
 from reconciler.controller.wake import reasons

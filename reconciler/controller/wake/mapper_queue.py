@@ -14,7 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from reconciler._core.hooks import report
+from reconciler._core.user_code import report
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.redaction import redact
+from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
