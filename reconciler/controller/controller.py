@@ -15,7 +15,6 @@ from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
 from reconciler.controller.observers import (
     ControllerMetrics,
-    NoMetrics,
     Observers,
     ReconcileRecorder,
     additional_observers,
@@ -63,6 +62,7 @@ class ControllerStatistics:
         active: reconciles in progress.
         reconciles: reconciles that ended; one that a shutdown cancelled counts in `cancelled` only.
         results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
+        reasons: how many had each reason, without its detail; one with several reasons counts for each.
         terminal_errors: how many ended with a `TerminalError`.
         timeouts: how many did not end in time.
         panics: how many ended with a cancellation that did not come from the controller.
@@ -82,6 +82,7 @@ class ControllerStatistics:
     active: int
     reconciles: int
     results: Counter[str]
+    reasons: Counter[str]
     terminal_errors: int
     timeouts: int
     panics: int
@@ -106,7 +107,7 @@ class Controller:
         client: reads from `cache`; the reconciler's ``self.client``.
         options: see `ControllerOptions`. Default: all defaults.
         clock: source of time. Default: the current clock.
-        metrics: receives each reconcile. Default: none; `statistics` works anyway.
+        metrics: receives the duration of each reconcile. Default: none; `statistics` works anyway.
         queue_metrics: receives the durations of the queue. Default: none.
         status_metrics: receives each flush of the reconciles' batchers. Default: none.
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
@@ -149,7 +150,7 @@ class Controller:
         self._workers = checked.workers
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics
         self._limiter = AgainLimiter(options.rate_limiter)
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name,
@@ -170,12 +171,12 @@ class Controller:
         if recorder is not None:
             client = recorder.client(client)
         self._unsaved = UnsavedStore()
-        self._outcomes = Outcomes(self._metrics)
+        self._outcomes = Outcomes(metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
         self._changes = ChangeLog(gvk, clock)
         ready_condition = getattr(reconciler, "ready_condition", None)
         self.health = ObjectHealth(self._stored, self._objects, ready_condition)
-        self._tight_loops = TightLoops(clock, self._metrics)
+        self._tight_loops = TightLoops(clock)
         warn = self._warn_of if options.failure_events else None
         self._running = RunningReconciles(warn, clock, options.stuck_after)
         self._observers = Observers(
@@ -208,7 +209,6 @@ class Controller:
             observers=self._observers,
             shard_filter=self._shard_filter,
             clock=clock,
-            metrics=self._metrics,
             status_metrics=status_metrics,
         )
         handler = PrimaryHandler(self._state, checked.predicates, self._forget)
@@ -227,6 +227,8 @@ class Controller:
             check_leader=check_leader,
         )
         bind(reconciler, self._binding)
+        if metrics is not None:
+            metrics.watch(self.statistics)
         self._recording: asyncio.Task[None] | None = None
         self._warming_up: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
@@ -310,8 +312,6 @@ class Controller:
             await _result_of(self._syncing)
         if self._stopping.is_set():
             return
-        self._metrics.set_max_concurrent_reconciles(self._workers)
-        self._metrics.watch_active_workers(lambda: self._queue.active)
         reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
         self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
 
@@ -412,6 +412,7 @@ class Controller:
             active=queue.in_progress,
             reconciles=outcomes.reconciles,
             results=Counter(outcomes.results),
+            reasons=Counter(outcomes.reasons),
             terminal_errors=outcomes.terminal,
             timeouts=outcomes.timed_out,
             panics=outcomes.panicked,
@@ -537,7 +538,9 @@ class Controller:
         finally:
             self._binding.close()
             self._running.stop()
-            self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
+            if self._metrics is not None:  # they outlive the controller and must not keep it
+                last = self.statistics()
+                self._metrics.watch(lambda: last)
             if self._event_recorder is not None:
                 await self._event_recorder.close()
             if self._recording is not None:

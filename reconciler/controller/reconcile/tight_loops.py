@@ -25,9 +25,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from reconciler._core.user_code import report
 from reconciler.clock import Clock
-from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
+from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons as words
 from reconciler.meta import Request
@@ -296,12 +295,10 @@ class TightLoops(ReconcileObserver):
 
     Args:
         clock: source of monotonic time.
-        metrics: receives each tight loop.
     """
 
-    def __init__(self, clock: Clock, metrics: ControllerMetrics) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._alarm: StormAlarm[Request] = StormAlarm(clock)
-        self._metrics = metrics
         self._changing: set[Request] = set()  # keys whose latest reconcile changed another object
 
     @property
@@ -339,6 +336,5 @@ class TightLoops(ReconcileObserver):
         self._changing.discard(key)
 
     def _report(self, run: ReconcileRun, storm: Storm[Request]) -> None:
-        report(self._metrics.storm)
         if storm.logged:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())

@@ -20,7 +20,7 @@ from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
-from reconciler.controller.observers import ControllerMetrics, Observers
+from reconciler.controller.observers import Observers
 from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
@@ -75,7 +75,6 @@ class ControllerState:
         observers: notified of events that enqueue keys, and of every reconcile.
         shard_filter: decides which keys this process reconciles.
         clock: source of time.
-        metrics: receives failures of mappers.
         status_metrics: receives each flush of a reconcile's batchers, or None.
         deadlines: for each key the monotonic second of the latest `requeue_after`.
         stored: returns the primary object of a key in the informer's store; None if it has none.
@@ -93,7 +92,6 @@ class ControllerState:
     observers: Observers
     shard_filter: ShardFilter
     clock: Clock
-    metrics: ControllerMetrics
     status_metrics: StatusMetrics | None
     deadlines: dict[Request, float] = field(default_factory=dict)
     stored: Callable[[Request], CachedObject | None] = _no_object
@@ -178,7 +176,6 @@ class MappedHandler:
             workers=CONCURRENT_CALLS if self._is_async else 1,
             retry_priority=LOW_PRIORITY,
             clock=state.clock,
-            metrics=state.metrics,
         )
 
     def handle(self, event: CacheEvent) -> None:
