@@ -21,15 +21,15 @@ from reconciler.controller.observers import (
 )
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
-from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
+from reconciler.controller.reconcile.cycle import UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
 from reconciler.controller.reconcile.health import ObjectHealth
 from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
-from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
-from reconciler.controller.reconcile.worker import Worker, WorkerPool
+from reconciler.controller.reconcile.tight_loops import TightLoops
+from reconciler.controller.reconcile.worker import AgainLimiter, Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
-from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
+from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog
@@ -151,10 +151,10 @@ class Controller:
         self._reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics
-        self._limiter = AgainLimiter(options.rate_limiter)
+        limiter = AgainLimiter(options.rate_limiter)
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name,
-            rate_limiter=self._limiter,
+            rate_limiter=limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
@@ -170,6 +170,16 @@ class Controller:
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
         if recorder is not None:
             client = recorder.client(client)
+        self._binding = ControllerBinding(
+            name=self._name,
+            kind=checked.kind,
+            client=client,
+            events=events_to,
+            clock=clock,
+            workers=self._workers,
+            enqueue=self.enqueue,
+            check_leader=check_leader,
+        )
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
@@ -179,22 +189,22 @@ class Controller:
         self._tight_loops = TightLoops(clock)
         warn = self._warn_of if options.failure_events else None
         self._running = RunningReconciles(warn, clock, options.stuck_after)
-        self._observers = Observers(
+        observers = Observers(
             [
                 self._outcomes,
-                self._history,
-                self._changes,
-                self._tight_loops,
-                self._running,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
+                self._changes,
+                self._tight_loops,
+                self._running,
+                self._history,
                 *additional_observers(),
                 *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
-            own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
+            own_writes=not options.wake_on_own_status, on_echo=observers.echo
         )
         self._state = ControllerState(
             name=self._name,
@@ -203,29 +213,19 @@ class Controller:
             options=options,
             cache=cache,
             queue=self._queue,
-            limiter=self._limiter,
+            limiter=limiter,
             tracker=self._tracker,
             unsaved=self._unsaved,
-            observers=self._observers,
+            observers=observers,
             shard_filter=self._shard_filter,
             clock=clock,
             status_metrics=status_metrics,
+            threads=self._binding.threads,
         )
-        handler = PrimaryHandler(self._state, checked.predicates, self._forget)
+        handler = PrimaryHandler(self._state, checked.predicates)
         self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
         self._sources = SourceRunner(self._name, checked.sources, self._queue)
         self._pool = WorkerPool(self._name, self._queue)
-        self._binding = ControllerBinding(
-            name=self._name,
-            kind=checked.kind,
-            client=client,
-            events=events_to,
-            clock=clock,
-            workers=self._workers,
-            enqueue=self.enqueue,
-            status_metrics=status_metrics,
-            check_leader=check_leader,
-        )
         bind(reconciler, self._binding)
         if metrics is not None:
             metrics.watch(self.statistics)
@@ -312,8 +312,8 @@ class Controller:
             await _result_of(self._syncing)
         if self._stopping.is_set():
             return
-        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
-        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
+        override = self._reconciler.reconcile
+        self._pool.start([Worker(self._state, override, self._ownership) for _ in range(self._workers)])
 
     async def stop(self, *, grace: DurationLike = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -497,37 +497,9 @@ class Controller:
     def _objects(self) -> Sequence[CachedObject]:
         return self._informers.objects()
 
-    def _forget(self, request: Request) -> None:
-        self._tracker.forget(request)
-        self._unsaved.forget(request)
-        self._observers.forgotten(request)
-
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
-
-    async def _reconcile_owned(self, cycle: Reconcile) -> object:
-        if not await self._shard_filter.may_reconcile(cycle.request):
-            self._forget(cycle.request)
-            return None
-        try:
-            return await self._reconcile(cycle)
-        except Exception as error:
-            if cycle.owned is not False:
-                raise
-            _log.info("%s: %s", self._name, describe_error(error), extra=cycle.run.log_fields())
-            self._forget(cycle.request)
-            return None
-        finally:
-            self._ownership.end(cycle, self._state.stored(cycle.request))
-            self._shard_filter.ended(cycle.request)
-
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        request = cycle.request
-        stored = self._state.stored(request)
-        if stored is not None:
-            cycle.set_basis(stored.uid, stored.version)
-        return await call_override(self._reconciler, cycle, self._reconciler.reconcile, request)
 
     async def _end(self, grace: float) -> None:
         # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.

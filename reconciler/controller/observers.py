@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from reconciler.cache import CachedClient, CacheEvent
 from reconciler.meta import GroupVersionKind, Request
@@ -71,32 +71,20 @@ def observe_reconciles(observer: ReconcileObserver) -> Iterator[None]:
 
 
 class Observers:
-    """The observers of one controller; each method calls those that override it, in their order."""
+    """The observers of one controller: for each method those that override it, in their order."""
 
     def __init__(self, observers: Sequence[ReconcileObserver]) -> None:
-        def overridden(name: str) -> Callable[..., None]:
+        def overridden(name: str) -> list[Callable[..., None]]:
             default = getattr(ReconcileObserver, name)
-            return _each([getattr(each, name) for each in observers if getattr(type(each), name) is not default])
+            return [getattr(each, name) for each in observers if getattr(type(each), name) is not default]
 
-        self.event: Callable[[Request, GroupVersionKind, CacheEvent], None] = overridden("event")
-        self.echo: Callable[[Request], None] = overridden("echo")
-        self.forgotten: Callable[[Request], None] = overridden("forgotten")
-        self.begun: Callable[[Reconcile], None] = overridden("begun")
-        self.ended: Callable[[Reconcile], None] = overridden("ended")
-        self.overtaken: Callable[[Reconcile], None] = overridden("overtaken")
-        self.again: Callable[[Reconcile, int], None] = overridden("again")
-
-
-def _each(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
-    """Return a function that calls several; the function itself if it is the only one, since many calls are hot."""
-    if len(methods) == 1:
-        return methods[0]
-
-    def call(*arguments: Any) -> None:
-        for method in methods:
-            method(*arguments)
-
-    return call
+        self.event: Sequence[Callable[[Request, GroupVersionKind, CacheEvent], None]] = overridden("event")
+        self.echo: Sequence[Callable[[Request], None]] = overridden("echo")
+        self.forgotten: Sequence[Callable[[Request], None]] = overridden("forgotten")
+        self.begun: Sequence[Callable[[Reconcile], None]] = overridden("begun")
+        self.ended: Sequence[Callable[[Reconcile], None]] = overridden("ended")
+        self.overtaken: Sequence[Callable[[Reconcile], None]] = overridden("overtaken")
+        self.again: Sequence[Callable[[Reconcile, int], None]] = overridden("again")
 
 
 ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]

@@ -95,6 +95,14 @@ def is_foreign(error: BaseException) -> bool:
     return True
 
 
+def place_of(reconcile: Reconcile | None) -> CodePlace | None:
+    """Return where a reconcile in progress is; None if it has not begun yet. Call it on the event loop."""
+    if reconcile is None or reconcile.task is None:
+        return None
+    thread = reconcile.thread
+    return place_of_task(reconcile.task) if thread is None else place_of_thread(thread)
+
+
 def place_of_task(task: asyncio.Task[Any]) -> CodePlace:
     """Return where a task is, and what it waits for: also in tasks, groups and generators that it awaits."""
     return _place([_frame(each) for each in islice(_chain(task), _MAX_CHAIN)])
@@ -225,13 +233,9 @@ class RunningReconciles(ReconcileObserver):
                 extra=run.log_fields(),
             )
 
-    def place(self, request: Request) -> CodePlace | None:
-        """Return where the reconcile of a key is; None if none is in progress. Call it on the event loop."""
-        reconcile = self._running.get(request)
-        if reconcile is None or reconcile.task is None:
-            return None
-        thread = reconcile.thread
-        return place_of_task(reconcile.task) if thread is None else place_of_thread(thread)
+    def of(self, request: Request) -> Reconcile | None:
+        """Return the reconcile of a key; None if none is in progress."""
+        return self._running.get(request)
 
     def stop(self) -> None:
         """Report nothing more."""
@@ -253,7 +257,7 @@ class RunningReconciles(ReconcileObserver):
             self._timer = asyncio.get_running_loop().call_later(max(0.001, min(delays)), self._look, stuck_after)
 
     def _report(self, reconcile: Reconcile, seconds: float) -> None:
-        run, place = reconcile.run, self.place(reconcile.request)
+        run, place = reconcile.run, place_of(reconcile)
         text = f"in progress for {human_duration(seconds)}, at {place}"
         _log.warning("%s: the reconcile of %s is %s", run.controller, run.request, text, extra=run.log_fields())
         if self._warn is not None:
