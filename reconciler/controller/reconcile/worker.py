@@ -30,7 +30,7 @@ from reconciler.controller.wake.handlers import ControllerState
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.workqueue import QueueShutDown, RateLimiter, WorkQueue
-from reconciler.workqueue.rate_limiters import NeverRaises, SharedBudget, guarded_limiter
+from reconciler.workqueue.rate_limiters import NeverRaises, guarded_limiter, when_duplicate
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -320,9 +320,7 @@ class AgainLimiter(NeverRaises):
 
     def _delay(self, key: Hashable, *, duplicate: bool) -> float:
         self._counted.add(key)
-        if duplicate and isinstance(self._limiter, SharedBudget):
-            return self._limiter.when_duplicate(key)
-        return self._limiter.when(key)
+        return when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
 
 
 _LOG_INTERVAL = 10.0
