@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from reconciler._core.user_code import FAILURES, log_metrics_failure, report
-from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
@@ -23,6 +22,7 @@ from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.reconcile.progress import is_foreign
 from reconciler.controller.result import Completion, error_message
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.handlers import reference_to
 from reconciler.errors import ReconcilerError, TerminalError, describe_error, error_text
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
@@ -411,18 +411,6 @@ class FailureEvents(ReconcileObserver):
         obj = self._stored(key)
         if obj is not None and obj.uid == row.uid:
             self._events.normal(reference_to(self._gvk, obj), SUCCEEDED, "reconciled without an error again")
-
-
-def reference_to(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
-    """Return what an Event about an object must contain of it."""
-    metadata = {
-        "name": obj.name,
-        "namespace": obj.namespace,
-        "uid": obj.uid,
-        "resourceVersion": str(obj.version),
-    }
-    present = {key: value for key, value in metadata.items() if value}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _has_event(error: Exception) -> bool:

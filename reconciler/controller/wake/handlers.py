@@ -263,22 +263,18 @@ def _readable(kind: KindLike, obj: CachedObject) -> Any:
     try:
         document = obj.decode()
     except InvalidObject:
-        return Unstructured(_metadata_document(gvk_from(kind), obj))
+        document = _document(
+            gvk_from(kind),
+            name=obj.name,
+            namespace=obj.namespace,
+            uid=obj.uid,
+            resourceVersion=str(obj.version),
+            labels=dict(obj.labels),
+            annotations=dict(obj.annotations),
+            ownerReferences=msgspec.to_builtins(obj.owner_references),
+        )
+        return Unstructured(document)
     return from_document(kind, document, lenient=True)
-
-
-def _metadata_document(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
-    metadata: JSONObject = {
-        "name": obj.name,
-        "namespace": obj.namespace,
-        "uid": obj.uid,
-        "resourceVersion": str(obj.version),
-        "labels": dict(obj.labels),
-        "annotations": dict(obj.annotations),
-        "ownerReferences": msgspec.to_builtins(obj.owner_references),
-    }
-    present = {key: value for key, value in metadata.items() if value}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _is_other_object(event: CacheEvent) -> bool:
@@ -402,7 +398,7 @@ class WatchedInformers:
 
         def handle_and_warn(event: CacheEvent) -> None:
             if event.new is not None and event.new.problem is not None and event.type is not EventType.RESYNC:
-                self._warn(_reference(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
+                self._warn(reference_to(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
             handle(event)
 
         registration = informer.add_handler(handle_and_warn, existing=False)
@@ -431,6 +427,13 @@ class WatchedInformers:
                 self._state.queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
 
 
-def _reference(gvk: GroupVersionKind, cached: CachedObject) -> JSONObject:
-    metadata: JSONObject = {"name": cached.name, "namespace": cached.namespace, "uid": cached.uid}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
+def reference_to(gvk: GroupVersionKind, cached: CachedObject) -> JSONObject:
+    """Return what an Event about an object must contain of it."""
+    return _document(
+        gvk, name=cached.name, namespace=cached.namespace, uid=cached.uid, resourceVersion=str(cached.version)
+    )
+
+
+def _document(gvk: GroupVersionKind, **metadata: Any) -> JSONObject:
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
