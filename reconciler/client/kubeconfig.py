@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reconciler._core.scalars import use_kubernetes_scalars
+from reconciler._core.wire import use_kubernetes_scalars
 from reconciler.client.pool import is_http_address, without_password
 from reconciler.errors import ConfigurationError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec.json
 
-from reconciler._core.cancellation import is_cancelled
+from reconciler._core.user_code import is_cancelled
 from reconciler.webhook.admission import AdmissionWebhook
 from reconciler.webhook.conversion import CONVERSION_VERSIONS, ConversionFailed, Converter
 from reconciler.webhook.review import (

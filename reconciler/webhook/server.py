@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reconciler._core.certificates import CertWatcher
-from reconciler._core.limits import BadBody, Limits
+from reconciler._core.server import BadBody, Limits
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
