@@ -175,6 +175,39 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         return f"<CachedObject {self.request} version={self.version} uid={self.uid}>"
 
 
+class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A compressed object in the result of a list: its key, and the rest when it is used.
+
+    Reading it decodes the document once, and not its metadata before.
+
+    Attributes:
+        request: name and namespace.
+    """
+
+    request: Request
+    _frame: bytes
+    _store: Store
+
+    def restored(self) -> CachedObject:
+        """Return the object; the store keeps it compressed."""
+        return self._store.restored(self._frame)
+
+    def read_as(self, kind: KindLike) -> TypedObject | Unstructured:
+        """Read a private copy; see `CachedObject.read_as`.
+
+        Raises:
+            InvalidObject: the document does not fit the kind's class.
+        """
+        data, fits = self._store.unpack(self._frame)
+        document = _decode_document(data)
+        return fits.from_valid(document) if fits is not None and fits is kind else from_document(kind, document)
+
+
+def restored(found: CachedObject | IdleObject) -> CachedObject:
+    """Return an object that a list found."""
+    return found if isinstance(found, CachedObject) else found.restored()
+
+
 def _decode_annotations_leniently(data: bytes) -> dict[str, str]:
     try:
         return (
@@ -407,7 +440,7 @@ class Store:
         held = objects.get(request.name)
         if not isinstance(held, bytes):
             return held
-        cached = objects[request.name] = self._restored(held)
+        cached = objects[request.name] = self.restored(held)
         self.held -= len(held)
         self._remember(cached)
         return cached
@@ -416,11 +449,19 @@ class Store:
         """Return the object under a key, or None; an idle one stays compressed."""
         objects = self._namespaces.get(request.namespace)
         held = objects.get(request.name) if objects is not None else None
-        return self._restored(held) if isinstance(held, bytes) else held
+        return self.restored(held) if isinstance(held, bytes) else held
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return the objects of a namespace; None for all."""
         return list(self.iterate(namespace))
+
+    def find(self, namespace: str | None = None) -> Sequence[CachedObject | IdleObject]:
+        """Return the objects of a namespace without restoring idle ones; None for all."""
+        return [
+            IdleObject(Request(name, each), held, self) if isinstance(held, bytes) else held
+            for each, objects in self._snapshot(namespace)
+            for name, held in objects
+        ]
 
     def requests(self, namespace: str | None = None) -> Iterator[Request]:
         """Iterate over a snapshot of the keys of a namespace; None for all."""
@@ -512,14 +553,20 @@ class Store:
     def iterate(self, namespace: str | None = None) -> Iterator[CachedObject]:
         """Iterate over a snapshot of the objects of a namespace; None for all."""
         return (
-            self._restored(held) if isinstance(held, bytes) else held
+            self.restored(held) if isinstance(held, bytes) else held
             for _, objects in self._snapshot(namespace)
             for _, held in objects
         )
 
-    def _restored(self, frame: bytes) -> CachedObject:
-        assert self._compressor is not None and self._decode is not None  # noqa: S101, PT018 - there is a frame
-        data, fits = self._compressor.unpack(frame)
+    def unpack(self, frame: bytes) -> tuple[bytes, type[AnyResource] | None]:
+        """Return the document of a frame, and the class that it was last found to fit."""
+        assert self._compressor is not None  # noqa: S101 - there is a frame
+        return self._compressor.unpack(frame)
+
+    def restored(self, frame: bytes) -> CachedObject:
+        """Return the object of a frame."""
+        assert self._decode is not None  # noqa: S101 - there is a frame
+        data, fits = self.unpack(frame)
         cached = self._decode(data)
         if fits is not None:
             force_setattr(cached, "_fits", fits)
