@@ -257,6 +257,11 @@ class Overlay:
         entry = self._current(request)
         return entry.cached if entry is not None and entry.known else self._store.peek(request)
 
+    def written(self, request: Request) -> CachedObject | None:
+        """Return the object of an own write that the watch has not passed, or None."""
+        entry = self._current(request) if self._entries or self._listed else None
+        return entry.cached if entry is not None and entry.known else None
+
     def get(self, request: Request) -> CachedObject | None:
         """Return what a reader sees under a key.
 

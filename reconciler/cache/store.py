@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -384,6 +385,13 @@ IDLE = 60.0
 LEAST_HELD = 4 * 1024 * 1024
 """Bytes of documents in a store from which on idle ones are compressed. The dictionary and its contexts take 0.3 MB."""
 
+MOST_HELD = 320 * 1024 * 1024
+"""Bytes that the documents of a store take from which on only the newest ones are not compressed. Each object that is
+stored then compresses two older ones, which takes about 20 µs."""
+
+_NEWEST = 32 * 1024 * 1024
+"""Bytes of documents that stay uncompressed even then; up to twice as many."""
+
 _PAUSE = 0.01
 """Seconds between two turns of 1 to 2 ms, so that compression takes at most a sixth of a core."""
 
@@ -430,6 +438,9 @@ class Store:
         # In this order memory is freed in the order in which it was allocated, so that whole pages become free.
         self._young: dict[Request, None] = {}
         self._older: dict[Request, None] = {}
+        self._young_bytes = 0
+        self._surplus: deque[Request] = deque()  # to be compressed because the store takes too much memory
+        self._freed = 0
         self._sweep_due = asyncio.Event()
 
     def get(self, request: Request) -> CachedObject | None:
@@ -463,9 +474,37 @@ class Store:
             for name, held in objects
         ]
 
+    def names(self, namespace: str | None = None) -> Iterator[tuple[str | None, Sequence[str]]]:
+        """Iterate over a snapshot of the namespaces that contain objects, with the names; None for all."""
+        wanted = [*self._namespaces] if namespace is None else [namespace]
+        return ((each, [*self._namespaces.get(each, ())]) for each in wanted)
+
     def requests(self, namespace: str | None = None) -> Iterator[Request]:
-        """Iterate over a snapshot of the keys of a namespace; None for all."""
-        return (Request(name, each) for each, objects in self._snapshot(namespace) for name, _ in objects)
+        """Iterate over the keys of a namespace; None for all."""
+        return (Request(name, each) for each, names in self.names(namespace) for name in names)
+
+    def snapshot(self) -> Sequence[tuple[str | None, Sequence[str], Sequence[object]]]:
+        """Return the namespaces, the names in each, and tokens by which `peek_same` recognizes their objects."""
+        return [(each, [*objects], [*objects.values()]) for each, objects in self._namespaces.items()]
+
+    def peek_same(self, request: Request, token: object) -> CachedObject | None:
+        """Return the object under a key if it is the same version as in a `snapshot`, else None."""
+        held = self._namespaces.get(request.namespace, {}).get(request.name)
+        if held is None:
+            return None
+        cached = self.restored(held) if isinstance(held, bytes) else held
+        if held is token:
+            return cached
+        before = self.restored(token) if isinstance(token, bytes) else token
+        same = isinstance(before, CachedObject) and (before.uid, before.version) == (cached.uid, cached.version)
+        return cached if same else None
+
+    def has_document(self, cached: CachedObject) -> bool:
+        """Return whether exactly this document is stored under the object's key."""
+        held = self._namespaces.get(cached.request.namespace, {}).get(cached.request.name)
+        if held is None:
+            return False
+        return cached.data == (self.unpack(held)[0] if isinstance(held, bytes) else held.data)
 
     def by_index(self, name: str, value: str) -> Sequence[CachedObject]:
         """Return the objects that have a value in an index.
@@ -576,8 +615,54 @@ class Store:
         self.held += len(cached.data)
         if self._compressor is not None:
             self._young[cached.request] = None
+            self._young_bytes += len(cached.data)
             if self.held >= LEAST_HELD:
                 self._sweep_due.set()
+            if self.held > MOST_HELD:
+                self._compress_surplus()
+
+    def _compress_surplus(self) -> None:
+        if self._young_bytes > _NEWEST and not self._surplus:
+            self._surplus.extend(self._take_idle())
+            self._surplus.extend(self._take_idle())
+        for _ in range(min(2, len(self._surplus))):
+            self._compress(self._surplus.popleft())
+
+    def _take_idle(self) -> Iterable[Request]:
+        """Return the keys of the older objects; the young ones are the older ones from now on."""
+        idle, self._older, self._young = self._older, self._young, {}
+        self._young_bytes = 0
+        return idle
+
+    def _compress(self, request: Request) -> int:
+        """Compress an object, unless it was changed or restored meanwhile; return the length of its document."""
+        objects = self._namespaces.get(request.namespace, {})
+        held = objects.get(request.name)
+        if not isinstance(held, CachedObject) or request in self._older or request in self._young:
+            return 0
+        # A version without order is compared by the identity of its object, and a problem is not in the document.
+        if held.problem is not None or not isinstance(held.version, int):
+            return 0
+        assert self._compressor is not None  # noqa: S101 - `_remember` records no object without it
+        self._compressor.learn(self._samples)
+        frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
+        if frame is not None:
+            objects[request.name] = frame
+            self.held += len(frame) - len(held.data)
+            self._freed += len(held.data)
+            if self._freed >= _TRIM:
+                self._release()
+        return len(held.data)
+
+    def _release(self) -> None:
+        if self._freed:
+            cold.release_memory()
+            self._freed = 0
+
+    def _samples(self) -> Sequence[bytes]:
+        held = itertools.chain.from_iterable(objects.values() for objects in self._namespaces.values())
+        objects = (each for each in held if isinstance(each, CachedObject))
+        return [cached.data for cached in itertools.islice(objects, cold.SAMPLES)]
 
 
 class WritableStore(Store):
@@ -617,47 +702,20 @@ class WritableStore(Store):
             await self._sweep_due.wait()
             await asyncio.sleep(IDLE)
             self._sweep_due.clear()
-            idle, self._older, self._young = self._older, self._young, {}
+            idle = [*self._surplus, *self._take_idle()]
+            self._surplus.clear()
             await self._compress_all(idle)
             if self._older or self._young:
                 self._sweep_due.set()
 
     async def _compress_all(self, idle: Iterable[Request]) -> None:
-        turn = freed = 0
+        turn = 0
         for request in idle:
-            size = self._compress(request)
-            turn += size
-            freed += size
-            if freed >= _TRIM:
-                cold.release_memory()
-                freed = 0
+            turn += self._compress(request)
             if turn >= _TURN:
                 await asyncio.sleep(_PAUSE)
                 turn = 0
-        if freed:
-            cold.release_memory()
-
-    def _compress(self, request: Request) -> int:
-        """Compress an object, unless it was changed or restored meanwhile; return the length of its document."""
-        objects = self._namespaces.get(request.namespace, {})
-        held = objects.get(request.name)
-        if not isinstance(held, CachedObject) or request in self._older or request in self._young:
-            return 0
-        # A version without order is compared by the identity of its object, and a problem is not in the document.
-        if held.problem is not None or not isinstance(held.version, int):
-            return 0
-        assert self._compressor is not None  # noqa: S101 - `_remember` records no object without it
-        self._compressor.learn(self._samples)
-        frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
-        if frame is not None:
-            objects[request.name] = frame
-            self.held += len(frame) - len(held.data)
-        return len(held.data)
-
-    def _samples(self) -> Sequence[bytes]:
-        held = itertools.chain.from_iterable(objects.values() for objects in self._namespaces.values())
-        objects = (each for each in held if isinstance(each, CachedObject))
-        return [cached.data for cached in itertools.islice(objects, cold.SAMPLES)]
+        self._release()
 
     def _subtract(self, held: _Held) -> None:
         self._count -= 1
