@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any
 
 from reconciler._version import __version__
 from reconciler.cli.options import RunOptions, options_as_typed
@@ -123,40 +125,19 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         ConfigurationError: an option is invalid.
     """
     from reconciler.notification import NotificationOperator, NotificationOptions
-    from reconciler.notification.redaction import RedactingFilter
+    from reconciler.notification.redaction import RedactingFormatter
 
-    flags = options.notification
-    routings = (flags.routing_file, flags.routing_config_map, flags.routing_resource)
-    if sum(each is not None for each in routings) > 1:
-        raise ConfigurationError("set only one of --routing-file, --routing-config-map and --routing-resource")
-    if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
-        raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
-    if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
-        raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
-    operator = NotificationOperator(
-        NotificationOptions(
-            console=flags.console_channel,
-            log=flags.log_channel,
-            directory=flags.notification_directory,
-            credentials=flags.credentials,
-            routing_file=flags.routing_file,
-            routing_config_map=flags.routing_config_map,
-            routing_resource=flags.routing_resource,
-            fallback_channel=flags.fallback_channel,
-            audit_file=flags.audit_file,
-            audit_key=flags.audit_key,
-            timeout=flags.delivery_timeout,
-            max_concurrent=flags.max_deliveries,
-            workers=options.workers,
-            alertmanager_webhook=flags.alertmanager_webhook,
-            alert_token=flags.alert_token,
-            alert_namespace=flags.alert_namespace,
-            redact=flags.redact,
-            policies=flags.channel_policies,
-            namespace_credentials=flags.namespace_credentials,
-        )
-    )
-    handler.addFilter(RedactingFilter(operator.redactor))
+    renamed = {
+        "console_channel": "console",
+        "log_channel": "log",
+        "notification_directory": "directory",
+        "delivery_timeout": "timeout",
+        "max_deliveries": "max_concurrent",
+        "channel_policies": "policies",
+    }
+    flags: dict[str, Any] = {renamed.get(name, name): value for name, value in asdict(options.notification).items()}
+    operator = NotificationOperator(NotificationOptions(workers=options.workers, **flags))
+    handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter(), operator.redactor))
     return operator.add_to
 
 
