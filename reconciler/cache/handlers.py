@@ -224,9 +224,9 @@ class Sink:
             at_once: whether each object goes to the store when it is added, because no version is known that the list
                 could contradict. Otherwise nothing changes before the list is complete.
         """
-        missing: dict[str | None, set[str]] = {}
+        missing: dict[str | None, dict[str, None]] = {}  # not sets, which take twice the memory
         for namespace, names in self._store.names(self.namespace):
-            missing[namespace] = set(names)
+            missing[namespace] = dict.fromkeys(names)
             await asyncio.sleep(0)
         return Listing(self, self._store, self._overlay, missing, at_once=at_once)
 
@@ -369,7 +369,7 @@ class Listing:
     """
 
     def __init__(
-        self, sink: Sink, store: Store, overlay: Overlay, missing: dict[str | None, set[str]], *, at_once: bool
+        self, sink: Sink, store: Store, overlay: Overlay, missing: dict[str | None, dict[str, None]], *, at_once: bool
     ) -> None:
         self._sink = sink
         self._store = store
@@ -387,7 +387,7 @@ class Listing:
     def add(self, cached: CachedObject) -> None:
         """Receive an object, or a newer version of it."""
         request = cached.request
-        self._missing.get(request.namespace, set()).discard(request.name)
+        self._missing.get(request.namespace, {}).pop(request.name, None)
         self._doubts.pop(request, None)
         self._changed.pop(request, None)
         entry = (cached.version if isinstance(cached.version, int) else 0, next(_numbers), request)
@@ -412,7 +412,7 @@ class Listing:
         self._doubts.pop(request, None)
         self._changed.pop(request, None)
         if request in self._store:
-            self._missing.setdefault(request.namespace, set()).add(request.name)
+            self._missing.setdefault(request.namespace, {})[request.name] = None
 
     async def finish(self, version: Version, *, restarted: bool) -> bool:
         """Make the store equal to the list; return whether the server's history was rewritten.
