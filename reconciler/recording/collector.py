@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import msgspec
 
 from reconciler.cache import CachedClient, CachedObject
-from reconciler.cache.store import IdleObject, restored
 from reconciler.cache.informer import Informer
+from reconciler.cache.store import IdleObject, restored
 from reconciler.clock import Clock, use_clock
 from reconciler.controller.effects import EffectCall, current_effect_handler, set_effect_handler
 from reconciler.controller.observers import ReconcileRecorder
