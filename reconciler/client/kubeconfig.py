@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from reconciler._core.scalars import use_kubernetes_scalars
+from reconciler._core.wire import use_kubernetes_scalars
 from reconciler.client.pool import is_http_address, without_password
 from reconciler.errors import ConfigurationError
 

@@ -27,7 +27,9 @@ from reconciler.objects.fields import format_duration
 from reconciler.objects.schema_checks import (
     cel_name,
     check_default,
+    check_default_type,
     check_models,
+    check_pattern,
     discriminated_union,
     refusal,
     scalar_union,
@@ -244,7 +246,11 @@ class _SchemaConverter:
         if "const" in source:
             result["enum"] = [source["const"]]
         _add_type(result, where)
+        check_default_type(where, result)
         kind = result.get("type")
+        for key, (keyword, wanted) in _ONLY_ON.items():
+            if key in result and kind != wanted:
+                raise refusal(where, f"has {keyword}= and the type {kind or 'any'}", f"only an {wanted} can have it")
         if any(bound in source for bound in _BOUNDS):
             rules = _bounds_as_rules(source, result)
             result[_RULES] = [*rules, *result.get(_RULES, ())]
@@ -268,6 +274,8 @@ class _SchemaConverter:
         if source.get("format") == "binary":
             raise refusal(where, "is bytes, which JSON does not have", "use pydantic.Base64Bytes, or str for text")
         result |= _FORMATS.get(str(result.pop("format", None)), {})
+        if "pattern" in result:
+            check_pattern(where, result["pattern"])
         if self._unkeyed_list and any("oldSelf" in str(rule["rule"]) for rule in result.get(_RULES, ())):
             raise refusal(
                 where,
@@ -318,12 +326,34 @@ class _SchemaConverter:
         scalar = result["items"].get("type") in {"string", "integer", "number", "boolean"}
         if source.get("uniqueItems") and scalar:
             result.setdefault("x-kubernetes-list-type", "set")
+        if keyed:
+            _check_list_keys(result, where)
+        elif result.get("x-kubernetes-list-type") == "set" and not scalar:
+            raise refusal(where, "is a set of lists or objects", 'use list_type="map", with list_map_keys=')
 
     @contextmanager
     def _inside_list(self, unkeyed: str) -> Iterator[None]:
         before, self._unkeyed_list = self._unkeyed_list, self._unkeyed_list or unkeyed
         yield
         self._unkeyed_list = before
+
+
+def _check_list_keys(result: JSONObject, where: str) -> None:
+    """Check that the keys of a list are fields of its items that are always there."""
+    items = result["items"]
+    fields = items.get("properties", {})
+    for key in result["x-kubernetes-list-map-keys"]:
+        if key not in fields:
+            named = f"its fields are {', '.join(fields)}" if fields else "its items must be a model"
+            raise refusal(where, f"has the list key {key!r}, which its items do not have", named)
+        if key not in items.get("required", ()) and "default" not in fields[key]:
+            raise refusal(
+                where,
+                f"has the list key {key!r}, which an item may lack",
+                "make it required, or give it a default",
+            )
+        if fields[key].get("type") not in {"string", "integer", "number", "boolean"}:
+            raise refusal(where, f"has the list key {key!r}, which is not a scalar", "use a string or a number")
 
 
 def _kept_when_set(schema: JSONObject) -> list[JSONObject]:
@@ -362,6 +392,13 @@ def _bounds_as_rules(source: Mapping[str, Any], schema: JSONObject) -> list[JSON
         rules.append({"rule": check, "message": f"must be {words} {bound}"})
     return rules
 
+
+_ONLY_ON = {
+    "x-kubernetes-list-type": ("list_type", "array"),
+    "x-kubernetes-map-type": ("map_type", "object"),
+    "x-kubernetes-embedded-resource": ("embedded_resource", "object"),
+}
+"""The extensions that the server refuses on other types."""
 
 _HINTS = {
     "contentSchema": "use the type itself, or str",

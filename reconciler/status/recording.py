@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
 from reconciler._core.cycle import Cycle, current_cycle
-from reconciler._core.hooks import log_metrics_failure
+from reconciler._core.user_code import FAILURES, log_metrics_failure
 from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.meta.metadata import uid_of
 from reconciler.status.documents import ObjectVersion, owns

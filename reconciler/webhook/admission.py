@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, get_args
 
 from typing_extensions import TypeVar
 
-from reconciler._core.hooks import check_hooks, own_members
+from reconciler._core.user_code import check_hooks, own_members
 from reconciler._core.wire import JSONObject
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind

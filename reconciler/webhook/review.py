@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler._core.limits import MAX_LEVELS, exceeds_max_levels
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import MAX_LEVELS, JSONObject, exceeds_max_levels
 from reconciler.meta.documents import identical
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]

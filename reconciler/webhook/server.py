@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import msgspec.json
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.certificates import CertWatcher
-from reconciler._core.limits import BadBody, Limits
+from reconciler._core.server import BadBody, Limits
+from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError

@@ -169,6 +169,10 @@ class Inner(BaseModel):
     choice: str | list[str]
 
 
+SET = Field(json_schema_extra=schema_extra(list_type="set"))
+ATOMIC = Field(json_schema_extra=schema_extra(map_type="atomic"))
+
+
 class Cat(BaseModel):
     kind: Literal["cat"]
 
@@ -202,6 +206,8 @@ class Extra(BaseModel):
         (int | None, ..., r"Holder\.field may be null without being None by default: set the default None"),
         (int | None, 5, r"Holder\.field may be null without being None by default"),
         (Extra, ..., r"Extra has fields and typed extra fields"),
+        (Annotated[str, SET], ..., r"Holder\.field has list_type= and the type string: only an array can have it"),
+        (Annotated[list[int], ATOMIC], ..., r"Holder\.field has map_type= and the type array: only an object can"),
     ],
     ids=str,
 )

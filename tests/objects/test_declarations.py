@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, computed_field
 
 from reconciler.objects import (
     ConditionedStatus,
@@ -264,8 +265,29 @@ class OtherNumbered(Model):
     kind: Literal[2]
 
 
+class Keyless(Model):
+    name: str | None = None
+
+
 class Tree(Model):
     children: list[Tree] = []
+
+
+def keyed(*keys: str) -> Any:
+    return schema_extra(list_type="map", list_map_keys=keys)
+
+
+PYTHON_RE = ConfigDict(regex_engine="python-re")
+
+
+def regex(pattern: str) -> type[BaseModel]:
+    namespace = {
+        "__annotations__": {"field": str},
+        "field": Field(pattern=pattern),
+        "__module__": __name__,
+        "model_config": PYTHON_RE,
+    }
+    return type(Model)("Holder", (Model,), namespace)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +296,10 @@ class Tree(Model):
         (lambda: Same, "Same.fooBar has the wire name 'fooBar' of foo_bar: set another alias="),
         (lambda: Split, "Split.one is read as 'in' and written as 'out': a field has one wire name"),
         (lambda: Computed, "Computed.two is a computed field, which the server would remove: make it a property"),
+        (lambda: field(int, 5, ge=10), "Holder.field has a default that does not fit (input should be greater than"),
+        (lambda: field(Literal["a"], "b"), "Holder.field has a default that does not fit"),
+        (lambda: field(str, "Abc", pattern="^[a-z]+$"), "Holder.field has a default that does not fit"),
+        (lambda: field(list[Part], [Part(number=1)], max_length=0), "Holder.field has a default that does not fit"),
         (lambda: field(int, 2**63), "Holder.field has a default beyond 64 bits, which the server cannot read"),
         (lambda: field(dict[str, Any], {"a": [2**70]}), "Holder.field has a default beyond 64 bits"),
         (
@@ -281,6 +307,11 @@ class Tree(Model):
                 "Holder", (BaseModel,), {"__annotations__": {"f": float}, "f": float("nan"), "__module__": __name__}
             ),
             "Holder.f has the default nan, which JSON cannot express: set a finite default, or None",
+        ),
+        (lambda: field(datetime, datetime(2026, 1, 1)), "Holder.field has a default without a time zone: write"),  # noqa: DTZ001
+        (
+            lambda: field(Annotated[int, PlainSerializer(str)], 1),
+            "Holder.field has the type integer, and a default that is written as str: add pydantic.WithJsonSchema",
         ),
         (lambda: field(Callable[[], int]), "Holder.field has a type without a JSON form (core_schema.CallableSchema)"),
         (lambda: field(Quantity | bool), "Holder.field is a union (int | str | boolean)"),
@@ -297,6 +328,22 @@ class Tree(Model):
         (lambda: field(bool | str), "Holder.field is a union (boolean | string)"),
         (lambda: field(Tree), "Tree.children[] contains Tree again: a schema cannot be recursive"),
         (
+            lambda: field(list[Part], [], json_schema_extra=keyed("nme")),
+            "Holder.field has the list key 'nme', which its items do not have: its fields are number",
+        ),
+        (
+            lambda: field(list[Keyless], [], json_schema_extra=keyed("name")),
+            "Holder.field has the list key 'name', which an item may lack: make it required, or give it a default",
+        ),
+        (
+            lambda: field(list[str], [], json_schema_extra=keyed("name")),
+            "Holder.field has the list key 'name', which its items do not have: its items must be a model",
+        ),
+        (
+            lambda: field(list[Part], [], json_schema_extra=schema_extra(list_type="set")),
+            'Holder.field is a set of lists or objects: use list_type="map", with list_map_keys=',
+        ),
+        (
             lambda: field(list[Annotated[str, Field(json_schema_extra=schema_extra(immutable=True))]]),
             "Holder.field[] has a rule with oldSelf (or is immutable) inside Holder.field, whose items",
         ),
@@ -308,11 +355,26 @@ class Tree(Model):
             lambda: field(Decimal, max_digits=5),
             "Holder.field needs 'max_digits' of JSON Schema, which the API does not",
         ),
+        (lambda: regex("(?=a)b"), "Holder.field has a pattern with a lookahead, which RE2, the server's engine"),
+        (lambda: regex("(?<!a)b"), "a pattern with a lookbehind"),
+        (lambda: regex(r"(a)\1"), r"a pattern with the backreference \1"),
+        (lambda: regex("(?>a)"), "a pattern with an atomic group"),
+        (lambda: regex("a++"), "a pattern with the possessive quantifier ++"),
+        (lambda: regex(r"a\Z"), r"Holder.field has a pattern with \Z, which RE2 calls \z: end the pattern with $"),
     ],
 )
 def test_models_that_the_api_cannot_express(model: Any, message: str) -> None:
     with pytest.raises(SchemaError, match=re.escape(message)):
         structural_schema(model())
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^[(?=]+$", r"\\1", r"(?:a)(?i:b)", r"(?P<n>a)", r"[]a++]", r"\(\?=", "a+", r"\.+"]
+)
+def test_patterns_that_re2_has(pattern: str) -> None:
+    re2 = pytest.importorskip("re2")
+    re2.compile(pattern)
+    assert structural_schema(regex(pattern))["properties"]["field"]["pattern"] == pattern
 
 
 def test_deep_models() -> None:

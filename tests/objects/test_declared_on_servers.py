@@ -6,12 +6,11 @@ import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pytest
-from pydantic import ConfigDict, Field, PlainSerializer
+from pydantic import ConfigDict
 
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
@@ -116,57 +115,6 @@ async def test_a_rule_on_a_spec_of_defaults(admin: Client) -> None:
     assert (await admin.create(body))["spec"] == {"lowest": 1, "highest": 10}
     with pytest.raises(Invalid, match="failed rule"):
         await admin.create({**body, "spec": {"lowest": 11}})
-
-
-class Part(Model):
-    number: int
-
-
-class Keyless(Model):
-    name: str | None = None
-
-
-def field(annotation: Any, default: Any = ..., **options: Any) -> type[Model]:
-    """Return a model with one field. Its pattern may be one of Python; pydantic's own engine refuses more by itself."""
-    config = ConfigDict(regex_engine="python-re")
-    members = {"__annotations__": {"field": annotation}, "field": Field(default, **options), "model_config": config}
-    return type(Model)("Holder", (Model,), {**members, "__module__": __name__})
-
-
-def extra(**options: Any) -> dict[str, Any]:
-    return {"json_schema_extra": schema_extra(**options)}
-
-
-KEYED = {"list_type": "map", "list_map_keys": ("name",)}
-
-
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (field(int, 5, ge=10), "default: Invalid value: 5"),
-        (field(Literal["a"], "b"), 'default: Unsupported value: "b"'),
-        (field(str, "Abc", pattern="^[a-z]+$"), "default: Invalid value"),
-        (field(datetime, datetime(2026, 1, 1)), "must be of type date-time"),  # noqa: DTZ001
-        (field(Annotated[int, PlainSerializer(str)], 1), "must be of type integer"),
-        (field(list[Part], [], **extra(**KEYED)), "entries must all be names of item properties"),
-        (field(list[Keyless], [], **extra(**KEYED)), "it must have a default or be a required property"),
-        (field(list[str], [], **extra(**KEYED)), "must be object if parent array's x-kubernetes-list-type is map"),
-        (field(list[Part], [], **extra(list_type="set")), "must be atomic as item of a list"),
-        (field(int, 1, **extra(list_type="set")), "must be array if x-kubernetes-list-type is specified"),
-        (field(int, 1, **extra(map_type="atomic")), "must be object if x-kubernetes-map-type is specified"),
-        (field(int, 1, **extra(embedded_resource=True)), "must be object if x-kubernetes-embedded-resource is true"),
-        (field(str, pattern="(?=a)b"), "must be a valid regular expression"),
-        (field(str, pattern=r"(a)\1"), "must be a valid regular expression"),
-        (field(str, pattern="a++"), "must be a valid regular expression"),
-    ],
-)
-async def test_the_server_names_the_field_that_it_refuses(admin: Client, model: type[Model], words: str) -> None:
-    members: dict[str, Any] = {"__orig_bases__": (Resource[model, ConditionedStatus],)}  # type: ignore[valid-type]
-    kind = type(Resource)("Refused", (Resource,), members, group="refused.example.com", version="v1")
-    with pytest.raises(Invalid) as error:
-        await admin.create(kind.crd())
-    assert "properties[spec].properties[field]" in str(error.value)
-    assert words in str(error.value)
 
 
 async def test_versions_with_one_schema_need_the_same_selectable_fields(admin: Client) -> None:
