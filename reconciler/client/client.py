@@ -521,11 +521,10 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        lock, part = optimistic_lock, subresource
-        return cast(
-            "R",
-            await _writes.patch_from(self.session, base, changed, optimistic_lock=lock, subresource=part, **options),
+        stored = await _writes.patch_from(
+            self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
         )
+        return cast("R", stored)
 
     async def apply(self, obj: R | ObjectLike, **options: Unpack[ApplyOptions]) -> R:
         """Apply an object (server-side apply), creating it if needed, and return it as stored.
