@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
+from reconciler.apiserver.encoding.protobuf import read_fields, write_field
 from reconciler.apiserver.encoding.text import data_file
 
 Fields = dict[str | int, Any]

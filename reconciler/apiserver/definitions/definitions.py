@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from reconciler._core.wire import ConditionObject, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
@@ -15,9 +16,12 @@ from reconciler.apiserver.definitions.validation import check_definition, unknow
 from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.managed_fields import FieldManager, ManagerKey
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.store import Stored
 from reconciler.http import Transport
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.verbs.routing import Call
+
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""

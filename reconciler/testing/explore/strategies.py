@@ -20,8 +20,8 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.cluster import CustomContents, contents_of
 from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.manifests import documents_of
 from reconciler.apiserver.schema.formats import ecma_pattern
-from reconciler.apiserver.server import documents_of
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.meta.documents import without_nulls
 from reconciler.objects import InvalidObject, Resource
