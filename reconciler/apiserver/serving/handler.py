@@ -15,8 +15,8 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl, Roles
 from reconciler.apiserver.admission import ConfiguredAdmission
 from reconciler.apiserver.cluster import ClusterStorage
-from reconciler.apiserver.definitions.conversion import with_conversions
-from reconciler.apiserver.definitions.definitions import Definitions
+from reconciler.apiserver.conversion import with_conversions
+from reconciler.apiserver.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.serving.discovery import DiscoveryDocuments
 from reconciler.apiserver.state import DEFINITIONS, State

@@ -29,8 +29,7 @@ from reconciler.apiserver.managed_fields import (
     reset_fields_of,
     union,
 )
-from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
-from reconciler.apiserver.schema.validation import item_key
+from reconciler.apiserver.schema import ANYTHING, NO_DEFAULT, Node, item_key
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
 from reconciler.apiserver.verbs.decoding import read_yaml, yaml_problem

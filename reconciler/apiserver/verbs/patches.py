@@ -13,7 +13,7 @@ from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_value
-from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.schema import ANYTHING, Node
 from reconciler.apiserver.store import encode
 from reconciler.apiserver.verbs.decoding import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode_patch, duplicate_fields
 from reconciler.apiserver.verbs.routing import Call

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import Endpoint, Registry, split_path
+from reconciler.apiserver.encoding.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import go_bool, go_int, quoted
-from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN, UserInfo
 from reconciler.http import HTTPRequest

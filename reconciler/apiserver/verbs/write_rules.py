@@ -15,10 +15,10 @@ from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint
+from reconciler.apiserver.encoding.formats import name_problems
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import go_int
-from reconciler.apiserver.schema.formats import name_problems
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs.decoding import OWNER_FIELDS
 from reconciler.apiserver.verbs.routing import Call
