@@ -219,7 +219,7 @@ class Handler:
         accept = call.request.headers.get("accept", "")
         many = call.verb in ("list", "deletecollection")
         custom = call.endpoint.resource.custom
-        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_name
+        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_kind
         include = call.query.get("includeObject", "")
         return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
 

@@ -48,7 +48,7 @@ class WholeView:
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
-        head = encode({"kind": endpoint.info.list_name, "apiVersion": endpoint.api_version, "metadata": metadata})
+        head = encode({"kind": endpoint.info.list_kind, "apiVersion": endpoint.api_version, "metadata": metadata})
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
