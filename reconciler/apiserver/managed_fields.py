@@ -328,24 +328,23 @@ def ownable_content(call: Call, doc: Mapping[str, Any]) -> JSONObject:
     return content
 
 
-@dataclass(frozen=True)
-class ResetFields:
+class ResetFields(NamedTuple):
     """The changes of a request to fields that it cannot write, such as the status outside the subresource.
 
     These changes are not stored. The real server excludes them from the comparison only for managers of the request's
     version: managers that wrote in another version lose the fields.
     """
 
-    changed: FieldSet
-    removed: FieldSet
-
-    @staticmethod
-    def seen_by(other: ManagerKey, key: ManagerKey, fields: FieldSet, reset: FieldSet) -> FieldSet:
-        """Return the changes of a request by `key` that affect the manager `other`."""
-        return union(fields, reset) if reset and other.api_version != key.api_version else fields
+    changed: FieldSet = _LEAF
+    removed: FieldSet = _LEAF
 
 
-NO_RESET_FIELDS = ResetFields({}, {})
+NO_RESET_FIELDS = ResetFields()
+
+
+def _seen_by(other: ManagerKey, key: ManagerKey, fields: FieldSet, reset: FieldSet) -> FieldSet:
+    """Return the changes of a request by `key` that affect the manager `other`."""
+    return union(fields, reset) if reset and other.api_version != key.api_version else fields
 
 
 def reset_fields_of(call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> ResetFields:
@@ -413,7 +412,7 @@ class FieldManager:
         found = {}
         for other, fields in self.sets.items():
             if other != key:
-                both = intersection(fields, reset.seen_by(other, key, changed, reset.changed))
+                both = intersection(fields, _seen_by(other, key, changed, reset.changed))
                 if both:
                     found[other] = both
         return found
@@ -433,8 +432,8 @@ class FieldManager:
     def _take(self, key: ManagerKey, changed: FieldSet, removed: FieldSet, reset: ResetFields) -> None:
         for other in list(self.sets):
             if other != key:
-                theirs = difference(self.sets[other], reset.seen_by(other, key, changed, reset.changed))
-                self._set(other, difference(theirs, reset.seen_by(other, key, removed, reset.removed)))
+                theirs = difference(self.sets[other], _seen_by(other, key, changed, reset.changed))
+                self._set(other, difference(theirs, _seen_by(other, key, removed, reset.removed)))
 
     def _set(self, key: ManagerKey, fields: FieldSet) -> None:
         if fields:

@@ -271,8 +271,8 @@ class KindInfo:
     plural: str
     kind: str
     namespaced: bool
-    singular: str
-    list_kind: str
+    singular: str = ""
+    list_kind: str = ""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     status: bool = False
