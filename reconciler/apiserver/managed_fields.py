@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -190,12 +190,12 @@ def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, 
     """Return the fields below a value that were added or modified, and those that were removed."""
     changed: FieldSet = {}
     removed: FieldSet = {}
-    old = {element: value for element, value, _ in _children(before, node)}
+    old = {element: (value, schema) for element, value, schema in _children(before, node)}
     for element, value, schema in _children(after, node):
         if element not in old:
             changed[element] = _added(value, schema)
             continue
-        earlier = old.pop(element)
+        earlier, _ = old.pop(element)
         if earlier is value or (earlier == value and type(earlier) is type(value)):
             continue
         more, less = _compare_values(earlier, value, schema)
@@ -203,9 +203,8 @@ def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, 
             changed[element] = more
         if less is not None:
             removed[element] = less
-    schemas = {element: schema for element, _, schema in _children(before, node)} if old else {}
-    for element, value in old.items():
-        removed[element] = _added(value, schemas[element])
+    for element, (value, schema) in old.items():
+        removed[element] = _added(value, schema)
     return changed, removed
 
 
@@ -240,7 +239,7 @@ _UNTRACKED = frozenset(
 """The fields of metadata that have no owner."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, unsafe_hash=True)
 class ManagerKey:
     """The identity of a manager: one name is several managers if operation, version or subresource differ.
 
@@ -249,23 +248,17 @@ class ManagerKey:
 
     manager: str
     operation: str
-    api_version: str
+    api_version: str = field(compare=False)
     subresource: str = ""
+    _version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._version = "" if self.operation == "Apply" else self.api_version
 
     @classmethod
     def of(cls, entry: ManagedFieldsEntry) -> ManagerKey:
         """Return the identity of the manager of an entry."""
         return cls(*(str(entry.get(name) or "") for name in ("manager", "operation", "apiVersion", "subresource")))
-
-    def _identity(self) -> tuple[str, str, str, str]:
-        version = "" if self.operation == "Apply" else self.api_version
-        return (self.manager, self.operation, version, self.subresource)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ManagerKey) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
 
     def __str__(self) -> str:
         words = [f'"{self.manager}"']
