@@ -1,4 +1,4 @@
-"""Explanations of keys: what a key waits for, and its latest reconciles: when, why, how long, and how they ended.
+"""Explanations of keys: what a key waits for, its latest reconciles, and the health of its object.
 
 The history has bounded memory. Reconciles are rows of parallel columns, so that one costs about 30 bytes, and a key 40.
 What many rows have in common (reasons, result, failure) is one object. When the columns are full, the oldest rows of
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -17,10 +17,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import msgspec
 
 from reconciler._core.lru import LRU
+from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.progress import CodePlace, RunningReconciles, frames_of, place_of
+from reconciler.controller.reconcile.watchdogs import CodePlace, RunningReconciles, frames_of, place_of
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
@@ -28,6 +29,99 @@ from reconciler.controller.wake.handlers import ControllerState
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
+
+_TYPES = {"Stalled": True, "Failed": True, "Degraded": True, "Ready": False, "Available": False}
+"""Types of conditions, and whether an object is not healthy if the condition is true, or if it is not."""
+
+_MAX_READ = 2_000
+"""Objects whose conditions are read in one call at most: each takes microseconds, on the event loop."""
+
+
+class ObjectCondition(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A condition of an object."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.type} is {self.status}{reason}"
+
+
+class _Status(msgspec.Struct, frozen=True, gc=False):
+    conditions: tuple[ObjectCondition, ...] = ()
+
+
+class _Object(msgspec.Struct, frozen=True, gc=False):
+    status: _Status = _Status()
+
+
+_decode = msgspec.json.Decoder(_Object).decode
+
+
+class ObjectHealth:
+    """The condition by which each object of a kind is not healthy; read when somebody looks, once per version.
+
+    An object is not healthy if it is ``Stalled``, ``Failed`` or ``Degraded``, or is not ``Ready`` or ``Available``. One
+    that is being deleted, or has no such condition, is healthy.
+
+    Args:
+        get: returns an object, or None.
+        list_all: returns all objects.
+        ready_condition: a further type that must be true; None for none.
+
+    Attributes:
+        get: as given.
+        objects: their number when they were read last.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[Request], CachedObject | None],
+        list_all: Callable[[], Collection[CachedObject]],
+        ready_condition: str | None,
+    ) -> None:
+        self.get = get
+        self._list_all = list_all
+        self._types = _TYPES if ready_condition is None else {ready_condition: False} | _TYPES
+        self.objects = 0
+        self._known: dict[Request, tuple[Version, ObjectCondition | None]] = {}
+
+    def unhealthy(self) -> dict[Request, ObjectCondition]:
+        """Return the condition of each object that is not healthy, as far as the conditions were read.
+
+        Of very many objects whose versions are new, the next calls read further ones.
+        """
+        objects = self._list_all()
+        self.objects = len(objects)
+        left, known = _MAX_READ, {}
+        for each in objects:
+            found = self._known.get(each.request)
+            if found is None or found[0] != each.version:
+                if not left:
+                    continue
+                left -= 1
+                found = each.version, self._condition_of(each)
+            known[each.request] = found
+        self._known = known
+        return {request: condition for request, (_, condition) in known.items() if condition is not None}
+
+    def _condition_of(self, cached: CachedObject) -> ObjectCondition | None:
+        if cached.deletion_timestamp is not None:
+            return None
+        try:
+            conditions = {each.type: each for each in _decode(cached.data).status.conditions}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        for name, bad in self._types.items():
+            found = conditions.get(name)
+            if found is not None and (found.status == "True") is bad:
+                return found
+        return None
+
 
 MAX_RUNS = 10
 """The highest number of reconciles that are kept for a key."""

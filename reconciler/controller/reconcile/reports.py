@@ -19,7 +19,7 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.progress import is_foreign
+from reconciler.controller.reconcile.watchdogs import is_foreign
 from reconciler.controller.result import Completion, error_message
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.handlers import reference_to

@@ -18,7 +18,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunExplanation, state_of
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import ReconcilerError
 from reconciler.manager.endpoints.attention import Attention
