@@ -487,10 +487,3 @@ def keep_transition_times(before: Mapping[str, Any], after: JSONObject) -> None:
         if time and moved and time != moved:
             kept[index] = {**condition, "lastTransitionTime": time}
     after["conditions"] = kept
-
-
-def remove_condition(conditions: list[JSONObject], type: str) -> bool:
-    """Remove the condition of a type in place; return whether there was one."""
-    before = len(conditions)
-    conditions[:] = [c for c in conditions if c.get("type") != type]
-    return len(conditions) != before

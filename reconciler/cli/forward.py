@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from reconciler._core.wire import JSONObject
-from reconciler.cli.operator.endpoint import HINT, EndpointError
+from reconciler.cli.endpoint import HINT, EndpointError
 from reconciler.cli.options import KUBECONFIG, AccessFlags, OperatorOptions, PodOptions
 from reconciler.cli.output import noted_endpoint
 from reconciler.client import Client
