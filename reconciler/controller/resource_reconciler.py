@@ -115,9 +115,10 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
             if conflicts == _MAX_CONFLICTS:
                 raise
             try:
-                obj = from_document(kind, await _newest(client, kind, request), lenient=True)
+                newest = await client.live.get(gvk_from(kind), request.name, request.namespace)
             except NotFound:
                 return None
+            obj = from_document(kind, newest.to_dict(), lenient=True)  # whether it matches the kind's class or not
             before = to_document(obj)
             if uid_of(before) != uid:
                 return None
@@ -125,11 +126,6 @@ async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, ad
             _report(gvk_of(before), request, before, desired, to_document(obj))
             return obj
     raise AssertionError("unreachable: the last conflict is raised")
-
-
-async def _newest(client: Client, kind: KindLike, request: Request) -> JSONObject:
-    """Return the document on the server, whether it matches the kind's class or not."""
-    return (await client.live.get(gvk_from(kind), request.name, request.namespace)).to_dict()
 
 
 def _has(obj: Any, finalizer: str) -> bool:

@@ -32,7 +32,7 @@ from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import is_tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Tracer
 
 
 _MAX_REASONS, _OTHER_REASONS = 25, "exceeded_cardinality_limit"
@@ -90,7 +90,6 @@ class Spans(ReconcileObserver):
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._spans: dict[Request, Span] = {}  # of keys in progress
 
     def begun(self, reconcile: Reconcile, /) -> None:
         """Start the span, and make it the current one of the reconcile's context."""
@@ -100,12 +99,12 @@ class Spans(ReconcileObserver):
 
         reconcile.status_metrics = _TracedStatus(reconcile.status_metrics)
         span = self._tracer.start_span(f"reconcile {reconcile.controller}", attributes=_attributes(reconcile.run))
-        self._spans[reconcile.request] = span
+        reconcile.span = span
         context.attach(trace.set_span_in_context(span))
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """End the span."""
-        span = self._spans.pop(reconcile.request, None) if self._spans else None
+        span = reconcile.span
         if span is None:
             return
         completion = reconcile.completion

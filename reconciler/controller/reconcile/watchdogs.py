@@ -365,7 +365,7 @@ class TightLoops(ReconcileObserver):
         caused = key in self._changing
         if caused:
             self._changing.discard(key)
-        storm = self.note(key, run.reasons, by_timer=reconcile.by_timer, caused=caused)
+        storm = self.note(key, run.reasons, by_timer=reconcile.by_timer, caused=caused, now=run.since)
         if storm is not None:
             self._report(run, storm)
 
@@ -385,7 +385,13 @@ class TightLoops(ReconcileObserver):
         self._changing.discard(key)
 
     def note(
-        self, key: Request, reasons: AbstractSet[str], *, by_timer: bool = False, caused: bool = True
+        self,
+        key: Request,
+        reasons: AbstractSet[str],
+        *,
+        by_timer: bool = False,
+        caused: bool = True,
+        now: float | None = None,
     ) -> Storm | None:
         """Count a reconcile, unless it was asked for; return a description if the key has started a tight loop.
 
@@ -394,6 +400,7 @@ class TightLoops(ReconcileObserver):
             reasons: why it runs; without any, it was not asked for.
             by_timer: whether the key's timer made it ready. Default False.
             caused: whether the reconcile before it changed another object, which can be why it runs. Default True.
+            now: monotonic second of its start. Default: now.
         """
         asked_for = bool(reasons) and (
             reasons <= _ASKED_FOR
@@ -402,7 +409,7 @@ class TightLoops(ReconcileObserver):
         )
         if asked_for and not self._recent and not self._quiet_until:  # at rest
             return None
-        now = self._clock.monotonic()
+        now = self._clock.monotonic() if now is None else now
         self._drop_idle(now)
         if asked_for:
             return None
