@@ -25,7 +25,7 @@ from typing_extensions import TypeVar
 from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import FAILURES, check_hooks
 from reconciler._core.wire import JSONObject
-from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
+from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.reports import FAILURES_TO_REPORT
 from reconciler.controller.reconciler import ControllerBinding, Reconciler
 from reconciler.controller.result import NotBound, Outcome, Result, check_outcome, error_message, is_terminal
@@ -374,8 +374,8 @@ class ResourceReconciler(Reconciler, Generic[R]):
             Exception: what the override raised.
             NotBound: called by something other than a controller.
         """
-        binding, cycle = self._binding, current_reconcile()
-        if binding is None or cycle is None:
+        binding, cycle = self._binding, current_cycle.get()
+        if binding is None or not isinstance(cycle, Reconcile):
             raise NotBound(f"{type(self).__name__}.reconcile is called by its controller: await controller.start()")
         return await _ObjectReconcile(self, binding, cycle, request).run()
 
@@ -478,7 +478,8 @@ class _ObjectReconcile:
         read = await self._binding.client.peek(kind, self._request)
         if read is None:
             return None
-        self._cycle.set_basis(read.uid, read.version)
+        if read.version != self._cycle.basis or read.uid != self._cycle.uid:  # rarely: the worker has just looked
+            self._cycle.set_basis(read.uid, read.version)
         obj: Any = read.read_as(kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)

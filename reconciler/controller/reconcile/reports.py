@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -132,27 +132,16 @@ class _TracedStatus:
     def __init__(self, metrics: StatusMetrics | None) -> None:
         self._metrics = metrics
 
-    def flushed(
-        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
-    ) -> None:
+    def flushed(self, **figures: Any) -> None:
         """Called after each flush."""
         if self._metrics is not None:
-            report(
-                self._metrics.flushed,
-                written=written,
-                suppressed=suppressed,
-                conflicts=conflicts,
-                replays=replays,
-                fields=fields,
-                seconds=seconds,
-            )
+            report(self._metrics.flushed, **figures)
         from opentelemetry.trace import get_current_span
 
         span = get_current_span()
         if span.is_recording():  # a flush can outlive its reconcile, and a span that has ended accepts nothing
-            attributes: dict[str, bool | int] = {"written": written, "suppressed": suppressed}
-            attributes |= {"conflicts": conflicts, "replays": replays, "fields": fields}
-            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in attributes.items()})
+            del figures["seconds"]
+            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in figures.items()})
 
 
 def _attributes(run: ReconcileRun) -> dict[str, str | int | float | list[str]]:

@@ -458,6 +458,8 @@ class TightLoops(ReconcileObserver):
     def _drop_idle(self, now: float) -> None:
         while self._recent and next(iter(self._recent.values())).at <= now - _WINDOW:
             self._recent.popitem(last=False)
+        if not self._recent:
+            self._recent.clear()  # a dict that was emptied item by item keeps its largest size
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
 
