@@ -22,11 +22,15 @@ from reconciler.controller.observers import (
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import UnsavedStatistics, UnsavedStore
-from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.health import ObjectHealth
-from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.explanation import (
+    EndedReconcile,
+    KeyExplanation,
+    ObjectHealth,
+    RunHistory,
+    explain_key,
+)
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
-from reconciler.controller.reconcile.tight_loops import TightLoops
+from reconciler.controller.reconcile.watchdogs import RunningReconciles, TightLoops
 from reconciler.controller.reconcile.worker import AgainLimiter, Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind
@@ -169,7 +173,7 @@ class Controller:
         )
         gvk = self.kind = gvk_from(checked.kind)
         self.access: Sequence[AccessRule] = access_rules(
-            [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
+            [*required_permissions(reconciler, checked), *self._shard_filter.permissions]
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
@@ -187,6 +191,8 @@ class Controller:
             workers=self._workers,
             enqueue=self.enqueue,
             check_leader=check_leader,
+            strategy=checked.strategy,
+            subresource=checked.subresource,
         )
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(metrics)
@@ -404,7 +410,7 @@ class Controller:
             queue=queue,
         )
 
-    def explain(self, request: Request, *, rows: Sequence[int] | None = None) -> KeyExplanation:
+    def explain(self, request: Request, *, rows: Sequence[EndedReconcile] | None = None) -> KeyExplanation:
         """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
@@ -415,7 +421,7 @@ class Controller:
 
         Args:
             request: the key.
-            rows: the rows of `history` to return as its reconciles. Default: all of the key, which reads the history.
+            rows: the reconciles of `history` to explain. Default: all of the key, which reads the history.
         """
         return explain_key(
             self._state,

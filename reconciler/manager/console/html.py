@@ -14,7 +14,7 @@ import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.manager.console.timeline import Mark, Timeline
 from reconciler.meta.documents import human_duration
 

@@ -8,7 +8,7 @@ from itertools import islice
 
 from reconciler._core.redaction import redact
 from reconciler.controller import Controller
-from reconciler.controller.reconcile.explanation import KeyExplanation, KeyRate
+from reconciler.controller.reconcile.explanation import EndedReconcile, KeyExplanation, KeyRate
 from reconciler.meta import Request
 from reconciler.meta.documents import human_duration, parse_time
 
@@ -37,22 +37,22 @@ class Attention:
         self._history = controller.history
         self.unhealthy = controller.health.unhealthy()
 
-    def is_failing(self, rows: Sequence[int]) -> bool:
-        """Return whether the latest reconcile of a key failed, given its rows in the history."""
-        return bool(rows) and self._history.failure(rows[-1]) is not None
+    def is_failing(self, rows: Sequence[EndedReconcile]) -> bool:
+        """Return whether the latest reconcile of a key failed, given its latest reconciles."""
+        return bool(rows) and rows[-1].ending.failure is not None
 
     def is_stuck(self, seconds: float | None) -> bool:
         """Return whether a reconcile that is in progress for so many seconds is stuck."""
         limit = self._controller.stuck_after
         return seconds is not None and limit is not None and seconds >= limit
 
-    def is_in_loop(self, key: Request, rows: Sequence[int]) -> bool:
+    def is_in_loop(self, key: Request, rows: Sequence[EndedReconcile]) -> bool:
         """Return whether a key is reconciled again and again."""
         if not rows or not self._controller.tight_loops.is_in_loop(key):
             return False
         return self._history.age(rows[-1]) < _LOOP_PAUSE
 
-    def is_needed(self, key: Request, rows: Sequence[int]) -> bool:
+    def is_needed(self, key: Request, rows: Sequence[EndedReconcile]) -> bool:
         """Return whether a key needs attention."""
         return (
             self.is_failing(rows)
@@ -63,7 +63,7 @@ class Attention:
         )
 
     def texts(
-        self, found: KeyExplanation, rows: Sequence[int], rate: KeyRate, now: datetime, *, trusted: bool
+        self, found: KeyExplanation, rows: Sequence[EndedReconcile], rate: KeyRate, now: datetime, *, trusted: bool
     ) -> Iterator[str]:
         """Yield why a key needs attention, beside the error of its latest reconcile, which is told elsewhere."""
         if self.is_stuck(found.in_progress):

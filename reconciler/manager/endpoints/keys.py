@@ -17,8 +17,8 @@ from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.controller.reconcile.explanation import KeyExplanation, RunExplanation, state_of
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.reconcile.explanation import EndedReconcile, KeyExplanation, RunExplanation, state_of
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import ReconcilerError
 from reconciler.manager.endpoints.attention import Attention
@@ -308,13 +308,15 @@ def _controller(
     )
 
 
-def _keys(attention: Attention, controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
+def _keys(
+    attention: Attention, controller: Controller, query: Mapping[str, str]
+) -> list[tuple[Request, list[EndedReconcile]]]:
     """Return the selected keys and their rows in the history, the most interesting ones first."""
     namespace, name, history = query.get("namespace"), query.get("name"), controller.history
     if name is not None and namespace is not None and "state" not in query:
         key = Request(name, namespace or None)
         return [(key, history.rows(key))]
-    known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
+    known: dict[Request, list[EndedReconcile]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
     known |= {key: [] for key in attention.unhealthy}
     known |= history.keys()
     search, state = query.get("search", "").lower(), query.get("state", "")
@@ -325,10 +327,12 @@ def _keys(attention: Attention, controller: Controller, query: Mapping[str, str]
         and (not search or search in str(key).lower())
         and _has_state(attention, controller, key, rows, state)
     ]
-    return sorted(selected, key=lambda each: (*_rank(attention, controller, *each), str(each[0])))
+    return sorted(selected, key=lambda each: (*_rank(attention, *each), str(each[0])))
 
 
-def _has_state(attention: Attention, controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
+def _has_state(
+    attention: Attention, controller: Controller, key: Request, rows: Sequence[EndedReconcile], state: str
+) -> bool:
     if state in ("", "failing"):
         return not state or attention.is_failing(rows)
     if state == "attention":
@@ -337,12 +341,12 @@ def _has_state(attention: Attention, controller: Controller, key: Request, rows:
     return found not in ("idle", "unknown") if state == "queued" else found == state
 
 
-def _rank(attention: Attention, controller: Controller, key: Request, rows: Sequence[int]) -> tuple[int, float]:
+def _rank(attention: Attention, key: Request, rows: Sequence[EndedReconcile]) -> tuple[int, float]:
     """Return a sort key: what needs attention first, then what was reconciled most often in the shortest time."""
     order = 0 if attention.is_failing(rows) else 1 if attention.is_needed(key, rows) else 2
     if not rows:
         return order + (order == 2), 0.0
-    elapsed = controller.history.since(rows[-1]) - controller.history.since(rows[0])
+    elapsed = rows[-1].since - rows[0].since
     return order, -round(len(rows) / (1.0 + elapsed), 3)
 
 
@@ -350,14 +354,14 @@ def _key(
     attention: Attention,
     controller: Controller,
     key: Request,
-    rows: Sequence[int],
+    rows: Sequence[EndedReconcile],
     clock: Clock,
     *,
     full: bool,
     trusted: bool,
 ) -> KeyReport:
     found = controller.explain(key, rows=rows if full else rows[-1:])
-    rate = controller.history.rate(rows)
+    rate = controller.history.rate(key, rows)
 
     def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
         return tuple(_change(each, trusted=trusted) for each in given) if full else ()
