@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.endpoint import HINT, EndpointError
-from reconciler.cli.options import KUBECONFIG, AccessFlags, OperatorOptions, PodOptions
-from reconciler.cli.output import noted_endpoint
+from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
+from reconciler.cli.output import running_dev
 from reconciler.client import Client
 from reconciler.client.configuration import ConfiguredTransport, context_namespace
 from reconciler.client.requests import ListOptions
@@ -241,12 +239,11 @@ def reached(options: OperatorOptions, access: AccessFlags) -> Iterator[Operator]
             raise PodError("--endpoint is the address of the operator: omit the options that choose its pod")
         yield Operator(options.endpoint, context_namespace(options.kubeconfig, options.context))
         return
-    kubeconfig = options.kubeconfig or Path(os.environ.get("KUBECONFIG") or KUBECONFIG)
-    if options.pod_options == PodOptions() and options.context is None:
-        endpoint = noted_endpoint(kubeconfig)
-        if endpoint is not None:
-            yield Operator(endpoint, context_namespace(kubeconfig, None))
-            return
+    dev = running_dev(options.kubeconfig, options.context) if options.pod_options == PodOptions() else None
+    if dev is not None:
+        kubeconfig, endpoint = dev
+        yield Operator(endpoint, context_namespace(kubeconfig, None))
+        return
     scheme = "https" if access.ca_file is not None or access.insecure_skip_tls_verify else "http"
     with _forwarded(options) as tunnel:
         if options.pod_options.pod is None and sys.stderr.isatty():
