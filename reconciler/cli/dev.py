@@ -209,7 +209,7 @@ class RestartingWebhooks:
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a review. The API server cancels it after the timeout of the webhook."""
-        from reconciler.apiserver.definitions.conversion import post_to_webhook
+        from reconciler.apiserver.conversion import post_to_webhook
 
         while True:
             try:

@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -146,19 +146,10 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         ConfigurationError: an option is invalid.
     """
     from reconciler.notification import NotificationOperator, NotificationOptions
-    from reconciler.notification.redaction import RedactingFilter
+    from reconciler.notification.redaction import RedactingFormatter
 
-    flags = options.notification
-    routings = (flags.routing_file, flags.routing_config_map, flags.routing_resource)
-    if sum(each is not None for each in routings) > 1:
-        raise ConfigurationError("set only one of --routing-file, --routing-config-map and --routing-resource")
-    if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
-        raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
-    if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
-        raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
-    settings: dict[str, Any] = {field.name: getattr(flags, field.name) for field in fields(flags)}
-    operator = NotificationOperator(NotificationOptions(workers=options.workers, **settings))
-    handler.addFilter(RedactingFilter(operator.redactor))
+    operator = NotificationOperator(NotificationOptions(workers=options.workers, **asdict(options.notification)))
+    handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter(), operator.redactor))
     return operator.add_to
 
 

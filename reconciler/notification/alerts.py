@@ -30,8 +30,8 @@ from reconciler.notification.api import (
     NotificationRequestSpec,
     Priority,
 )
+from reconciler.notification.channel import RetryableDeliveryError
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import RetryableDeliveryError
 from reconciler.objects import ObjectMeta
 
 if TYPE_CHECKING:

@@ -211,7 +211,11 @@ class Set(_OnePath, frozen=True):
         if value is None:
             delete_path(status, path)
         elif path[-1] != "observedGeneration" or not _is_lower(value, get_path(status, path)):
-            set_path(status, path, value if type(value) in _PLAIN else copy_json(value))
+            value = value if type(value) in _PLAIN else copy_json(value)
+            if len(path) == 1:
+                status[path[0]] = value
+            else:
+                set_path(status, path, value)
 
     @property
     def is_generation(self) -> bool:

@@ -37,9 +37,9 @@ from reconciler.notification.api import (
     RoutingError,
 )
 from reconciler.notification.channel import ChannelRegistry, IncidentAction
-from reconciler.notification.channels.receivers import RECEIVER_KINDS
-from reconciler.notification.routing.config import read_routing
-from reconciler.notification.routing.router import RoutingTable
+from reconciler.notification.channels.services import RECEIVER_KINDS
+from reconciler.notification.router import RoutingTable
+from reconciler.notification.routing_config import read_routing
 from reconciler.objects import Model
 
 ROOT = Path(__file__).parents[2]
