@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from reconciler.cli.options import KUBECONFIG
 from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError
+
+KUBECONFIG = Path("reconciler.kubeconfig")
+"""The kubeconfig that a server writes by default."""
 
 _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
