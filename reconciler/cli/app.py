@@ -99,8 +99,8 @@ app.command(recording)
 
 
 for command in (
-    "scaffold.project:new",
-    "scaffold.project:add",
+    "project:new",
+    "project:add",
     "run:run",
     "dev:dev",
     "dev:certificates",

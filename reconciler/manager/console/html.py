@@ -1,4 +1,4 @@
-"""The HTML that all pages of the console share: the frame, charts, timelines and tables.
+"""The HTML that all pages of the console share, and the page of recorded reconciles: frames, charts, timelines, tables.
 
 Everything that is not a tag here is text: htpy escapes it. Nothing is styled inline, which the Content-Security-Policy
 would refuse; sizes in drawings are attributes of SVG.
@@ -7,6 +7,8 @@ would refuse; sizes in drawings are attributes of SVG.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from importlib import resources
 from urllib.parse import urlencode
 
 import htpy as h
@@ -15,7 +17,7 @@ from htpy import Node
 
 from reconciler._core.wire import JSONObject
 from reconciler.controller.reconcile.progress import CodePlace
-from reconciler.manager.console.timeline import Mark, Timeline
+from reconciler.manager.console.timeline import Mark, Timeline, run_id, timeline_of
 from reconciler.meta.documents import human_duration
 
 Navigation = Sequence[tuple[str, str]]
@@ -288,3 +290,56 @@ def timeline(drawn: Timeline) -> h.Element:
         and [h.line(".now", x1=x(0.0), x2=x(0.0), y1="0", y2=str(bottom)), h.text(".now", x=x(0.0), y="12")["now"]],
     ]
     return h.div(".timeline")[drawing]
+
+
+_STYLE = "the style"
+"""Stands for the style, which htpy would escape."""
+
+
+def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
+    """Return a whole page.
+
+    Args:
+        keys: for each object a title, the key as in ``/debug/keys`` with its recorded reconciles, and the last time.
+    """
+    style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
+    page = str(
+        h.html(lang="en")[
+            h.head[
+                h.meta(charset="utf-8"),
+                h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+                h.meta(name="color-scheme", content="light dark"),
+                h.title["Recorded reconciles"],
+                h.style[_STYLE],
+            ],
+            h.body[h.main[[_key(*each) for each in keys]]],
+        ]
+    )
+    return "<!doctype html>" + page.replace(_STYLE, style, 1)
+
+
+def _key(title: str, key: JSONObject, latest: datetime) -> list[h.Node]:
+    drawn = timeline_of(key, latest, "reconciles")
+    rows = [_run(run) for run in key["runs"]]
+    columns = ("Started", "Because", "Took ", "Result", "Writes")
+    return [
+        h.div(".title")[h.h1[title]],
+        section("Timeline", timeline(drawn)),
+        section("Reconciles", h.div(".runs")[table(columns, rows, label="Reconciles")]),
+    ]
+
+
+def _run(run: JSONObject) -> h.Node:
+    error = run.get("error")
+    return h.tr(id=run_id(run), class_="failing" if error else None)[
+        h.th(scope="row")[clock(run["started"]), h.p(".note")[h.code[run["reconcile_id"]]]],
+        h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
+        h.td(".number")[human_duration(run["seconds"])],
+        h.td(".wide")[h.p(".error")[error_text(error)] if error else run["result"]],
+        h.td(".wide")[[_write(each) for each in run["written"]]],
+    ]
+
+
+def _write(write: JSONObject) -> h.Node:
+    fields = [f"{each['path']}: {each.get('before', '')} → {each.get('after', '')}" for each in write.get("fields", ())]
+    return [h.p[f"{write['method']} {write['path']}"], [[h.code[each], h.br] for each in fields]]
