@@ -18,8 +18,7 @@ from reconciler.cli.forward import reached
 from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.manager.endpoints.attention import rate_text, reasons_text
-from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument
+from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument, rate_text, reasons_text
 from reconciler.meta.documents import human_duration
 
 try:

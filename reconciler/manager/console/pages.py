@@ -37,7 +37,7 @@ from reconciler.manager.console.html import (
 )
 from reconciler.manager.console.state import PERIOD, SECONDS
 from reconciler.manager.console.timeline import run_id, timeline_of
-from reconciler.manager.endpoints.attention import rate_text, reasons_text, since_text
+from reconciler.manager.endpoints.keys import rate_text, reasons_text, since_text
 from reconciler.meta.documents import human_duration
 
 
@@ -50,8 +50,8 @@ class Page:
         title: its title, also in the navigation.
         body: returns its content as an htpy node, from the state of the process and the query of the request. It is
             called every second while somebody looks, on the event loop, so it must be quick.
-        query: returns which keys the state has, for the query of the request; see `read_keys`. Default: those that fail
-            or hang.
+        query: returns which keys the state has, for the query of the request; see `read_document`. Default: those that
+            fail or hang.
         limit: the number of keys per controller. Default 20.
         in_navigation: whether the navigation has it. Default True.
     """
