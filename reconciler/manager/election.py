@@ -36,8 +36,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.durations import Seconds
+from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of

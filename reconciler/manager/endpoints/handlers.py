@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.redaction import redact
+from reconciler._core.user_code import is_cancelled
 from reconciler.clock import Clock
 from reconciler.errors import describe_error
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler, LoopBlocked, MainLoop
