@@ -365,7 +365,7 @@ class Draft:
                 if self.root is not None:
                     for name in {package, Path(directory).parts[0]}:
                         if (self.root / name).exists():
-                            shutil.copytree(self.root / name, copy / name, ignore=_not_copied)
+                            shutil.copytree(self.root / name, copy / name, symlinks=True, ignore=_not_copied)
                     shutil.copy(self.root / "pyproject.toml", copy)
                 for path, text in self.files.items():
                     (copy / path).parent.mkdir(parents=True, exist_ok=True)
@@ -420,15 +420,9 @@ class Draft:
 
 
 def _not_copied(folder: str, names: Sequence[str]) -> set[str]:
-    """Return the entries of a directory other than code: caches, links to nothing or to a parent, special files."""
-    here = Path(folder)
-    return {
-        name
-        for name in names
-        if name == "__pycache__"
-        or not ((here / name).is_file() or (here / name).is_dir())
-        or here.resolve().is_relative_to((here / name).resolve())
-    }
+    """Return the entries of a directory other than code: caches, links to nothing, special files."""
+    code = {name for name in names if Path(folder, name).is_file() or Path(folder, name).is_dir()}
+    return {*names} - code | {"__pycache__"}
 
 
 def _run_manifests(directory: Path, project: Path | None) -> None:
