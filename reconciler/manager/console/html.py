@@ -292,6 +292,48 @@ def timeline(drawn: Timeline) -> h.Element:
     return h.div(".timeline")[drawing]
 
 
+def outcome_text(run: JSONObject) -> str:
+    """Return how a reconcile ended."""
+    if "error" in run:
+        return "timed out" if run["error"]["timed_out"] else "failed"
+    return "was cancelled by the shutdown" if run["result"] == "cancelled" else "succeeded"
+
+
+def reconciles(runs: Sequence[JSONObject], now: str | None = None) -> Node:
+    """Return a table of reconciles, the latest first; with what they wrote if that was recorded."""
+    if not runs:
+        return h.p(".calm.quiet")["No reconcile of it is remembered."]
+    rows = [_reconcile(run, now, runs[index - 1] if index else None) for index, run in enumerate(runs)]
+    columns = ("Started", "Because", "Took ", "Result", "Writes" if "written" in runs[0] else "Writes ")
+    return h.div(".runs")[table(columns, rows, label="Reconciles")]
+
+
+def _reconcile(run: JSONObject, now: str | None, above: JSONObject | None) -> Node:
+    error = run.get("error")
+    same = above is not None and error == above.get("error")
+    result: Node = pill(outcome_text(run), "bad" if error else "good")
+    fraction = f"{datetime.fromisoformat(run['started']):.%f}"[:4]
+    if "requeue_after_seconds" in run:
+        result = [result, f" again after {human_duration(run['requeue_after_seconds'])}"]
+    return h.tr(id=run_id(run), class_="failing" if error else None)[
+        h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[fraction]],
+        h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
+        h.td(".number")[human_duration(run["seconds"])],
+        h.td(".wide")[
+            result,
+            error and (h.span(".note")[" with the same error"] if same else h.p(".error")[error_text(error)]),
+            run["changed_meanwhile"] and h.p(".note")["The object changed meanwhile."],
+            "reconcile_id" in run and h.p(".note")["reconcile_id ", h.code[run["reconcile_id"]]],
+        ],
+        h.td(".wide")[map(_write, run["written"])] if "written" in run else h.td(".number.writes")[run["writes"] or ""],
+    ]
+
+
+def _write(write: JSONObject) -> h.Node:
+    fields = [f"{each['path']}: {each.get('before', '')} → {each.get('after', '')}" for each in write.get("fields", ())]
+    return [h.p[f"{write['method']} {write['path']}"], [[h.code[each], h.br] for each in fields]]
+
+
 _STYLE = "the style"
 """Stands for the style, which htpy would escape."""
 
@@ -319,27 +361,8 @@ def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
 
 
 def _key(title: str, key: JSONObject, latest: datetime) -> list[h.Node]:
-    drawn = timeline_of(key, latest, "reconciles")
-    rows = [_run(run) for run in key["runs"]]
-    columns = ("Started", "Because", "Took ", "Result", "Writes")
     return [
         h.div(".title")[h.h1[title]],
-        section("Timeline", timeline(drawn)),
-        section("Reconciles", h.div(".runs")[table(columns, rows, label="Reconciles")]),
+        section("Timeline", timeline(timeline_of(key, latest, "reconciles"))),
+        section("Reconciles", reconciles(key["runs"])),
     ]
-
-
-def _run(run: JSONObject) -> h.Node:
-    error = run.get("error")
-    return h.tr(id=run_id(run), class_="failing" if error else None)[
-        h.th(scope="row")[clock(run["started"]), h.p(".note")[h.code[run["reconcile_id"]]]],
-        h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
-        h.td(".number")[human_duration(run["seconds"])],
-        h.td(".wide")[h.p(".error")[error_text(error)] if error else run["result"]],
-        h.td(".wide")[[_write(each) for each in run["written"]]],
-    ]
-
-
-def _write(write: JSONObject) -> h.Node:
-    fields = [f"{each['path']}: {each.get('before', '')} → {each.get('after', '')}" for each in write.get("fields", ())]
-    return [h.p[f"{write['method']} {write['path']}"], [[h.code[each], h.br] for each in fields]]
