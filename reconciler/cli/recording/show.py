@@ -287,7 +287,7 @@ def _object(runs: Sequence[RecordReport]) -> Iterator[str]:
 def _write_html(path: Path, reports: Sequence[RecordReport]) -> None:
     """Write the timelines of the objects as one page, drawn as the console draws them."""
     try:
-        from reconciler.manager.console.recorded import recorded_page
+        from reconciler.manager.console.html import recorded_page
     except ModuleNotFoundError as error:
         raise MissingExtra("htpy", extra="console", purpose="--html") from error
     pages = []
