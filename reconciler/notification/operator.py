@@ -17,8 +17,7 @@ from reconciler.notification.channel import Channel, ChannelRegistry, DeliveryEr
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.channels.services import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.credentials import Credentials, SecretSource
-from reconciler.notification.ledger import Observer
-from reconciler.notification.metrics import NotificationMetrics
+from reconciler.notification.observers import NotificationMetrics, Observer
 from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor

@@ -298,8 +298,8 @@ async def test_a_receiver_that_stays_down_fails_a_request_after_the_deferral_lim
 async def test_a_namespace_whose_statuses_cannot_be_saved_stops_no_other(
     refusal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.notification.ledger.NAMESPACE_LIMIT", 20)
-    monkeypatch.setattr("reconciler.notification.ledger.TOTAL_LIMIT", 50)
+    monkeypatch.setattr("reconciler.notification.delivery.NAMESPACE_LIMIT", 20)
+    monkeypatch.setattr("reconciler.notification.delivery.TOTAL_LIMIT", 50)
     pager = Slow("pager", seconds=0.1)
     async with world() as w:
         w.server.faults.add(status=refusal, times=None, subresource="status", namespace="noisy")
