@@ -48,7 +48,7 @@ from reconciler.notification.channel import (
 from reconciler.notification.policies import KeysByNamespace
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.router import Resolution
-from reconciler.notification.schedule import ERRORS_LIMIT, Delivery, DeliveryVerdict, StatusChange, Summary
+from reconciler.notification.schedule import DERIVED, ERRORS_LIMIT, Delivery, DeliveryVerdict, StatusChange
 from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher
 from reconciler.status.mutations import Mutation, Set, Upsert
@@ -250,8 +250,6 @@ ENTRY_BYTES = 800
 MESSAGE_LIMIT = 4096
 """Maximum characters in a condition message; the API accepts 32,768."""
 
-_DERIVED = {"queued_at", *Summary.__annotations__}
-
 
 def set_change(status: RequestStatusBatcher, change: StatusChange) -> None:
     """Record a change: attempts, channels, derived fields and conditions."""
@@ -336,7 +334,7 @@ def _set_derived(after: NotificationRequestStatus, *, exclude_defaults: bool = F
     The fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
     """
     fields = after.model_dump(
-        mode="json", by_alias=True, include=_DERIVED, exclude_none=True, exclude_defaults=exclude_defaults
+        mode="json", by_alias=True, include=DERIVED, exclude_none=True, exclude_defaults=exclude_defaults
     )
     return [Set((name,), value, overwrite=True) for name, value in fields.items()]
 

@@ -319,7 +319,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         refusal = refusal or self._policies.quota_refusal(obj.key)
         if refusal is None and is_too_large(obj, channels):
             message = "Not delivered because the request is too large to record all its attempts"
-            refusal = PolicyRefusal("", "RequestTooLarge", message)
+            refusal = PolicyRefusal("RequestTooLarge", message)
         if refusal is None and obj.spec.channels is not None:
             return before
         if not await self._is_up_to_date(obj, before):

@@ -17,7 +17,7 @@ from reconciler.controller import ControllerOptions, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.manager import LeaderElection, ShardRing
-from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.channels.limits import ReceiverConfig
 from reconciler.notification.operator import NotificationOptions
 from reconciler.workqueue import WorkQueue
 
@@ -39,7 +39,7 @@ FIELDS: dict[str, Callable[[Any], float | None]] = {
     "flush_timeout": lambda given: StatusBatcher(Client(APIServer()), MAP, flush_timeout=given).flush_timeout,
     "retry_after": lambda given: Refuse(429, retry_after=given).retry_after,
     "delivery": lambda given: NotificationOptions(timeout=given).timeout,
-    "breaker": lambda given: LimitsConfig(breaker_open_seconds=given).breaker_open_seconds,
+    "breaker": lambda given: ReceiverConfig(breaker_open_seconds=given).breaker_open_seconds,
 }
 
 

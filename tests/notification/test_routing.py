@@ -126,7 +126,10 @@ extra: 1
         ("line 12: route.routes[3]:", "a route must be a mapping"),
         ("line 15: receivers[0].pager_configs[0].number:", "valid integer"),
         ("line 15: receivers[0].pager_configs[1].number:", "Field required"),
-        ("line 15: receivers[0].pager_configs[1].nummer:", "unknown option; the options are number"),
+        (
+            "line 15: receivers[0].pager_configs[1].nummer:",
+            "; the options are breaker_failures, breaker_open_seconds, ",
+        ),
         ("line 16: receivers[0].fax_configs:", "name, channels, pager_configs"),
         ("line 17: receivers[1].name:", "duplicate receiver name 'oncall'"),
         ("line 18: receivers[1].channels[0]:", "unknown channel 'telegraph'; registered channels: console, log"),

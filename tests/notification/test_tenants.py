@@ -20,7 +20,8 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel
+from reconciler.notification.routing_config import ReceiverConfig
 from reconciler.objects import InvalidObject
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 
@@ -58,7 +59,7 @@ class Slow:
 
 
 def guarded(channel: Any, **limits: Any) -> LimitedChannel:
-    return LimitedChannel(channel, LimitsConfig(**limits))
+    return LimitedChannel(channel, ReceiverConfig(**limits))
 
 
 async def send(

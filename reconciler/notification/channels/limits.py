@@ -9,13 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from pydantic import Field
-
 from reconciler.clock import current_clock
 from reconciler.notification.channel import (
     Channel,
     DeferredDeliveryError,
-    DurationSeconds,
     Message,
     RetryableDeliveryError,
     UnknownDeliveryError,
@@ -36,25 +33,6 @@ _FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError
 
 BreakerState = Literal["closed", "open", "half-open"]
 """Calls pass; no call passes; one call passes as a probe."""
-
-
-class LimitsConfig(ReceiverConfig):
-    """The options that limit any configured receiver."""
-
-    rate_per_minute: float | None = Field(default=None, gt=0)
-    """Maximum messages a minute. Others wait, which uses no attempt. Default: no limit."""
-
-    max_concurrent: int = Field(default=4, ge=1)
-    """Maximum concurrent messages; others wait."""
-
-    breaker_failures: int = Field(default=5, ge=1)
-    """Consecutive failures that open the circuit breaker."""
-
-    breaker_open_seconds: DurationSeconds = Field(default=30.0, gt=0)
-    """Seconds until an open circuit breaker lets one message through as a probe."""
-
-    credentials_of: Literal["operator", "namespace"] = "operator"
-    """Whose credentials the receiver uses: the operator's, or those of the request's namespace."""
 
 
 class CircuitBreaker:
@@ -267,7 +245,7 @@ class LimitedChannel:
         breaker: the circuit breaker.
     """
 
-    def __init__(self, channel: Channel, config: LimitsConfig) -> None:
+    def __init__(self, channel: Channel, config: ReceiverConfig) -> None:
         self.name = channel.name
         self.inner = channel
         rate = "" if config.rate_per_minute is None else f"{config.rate_per_minute:g} a minute, "
