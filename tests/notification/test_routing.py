@@ -118,7 +118,7 @@ extra: 1
         ("line 4: route.continue:", "no siblings to continue with"),
         ("line 6: route.routes[0].matchers[0]:", "invalid regular expression '(': missing"),
         ("line 7: route.routes[0].reciever:", "unknown key"),
-        ("line 8: route.routes[1].matchers[0]:", "expected a name, found '='"),
+        ("line 8: route.routes[1].matchers[0]:", "column 1: expected a matcher such as team = storage, found '= x'"),
         ("line 8: route.routes[1].matchers[1]:", "not 7"),
         ("line 9: route.routes[1].receiver:", "unknown receiver 'gone'; defined receivers: oncall"),
         ("line 10: route.routes[1].continue:", "not 'perhaps'"),
@@ -128,7 +128,7 @@ extra: 1
         ("line 15: receivers[0].pager_configs[1].number:", "Field required"),
         (
             "line 15: receivers[0].pager_configs[1].nummer:",
-            "; the options are breaker_failures, breaker_open_seconds, ",
+            "; the options are breaker_failures, breaker_open_seconds",
         ),
         ("line 16: receivers[0].fax_configs:", "name, channels, pager_configs"),
         ("line 17: receivers[1].name:", "duplicate receiver name 'oncall'"),
