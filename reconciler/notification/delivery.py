@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 from pydantic import BaseModel
 
-from reconciler._core.cancellation import is_cancelled
+from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.controller import effect
