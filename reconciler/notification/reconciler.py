@@ -548,17 +548,18 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         """Compute the new status from the results, and record it on the batcher and in the outbox."""
         now = max([each.ended for each in results], default=None) or self._now()
         change = settle(obj, before, results, now=now, rng=self._rng)
+        key, uid = obj.key, obj.uid
         if change.after.phase not in TERMINAL_PHASES:
-            self._written[obj.uid] = progress_of(change.after)
+            self._written[uid] = progress_of(change.after)
         else:
-            self._written.pop(obj.uid, None)
-            self._uncalled.pop(obj.uid, None)
-            self._policies.unfinished.discard(obj.key)
+            self._written.pop(uid, None)
+            self._uncalled.pop(uid, None)
+            self._policies.unfinished.discard(key)
         set_change(status, change)
-        self._refusals.pop(obj.key, None)
+        self._refusals.pop(key, None)
         if change.deferred:
             errors = [channel.last_error or "" for channel in change.after.channels if channel.name in change.deferred]
-            self._refusals[obj.key] = "; ".join(errors)
+            self._refusals[key] = "; ".join(errors)
         self._outbox.add(change)
         return change
 
