@@ -85,8 +85,8 @@ class CircuitBreaker:
         """Return the only namespace for which the breaker is not closed; None if it is the same for all."""
         return self._only_for if self._opened is not None else None
 
-    def state_for(self, namespace: str) -> BreakerState:
-        """Return the state for a namespace."""
+    def state_for(self, namespace: str | None) -> BreakerState:
+        """Return the state for a namespace; None for those without a state of their own."""
         return "closed" if self.only_for not in (None, namespace) else self.state
 
     @property
@@ -201,17 +201,22 @@ class Limiter:
         self._pacer = Pacer(rate_per_minute)
         self._slots: Counter[str] = Counter()  # by namespace
 
-    def is_down(self, namespace: str) -> bool:
-        """Return whether the breaker is open for a namespace."""
+    @property
+    def only_for(self) -> str | None:
+        """Return the only namespace for which the receiver counts as down; None if it is the same for all."""
+        return self._breaker.only_for
+
+    def is_down(self, namespace: str | None) -> bool:
+        """Return whether the breaker is open for a namespace; None for those without a state of their own."""
         return self._breaker.state_for(namespace) == "open"
 
-    def wait(self, namespace: str) -> float:
+    def wait(self, namespace: str | None) -> float:
         """Return the seconds until a message gets a slot: 0 for now, infinite if a slot must become free first."""
         if self.is_down(namespace):
             return self._breaker.seconds_left
         return math.inf if self._is_full(namespace) else self._pacer.wait()
 
-    def _is_full(self, namespace: str) -> bool:
+    def _is_full(self, namespace: str | None) -> bool:
         used = self._slots.total()
         if self._breaker.state_for(namespace) == "closed" or used >= self._max_concurrent:
             return used >= self._max_concurrent
