@@ -17,7 +17,6 @@ from reconciler.controller.observers import (
     ControllerMetrics,
     NoMetrics,
     Observers,
-    ReconcileRecorder,
     additional_observers,
 )
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
@@ -112,7 +111,6 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
-        recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
 
     Attributes:
@@ -138,7 +136,6 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
-        recorder: ReconcileRecorder | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> None:
         options = (options or ControllerOptions()).replace(**keywords)
@@ -167,8 +164,8 @@ class Controller:
         rng = client.live.session.connection.rng
         events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
-        if recorder is not None:
-            client = recorder.client(client)
+        for observer in additional_observers():
+            client = observer.client(client)
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(self._metrics)
         self._history = RunHistory(self._queue.__contains__, clock)
@@ -189,7 +186,6 @@ class Controller:
                 *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
                 *additional_observers(),
-                *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
