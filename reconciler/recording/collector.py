@@ -261,6 +261,7 @@ class Collector(ReconcileObserver):
     Attributes:
         clock: a clock whose wall times are recorded.
         planning: whether reconcilers see `Reconciler.planning` as true.
+        latest: the trace of the reconcile that ended last; None before the first.
     """
 
     def __init__(self, clock: Clock, sink: RecordSink | None = None, effects: EffectHandler | None = None) -> None:
@@ -270,7 +271,7 @@ class Collector(ReconcileObserver):
         self.planning = effects is not None and effects.planning
         self.clock = _RecordedClock(clock)
         self._open: dict[Reconcile, ReconcileTrace] = {}
-        self._latest: ReconcileTrace | None = None
+        self.latest: ReconcileTrace | None = None
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -299,7 +300,7 @@ class Collector(ReconcileObserver):
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
-        trace = self._latest = self._open.pop(reconcile)
+        trace = self.latest = self._open.pop(reconcile)
         completion = reconcile.completion
         trace.seconds = reconcile.seconds
         if completion is None:
@@ -316,8 +317,8 @@ class Collector(ReconcileObserver):
 
     def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
         """Note that the object of the reconcile that has ended just now changed meanwhile."""
-        if self._latest is not None:
-            self._latest.overtaken = True
+        if self.latest is not None:
+            self.latest.overtaken = True
 
     async def __call__(self, call: EffectCall, /) -> Any:
         """Call an effect, or its handler, and record the result."""
