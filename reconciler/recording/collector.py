@@ -20,6 +20,7 @@ import msgspec
 
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.informer import Informer
+from reconciler.cache.store import IdleObject, restored
 from reconciler.clock import Clock, current_clock, use_clock
 from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver
@@ -375,11 +376,12 @@ class RecordedClient(CachedClient):
 
     async def _select(
         self, informer: Informer, namespace: str | None, labels: str, fields: str
-    ) -> Sequence[CachedObject]:
+    ) -> Sequence[CachedObject | IdleObject]:
         found = await super()._select(informer, namespace, labels, fields)
         trace = current_trace()
         if trace is not None:
-            trace.steps.append(CacheList(self._now(), informer.gvk, namespace, labels, fields, found))
+            items = [restored(each) for each in found]
+            trace.steps.append(CacheList(self._now(), informer.gvk, namespace, labels, fields, items))
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
 
