@@ -16,7 +16,6 @@ from reconciler.clock import Clock, current_clock
 from reconciler.controller.observers import (
     ControllerMetrics,
     Observers,
-    ReconcileRecorder,
     additional_observers,
 )
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
@@ -117,7 +116,6 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
-        recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
 
     Attributes:
@@ -151,7 +149,6 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
-        recorder: ReconcileRecorder | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> None:
         options = (options or ControllerOptions()).replace(**keywords)
@@ -180,8 +177,8 @@ class Controller:
         rng = client.live.session.connection.rng
         events_to = events or EventRecorder(client.live, source=self.name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
-        if recorder is not None:
-            client = recorder.client(client)
+        for observer in additional_observers():
+            client = observer.client(client)
         self._binding = ControllerBinding(
             name=self.name,
             kind=checked.kind,
@@ -214,7 +211,6 @@ class Controller:
                 self._running,
                 self.history,
                 *additional_observers(),
-                *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(

@@ -338,12 +338,8 @@ _STYLE = "the style"
 """Stands for the style, which htpy would escape."""
 
 
-def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
-    """Return a whole page.
-
-    Args:
-        keys: for each object a title, the key as in ``/debug/keys`` with its recorded reconciles, and the last time.
-    """
+def whole_page(title: str, body: h.Node) -> str:
+    """Return a page with the console's style, as HTML in one file that needs no server."""
     style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
     page = str(
         h.html(lang="en")[
@@ -351,13 +347,22 @@ def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
                 h.meta(charset="utf-8"),
                 h.meta(name="viewport", content="width=device-width, initial-scale=1"),
                 h.meta(name="color-scheme", content="light dark"),
-                h.title["Recorded reconciles"],
+                h.title[title],
                 h.style[_STYLE],
             ],
-            h.body[h.main[[_key(*each) for each in keys]]],
+            h.body[h.main[body]],
         ]
     )
     return "<!doctype html>" + page.replace(_STYLE, style, 1)
+
+
+def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
+    """Return the page of recorded reconciles.
+
+    Args:
+        keys: for each object a title, the key as in ``/debug/keys`` with its recorded reconciles, and the last time.
+    """
+    return whole_page("Recorded reconciles", [_key(*each) for each in keys])
 
 
 def _key(title: str, key: JSONObject, latest: datetime) -> list[h.Node]:
