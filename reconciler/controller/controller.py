@@ -29,7 +29,7 @@ from reconciler.controller.reconcile.progress import RunningReconciles
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
 from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
 from reconciler.controller.reconcile.worker import Worker, WorkerPool
-from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
+from reconciler.controller.reconcile.writes import LatencyObserver, OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
@@ -46,6 +46,7 @@ from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
@@ -151,12 +152,14 @@ class Controller:
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics or NoMetrics()
         self._limiter = AgainLimiter(options.rate_limiter)
+        self._low_limit = ConcurrencyLimit(self._workers, clock=clock) if options.adaptive_concurrency else None
         self._queue: WorkQueue[Request] = WorkQueue(
             name=self._name,
             rate_limiter=self._limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
+            low_limit=self._low_limit,
         )
         gvk = gvk_from(checked.kind)
         self._access = access_rules(
@@ -164,6 +167,8 @@ class Controller:
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
+        if (limit := self._low_limit) is not None:
+            client = client.through(lambda transport: LatencyObserver(transport, limit, clock))
         rng = client.live.session.connection.rng
         events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only

@@ -82,6 +82,9 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
+        adaptive_concurrency: reconcile fewer keys of low priority (existing objects at the start, resyncs, everything
+            else below 0) at once while the API server answers them more slowly because of their number, or rejects them
+            (429), so that fresh changes and other clients do not wait for a backlog. Default True.
         sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
@@ -99,6 +102,7 @@ class ControllerOptions:
     debounce: OptionalSeconds = OptionalSeconds(None)
     wake_on_own_status: bool = False
     failure_events: bool = True
+    adaptive_concurrency: bool = True
     sync_timeout: Seconds = Seconds(120.0)
 
     def __post_init__(self) -> None:
@@ -178,6 +182,7 @@ class ControllerKeywords(TypedDict, total=False):
     debounce: DurationLike | None
     wake_on_own_status: bool
     failure_events: bool
+    adaptive_concurrency: bool
     sync_timeout: DurationLike
 
 

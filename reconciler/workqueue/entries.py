@@ -256,6 +256,7 @@ class QueueStatistics:
         longest_in_progress: seconds since `get` returned the oldest key in progress; 0.0 when there is none.
         unfinished_work: sum of those seconds over all keys in progress.
         shutting_down: whether a shutdown has begun.
+        low_limit: how many keys of a negative priority may be in progress now; None without a limit.
     """
 
     name: str
@@ -273,6 +274,7 @@ class QueueStatistics:
     longest_in_progress: float
     unfinished_work: float
     shutting_down: bool
+    low_limit: int | None = None
 
 
 class QueueMetrics(Protocol):
