@@ -82,9 +82,9 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
-        adaptive_concurrency: reconcile fewer keys of low priority (existing objects at the start, resyncs, everything
-            else below 0) at once while the API server answers them more slowly because of their number, or rejects them
-            (429), so that fresh changes and other clients do not wait for a backlog. Default True.
+        adaptive_concurrency: reconcile fewer keys of low priority at once while the API server rejects requests (429) or
+            becomes slower because of them, so that a backlog delays neither fresh changes nor other clients. The
+            existing objects at the start and resyncs have a low priority: any below 0. Default True.
         sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """

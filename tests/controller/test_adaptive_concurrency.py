@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from statistics import median, quantiles
 from typing import Any, TypeVar
@@ -94,8 +95,9 @@ class World:
                 began = loop.time()
                 await self._other.get(Widget, "widget-000000", "default")
                 waits.append(loop.time() - began)
-                await asyncio.sleep(SERVICE)
+                await asyncio.sleep(rng.expovariate(1 / SERVICE))
 
+        rng = random.Random(1)
         await asyncio.gather(*(read() for _ in range(4)))
         return quantiles(waits, n=100)[-1]
 
