@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler.cache.overlay import Overlay
 from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, WritableStore
 from reconciler.errors import RepeatedFailures

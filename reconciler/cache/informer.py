@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, Sink, unchanged
 from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics

@@ -25,7 +25,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence, Sized
 
-from reconciler._core.cancellation import is_cancelled
+from reconciler._core.user_code import is_cancelled
 from reconciler.cache.decoding import ListPage, LoopTurns, WireReader, decode_list, split_list
 from reconciler.cache.handlers import Listing, Sink, same_content
 from reconciler.cache.store import CachedObject

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec.structs import force_setattr
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.cache import cold
 from reconciler.errors import RepeatedFailures

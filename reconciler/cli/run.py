@@ -7,8 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from reconciler._version import __version__
 from reconciler.cli.options import RunOptions, options_as_typed
@@ -24,6 +27,24 @@ _log = logging.getLogger("reconciler.run")
 
 
 Prepare = Callable[[Manager], Awaitable[None]]
+
+
+def run(
+    target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the built-in notification operator.")],
+    /,
+    *,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    config: Annotated[  # noqa: ARG001 - read by `config_sources` before the command line is parsed
+        Path | None, Parameter(help="YAML file with these options as keys, without the leading dashes.")
+    ] = None,
+) -> int:
+    """Run controllers against a cluster until SIGTERM.
+
+    ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that takes the Manager
+    and adds controllers to it. The command line takes precedence over environment variables, which take precedence over
+    the file of --config.
+    """
+    return run_target(target, options)
 
 
 def run_target(target: str, options: RunOptions, *, prepare: Prepare | None = None) -> int:
@@ -127,16 +148,10 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
     from reconciler.notification import NotificationOperator, NotificationOptions
     from reconciler.notification.redaction import RedactingFormatter
 
-    renamed = {
-        "console_channel": "console",
-        "log_channel": "log",
-        "notification_directory": "directory",
-        "delivery_timeout": "timeout",
-        "max_deliveries": "max_concurrent",
-        "channel_policies": "policies",
+    settings: dict[str, Any] = {
+        each.name: getattr(options.notification, each.name) for each in fields(options.notification)
     }
-    flags: dict[str, Any] = {renamed.get(name, name): value for name, value in asdict(options.notification).items()}
-    operator = NotificationOperator(NotificationOptions(workers=options.workers, **flags))
+    operator = NotificationOperator(NotificationOptions(workers=options.workers, **settings))
     handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter(), operator.redactor))
     return operator.add_to
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict, Unpack, get_args
 
 from reconciler._core.durations import DurationLike, OptionalSeconds, Seconds, positive_seconds
-from reconciler._core.hooks import closest, is_data, own_members
+from reconciler._core.user_code import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler
@@ -82,8 +82,8 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
-        adaptive_concurrency: reconcile fewer keys of low priority at once while the API server rejects requests (429) or
-            becomes slower because of them, so that a backlog delays neither fresh changes nor other clients. The
+        adaptive_concurrency: reconcile fewer keys of low priority at once while the API server rejects requests (429),
+            or becomes slower because of them, so that a backlog delays neither fresh changes nor other clients. The
             existing objects at the start and resyncs have a low priority: any below 0. Default True.
         sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.

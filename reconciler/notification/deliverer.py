@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler._core.cancellation import is_cancelled
+from reconciler._core.user_code import is_cancelled
 from reconciler.clock import current_clock
 from reconciler.controller import effect
 from reconciler.notification.api import ChannelStatus, NotificationRequest

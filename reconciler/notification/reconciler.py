@@ -578,7 +578,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         cycle = current_reconcile()
         if cycle is not None:
             cycle.take_unsaved(obj.uid)  # otherwise they would be written with the end, and be refused again
-            cycle.unblock_unsaved()
+            cycle.unsaved.unblock(request)
         text = self._redactor.brief(
             f"Not delivered further because its status is refused: {error_text(error)}", 512, request.namespace or ""
         )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from reconciler._core.scalars import use_kubernetes_scalars
+from reconciler._core.wire import use_kubernetes_scalars
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import CHANNEL_PATTERN, Channel
 from reconciler.notification.credentials import Credentials

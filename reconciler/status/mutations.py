@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 
@@ -499,7 +499,7 @@ def _number_at(status: JSONObject, path: Path) -> int | float:
     if value is None:
         _check_parents(status, path)
         return 0
-    if not _is_number(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a number to increment")
     return value
 
@@ -515,7 +515,3 @@ def _check_parents(status: JSONObject, path: Path) -> None:
 
 def _is_lower(value: Any, than: Any) -> bool:
     return {type(value), type(than)} <= {int, float} and bool(value < than)
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
