@@ -184,6 +184,12 @@ _CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerSt
         lambda s: s.active,
     ),
     (
+        gauge,
+        "reconciler_low_priority_concurrency",
+        "Number of keys of low priority that may be reconciled at once; fewer than workers while the API server is slow",
+        lambda s: s.workers if s.queue.low_limit is None else s.queue.low_limit,
+    ),
+    (
         counter,
         "reconciler_echoes_dropped",
         "Total number of events of own writes that were recognized and did not cause a reconcile",
