@@ -141,16 +141,16 @@ def page_of(failure: Failure, *, title: str, text: str) -> str:
         title: the name of the test.
         text: the report as text.
     """
-    import htpy as h
     from reconciler.manager.console.html import section, timeline, whole_page  # raises for a missing extra
     from reconciler.manager.console.timeline import Tick, Timeline
-    import htpy as h  # isort: skip
 
     events = list(failure.run.trace)
     marks = tuple(_marks(events))
     step = max(1, len(events) // _TICKS)
     ticks = tuple(Tick(number - len(events), f"{events[number].at:g} s") for number in range(0, len(events), step))
     drawn = Timeline(-float(len(events)), 0.0, ticks, marks, None)
+    import htpy as h
+
     body = [
         h.h1[title],
         section("What is wrong", h.ul[[h.li[str(finding)] for finding in failure.findings]]),
