@@ -92,7 +92,7 @@ class DiscoveryCache:
             TransportError: there was no response within 5 s, for the first time.
         """
         async with self._asking_version:
-            if self._pages_are_cached is None and self._connection.monotonic() >= self._ask_version_at:
+            if self._pages_are_cached is None and self._connection.clock.monotonic() >= self._ask_version_at:
                 request = self._connection.request("GET", "/version")
                 try:
                     async with asyncio.timeout(_VERSION_TIMEOUT):
@@ -106,7 +106,7 @@ class DiscoveryCache:
                             raise
                         raise OutcomeUnknown(f"no response to GET /version within {_VERSION_TIMEOUT:g} s") from None
                     self._version_failed = False
-                    self._ask_version_at = self._connection.monotonic() + _VERSION_PAUSE
+                    self._ask_version_at = self._connection.clock.monotonic() + _VERSION_PAUSE
                     return False
                 self._pages_are_cached = _minor_version(info) >= _PAGES_CACHED_SINCE
         return bool(self._pages_are_cached)
@@ -157,7 +157,7 @@ class DiscoveryCache:
 
     def _wait(self, group: _GroupVersion) -> float:
         """Take a token and return the seconds until it is available."""
-        now = self._connection.monotonic()
+        now = self._connection.clock.monotonic()
         group.tokens = min(_BURST, group.tokens + max(0.0, now - group.filled) * _PER_SECOND) - 1
         group.filled = now
         return max(0.0, -group.tokens / _PER_SECOND)
@@ -396,14 +396,6 @@ class Connection:
         """The limit of streams that the transport may have open at once; None for no limit."""
         return getattr(self._credentials, "max_streams", None)
 
-    def monotonic(self) -> float:
-        """Return the monotonic time in seconds, in which delays are measured."""
-        return (self._clock or current_clock()).monotonic()
-
-    def now(self) -> datetime:
-        """Return the wall time."""
-        return (self._clock or current_clock()).now()
-
     def request(
         self,
         method: str,
@@ -466,7 +458,7 @@ class Connection:
         if 200 <= response.status < 300:
             return response
         await response.close()
-        raise failure(request, response, self.now())
+        raise failure(request, response, self.clock.now())
 
     async def _renewed(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - that of a request
         try:
@@ -515,9 +507,9 @@ class Connection:
             return may_retry(error, retry_on)
 
         def left() -> float:
-            return self.retries.deadline - (self.monotonic() - started)
+            return self.retries.deadline - (self.clock.monotonic() - started)
 
-        started = self.monotonic()
+        started = self.clock.monotonic()
         try:
             return await send()
         except ReconcilerError as error:
