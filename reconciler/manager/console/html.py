@@ -338,26 +338,30 @@ _STYLE = "the style"
 """Stands for the style, which htpy would escape."""
 
 
+def standalone_page(title: str, body: Node) -> str:
+    """Return a whole page in one file that needs no server."""
+    style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
+    page = h.html(lang="en")[
+        h.head[
+            h.meta(charset="utf-8"),
+            h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+            h.meta(name="color-scheme", content="light dark"),
+            h.title[title],
+            h.style[_STYLE],
+        ],
+        h.body[h.main[body]],
+    ]
+    text = str(page)
+    return str(text).replace(_STYLE, style, 1)  # a plain string: the first one would escape the style
+
+
 def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
-    """Return a whole page.
+    """Return the page of recorded reconciles.
 
     Args:
         keys: for each object a title, the key as in ``/debug/keys`` with its recorded reconciles, and the last time.
     """
-    style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
-    page = str(
-        h.html(lang="en")[
-            h.head[
-                h.meta(charset="utf-8"),
-                h.meta(name="viewport", content="width=device-width, initial-scale=1"),
-                h.meta(name="color-scheme", content="light dark"),
-                h.title["Recorded reconciles"],
-                h.style[_STYLE],
-            ],
-            h.body[h.main[[_key(*each) for each in keys]]],
-        ]
-    )
-    return "<!doctype html>" + page.replace(_STYLE, style, 1)
+    return standalone_page("Recorded reconciles", [_key(*each) for each in keys])
 
 
 def _key(title: str, key: JSONObject, latest: datetime) -> list[h.Node]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import resources
 
 from reconciler.errors import MissingExtra
 from reconciler.testing.explore.exploration import Failure
@@ -13,7 +12,7 @@ from reconciler.testing.trace import TraceEvent
 try:
     import htpy as h
 
-    from reconciler.manager.console.html import section, timeline
+    from reconciler.manager.console.html import section, standalone_page, timeline
     from reconciler.manager.console.timeline import Mark, Tick, Timeline
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "htpy", extra="console", purpose="reports as pages") from error
@@ -34,7 +33,6 @@ def page_of(failure: Failure, *, title: str, text: str) -> str:
     step = max(1, len(events) // _TICKS)
     ticks = tuple(Tick(number - len(events), f"{events[number].at:g} s") for number in range(0, len(events), step))
     drawn = Timeline(-float(len(events)), 0.0, ticks, marks, None)
-    style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
     wrong = [h.li[str(finding)] for finding in failure.findings]
     body = [
         h.h1[title],
@@ -42,8 +40,7 @@ def page_of(failure: Failure, *, title: str, text: str) -> str:
         section("What happened, in order", timeline(drawn)),
         section("Report", h.pre[text]),
     ]
-    head = f'<head><meta charset="utf-8">{h.title[f"{title} · explore"]}<style>{style}</style></head>'
-    return f'<!doctype html><html lang="en">{head}{h.body[h.main[body]]}</html>'
+    return standalone_page(f"{title} · explore", body)
 
 
 def _marks(events: list[TraceEvent]) -> Iterator[Mark]:
