@@ -24,7 +24,7 @@ from typing import Any
 import reconciler
 from reconciler.cli.output import render
 from reconciler.errors import ConfigurationError
-from reconciler.objects.declaration import API_GROUP, CAMEL_CASE
+from reconciler.objects.crd import API_GROUP, CAMEL_CASE
 
 _LINE = 120
 """Maximum characters of a line, as the project's settings of ruff say."""

@@ -395,7 +395,7 @@ def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: p
     async def work(cluster: APIServer) -> None:
         cluster.write_kubeconfig("kubeconfig")
         cluster.faults.add(status=403, message="no red things", verb="create", resource="configmaps")
-        cluster.clear_requests()
+        cluster.log.clear()
         arguments = ["plan", "sites:Plain", "--kubeconfig", "kubeconfig", "--ask-cluster"]
         results.append(await asyncio.to_thread(run, capsys, *arguments))
         requests.extend(entry for entry in cluster.requests() if entry.method != "GET")
@@ -534,7 +534,7 @@ def test_a_plan_copies_in_pages_and_reconciles_each_object_a_few_times(capsys: p
     async def work(cluster: APIServer) -> None:
         cluster.write_kubeconfig("kubeconfig")
         await cluster.apply(*map(site, names))
-        cluster.clear_requests()
+        cluster.log.clear()
         arguments = ["plan", "sites:Plain", "--kubeconfig", "kubeconfig", "--output", "json"]
         results.append(await asyncio.to_thread(run, capsys, *arguments))
         lists.extend(entry.resource for entry in cluster.requests(verb="list"))

@@ -16,7 +16,7 @@ import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.manager.console.timeline import Mark, Timeline, run_id, timeline_of
 from reconciler.meta.documents import human_duration
 
@@ -338,21 +338,22 @@ _STYLE = "the style"
 """Stands for the style, which htpy would escape."""
 
 
-def standalone_page(title: str, body: Node) -> str:
-    """Return a whole page in one file that needs no server."""
+def whole_page(title: str, body: h.Node) -> str:
+    """Return a page with the console's style, as HTML in one file that needs no server."""
     style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
-    page = h.html(lang="en")[
-        h.head[
-            h.meta(charset="utf-8"),
-            h.meta(name="viewport", content="width=device-width, initial-scale=1"),
-            h.meta(name="color-scheme", content="light dark"),
-            h.title[title],
-            h.style[_STYLE],
-        ],
-        h.body[h.main[body]],
-    ]
-    text = str(page)
-    return str(text).replace(_STYLE, style, 1)  # a plain string: the first one would escape the style
+    page = str(
+        h.html(lang="en")[
+            h.head[
+                h.meta(charset="utf-8"),
+                h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+                h.meta(name="color-scheme", content="light dark"),
+                h.title[title],
+                h.style[_STYLE],
+            ],
+            h.body[h.main[body]],
+        ]
+    )
+    return str(page).replace(_STYLE, style, 1)  # a plain string: that of htpy would escape the style
 
 
 def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
@@ -361,7 +362,7 @@ def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
     Args:
         keys: for each object a title, the key as in ``/debug/keys`` with its recorded reconciles, and the last time.
     """
-    return standalone_page("Recorded reconciles", [_key(*each) for each in keys])
+    return whole_page("Recorded reconciles", [_key(*each) for each in keys])
 
 
 def _key(title: str, key: JSONObject, latest: datetime) -> list[h.Node]:

@@ -19,8 +19,14 @@ from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.controller.controller import ControllerStatistics
-from reconciler.controller.reconcile.explanation import KeyExplanation, KeyRate, RunExplanation, state_of
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.reconcile.explanation import (
+    EndedReconcile,
+    KeyExplanation,
+    KeyRate,
+    RunExplanation,
+    state_of,
+)
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import ReconcilerError
 from reconciler.manager.endpoints.handlers import Turns
@@ -314,14 +320,14 @@ class _ControllerReader:
             keys_forgotten=self._history.dropped,
         )
 
-    def _keys(self, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
+    def _keys(self, query: Mapping[str, str]) -> list[tuple[Request, list[EndedReconcile]]]:
         """Return the selected keys and their rows in the history, the most interesting ones first."""
         namespace, name = query.get("namespace"), query.get("name")
         search, state = query.get("search", "").lower(), query.get("state", "")
         if name is not None and namespace is not None and not state:
             key = Request(name, namespace or None)
             return [(key, self._history.rows(key))]
-        known: dict[Request, list[int]] = {key: [] for key in self._controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
+        known: dict[Request, list[EndedReconcile]] = {key: [] for key in self._controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
         known |= {key: [] for key in self._unhealthy}
         known |= self._history.keys()
         selected = [
@@ -334,7 +340,7 @@ class _ControllerReader:
         ]
         return sorted(selected, key=lambda each: (*self._rank(*each), str(each[0])))
 
-    def _has_state(self, key: Request, rows: Sequence[int], state: str) -> bool:
+    def _has_state(self, key: Request, rows: Sequence[EndedReconcile], state: str) -> bool:
         if state in ("", "failing"):
             return not state or self._is_failing(rows)
         if state == "attention":
@@ -342,17 +348,17 @@ class _ControllerReader:
         found = state_of(self._controller.queue.explain(key), remembered=bool(rows))
         return found not in ("idle", "unknown") if state == "queued" else found == state
 
-    def _rank(self, key: Request, rows: Sequence[int]) -> tuple[int, float]:
+    def _rank(self, key: Request, rows: Sequence[EndedReconcile]) -> tuple[int, float]:
         """Return a sort key: what needs attention first, then what was reconciled most often in the shortest time."""
         order = 0 if self._is_failing(rows) else 1 if self._needs_attention(key, rows) else 2
         if not rows:
             return order + (order == 2), 0.0
-        elapsed = self._history.since(rows[-1]) - self._history.since(rows[0])
+        elapsed = rows[-1].since - rows[0].since
         return order, -round(len(rows) / (1.0 + elapsed), 3)
 
-    def _key(self, key: Request, rows: Sequence[int], *, full: bool) -> KeyReport:
+    def _key(self, key: Request, rows: Sequence[EndedReconcile], *, full: bool) -> KeyReport:
         found = self._controller.explain(key, rows=rows if full else rows[-1:])
-        rate = self._history.rate(rows)
+        rate = self._history.rate(key, rows)
 
         def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
             return tuple(map(self._change, given)) if full else ()
@@ -438,18 +444,18 @@ class _ControllerReader:
             fields_left_out=left_out,
         )
 
-    def _is_failing(self, rows: Sequence[int]) -> bool:
-        return bool(rows) and self._history.failure(rows[-1]) is not None
+    def _is_failing(self, rows: Sequence[EndedReconcile]) -> bool:
+        return bool(rows) and rows[-1].ending.failure is not None
 
     def _is_stuck(self, seconds: float | None) -> bool:
         limit = self._controller.stuck_after
         return seconds is not None and limit is not None and seconds >= limit
 
-    def _is_in_loop(self, key: Request, rows: Sequence[int]) -> bool:
+    def _is_in_loop(self, key: Request, rows: Sequence[EndedReconcile]) -> bool:
         in_loop = bool(rows) and self._controller.tight_loops.is_in_loop(key)
         return in_loop and self._history.age(rows[-1]) < _LOOP_PAUSE
 
-    def _needs_attention(self, key: Request, rows: Sequence[int]) -> bool:
+    def _needs_attention(self, key: Request, rows: Sequence[EndedReconcile]) -> bool:
         return (
             self._is_failing(rows)
             or key in self._unhealthy
@@ -458,7 +464,7 @@ class _ControllerReader:
             or self._is_stuck(self._controller.queue.explain(key).in_progress)
         )
 
-    def _attention(self, found: KeyExplanation, rows: Sequence[int], rate: KeyRate) -> Iterator[str]:
+    def _attention(self, found: KeyExplanation, rows: Sequence[EndedReconcile], rate: KeyRate) -> Iterator[str]:
         """Yield why a key needs attention, beside the error of its latest reconcile, which is told elsewhere."""
         if self._is_stuck(found.in_progress):
             yield f"stuck for {human_duration(found.in_progress or 0.0)} at {found.place}"
