@@ -278,8 +278,6 @@ def needs_conversion(call: Call, before: JSONObject) -> bool:
     """
     endpoint = call.endpoint
     entries = (before.get("metadata") or {}).get("managedFields") or ()
-    if all(entry.get("apiVersion") == endpoint.api_version for entry in entries):
-        return False
     versions = {each.api_version for each in endpoint.resource.endpoints.values()} - {endpoint.api_version}
     return any(entry.get("apiVersion") in versions for entry in entries)
 
