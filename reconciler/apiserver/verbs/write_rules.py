@@ -1,6 +1,6 @@
 """A write as admission sees it, its result, and the rules of writes for all kinds.
 
-The rules are about names, versions, what a request may change, and comparisons.
+The rules are about names, versions, metadata, what a request may change, and comparisons.
 """
 
 from __future__ import annotations
