@@ -324,6 +324,17 @@ async def warnings_reach_the_client(world: World) -> None:
 
 
 @scenario
+async def warnings_about_a_deletion_reach_the_client(world: World) -> None:
+    world.hooks.on("/v", lambda _: {"warnings": ["it held data"]})
+    await world.install(VALIDATING, world.hook("/v", rules=[{**GADGETS, "operations": ["DELETE"]}]))
+    await world.client.create(world.gadget())
+    await world.catch_up()
+    assert await world.try_to(world.client.delete(KIND, "g", world.ns)) == "allowed"
+    (record,) = (each for each in world.log.records if "warning for" in each.msg)
+    assert record.getMessage().endswith(": it held data")
+
+
+@scenario
 async def deletions_of_a_collection_are_reviewed_one_by_one(world: World) -> None:
     world.hooks.on("/v", lambda asked: {"allowed": asked["oldObject"]["metadata"]["name"] != "kept"})
     await world.install(VALIDATING, world.hook("/v", rules=[{**GADGETS, "operations": ["DELETE"]}]))

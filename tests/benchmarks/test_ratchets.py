@@ -18,7 +18,7 @@ from tests.benchmarks.flow import Steps
 ROOT = Path(__file__).parents[2]
 WALKS = {
     "watch event to status write and echo": Steps(files=55, calls=428, changes=271),
-    "get, the server's part": Steps(files=10, calls=29, changes=17),
+    "get, the server's part": Steps(files=10, calls=28, changes=17),
     "flush over an official client": Steps(files=16, calls=132, changes=70),
     "notification over one channel": Steps(files=72, calls=928, changes=510),
 }

@@ -50,24 +50,24 @@ class Deleter:
     async def delete(self, call: Call) -> WriteResult:
         """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
         options = _delete_options(call)
-        dry_run = check_write_options(call, options)
+        check_write_options(call, options)
         info, old = call.endpoint.info, call.existing()
         check_preconditions(call, old, options.get("preconditions") or {})
         if info.plural == "namespaces" and not info.group and call.name in _IMMORTAL:
             raise Refusal.forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
-        await self._admit(call, old, options, dry_run=dry_run)
-        written = self.delete_stored(call.endpoint.resource, old, options, dry_run=dry_run)
+        await self._admit(call, old, options)
+        written = self.delete_stored(call.endpoint.resource, old, options, dry_run=call.dry_run)
         if written.stored is None and info.deleted_whole:
             written.stored = self._as_answered(call.endpoint.resource, old, written)
         elif written.stored is None:
             written.document = _success_status(call, old)
         return written
 
-    async def _admit(self, call: Call, old: Stored, options: JSONObject, *, dry_run: bool) -> None:
+    async def _admit(self, call: Call, old: Stored, options: JSONObject) -> None:
         """Return if a deletion is allowed; raise `Outdated` if the object changed meanwhile."""
         if not self.admission.active:
             return
-        write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
+        write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), options)
         if self.admission.applies(write):
             await self.admission.mutate(write)
             await self.admission.validate(write)
@@ -142,13 +142,13 @@ class Deleter:
     async def delete_collection(self, call: Call) -> WriteResult:
         """Delete all selected objects, each with a resourceVersion of its own; return them as they were."""
         options = _delete_options(call)
-        dry_run = check_write_options(call, options)
+        check_write_options(call, options)
         endpoint, selector = call.endpoint, selector_of(call)
         rv = self.cluster.revisions.current
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
         chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
         for number, stored in enumerate(chosen, 1):
-            await self._delete_selected(call, stored, options, dry_run=dry_run)
+            await self._delete_selected(call, stored, options)
             if number % _READERS_RUN_AFTER == 0:
                 await asyncio.sleep(0)
         metadata = {"resourceVersion": str(rv)}
@@ -156,15 +156,15 @@ class Deleter:
             metadata["continue"] = ""
         return WriteResult(200, document=msgspec.Raw(WHOLE.encode_list(endpoint, chosen, metadata)))
 
-    async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject, *, dry_run: bool) -> None:
+    async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject) -> None:
         endpoint = call.endpoint
         while (current := endpoint.store.objects.get(stored.key)) is not None and current.uid == stored.uid:
             check_preconditions(call, current, options.get("preconditions") or {})
             try:
-                await self._admit(call, current, options, dry_run=dry_run)
+                await self._admit(call, current, options)
             except Outdated:
                 continue
-            self.delete_stored(endpoint.resource, current, options, dry_run=dry_run)
+            self.delete_stored(endpoint.resource, current, options, dry_run=call.dry_run)
             return
 
 

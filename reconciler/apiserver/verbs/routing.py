@@ -45,8 +45,10 @@ class Call:
         name: empty for collections.
         subresource: empty for the object itself.
         query: the last value of each parameter.
-        warnings: warnings about the body, which are sent with an error response too.
+        warnings: the warnings so far, which are sent with an error response too.
+        metadata_warnings: those about metadata, which are sent once the write is accepted.
         duplicates: messages about fields that the body contains twice.
+        dry_run: whether nothing will be stored, once `check_write_options` has read the parameters of a write.
         by_server: whether the server itself makes it; its writes need no admission.
         user: who makes it.
     """
@@ -59,7 +61,9 @@ class Call:
     subresource: str
     query: dict[str, str]
     warnings: list[str] = field(default_factory=list)
+    metadata_warnings: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+    dry_run: bool = False
     by_server: bool = False
     user: UserInfo = ADMIN
 
@@ -97,19 +101,12 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     if subresource:
         verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
     verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
-    if watched:
-        call.verb = _older_watch(call)
-    else:
-        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
-    return call
-
-
-def _older_watch(call: Call) -> str:
-    if call.subresource:
+    if watched and subresource:
         raise Refusal.no_such_resource()
-    if call.request.method != "GET":
+    if watched and request.method != "GET":
         raise Refusal.method_not_allowed()
-    return "watch"
+    call.verb = "watch" if watched or (verb == "list" and go_bool(call.query.get("watch", ""))) else verb
+    return call
 
 
 def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
