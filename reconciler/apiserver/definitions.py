@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler._core.wire import ConditionObject, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
@@ -22,10 +22,13 @@ from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.managed_fields import FieldManager, ManagerKey
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema import SchemaValidator, compile_schema, prune
 from reconciler.apiserver.store import Stored
 from reconciler.http import Transport
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.verbs.routing import Call
+
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
 _IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")

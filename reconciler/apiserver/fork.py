@@ -24,9 +24,8 @@ import msgspec
 
 from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, timestamp
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, ResourcePath, split_path, timestamp
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.requests.routing import ResourcePath, split_path
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.state import DEFINITIONS, ForkReport, State, StoredObject, resource_name
 from reconciler.clock import Clock

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
 from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.encoding.text import go_json
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema import ANYTHING, Node, item_key
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.verbs.routing import Call
+
 
 FieldSet: TypeAlias = dict[str, "FieldSet"]
 
