@@ -132,7 +132,7 @@ def _extension(*, running: bool) -> Any:
         if signature not in overloads:
             identity = function.runs_as or f"k8s_{name}_{len(overloads)}"
             parameters = [cel_type(each) for each in types]
-            run = {"impl": function.run} if running else {}
+            run: dict[str, Any] = {"impl": function.run} if running else {}
             overloads[signature] = cel.Overload(identity, cel_type(result), parameters, function.member, **run)
     by_name: dict[str, list[Any]] = {}
     for (name, *_), overload in overloads.items():
