@@ -383,6 +383,11 @@ async def invalid_configurations_are_rejected(world: World) -> None:
         assert await said_about(change) == words
     said = await said_about({"matchConditions": [{"name": "c", "expression": "object.spec ="}]})
     assert said.startswith('matchConditions[0].expression: Invalid value: "object.spec =": compilation failed')
+    for expression, problem in (
+        ("request.kind.zz == 'a'", "undefined field 'zz'"),
+        ("[1, 'a'].size() == 2", "expected type 'int' but found 'string'"),
+    ):
+        assert problem in await said_about({"matchConditions": [{"name": "c", "expression": expression}]})
 
 
 INVALID: list[tuple[dict[str, Any], str]] = [
