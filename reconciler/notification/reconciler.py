@@ -491,8 +491,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self.check_leader()
         if ahead or has_unsaved_results:
             try:
-                await self._write_ahead(obj, status, ahead)
-            except StatusConflict:  # which says what a read would have said: this version is not the latest
+                is_latest = await self._write_ahead(obj, status, ahead)
+            except StatusConflict:
+                is_latest = False
+            if not is_latest:  # which a read would have found as well
                 self._counts["stale"] += 1
                 return Result(requeue_after=STALE_RETRY)
         results: list[Delivery] = []
@@ -515,11 +517,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     async def _write_ahead(
         self, obj: NotificationRequest, status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]
-    ) -> None:
+    ) -> bool:
         """Write what the status must hold before the calls: these attempts, and results that are not saved yet.
 
         So at most the calls of one reconcile are unrecorded at any time. If it fails or is cancelled, the attempts are
-        removed again by this reconcile's flush or by the next reconcile.
+        removed again by this reconcile's flush or by the next reconcile. Returns False if the request was deleted.
 
         Raises:
             StatusError: the write failed, so no channel may be called.
@@ -530,6 +532,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 upsert_attempts(intent, attempts)
                 await intent.flush()
             self.check_leader()
+            return not status.statistics().dropped
         except BaseException:
             if attempts:
                 self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
