@@ -395,7 +395,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     async def _is_up_to_date(self, obj: NotificationRequest, before: NotificationRequestStatus) -> bool:
         """Return whether no other process has made progress; read from the server unless this one wrote the status."""
-        if self._written.get(obj.uid) == progress_of(before):
+        written = self._written.get(obj.uid)
+        if written is not None and written == progress_of(before):
             return True
         self._counts["live_reads"] += 1
         if await is_up_to_date(self.client, obj):
