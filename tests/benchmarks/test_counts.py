@@ -218,7 +218,7 @@ async def notify(count: int) -> float:
 
 async def test_the_calls_for_a_notification_are_bounded() -> None:
     await notify(10)
-    assert await notify(300) < 3800  # 3708 when this was set
+    assert await notify(300) < 3170  # 3107 when this was set
 
 
 async def test_an_event_is_decoded_once_and_the_object_only_for_its_reconcile(monkeypatch: pytest.MonkeyPatch) -> None:
