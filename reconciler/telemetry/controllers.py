@@ -186,7 +186,7 @@ _CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerSt
     (
         gauge,
         "reconciler_low_priority_concurrency",
-        "Number of keys of low priority that may be reconciled at once; fewer than workers while the API server is slow",
+        "Number of keys of low priority that may be reconciled at once; fewer while the API server is slow",
         lambda s: s.workers if s.queue.low_limit is None else s.queue.low_limit,
     ),
     (
