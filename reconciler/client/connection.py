@@ -20,9 +20,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
-from reconciler.client.memory import InvalidItemLog, Reported, WrittenDocuments, warning_text
+from reconciler.client.memory import InvalidItemLog, WarningLog, WrittenDocuments
 from reconciler.client.requests import decode, failure
-from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry
+from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry, retry
 from reconciler.clock import Clock, boottime_of, current_clock
 from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -243,8 +243,6 @@ class ClientStatistics:
     warnings: int
 
 
-_MAX_WARNINGS = 256
-
 _LOGGED_SKEW = timedelta(seconds=2)
 """A larger skew is logged: certificates, leases and log lines suffer from it too."""
 
@@ -373,7 +371,7 @@ class Connection:
         self.written = WrittenDocuments()
         self.server_clock = ServerClock(current_clock if clock is None else lambda: clock)
         self.invalid_items = InvalidItemLog()
-        self._warnings = Reported(_MAX_WARNINGS)
+        self._warnings = WarningLog()
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
         self._clock = clock
         self._counts: Counter[str] = Counter()
@@ -439,10 +437,8 @@ class Connection:
             self._counts["unanswered"] += 1
             raise
         self._counts["refused"] += response.status >= 400
-        for warning in response.warnings:
-            text = warning_text(warning)
-            if self._warnings.is_new(text):
-                _logger.warning("API server warning for %s: %s", request.label, text)
+        if response.warnings:
+            self._warnings.log(request, response.warnings)
         date = response.headers.get("date")
         if date is not None and self.server_clock.is_new(date):
             self.server_clock.record(date, sent=sent, received=self.server_clock.steady_time())
@@ -498,22 +494,33 @@ class Connection:
             APIError: the server reported a failure in its last response.
             TransportError: there was no response to the last attempt.
         """
-        started, attempt = self.monotonic(), 0
-        while True:
+
+        async def send() -> HTTPResponse:
             try:
                 return await self.once(request)
             except ReconcilerError as error:
                 if attempts is not None and is_unknown(error):
                     attempts.unknown = True
-                attempt += 1
-                if attempt == self.retries.attempts or not may_retry(error, retry_on):
-                    raise
-                delay = self.retries.delay(attempt - 1, error, self.rng)
-                if delay > self.retries.deadline - (self.monotonic() - started):
-                    raise
-                _logger.info("%s; retrying in %.2f s (attempt %d)", error, delay, attempt + 1)
-            await asyncio.sleep(delay)
+                raise
+
+        async def again() -> HTTPResponse:
             self._counts["retries"] += 1
+            return await send()
+
+        def allowed(error: BaseException) -> bool:
+            return may_retry(error, retry_on)
+
+        def left() -> float:
+            return self.retries.deadline - (self.monotonic() - started)
+
+        started = self.monotonic()
+        try:
+            return await send()
+        except ReconcilerError as error:
+            if self.retries.attempts == 1 or not allowed(error):
+                raise
+            first = error
+        return await retry(again, first, retries=self.retries, allowed=allowed, left=left, rng=self.rng)
 
     def statistics(self) -> ClientStatistics:
         """Return the counters."""

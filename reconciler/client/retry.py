@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from reconciler._core.backoff import Backoff
 from reconciler._core.durations import Seconds
@@ -21,7 +22,13 @@ from reconciler.errors import (
     TooManyRequests,
 )
 
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+
 T = TypeVar("T")
+
+_logger = logging.getLogger("reconciler.client")
 
 _CONFLICT_BACKOFF = Backoff(base=0.01, factor=1.0, jitter=0.1)
 """10 ms, factor 1, jitter 0.1 and five attempts are client-go's ``retry.DefaultRetry``."""
@@ -108,6 +115,46 @@ def is_unknown(error: BaseException) -> bool:
     return isinstance(error, (OutcomeUnknown, ServerError))
 
 
+async def retry(
+    send: Callable[[], Awaitable[T]],
+    failure: Exception,
+    *,
+    retries: Retries,
+    allowed: Callable[[BaseException], bool],
+    left: Callable[[], float],
+    rng: random.Random,
+) -> T:
+    """Send a request again whose first attempt failed with `failure`, until it succeeds or may not be retried.
+
+    A wait longer than `left`, in seconds, does not begin. The failure of the last attempt is raised. Cancellation ends
+    the wait or the attempt; nothing is retried afterwards.
+    """
+    from tenacity import AsyncRetrying, retry_if_exception  # 50 ms, which most programs never need
+
+    first: list[Exception] = [failure]
+
+    async def attempt() -> T:
+        if first:
+            raise first.pop()
+        return await send()
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        return retries.delay(state.attempt_number - 1, error, rng)
+
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number >= retries.attempts or state.upcoming_sleep > left()
+
+    def log(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        _logger.info("%s; retrying in %.2f s (attempt %d)", error, state.upcoming_sleep, state.attempt_number + 1)
+
+    retrying = AsyncRetrying(
+        sleep=asyncio.sleep, wait=wait, stop=stop, retry=retry_if_exception(allowed), before_sleep=log, reraise=True
+    )
+    return await retrying(attempt)
+
+
 async def retry_on_conflict(
     attempt: Callable[[], Awaitable[T]], *, attempts: int = 5, backoff: Backoff = _CONFLICT_BACKOFF
 ) -> T:
@@ -127,6 +174,7 @@ async def retry_on_conflict(
     """
     if attempts < 1:
         raise ValueError(f"attempts must be 1 or more, not {attempts!r}")
+    # Not tenacity, as in `retry`: its import takes 50 ms, and nothing but the conflict decides.
     for number in range(attempts - 1):
         try:
             return await attempt()

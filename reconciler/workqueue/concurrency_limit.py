@@ -3,7 +3,7 @@
 The law is that of Netflix' concurrency-limits (Gradient2): the limit is multiplied by the ratio of the latency without
 a queue to the current one, and a small queue is added. Where nothing becomes slower the limit is at its maximum; where
 requests queue, it settles at what the server processes at once, and a little more. The latency without a queue is
-measured with one key at a time, every 15 s, as TCP BBR does: an average under load would become the load.
+measured with one key at a time at intervals, as TCP BBR does: an average under load would become the load.
 """
 
 from __future__ import annotations

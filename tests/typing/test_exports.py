@@ -21,7 +21,7 @@ PACKAGES = sorted(
     for module in pkgutil.walk_packages(reconciler.__path__, "reconciler.")
     if module.ispkg and not any(part.startswith("_") for part in module.name.split("."))
 )
-HEAVY = ["aiohttp", "kubernetes", "kubernetes_asyncio", "prometheus_client", "pydantic", "yaml"]
+HEAVY = ["aiohttp", "kubernetes", "kubernetes_asyncio", "prometheus_client", "pydantic", "tenacity", "yaml"]
 EXTRAS = [
     "aiosmtplib",
     "cel_expr_python",
