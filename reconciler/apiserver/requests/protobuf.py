@@ -162,11 +162,33 @@ def _json(message: bytes) -> Any:
     return msgspec.json.decode(raw) if isinstance(raw, bytes) and raw else None
 
 
+def _schema_or(name: str, alternative: str, absent: Any) -> Callable[[bytes], Any]:
+    """Return the function that reads a message of a schema or, in place of it, the value of another member."""
+
+    def read(message: bytes) -> Any:
+        for number, value in read_fields(message):
+            member = _members(name).get(number)
+            if member and member.name == "schema" and isinstance(value, bytes):
+                return _object(value, member.form[1:])
+        return _object(message, name).get(alternative, absent)
+
+    return read
+
+
 _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     "api.resource.Quantity": lambda message: _text(_fields(message).get(1, b"")),
+    "apiextensions.v1.JSON": _json,
     "meta.v1.FieldsV1": _json,
     "meta.v1.MicroTime": _time("%Y-%m-%dT%H:%M:%S.%fZ"),
     "meta.v1.Time": _time("%Y-%m-%dT%H:%M:%SZ"),
     "runtime.RawExtension": _json,
     "util.intstr.IntOrString": _int_or_string,
+}
+_SPECIAL |= {
+    f"apiextensions.v1.{name}": _schema_or(f"apiextensions.v1.{name}", alternative, absent)
+    for name, alternative, absent in (
+        ("JSONSchemaPropsOrArray", "jSONSchemas", []),
+        ("JSONSchemaPropsOrBool", "allows", False),
+        ("JSONSchemaPropsOrStringArray", "property", []),
+    )
 }
