@@ -217,12 +217,7 @@ class APIError(ReconcilerError):
         self.body = body
         details = (body or {}).get("details") or {}
         self.details: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
-        causes = self.details.get("causes")
-        self.causes: Sequence[Cause] = tuple(
-            Cause(str(c.get("reason", "")), str(c.get("message", "")), str(c.get("field", "")))
-            for c in (causes if isinstance(causes, (list, tuple)) else ())
-            if isinstance(c, Mapping)
-        )
+        self.causes = _causes(body)
         self.retry_after = retry_after
         self.request = request
         head = f"{status} {reason}".rstrip()
@@ -351,16 +346,11 @@ def error_from_response(
     if status == 404 and body is None:
         # A missing object is answered with a Status; the plain "404 page not found" comes from the router.
         cls, message = NotServed, "nothing is served at this path; is the CustomResourceDefinition installed?"
-    error = cls(message, status=status, reason=reason, body=body, retry_after=retry_after, request=request)
-    if status == 409:
-        error = _conflict_kind(error)(
-            message, status=status, reason=reason, body=body, retry_after=retry_after, request=request
-        )
+    elif status == 409:
+        cls = _conflict_kind(reason, body)
     elif status == 500 and "request is too large" in message:
-        error = RequestTooLarge(
-            message, status=status, reason=reason, body=body, retry_after=retry_after, request=request
-        )
-    return error
+        cls = RequestTooLarge
+    return cls(message, status=status, reason=reason, body=body, retry_after=retry_after, request=request)
 
 
 def _wait_asked(header: float | None, body: Mapping[str, Any] | None) -> float | None:
@@ -371,9 +361,17 @@ def _wait_asked(header: float | None, body: Mapping[str, Any] | None) -> float |
     return float(min(asked, _MAX_RETRY_AFTER))
 
 
-def _conflict_kind(error: APIError) -> type[APIError]:
-    if error.reason == "AlreadyExists":
+def _conflict_kind(reason: str, body: Mapping[str, Any] | None) -> type[APIError]:
+    if reason == "AlreadyExists":
         return AlreadyExists
-    if any(cause.reason == "FieldManagerConflict" for cause in error.causes):
-        return FieldManagerConflict
-    return Conflict
+    return FieldManagerConflict if any(c.reason == "FieldManagerConflict" for c in _causes(body)) else Conflict
+
+
+def _causes(body: Mapping[str, Any] | None) -> Sequence[Cause]:
+    details = (body or {}).get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else ()
+    return tuple(
+        Cause(str(c.get("reason", "")), str(c.get("message", "")), str(c.get("field", "")))
+        for c in (causes if isinstance(causes, (list, tuple)) else ())
+        if isinstance(c, Mapping)
+    )

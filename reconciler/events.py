@@ -16,14 +16,13 @@ import functools
 import logging
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 import msgspec
-from msgspec.structs import replace
 
 from reconciler._core.backoff import retry_after_delay
 from reconciler._core.cycle import Cycle, current_cycle
@@ -40,9 +39,8 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta.documents import encodable, format_time
-from reconciler.meta.metadata import gvk_of, name_of, namespace_of, uid_of, version_of
-from reconciler.objects import Resource
-from reconciler.objects.kinds import to_document
+from reconciler.meta.metadata import gvk_of, request_of, uid_of, version_of
+from reconciler.objects.kinds import original_document
 
 __all__ = ["EventRecorder"]
 
@@ -76,16 +74,8 @@ class EventSubject(NamedTuple):
     resource_version: str
 
 
-class _SimilarKey(msgspec.Struct, frozen=True, gc=False):
-    """The fields that similar events have in common."""
-
-    api_version: str
-    kind: str
-    name: str
-    namespace: str | None
-    uid: str
-    type: str
-    reason: str
+SimilarKey = tuple[EventSubject, str, str]
+"""What similar events have in common: the object, whatever its version, the type and the reason."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +90,9 @@ class Occurrence:
     monotonic: float
 
     @functools.cached_property
-    def similar(self) -> _SimilarKey:
+    def similar(self) -> SimilarKey:
         """Return the key of similar events: all fields but the message and the object's version."""
-        s = self.subject
-        return _SimilarKey(s.api_version, s.kind, s.name, s.namespace, s.uid, self.type, self.reason)
+        return self.subject._replace(resource_version=""), self.type, self.reason
 
 
 class Correlation(msgspec.Struct, frozen=True, gc=False):
@@ -142,9 +131,9 @@ class Correlator:
 
     def __init__(self, new_name: Callable[[Occurrence], str], *, size: int = CACHE_SIZE) -> None:
         self._new_name = new_name
-        self._messages: LRU[_SimilarKey, _Messages] = LRU(size)
-        self._stored: LRU[tuple[_SimilarKey, str | None], Correlation] = LRU(size)
-        self._buckets: LRU[_SimilarKey, _Bucket] = LRU(size)
+        self._messages: LRU[SimilarKey, _Messages] = LRU(size)
+        self._stored: LRU[tuple[SimilarKey, str | None], Correlation] = LRU(size)
+        self._buckets: LRU[tuple[EventSubject, str], _Bucket] = LRU(size)
 
     def decide(self, occurrence: Occurrence) -> Correlation | None:
         """Return how to store an occurrence; None to drop it, because its object has reported too many events."""
@@ -176,7 +165,7 @@ class Correlator:
         return decision
 
     def _take_token(self, occurrence: Occurrence) -> bool:
-        key = replace(occurrence.similar, reason="")
+        key = occurrence.similar[:2]
         bucket = self._buckets[key] = self._buckets.get(key) or _Bucket(BURST, occurrence.monotonic)
         elapsed = max(0.0, occurrence.monotonic - bucket.last)
         bucket.tokens = min(BURST, bucket.tokens + elapsed * REFILL)
@@ -278,11 +267,8 @@ class EventRecorder:
         self._lock = threading.Lock()
         # Guarded by the lock, because reconcilers may run in threads.
         self._queue: deque[tuple[Occurrence, Cycle | None]] = deque()
-        self._recorded = 0
-        self._dropped = 0
+        self._counts: Counter[str] = Counter()  # of `EventStatistics`
         self._closed = False
-        # Written by the worker only.
-        self._created = self._patched = self._filtered = self._rejected = self._abandoned = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -350,17 +336,11 @@ class EventRecorder:
     def statistics(self) -> EventStatistics:
         """Return the current counts."""
         with self._lock:
-            recorded, dropped, waiting = self._recorded, self._dropped, len(self._queue)
-        return EventStatistics(
-            recorded=recorded,
-            created=self._created,
-            patched=self._patched,
-            filtered=self._filtered,
-            dropped=dropped,
-            rejected=self._rejected,
-            abandoned=self._abandoned,
-            waiting=waiting,
-        )
+            return EventStatistics(**self._counts, waiting=len(self._queue))
+
+    def _count(self, what: str) -> None:
+        with self._lock:
+            self._counts[what] += 1
 
     def _record(self, obj: object, type: str, reason: str, message: str) -> None:
         for name, text in (("reason", reason), ("message", message)):
@@ -374,12 +354,12 @@ class EventRecorder:
         texts = encodable(reason), _truncate(message)
         occurrence = Occurrence(_subject_of(obj), type, *texts, now, self._clock.monotonic())
         with self._lock:
-            self._recorded += 1
+            self._counts["recorded"] += 1
             accepted = not self._closed and len(self._queue) < QUEUE_SIZE
             if accepted:
                 self._queue.append((occurrence, current_cycle.get()))
             else:
-                self._dropped += 1
+                self._counts["dropped"] += 1
         if accepted:
             self._wake_up()
         else:
@@ -397,7 +377,7 @@ class EventRecorder:
     def _drop_all(self) -> None:
         with self._lock:
             self._closed = True
-            self._dropped += len(self._queue)
+            self._counts["dropped"] += len(self._queue)
             self._queue.clear()
 
     async def _work(self) -> None:
@@ -418,22 +398,21 @@ class EventRecorder:
     async def _store(self, occurrence: Occurrence) -> None:
         decision = self._correlator.decide(occurrence)
         if decision is None:
-            self._filtered += 1
+            self._count("filtered")
             return
         try:
             await self._try(lambda: self._send(occurrence, decision))
         except asyncio.CancelledError:
-            with self._lock:
-                self._dropped += 1
+            self._count("dropped")
             raise
         except _TRANSIENT as error:
-            self._abandoned += 1
+            self._count("abandoned")
             _log.warning("gave up event %s after %d attempts: %s", occurrence.reason, TRIES, error_text(error))
         except ReconcilerError as error:
-            self._rejected += 1
+            self._count("rejected")
             _log.warning("event %s was rejected: %s", occurrence.reason, error_text(error))
         except Exception:  # noqa: BLE001 - one bad Event must not stop the sending of others
-            self._rejected += 1
+            self._count("rejected")
             _log.exception("failed to send event %s", occurrence.reason)
 
     async def _try(self, send: Callable[[], Awaitable[None]]) -> None:
@@ -461,25 +440,20 @@ class EventRecorder:
                 # The server keeps Events for an hour, less than the correlator remembers them.
                 pass
             else:
-                self._patched += 1
+                self._count("patched")
                 return
         try:
             await self._client.create(self._document(occurrence, decision))
         except AlreadyExists:
             # The response to an earlier attempt was lost.
             _log.debug("event %s already exists: stored by an earlier attempt", decision.name)
-        self._created += 1
+        self._count("created")
 
     def _document(self, occurrence: Occurrence, decision: Correlation) -> JSONObject:
         subject = occurrence.subject
-        involved = {
-            "apiVersion": subject.api_version,
-            "kind": subject.kind,
-            "name": subject.name,
-            "namespace": subject.namespace,
-            "uid": subject.uid,
-            "resourceVersion": subject.resource_version,
-        }
+        involved = dict(
+            zip(("apiVersion", "kind", "name", "namespace", "uid", "resourceVersion"), subject, strict=True)
+        )
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -509,17 +483,11 @@ def _namespace(subject: EventSubject) -> str:
 
 
 def _subject_of(obj: object) -> EventSubject:
-    if isinstance(obj, Resource):
-        metadata = obj.metadata
-        gvk, name, namespace = obj.gvk, metadata.name, metadata.namespace
-        uid, version = metadata.uid, metadata.resource_version
-    else:
-        document = to_document(obj)
-        gvk, name, namespace = gvk_of(document), name_of(document), namespace_of(document)
-        uid, version = uid_of(document), version_of(document)
+    document = original_document(obj)
+    gvk, (name, namespace) = gvk_of(document), request_of(document)
     if not name:
         raise ValueError(f"cannot record an event about this {gvk.kind}: it has no name")
-    return EventSubject(gvk.api_version, gvk.kind, name, namespace, uid, version)
+    return EventSubject(gvk.api_version, gvk.kind, name, namespace, uid_of(document), version_of(document))
 
 
 def _truncate(message: str) -> str:

@@ -20,8 +20,34 @@ __all__ = ["HTTPRequest", "HTTPResponse", "Transport"]
 MAX_LINE = 2**25
 """The longest line of a stream: 32 MiB, twenty times the largest object that etcd accepts by default (1.5 MiB)."""
 
+_NAMESPACE_SUBRESOURCES = ("status", "finalize")
+
 _encoded = functools.lru_cache(maxsize=64)(urlencode)
 """Most requests of a program have one of a few queries."""
+
+
+def resource_of_path(path: str) -> tuple[str, str, bool] | None:
+    """Return group and resource of a path, such as ``databases/status``, and whether it names an object.
+
+    None for a path that is not of a resource.
+    """
+    match path.strip("/").split("/"):
+        case ["api", _, *rest]:
+            group = ""
+        case ["apis", group, _, *rest]:
+            pass
+        case _:
+            return None
+    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in _NAMESPACE_SUBRESOURCES:
+        rest = rest[2:]
+    match rest:
+        case [resource]:
+            return group, resource, False
+        case [resource, _]:
+            return group, resource, True
+        case [plural, _, subresource, *_]:
+            return group, f"{plural}/{subresource}", True
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,15 @@ class Cycle(Protocol):
         ...
 
     def wrote(
-        self, gvk: GroupVersionKind, request: Request, uid: str, *, before: Version, after: Version, exact: bool
+        self,
+        gvk: GroupVersionKind,
+        request: Request,
+        uid: str,
+        *,
+        before: Version,
+        after: Version,
+        exact: bool,
+        is_status: bool = True,
     ) -> None:
         """Record a conditional write by the batcher or the finalizer helper.
 
@@ -65,6 +73,7 @@ class Cycle(Protocol):
             before: the version that the write was conditional on.
             after: the version in the response; equal to `before` if nothing was stored.
             exact: whether the response equals what was computed, that is, contains no foreign change.
+            is_status: whether it wrote the status. Default True.
         """
         ...
 

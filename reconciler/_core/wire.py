@@ -1,4 +1,4 @@
-"""JSON on the wire: its types, shapes of documents, and texts that a decoder rejects, split one level at a time.
+"""JSON on the wire: its types, shapes of documents, limits, and texts that a decoder rejects; the scalars of YAML.
 
 `JSONObject` is a document whose shape is not known here. Its values are typed `Any`, as those of `json.loads` are:
 a reader narrows what it uses and leaves the rest alone. Where the shape is known, the TypedDicts below say it; a key
@@ -6,11 +6,15 @@ that the API server may omit is `NotRequired`.
 
 A decoder rejects a whole document for one value in it: nested too deeply, or text that is not Unicode. The functions
 for such documents only find where values begin and end, and return them verbatim, without recursion.
+
+Numbers in YAML are read as Kubernetes reads them: in base 2, 8, 10 and 16, with 64 bits. YAML 1.1 also has numbers in
+base 60 (``1:30``), which take quadratic time, and timestamps. Both are text here, as in ``sigs.k8s.io/yaml``.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import re
 from array import array
 from collections.abc import Callable, Iterator
@@ -74,6 +78,21 @@ class StatusObject(TypedDict):
     reason: NotRequired[str]
     details: NotRequired[JSONObject]
     code: NotRequired[int]
+
+
+MAX_LEVELS = 128
+"""Levels of objects and lists in a document. Go's decoder accepts 10,000; Python's stack has room for far fewer."""
+
+
+def exceeds_max_levels(document: Any) -> bool:
+    """Return whether a document in JSON has more than `MAX_LEVELS` levels of objects and lists."""
+    layer = [document]
+    for _ in range(MAX_LEVELS + 1):
+        layer = [each for each in layer if isinstance(each, (dict, list))]
+        if not layer:
+            return False
+        layer = [member for each in layer for member in (each.values() if isinstance(each, dict) else each)]
+    return True
 
 
 UNDECODABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -210,3 +229,39 @@ def _split(text: bytes, brackets: bytes, names: tuple[str, ...] = ()) -> Iterato
             yield part
     if end != len(text) - 1:
         raise ValueError("unbalanced brackets")
+
+
+_INT, _FLOAT, _TIMESTAMP = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
+_INTEGER = re.compile(r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|[0-9][0-9_]*)\Z")
+_DECIMAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
+_OCTAL = re.compile(r"[-+]?0[0-7]+\Z")
+
+
+def use_kubernetes_scalars(loader: Any) -> None:
+    """Make a subclass of PyYAML's safe loader read numbers and timestamps as Kubernetes does."""
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _TIMESTAMP)]
+        for first, resolvers in loader.yaml_implicit_resolvers.items()
+    }
+    for tag, pattern in ((_INT, _INTEGER), (_FLOAT, _DECIMAL), (_FLOAT, _NOT_FINITE)):
+        loader.add_implicit_resolver(tag, pattern, list("-+.0123456789"))
+    for tag in (_INT, _FLOAT):  # also for values with the tag, which no pattern has matched
+        loader.add_constructor(tag, lambda self, node: _read(self.construct_scalar(node)))
+
+
+def _read(text: str) -> int | float | str:
+    """Read a string as a number; it stays a string if it is not one, or is out of range."""
+    digits = text.replace("_", "")
+    if _NOT_FINITE.match(text):
+        return float(text.replace(".", ""))
+    if _INTEGER.match(text):
+        try:
+            number = int(digits, 8 if _OCTAL.match(digits) else 0)
+        except ValueError:  # more digits than Python converts, or 089
+            number = 2**64
+        if -(2**63) <= number < 2**64:
+            return number
+    if _DECIMAL.match(digits) and math.isfinite(float(digits)):
+        return float(digits)
+    return text

@@ -24,8 +24,9 @@ from reconciler.errors import (
     TooManyRequests,
     TransportError,
 )
-from reconciler.meta import Request
+from reconciler.meta import Request, owner_reference
 from reconciler.meta.documents import format_time, parse_time
+from reconciler.meta.metadata import controller_of, selector_text
 
 POD = "v1/Pod"
 _PASSING = (AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests, TransportError)
@@ -58,14 +59,15 @@ class WorkloadReconciler(Reconciler):
         try:
             found = await self.client.get(self.kind, request.name, request.namespace)
             doc = found.to_dict()
-            return None if is_terminating(doc) else await self.sync(doc)
+            wait = None if is_terminating(doc) else await self.sync(doc)
         except NotFound:
             return None
         except _PASSING:
-            return Result(requeue_after=1.0)
+            wait = 1.0
+        return None if wait is None else Result(requeue_after=wait) if wait > 0 else Result(again=True)
 
-    async def sync(self, doc: JSONObject) -> Outcome:
-        """Make the cluster match an object."""
+    async def sync(self, doc: JSONObject) -> float | None:
+        """Make the cluster match an object; return the seconds until the next step, None for none."""
         raise NotImplementedError
 
     def now(self) -> str:
@@ -79,15 +81,15 @@ class WorkloadReconciler(Reconciler):
     async def owned(self, kind: str, owner: JSONObject) -> list[JSONObject]:
         """Return the objects that an object controls, oldest first; it adopts those that nobody controls."""
         namespace, selector = owner["metadata"]["namespace"], owner["spec"]["selector"]
-        found = await self.client.list(kind, namespace, label_selector=_selector_text(selector))
+        found = await self.client.list(kind, namespace, label_selector=selector_text(selector))
         documents = [
             await self._adopt(each, owner)
-            if _controller_uid(each) is None and not is_terminating(each) and self.can_adopt(owner, each)
+            if controller_of(each) is None and not is_terminating(each) and self.can_adopt(owner, each)
             else each
             for each in (each.to_dict() for each in found)
         ]
         return sorted(
-            (each for each in documents if _controller_uid(each) == owner["metadata"]["uid"]),
+            (each for each in documents if (controller_of(each) or {}).get("uid") == owner["metadata"]["uid"]),
             key=lambda each: (each["metadata"]["creationTimestamp"], each["metadata"]["name"]),
         )
 
@@ -101,7 +103,7 @@ class WorkloadReconciler(Reconciler):
         current = await self.client.live.get(self.kind, owner["metadata"]["name"], metadata["namespace"])
         if current.uid != owner["metadata"]["uid"] or is_terminating(current.to_dict()):
             return doc
-        owners = [*(metadata.get("ownerReferences") or ()), _reference(owner)]
+        owners = [*(metadata.get("ownerReferences") or ()), owner_reference(owner)]
         return (await self.client.update({**doc, "metadata": {**metadata, "ownerReferences": owners}})).to_dict()
 
     async def delete(self, objects: Iterable[JSONObject]) -> None:
@@ -128,20 +130,6 @@ class WorkloadReconciler(Reconciler):
         return len(ages) - len(waits), min(waits, default=None)
 
 
-def _selector_text(selector: JSONObject) -> str:
-    terms = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for each in selector.get("matchExpressions") or ():
-        values = f"({','.join(each.get('values') or ())})"
-        words = {"In": f"{each['key']} in {values}", "NotIn": f"{each['key']} notin {values}"}
-        terms.append(words.get(each["operator"]) or ("!" if each["operator"] == "DoesNotExist" else "") + each["key"])
-    return ",".join(terms)
-
-
-def _controller_uid(doc: JSONObject) -> str | None:
-    owners = doc["metadata"].get("ownerReferences") or ()
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
-
-
 def is_terminating(doc: JSONObject) -> bool:
     """Return whether an object is being deleted."""
     return "deletionTimestamp" in doc["metadata"]
@@ -161,18 +149,7 @@ def ready_since(pod: JSONObject) -> str | None:
 
 def owned_metadata(owner: JSONObject, **metadata: Any) -> JSONObject:
     """Return the metadata of an object that another one controls."""
-    return {"namespace": owner["metadata"]["namespace"], "ownerReferences": [_reference(owner)], **metadata}
-
-
-def _reference(owner: JSONObject) -> JSONObject:
-    return {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
+    return {"namespace": owner["metadata"]["namespace"], "ownerReferences": [owner_reference(owner)], **metadata}
 
 
 def pod_of(owner: JSONObject, labels: JSONObject | None = None, **metadata: Any) -> JSONObject:
@@ -242,10 +219,10 @@ class PodRunner(WorkloadReconciler):
         self._delays = delays
         self._due: dict[str, float] = {}
 
-    async def sync(self, doc: JSONObject) -> Outcome:
+    async def sync(self, doc: JSONObject) -> float | None:
         """Run a pod, or end it when it is time to."""
         metadata = doc["metadata"]
-        owner = next((each["kind"] for each in metadata.get("ownerReferences") or () if each.get("controller")), "")
+        owner = (controller_of(doc) or {}).get("kind", "")
         ends = doc["spec"].get("restartPolicy") != "Always"
         if owner not in self._delays or not is_active(doc) or (ready_since(doc) and not ends):
             return None
@@ -260,7 +237,7 @@ class PodRunner(WorkloadReconciler):
         wait = due - self.clock.monotonic()
         if wait > 0:
             await self.write_status(doc, self._running(doc, ready=ends))
-            return None if math.isinf(wait) else Result(requeue_after=wait)
+            return None if math.isinf(wait) else wait
         await self.write_status(doc, self._ended(doc, code) if ends or code else self._running(doc, ready=True))
         del self._due[metadata["uid"]]
         return None
@@ -269,32 +246,34 @@ class PodRunner(WorkloadReconciler):
         status = doc.get("status") or {}
         if status.get("phase") == "Running" and not ready:
             return dict(status)
-        now = self.now()
-        started = status.get("startTime") or now
-        containers = [
-            _container(each, {"running": {"startedAt": started}}, ready=ready) for each in doc["spec"]["containers"]
-        ]
-        return {
-            **status,
-            **_address(doc),
-            "phase": "Running",
-            "startTime": started,
-            "conditions": _conditions(now, ready=ready),
-            "containerStatuses": containers,
-        }
+        started = status.get("startTime") or self.now()
+        state = {"running": {"startedAt": started}}
+        return self._status(doc, "Running", started, state, _conditions(self.now(), ready=ready), ready=ready)
 
     def _ended(self, doc: JSONObject, code: int) -> JSONObject:
-        status, now = doc.get("status") or {}, self.now()
-        started = status.get("startTime") or now
+        now = self.now()
+        started = (doc.get("status") or {}).get("startTime") or now
         ended = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": started, "finishedAt": now}
-        containers = [_container(each, {"terminated": ended}, ready=False) for each in doc["spec"]["containers"]]
+        conditions = _conditions(now, ready=False, reason="PodFailed" if code else "PodCompleted")
+        return self._status(doc, "Failed" if code else "Succeeded", started, {"terminated": ended}, conditions)
+
+    def _status(
+        self,
+        doc: JSONObject,
+        phase: str,
+        started: str,
+        state: JSONObject,
+        conditions: list[JSONObject],
+        *,
+        ready: bool = False,
+    ) -> JSONObject:
         return {
-            **status,
+            **(doc.get("status") or {}),
             **_address(doc),
-            "phase": "Failed" if code else "Succeeded",
+            "phase": phase,
             "startTime": started,
-            "conditions": _conditions(now, ready=False, reason="PodFailed" if code else "PodCompleted"),
-            "containerStatuses": containers,
+            "conditions": conditions,
+            "containerStatuses": [_container(each, state, ready=ready) for each in doc["spec"]["containers"]],
         }
 
 

@@ -19,7 +19,6 @@ from reconciler._workloads.base import (
     set_condition,
     without_zeros,
 )
-from reconciler.controller import Outcome, Result
 
 
 class ReplicaSets(WorkloadReconciler):
@@ -27,7 +26,7 @@ class ReplicaSets(WorkloadReconciler):
 
     kind = "apps/v1/ReplicaSet"
 
-    async def sync(self, doc: JSONObject) -> Outcome:
+    async def sync(self, doc: JSONObject) -> float | None:
         """Create or delete pods, and write the status."""
         spec, pods = doc["spec"], await self.owned(POD, doc)
         active = [pod for pod in pods if is_active(pod)]
@@ -52,7 +51,7 @@ class ReplicaSets(WorkloadReconciler):
             "observedGeneration": doc["metadata"]["generation"],
         }
         await self.write_status(doc, status)
-        return None if wait is None else Result(requeue_after=wait)
+        return wait
 
 
 _REPLICA_SET = "apps/v1/ReplicaSet"
@@ -70,7 +69,7 @@ class Deployments(WorkloadReconciler):
     kind = "apps/v1/Deployment"
     owned_kinds = (_REPLICA_SET,)
 
-    async def sync(self, doc: JSONObject) -> Outcome:
+    async def sync(self, doc: JSONObject) -> float | None:
         """Move one step toward the newest template, and write the status."""
         sets = await self.owned(_REPLICA_SET, doc)
         template = _without_hash(doc["spec"]["template"])
@@ -167,7 +166,7 @@ class Deployments(WorkloadReconciler):
 
     async def _write(
         self, doc: JSONObject, new: JSONObject | None, old: Sequence[JSONObject], *, created: bool
-    ) -> Outcome:
+    ) -> float | None:
         sets = [*old, *([] if new is None else [new])]
         total, available = (sum(each["spec"]["replicas"] for each in sets), _sum(sets, "availableReplicas"))
         counts = {
@@ -190,7 +189,7 @@ class Deployments(WorkloadReconciler):
         await self.write_status(doc, status, **revision)
         if _is_complete(doc, status):
             await self._clean_up(doc, old)
-        return None if wait is None else Result(requeue_after=wait)
+        return wait
 
     def _progress(
         self,

@@ -16,7 +16,6 @@ from reconciler._workloads.base import (
     without_zeros,
 )
 from reconciler.clock import Clock
-from reconciler.controller import Outcome, Result
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _MANAGER = "kubernetes.io/job-controller"
@@ -49,7 +48,7 @@ class Jobs(WorkloadReconciler):
         super().__init__(clock)
         self._first_seen: dict[str, float] = {}
 
-    async def sync(self, doc: JSONObject) -> Outcome:
+    async def sync(self, doc: JSONObject) -> float | None:
         """Create or delete pods, and write the status."""
         if doc["spec"].get("managedBy", _MANAGER) != _MANAGER:
             return None
@@ -57,7 +56,7 @@ class Jobs(WorkloadReconciler):
             return None
         left = self._until_settled(doc)
         if left > 0:
-            return Result(requeue_after=left)
+            return left
         finished = _finished(doc)
         if finished is not None:
             return await self._expire(doc, finished)
@@ -78,7 +77,7 @@ class Jobs(WorkloadReconciler):
         limit = doc["spec"].get("activeDeadlineSeconds")
         deadline = limit - self.age(status["startTime"]) if limit and result is None and "startTime" in status else None
         waits = [max(0.001, each) for each in (wait, deadline) if each is not None]
-        return Result(requeue_after=min(waits)) if waits else Result(again=True) if result else None
+        return min(waits) if waits else 0.0 if result else None
 
     def _until_settled(self, doc: JSONObject) -> float:
         """Return the seconds until the first write to the status of a new Job."""
@@ -90,13 +89,13 @@ class Jobs(WorkloadReconciler):
         self._first_seen = {key: since for key, since in self._first_seen.items() if now - since < 1.0 or key == uid}
         return self._first_seen.setdefault(uid, now) + _SETTLED - now
 
-    async def _expire(self, doc: JSONObject, finished: JSONObject) -> Outcome:
+    async def _expire(self, doc: JSONObject, finished: JSONObject) -> float | None:
         live = doc["spec"].get("ttlSecondsAfterFinished")
         if live is None:
             return None
-        left = live - self.age(finished["lastTransitionTime"])
+        left: float = live - self.age(finished["lastTransitionTime"])
         if left > 0:
-            return Result(requeue_after=left)
+            return left
         await self.client.delete(doc, propagation="Background")
         return None
 

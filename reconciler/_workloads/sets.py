@@ -17,7 +17,7 @@ from reconciler._workloads.base import (
     scaled,
     without_zeros,
 )
-from reconciler.controller import Outcome, Result, Watch
+from reconciler.controller import Watch
 from reconciler.errors import AlreadyExists
 from reconciler.meta import Request
 
@@ -37,7 +37,7 @@ class StatefulSets(WorkloadReconciler):
         parent, _, ordinal = candidate["metadata"]["name"].rpartition("-")
         return bool(parent == owner["metadata"]["name"] and ordinal.isdecimal())
 
-    async def sync(self, doc: JSONObject) -> Outcome:
+    async def sync(self, doc: JSONObject) -> float | None:
         """Create, replace or delete pods, and write the status."""
         spec, found = doc["spec"], await self.owned(POD, doc)
         revision = f"{doc['metadata']['name']}-{hash_of(spec['template'])}"
@@ -46,7 +46,7 @@ class StatefulSets(WorkloadReconciler):
         active = [pod for pod in found if is_active(pod)]
         available, wait = self.available(active, spec.get("minReadySeconds") or 0)
         await self.write_status(doc, _stateful_status(doc, active, revision, available))
-        return None if wait is None else Result(requeue_after=wait)
+        return wait
 
     async def _move(self, doc: JSONObject, pods: Mapping[int, JSONObject], revision: str) -> None:
         """Make one step, or all of them if pods need not be in order."""
@@ -159,7 +159,7 @@ class DaemonSets(WorkloadReconciler):
         """Return whether a pod was created for a node."""
         return bool(_node(candidate))
 
-    async def sync(self, doc: JSONObject) -> Outcome:
+    async def sync(self, doc: JSONObject) -> float | None:
         """Create, replace or delete pods, and write the status."""
         spec, found = doc["spec"], await self.owned(POD, doc)
         selector = spec["template"]["spec"].get("nodeSelector") or {}
@@ -172,7 +172,7 @@ class DaemonSets(WorkloadReconciler):
         available, wait = self.available(active, spec.get("minReadySeconds") or 0)
         await self._replace(doc, active, revision, len(nodes), available)
         await self.write_status(doc, _daemon_status(doc, active, nodes, revision, available))
-        return None if wait is None else Result(requeue_after=wait)
+        return wait
 
     async def _replace(
         self, doc: JSONObject, active: Sequence[JSONObject], revision: str, wanted: int, available: int

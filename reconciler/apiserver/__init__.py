@@ -8,35 +8,13 @@ Guarantees: a response follows from the requests before it, the seed and the clo
 grow with the number of requests before it. What is kept of the past is bounded, and what is dropped is counted.
 """
 
-from reconciler.apiserver.faults import (
-    Callbacks,
-    CutWatches,
-    Delay,
-    Fault,
-    Lose,
-    Match,
-    Refuse,
-    ReorderEvents,
-    Stale,
-    Stall,
-    StallWatches,
-)
+from reconciler.apiserver.faults import Fault
 from reconciler.apiserver.server import APIServer
 from reconciler.apiserver.serving.request_log import LoggedRequest, RequestLog
 
 __all__ = [
     "APIServer",
-    "Callbacks",
-    "CutWatches",
-    "Delay",
     "Fault",
     "LoggedRequest",
-    "Lose",
-    "Match",
-    "Refuse",
-    "ReorderEvents",
     "RequestLog",
-    "Stale",
-    "Stall",
-    "StallWatches",
 ]

@@ -22,10 +22,17 @@ from reconciler.apiserver.builtin import kinds
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
 from reconciler.apiserver.builtin.kinds import built_in_node, place_of
 from reconciler.apiserver.cel.rules import RuleSet
+from reconciler.apiserver.encoding.formats import RANDOM_LETTERS
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.schema.formats import RANDOM_LETTERS
-from reconciler.apiserver.schema.shape import Node, compile_schema, prune, prune_and_default
-from reconciler.apiserver.schema.validation import SchemaValidator, duplicates, untouched
+from reconciler.apiserver.schema import (
+    Node,
+    SchemaValidator,
+    compile_schema,
+    duplicates,
+    prune,
+    prune_and_default,
+    untouched,
+)
 from reconciler.apiserver.store import ObjectStore, Revisions, Stored
 from reconciler.clock import Clock
 

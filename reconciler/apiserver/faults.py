@@ -1,18 +1,15 @@
-"""Fault injection: the requests that a fault hits and its effects on them, and chaos, which is reproducible by a seed.
-
-The effects of a fault are frozen values.
-"""
+"""Fault injection: the requests that a fault hits, its effects on them, and chaos, which is reproducible by a seed."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
 
-from reconciler._core.durations import DurationLike, OptionalSeconds
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
@@ -21,236 +18,102 @@ from reconciler.apiserver.users import ADMIN
 from reconciler.http import HTTPRequest
 
 EventOrder = Literal["before", "after", "late", "seeded"]
-"""When watches receive the event of a write, relative to its response; see `ReorderEvents`."""
-_WHEN = {False: "", True: " after it took effect"}
+"""When watches receive the event of a write: before its response, after it, 50 ms after it, or any of these, drawn."""
+
 OneOrMore: TypeAlias = str | Collection[str]
 """A value, or several of which any matches."""
 
-
-@dataclass(frozen=True)
-class Refuse:
-    """The request is answered with an error.
-
-    Attributes:
-        status: the HTTP status.
-        reason: the reason of the Status; by default the usual one.
-        message: the message of the Status; by default the usual one.
-        retry_after: the duration (seconds, a timedelta or ``"5s"``) for the Retry-After header and
-            ``retryAfterSeconds``.
-        after_commit: handle the request first, so that a write takes effect, and then answer with the error.
-        as_event: let a watch start, and send it the error as an ERROR event, as the real server does with 410.
-    """
-
-    status: int
-    reason: str | None = None
-    message: str | None = None
-    retry_after: OptionalSeconds = OptionalSeconds(None, ValueError)
-    after_commit: bool = False
-    as_event: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.status}{_WHEN[self.after_commit]}"
-
-    def refusal(self, call: Call | None) -> Refusal:
-        """Return the error response to a request."""
-        known = recorded("statuses.json")
-        reason, message = known.get(str(self.status), ("InternalError", "a fault was injected"))
-        details: JSONObject = {}
-        if call is not None:
-            info = call.endpoint.info
-            named = {"name": call.name, "group": info.group, "kind": info.plural}
-            details = {key: value for key, value in named.items() if value}
-            if self.status == 409:
-                name = qualified(info.plural, info.group)
-                message = f'Operation cannot be fulfilled on {name} "{call.name}": {message}'
-        if self.retry_after is not None:
-            details["retryAfterSeconds"] = int(self.retry_after)
-        return Refusal(
-            self.status,
-            reason if self.reason is None else self.reason,
-            message if self.message is None else self.message,
-            details=details or None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Lose:
-    """The request gets no response: in process `OutcomeUnknown` is raised, over sockets the connection is closed.
-
-    Attributes:
-        after_commit: handle the request first, so that a write takes effect.
-    """
-
-    after_commit: bool = False
-
-    def __str__(self) -> str:
-        return f"response lost{_WHEN[self.after_commit]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """The request is never handled nor answered; the client's timeout applies. A watch starts and stays silent."""
-
-    def __str__(self) -> str:
-        return "stall"
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """The request waits before it is handled.
-
-    Attributes:
-        seconds: how long; a pair is a range to draw from.
-    """
-
-    seconds: float | tuple[float, float]
-
-    def drawn(self, rng: random.Random) -> float:
-        """Return how long one request waits."""
-        return rng.uniform(*self.seconds) if isinstance(self.seconds, tuple) else self.seconds
-
-    def __str__(self) -> str:
-        return "delayed"
-
-
-@dataclass(frozen=True, slots=True)
-class CutWatches:
-    """All watches of the request's kind are broken off after the request was handled."""
-
-    def __str__(self) -> str:
-        return "cut watches"
-
-
-@dataclass(frozen=True, slots=True)
-class StallWatches:
-    """All watches of the request's kind stay open after the request was handled, and receive nothing more."""
-
-    def __str__(self) -> str:
-        return "stall watches"
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """A read at resourceVersion "0" shows an earlier state, as a lagging replica does.
-
-    A watch from that state receives what came after it.
-
-    Attributes:
-        seconds: the age of that state.
-        version: the resourceVersion of that state, in place of its age. The oldest known state is shown if the history
-            does not reach it.
-    """
-
-    seconds: float = 0.0
-    version: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.seconds} s stale" if self.version is None else f"stale: version {self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class ReorderEvents:
-    """The event of a write reaches watches in another order relative to the response.
-
-    Attributes:
-        order: ``"before"`` the response, ``"after"`` it, ``"late"`` (50 ms after it), or ``"seeded"``: one of these,
-            drawn for each write.
-    """
-
-    order: EventOrder
-
-    def __str__(self) -> str:
-        if self.order == "seeded":
-            return "event at any time"
-        return "event late" if self.order == "late" else f"event {self.order} the response"
-
-
 RequestCallback: TypeAlias = Callable[[HTTPRequest], Awaitable[object] | object]
-"""Called with a request; its result is awaited if it is awaitable."""
+"""Called with a request; its result is awaited if it is awaitable. An exception reaches the client as the response."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
-    """Code of the test runs while the server handles the request, such as another client's write.
+class RequestMatch(TypedDict, total=False):
+    """The requests that a fault hits: those that meet every condition that is not None."""
 
-    An exception reaches the client in place of the response.
+    verb: OneOrMore | None
+    """get, list, watch, create, update, patch, delete or deletecollection."""
+    resource: OneOrMore | None
+    """The plural name."""
+    kind: OneOrMore | None
+    """The kind."""
+    group: OneOrMore | None
+    """The API group."""
+    name: OneOrMore | None
+    """The object's name."""
+    namespace: OneOrMore | None
+    """The namespace."""
+    subresource: OneOrMore | None
+    """``"status"``; ``""`` for requests to the object itself."""
+    method: OneOrMore | None
+    """The HTTP method. With only this and `path`, requests that name no kind, such as ``/version``, match too."""
+    path: OneOrMore | None
+    """The path without the query, as a shell pattern: ``"/apis/example.com/*"``."""
+    user_agent: OneOrMore | None
+    """A part of the User-Agent header."""
+    user: OneOrMore | None
+    """The name of the user, as for `APIServer.user`; ``""`` for clients with the server's own token."""
 
-    Attributes:
-        before: called when the request has arrived, before it takes effect or is refused.
-        after: called when the request has taken effect, before the response; not for a request that is not handled.
-    """
 
-    before: RequestCallback | None = None
-    after: RequestCallback | None = None
+class FaultOptions(RequestMatch, total=False):
+    """What a fault does, and the requests that it hits."""
 
-    def __str__(self) -> str:
-        return " and ".join(filter(None, (self.before and "callback before", self.after and "callback after")))
+    status: int | None
+    """The request is answered with this error."""
+    reason: str | None
+    """The reason of the error's Status; by default the usual one."""
+    message: str | None
+    """The message of the error's Status; by default the usual one."""
+    retry_after: DurationLike | None
+    """The duration (seconds, a timedelta or ``"5s"``) for the Retry-After header and ``retryAfterSeconds``."""
+    expired: bool
+    """The request is answered with 410; a watch starts, and receives it as an ERROR event, as from the real server."""
+    lost: bool
+    """There is no response: in process `OutcomeUnknown` is raised, over sockets the connection is closed."""
+    after_commit: bool
+    """The request is handled before the error or the loss, so that a write takes effect."""
+    stall: bool
+    """The request is never handled nor answered; the client's timeout applies. A watch starts and stays silent."""
+    latency: float | tuple[float, float]
+    """The request waits so many seconds before it is handled; a pair is a range to draw from."""
+    cut_watches: bool
+    """All watches of the request's kind are broken off after the request was handled."""
+    stall_watches: bool
+    """All watches of the request's kind stay open after the request was handled, and receive nothing more."""
+    stale: float | None
+    """A read at resourceVersion "0" shows the state of so many seconds ago, as a lagging replica does."""
+    stale_version: int | None
+    """The same, but the state at this resourceVersion, or the oldest known one if the history does not reach it."""
+    event_order: EventOrder | None
+    """When watches receive the event of the write."""
+    before: RequestCallback | None
+    """Called when the request has arrived, before it takes effect or is refused."""
+    after: RequestCallback | None
+    """Called when the request has taken effect, before the response; not for a request that is not handled."""
 
 
-Effect: TypeAlias = Refuse | Lose | Stall | Delay | CutWatches | StallWatches | Stale | ReorderEvents | Callbacks
-"""What a fault does to a request or a watch."""
+_ANSWERS = frozenset({"status", "lost", "stall"})
+_ORDERS = {"before": "event before the response", "after": "event after the response", "late": "event late"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
-    """The requests that a fault hits: those that meet every condition that is not None.
-
-    Attributes:
-        verb: get, list, watch, create, update, patch, delete or deletecollection.
-        resource: the plural name.
-        kind: the kind.
-        group: the API group.
-        name: the object's name.
-        namespace: the namespace.
-        subresource: ``"status"``; ``""`` for requests to the object itself.
-        method: the HTTP method. With only this and `path`, requests that name no kind, such as ``/version``, match too.
-        path: the path without the query, as a shell pattern: ``"/apis/example.com/*"``.
-        user_agent: a part of the User-Agent header.
-        user: the name of the user, as for `APIServer.user`; ``""`` for clients with the server's own token.
-    """
-
-    verb: OneOrMore | None = None
-    resource: OneOrMore | None = None
-    kind: OneOrMore | None = None
-    group: OneOrMore | None = None
-    name: OneOrMore | None = None
-    namespace: OneOrMore | None = None
-    subresource: OneOrMore | None = None
-    method: OneOrMore | None = None
-    path: OneOrMore | None = None
-    user_agent: OneOrMore | None = None
-    user: OneOrMore | None = None
-
-    def matches(self, call: Call | None, request: HTTPRequest) -> bool:
-        """Return whether a request meets the conditions."""
-        if self.user_agent is not None:
-            agent = request.headers.get("user-agent", "")
-            if not any(part in agent for part in _values(self.user_agent)):
-                return False
-        if self.method is not None and request.method not in _values(self.method):
+def matches(wanted: RequestMatch, call: Call | None, request: HTTPRequest) -> bool:
+    """Return whether a request meets the conditions."""
+    found: dict[str, str | None] = {"method": request.method}
+    if call is not None:
+        info, user = call.endpoint.info, "" if call.user is ADMIN else call.user.name
+        found |= {"verb": call.verb, "resource": info.plural, "kind": info.kind, "group": info.group, "user": user}
+        found |= {"name": call.name, "namespace": call.namespace, "subresource": call.subresource}
+    conditions: Mapping[str, Any] = wanted
+    for name, one in conditions.items():
+        values = (one,) if isinstance(one, str) else one or ()
+        if name == "user_agent":
+            met = any(part in request.headers.get("user-agent", "") for part in values)
+        elif name == "path":
+            met = any(fnmatchcase(request.path, pattern) for pattern in values)
+        else:
+            met = found.get(name) in values
+        if one is not None and not met:
             return False
-        if self.path is not None and not any(fnmatchcase(request.path, each) for each in _values(self.path)):
-            return False
-        wanted = (
-            *(self.verb, self.resource, self.kind, self.group),
-            *(self.name, self.namespace, self.subresource, self.user),
-        )
-        if call is None:
-            return all(each is None for each in wanted)
-        info = call.endpoint.info
-        user = "" if call.user is ADMIN else call.user.name
-        found = (
-            *(call.verb, info.plural, info.kind, info.group),
-            *(call.name, call.namespace, call.subresource, user),
-        )
-        return all(one is None or other in _values(one) for one, other in zip(wanted, found, strict=True))
-
-
-ALL_REQUESTS = Match()
-
-
-def _values(wanted: OneOrMore) -> Collection[str]:
-    return (wanted,) if isinstance(wanted, str) else wanted
+    return True
 
 
 @dataclass(slots=True, eq=False)
@@ -268,8 +131,8 @@ class Fault:
         hits: how many of them it has hit.
     """
 
-    match: Match
-    effects: tuple[Effect, ...]
+    match: RequestMatch
+    effects: FaultOptions
     times: int | None
     nth: int
     probability: float
@@ -291,31 +154,72 @@ class Fault:
     @property
     def answers(self) -> bool:
         """Return whether it takes the place of the server's response."""
-        return any(isinstance(effect, Refuse | Lose | Stall) for effect in self.effects)
+        return not _ANSWERS.isdisjoint(self.effects)
 
     def __str__(self) -> str:
         """Return its effects in a few words."""
-        return ", ".join(map(str, self.effects))
+        effects = self.effects
+        when = " after it took effect" if effects.get("after_commit") else ""
+        texts = {
+            "latency": "delayed",
+            "status": f"{effects.get('status')}{when}",
+            "lost": f"response lost{when}",
+            "stall": "stall",
+            "cut_watches": "cut watches",
+            "stall_watches": "stall watches",
+            "stale": f"{effects.get('stale')} s stale",
+            "stale_version": f"stale: version {effects.get('stale_version')}",
+            "event_order": _ORDERS.get(effects.get("event_order") or "", "event at any time"),
+            "before": "callback before",
+            "after": "callback after",
+        }
+        return ", ".join(text for name, text in texts.items() if name in effects)
 
 
 class Strike:
     """The combined effects of all faults that hit one request.
 
     Attributes:
-        effects: the first effect of each kind, by its class; empty if no fault hit.
+        hit: whether any fault hit.
+        answer: the effects of the fault that takes the place of the server's response; empty for none.
         delay: seconds to wait first.
-        callbacks: those of all faults, in order.
         text: the effects in a few words, for the request log.
     """
 
     def __init__(self, faults: Sequence[Fault] = (), delay: float = 0.0) -> None:
-        self.effects: dict[type, Any] = {}
-        for fault in faults:
-            for effect in fault.effects:
-                self.effects.setdefault(type(effect), effect)
+        self._effects: list[Mapping[str, Any]] = [fault.effects for fault in faults]
+        self.hit = bool(faults)
+        self.answer = next((fault.effects for fault in faults if fault.answers), FaultOptions())
         self.delay = delay
-        self.callbacks = [effect for fault in faults for effect in fault.effects if isinstance(effect, Callbacks)]
         self.text = ", ".join(map(str, faults))
+
+    def all(self, effect: str) -> list[Any]:
+        """Return what the faults say about an effect, in order."""
+        return [effects[effect] for effects in self._effects if effect in effects]
+
+    def first(self, effect: str) -> Any:
+        """Return what the first fault that has an effect says about it; None if none has."""
+        return next(iter(self.all(effect)), None)
+
+    def refusal(self, call: Call | None) -> Refusal | None:
+        """Return the error response to a request; None if it is not refused."""
+        status = self.answer.get("status")
+        if status is None:
+            return None
+        reason, message = recorded("statuses.json").get(str(status), ("InternalError", "a fault was injected"))
+        details: JSONObject = {}
+        if call is not None:
+            info = call.endpoint.info
+            named = {"name": call.name, "group": info.group, "kind": info.plural}
+            details = {key: value for key, value in named.items() if value}
+            if status == 409:
+                name = qualified(info.plural, info.group)
+                message = f'Operation cannot be fulfilled on {name} "{call.name}": {message}'
+        retry_after = seconds_of(self.answer.get("retry_after"))
+        if retry_after is not None:
+            details["retryAfterSeconds"] = int(retry_after)
+        reason, message = self.answer.get("reason") or reason, self.answer.get("message") or message
+        return Refusal(status, reason, message, details=details or None)
 
 
 NO_STRIKE = Strike()
@@ -324,25 +228,24 @@ NO_STRIKE = Strike()
 
 _WRITES = ("create", "update", "patch", "delete")
 
-_FAILURES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {
-    "500": (Refuse(500), None),
-    "503": (Refuse(503), None),
-    "429": (Refuse(429, retry_after=1.0), None),
-    "lost": (Lose(), None),
-    "409": (Refuse(409), ("update", "patch")),
-    "500 after the write": (Refuse(500, after_commit=True), _WRITES),
-    "lost after the write": (Lose(after_commit=True), _WRITES),
-    "410": (Refuse(410, as_event=True), ("watch",)),
-    "cut watches": (CutWatches(), _WRITES),
+_FAILURES: Mapping[str, tuple[FaultOptions, tuple[str, ...] | None]] = {
+    "500": ({"status": 500}, None),
+    "503": ({"status": 503}, None),
+    "429": ({"status": 429, "retry_after": 1.0}, None),
+    "lost": ({"lost": True}, None),
+    "409": ({"status": 409}, ("update", "patch")),
+    "500 after the write": ({"status": 500, "after_commit": True}, _WRITES),
+    "lost after the write": ({"lost": True, "after_commit": True}, _WRITES),
+    "410": ({"expired": True}, ("watch",)),
+    "cut watches": ({"cut_watches": True}, _WRITES),
 }
 """Faults that a request, or its kind's watches, must recover from, and the verbs that they apply to."""
 
-_IRREGULARITIES: Mapping[str, tuple[Effect, tuple[str, ...] | None]] = {
-    "stale": (Stale(2.0), ("get", "list", "watch")),
-    "event order": (ReorderEvents("seeded"), _WRITES),
+_IRREGULARITIES: Mapping[str, tuple[FaultOptions, tuple[str, ...] | None]] = {
+    "stale": ({"stale": 2.0}, ("get", "list", "watch")),
+    "event order": ({"event_order": "seeded"}, _WRITES),
 }
 """What a healthy server does as well, so that it may happen more often."""
-_CONDITIONS = frozenset(each.name for each in fields(Match))
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,91 +277,6 @@ class Chaos:
         self.stop()
 
 
-def plan(
-    *, rate: float, latency: float, without: Sequence[str], match: Match
-) -> Iterator[tuple[str, Match, Effect, float]]:
-    """Yield the name, the requests, the effect and the probability of the faults of `Faults.chaos`.
-
-    Raises:
-        ValueError: `rate` is not between 0 and 1, or `without` has an unknown name.
-    """
-    known = [*_FAILURES, *_IRREGULARITIES, "latency"]
-    unknown = set(without) - set(known)
-    if unknown:
-        raise ValueError(f"unknown kind of chaos: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
-    if not 0 <= rate <= 1:
-        raise ValueError(f"rate is a share of the requests, from 0 to 1, not {rate}")
-    kinds = [(name, *kind, rate / len(_FAILURES)) for name, kind in _FAILURES.items()]
-    kinds += [(name, *kind, min(1.0, 2 * rate)) for name, kind in _IRREGULARITIES.items()]
-    if latency:
-        kinds.append(("latency", Delay((0.0, latency)), None, 0.5))
-    for name, effect, verbs, probability in kinds:
-        both = _intersection(match, verbs)
-        if name not in without and both != ():
-            yield name, replace(match, verb=both), effect, probability
-
-
-def _intersection(match: Match, verbs: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Return the verbs that a match and a kind of fault have in common; None for all."""
-    if match.verb is None:
-        return verbs
-    wanted = (match.verb,) if isinstance(match.verb, str) else tuple(match.verb)
-    return wanted if verbs is None else tuple(verb for verb in wanted if verb in verbs)
-
-
-class MatchOptions(TypedDict, total=False):
-    """The fields of a `Match`, as keywords."""
-
-    verb: OneOrMore | None
-    resource: OneOrMore | None
-    kind: OneOrMore | None
-    group: OneOrMore | None
-    name: OneOrMore | None
-    namespace: OneOrMore | None
-    subresource: OneOrMore | None
-    method: OneOrMore | None
-    path: OneOrMore | None
-    user_agent: OneOrMore | None
-    user: OneOrMore | None
-
-
-class FaultOptions(MatchOptions, total=False):
-    """The keywords of `Faults.add`: the fields of a `Match`, and short forms of the effects."""
-
-    status: int | None
-    """`Refuse` with this status."""
-    reason: str | None
-    """Of `Refuse`."""
-    message: str | None
-    """Of `Refuse`."""
-    retry_after: DurationLike | None
-    """Of `Refuse`."""
-    expired: bool
-    """`Refuse` with 410, for a watch as an ERROR event."""
-    lost: bool
-    """`Lose`."""
-    after_commit: bool
-    """Of `Refuse` and `Lose`."""
-    stall: bool
-    """`Stall`."""
-    latency: float | tuple[float, float]
-    """`Delay`."""
-    cut_watches: bool
-    """`CutWatches`."""
-    stall_watches: bool
-    """`StallWatches`."""
-    stale: float | None
-    """`Stale`, by age."""
-    stale_version: int | None
-    """`Stale`, by version."""
-    event_order: EventOrder | None
-    """`ReorderEvents`."""
-    before: RequestCallback | None
-    """Of `Callbacks`."""
-    after: RequestCallback | None
-    """Of `Callbacks`."""
-
-
 class Faults:
     """The faults of a server.
 
@@ -478,9 +296,7 @@ class Faults:
 
     def add(
         self,
-        match: Match | None = None,
-        /,
-        *effects: Effect,
+        *,
         times: int | None = 1,
         nth: int = 1,
         probability: float = 1.0,
@@ -491,38 +307,32 @@ class Faults:
 
         ::
 
-            server.faults.add(Match(verb="update", subresource="status"), Refuse(409), times=2)
-            server.faults.add(status=409, times=2, verb="update", subresource="status")  # the same
+            server.faults.add(status=409, times=2, verb="update", subresource="status")
             server.faults.add(lost=True, nth=3, verb="create")  # only the third create
 
         Args:
-            match: the requests; None for all.
-            effects: what happens to them.
             times: how many requests are hit, 1 by default; None for all until `Fault.remove`.
             nth: the first of the matching requests that is hit; 1 by default.
             probability: the share of the matching requests that is hit, 1.0 by default.
             rng: the source of chance for `probability` and delays; None for the server's seeded one.
-            options: the fields of `match`, and short forms of the effects; see `FaultOptions`.
+            options: which requests are hit, and what happens to them; see `FaultOptions`.
 
         Raises:
             TypeError: an unknown keyword.
-            ValueError: `nth` is less than 1.
+            ValueError: `nth` is less than 1, or `retry_after` is not a duration.
         """
         if nth < 1:
             raise ValueError(f"nth counts the matching requests from 1, so it cannot be {nth}")
+        given: dict[str, Any] = {
+            key: value for key, value in options.items() if value is not None and value is not False
+        }
         for name in options:
             if name not in FaultOptions.__annotations__:
                 raise TypeError(f"Faults.add() got an unexpected keyword argument {name!r}")
-        conditions: Any = {name: value for name, value in options.items() if name in _CONDITIONS}
-        fault = Fault(
-            replace(match or Match(), **conditions),
-            (*effects, *_effects(options)),
-            times,
-            nth,
-            probability,
-            rng,
-            self.active,
-        )
+        seconds_of(given.get("retry_after"))
+        match: Any = {name: given.pop(name) for name in RequestMatch.__annotations__ if name in given}
+        effects: Any = {"status": 410, **given} if "expired" in given else given
+        fault = Fault(match, effects, times, nth, probability, rng, self.active)
         self.active.append(fault)
         return fault
 
@@ -533,7 +343,7 @@ class Faults:
         rate: float = 0.1,
         latency: float = 0.0,
         without: Sequence[str] = (),
-        **match: Unpack[MatchOptions],
+        **match: Unpack[RequestMatch],
     ) -> Chaos:
         """Add many kinds of faults at random, until `Chaos.stop` or the end of a ``with`` block.
 
@@ -547,19 +357,29 @@ class Faults:
             latency: half of the requests take up to this many seconds longer; 0 by default.
             without: what must not happen: "409", "410", "429", "500", "503", "lost", "500 after the write",
                 "lost after the write", "cut watches", "stale", "event order", "latency".
-            match: the fields of a `Match`: ``user_agent="my-operator"`` spares the test's own client.
+            match: which requests may be hit, as for `add`: ``user_agent="my-operator"`` spares the test's own client.
 
         Raises:
             ValueError: `rate` is not between 0 and 1, or `without` has an unknown name.
         """
+        known = [*_FAILURES, *_IRREGULARITIES, "latency"]
+        unknown = set(without) - set(known)
+        if unknown:
+            raise ValueError(f"unknown kind of chaos: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate is a share of the requests, from 0 to 1, not {rate}")
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
-        planned = list(plan(rate=rate, latency=latency, without=without, match=Match(**match)))
-        return Chaos(
-            {
-                name: self.add(requests, effect, times=None, probability=probability, rng=rng)
-                for name, requests, effect, probability in planned
-            }
-        )
+        kinds = [(name, *kind, rate / len(_FAILURES)) for name, kind in _FAILURES.items()]
+        kinds += [(name, *kind, min(1.0, 2 * rate)) for name, kind in _IRREGULARITIES.items()]
+        if latency:
+            kinds.append(("latency", {"latency": (0.0, latency)}, None, 0.5))
+        found: dict[str, Fault] = {}
+        for name, effects, verbs, probability in kinds:
+            both = _intersection(match.get("verb"), verbs)
+            if name not in without and both != ():
+                options: FaultOptions = {**match, **effects, "verb": both}
+                found[name] = self.add(times=None, probability=probability, rng=rng, **options)
+        return Chaos(found)
 
     def clear(self) -> None:
         """Remove all faults."""
@@ -570,7 +390,7 @@ class Faults:
         found: list[Fault] = []
         answered = False
         for fault in list(self.active):
-            if not fault.match.matches(call, request):
+            if not matches(fault.match, call, request):
                 continue
             fault.matched += 1
             if fault.matched < fault.nth or (answered and fault.answers):
@@ -582,31 +402,16 @@ class Faults:
                 self.active.remove(fault)
             found.append(fault)
             answered = answered or fault.answers
-        delay = sum(
-            effect.drawn(fault.rng or self._rng)
-            for fault in found
-            for effect in fault.effects
-            if isinstance(effect, Delay)
-        )
-        return Strike(found, delay)
+        return Strike(found, sum(map(self._delay, found)))
+
+    def _delay(self, fault: Fault) -> float:
+        seconds = fault.effects.get("latency", 0.0)
+        return (fault.rng or self._rng).uniform(*seconds) if isinstance(seconds, tuple) else seconds
 
 
-def _effects(options: FaultOptions) -> list[Effect]:
-    after_commit, expired = options.get("after_commit", False), options.get("expired", False)
-    status, latency = options.get("status"), options.get("latency")
-    stale, version, order = options.get("stale"), options.get("stale_version"), options.get("event_order")
-    before, after = options.get("before"), options.get("after")
-    reason, message, retry_after = options.get("reason"), options.get("message"), options.get("retry_after")
-    code = 410 if status is None else status
-    forms: tuple[tuple[object, Effect], ...] = (
-        (latency, Delay(latency or 0.0)),
-        (expired or status is not None, Refuse(code, reason, message, retry_after, after_commit, as_event=expired)),
-        (options.get("lost"), Lose(after_commit)),
-        (options.get("stall"), Stall()),
-        (options.get("cut_watches"), CutWatches()),
-        (options.get("stall_watches"), StallWatches()),
-        (stale is not None or version is not None, Stale(stale or 0.0, version)),
-        (order is not None, ReorderEvents(order or "after")),
-        (before or after, Callbacks(before, after)),
-    )
-    return [effect for given, effect in forms if given]
+def _intersection(wanted: OneOrMore | None, verbs: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the verbs that a condition and a kind of fault have in common; None for all."""
+    if wanted is None:
+        return verbs
+    asked = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    return asked if verbs is None else tuple(verb for verb in asked if verb in verbs)

@@ -12,8 +12,7 @@ import msgspec
 from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.apiserver.schema.validation import item_key
+from reconciler.apiserver.schema import ANYTHING, Node, item_key
 
 FieldSet: TypeAlias = dict[str, "FieldSet"]
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.faults import EventOrder, Match, OneOrMore
+from reconciler.apiserver.faults import EventOrder, OneOrMore
 from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
@@ -415,7 +415,7 @@ class APIServer:
         Returns:
             how many were cut.
         """
-        return self._handler_chain.cut_watches(Match(resource=resource, user_agent=user_agent))
+        return self._handler_chain.cut_watches({"resource": resource, "user_agent": user_agent})
 
     def stall_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
         """Keep open watches open but silent, without even bookmarks, until their timeout ends them.
@@ -429,7 +429,7 @@ class APIServer:
         Returns:
             how many were stalled.
         """
-        return self._handler_chain.stall_watches(Match(resource=resource, user_agent=user_agent))
+        return self._handler_chain.stall_watches({"resource": resource, "user_agent": user_agent})
 
     def hold_watches(
         self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None, later: bool = True
@@ -446,7 +446,7 @@ class APIServer:
             user_agent: as for `cut_watches`.
             later: hold watches that open before the release, too, except for their initial objects; True by default.
         """
-        return self._handler_chain.hold_watches(Match(resource=resource, user_agent=user_agent), later=later)
+        return self._handler_chain.hold_watches({"resource": resource, "user_agent": user_agent}, later=later)
 
     # requests
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.checks import selects
-from reconciler.apiserver.cel.rules import MatchCondition, match_conditions, outcome_of
+from reconciler.apiserver.cel.rules import conditions_met
 from reconciler.apiserver.cluster import Endpoint, Registry
-from reconciler.apiserver.definitions.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
+from reconciler.apiserver.conversion import WebhookAddress, post_to_webhook, review_version, webhook_address
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import quoted
 from reconciler.apiserver.store import encode
@@ -244,10 +243,6 @@ class Webhook:
         """Return whether a write goes on if the webhook cannot be called."""
         return bool(self.document.get("failurePolicy") == "Ignore")
 
-    @cached_property
-    def _conditions(self) -> list[MatchCondition]:
-        return match_conditions(self.document)
-
     def endpoint_for(self, write: Admitted) -> Endpoint | None:
         """Return the kind in the version that a rule names, or None if no rule matches the write."""
         return endpoint_for(self.document.get("rules"), self.document.get("matchPolicy"), write)
@@ -259,7 +254,7 @@ class Webhook:
             Refusal: 403, a condition cannot be evaluated, and the failure policy is ``Fail``.
         """
         documents = {"request": request, "object": request.get("object"), "oldObject": request.get("oldObject")}
-        met, problems = outcome_of(self._conditions, documents)
+        met, problems = conditions_met(self.document, documents)
         if problems and not self.ignores_failures:
             info = write.call.endpoint.info
             raise Refusal.forbidden(info.plural, info.group, write.name, aggregate(problems))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar, Unpack, overload
 
 from reconciler._core.cycle import current_cycle
@@ -10,7 +11,7 @@ from reconciler.cache.cache import Cache
 from reconciler.cache.informer import Informer
 from reconciler.cache.overlay import OverlayExpired
 from reconciler.cache.scope import LabelSelector, format_labels, matches_fields, parse_fields
-from reconciler.cache.store import CachedObject
+from reconciler.cache.store import CachedObject, IdleObject, restored
 from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client, ListResult
 from reconciler.client.requests import InvalidItem, ListOptions, Selector
@@ -138,7 +139,8 @@ class CachedClient(Client):
             try:
                 found.append(cached.read_as(kind))
             except InvalidObject as error:
-                invalid.append(InvalidItem(cached.name, cached.namespace, str(cached.version), error))
+                version = str(restored(cached).version)
+                invalid.append(InvalidItem(cached.request.name, cached.request.namespace, version, error))
         self.session.connection.invalid_items.log(gvk, invalid)
         return ListResult(found, informer.version(namespace), invalid)
 
@@ -180,13 +182,15 @@ class CachedClient(Client):
 
     async def _select(
         self, informer: Informer, namespace: str | None, labels: str, fields: str
-    ) -> Sequence[CachedObject]:
+    ) -> Sequence[CachedObject | IdleObject]:
         """Return the objects that match both selectors, sorted by namespace and name."""
         pairs = parse_fields(fields)
         found = await self._read(informer, lambda: _by_fields(informer, namespace, pairs))
-        selector = LabelSelector(labels)
-        selected = [cached for cached in found if selector.matches(cached.labels)]
-        return sorted(selected, key=lambda cached: (cached.namespace or "", cached.name))
+        if labels:
+            selector = LabelSelector(labels)
+            found = [cached for cached in map(restored, found) if selector.matches(cached.labels)]
+        selected = sorted(found, key=attrgetter("request.name"))
+        return selected if namespace else sorted(selected, key=lambda each: each.request.namespace or "")
 
     async def _read(self, informer: Informer, read: Callable[[], T]) -> T:
         """Read from the overlay; read expired and unknown entries from the server."""
@@ -221,12 +225,13 @@ class CachedClient(Client):
             informer.record_list(found, baseline)
 
     @staticmethod
-    def _report(gvk: GroupVersionKind, found: Sequence[CachedObject]) -> None:
+    def _report(gvk: GroupVersionKind, found: Sequence[CachedObject | IdleObject]) -> None:
         cycle = current_cycle.get()
         if cycle is None:
             return
-        for cached in found:
-            if cached.request == cycle.request:
+        for each in found:
+            if each.request == cycle.request:
+                cached = restored(each)
                 cycle.saw(gvk, cached.request, cached.uid, cached.version)
 
 
@@ -238,12 +243,12 @@ def _request(resource: ResourceType, name: str, namespace: str | None) -> Reques
 
 def _by_fields(
     informer: Informer, namespace: str | None, fields: Sequence[tuple[str, str, str]]
-) -> Sequence[CachedObject]:
+) -> Sequence[CachedObject | IdleObject]:
     """Return the objects that match the fields of a selector, through an index or by key."""
     namespace = namespace if informer.resource.namespaced else None
     of_key = tuple(field for field in fields if field[0] in ("metadata.name", "metadata.namespace"))
     indexed = [field for field in fields if field not in of_key]
-    found: Sequence[CachedObject] | None = None
+    found: Sequence[CachedObject | IdleObject] | None = None
     for path, operator, value in indexed:
         if operator != "=" or not informer.store.has_index(path):
             raise NotCached(

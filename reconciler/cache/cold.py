@@ -39,7 +39,7 @@ _DICTIONARIES = 16
 """Dictionaries of one kind; the last one stays. None is removed, since a snapshot may contain a frame of it."""
 
 _FORMATS = 256
-"""A frame begins with the number of its format, which is one byte."""
+"""A frame ends with the number of its format, which is one byte."""
 
 
 class _Dictionary:
@@ -57,9 +57,7 @@ class _Dictionary:
         dictionary = zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         dictionary.precompute_compress(level=LEVEL)
         self.compress = zstandard.ZstdCompressor(level=LEVEL, dict_data=dictionary, write_checksum=False).compress
-        self.decompress: Callable[[bytes | memoryview], bytes] = zstandard.ZstdDecompressor(
-            dict_data=dictionary
-        ).decompress
+        self.decompress: Callable[[bytes], bytes] = zstandard.ZstdDecompressor(dict_data=dictionary).decompress
         self.ratio: float | None = None
 
 
@@ -71,8 +69,8 @@ class _Format(NamedTuple):
 class Compressor:
     """Compresses the documents of one kind into frames.
 
-    A frame is the number of its format and the compressed document. A format says which dictionary was used and which
-    class the document was last found to fit.
+    A frame is the compressed document and the number of its format, which zstd ignores. A format says which dictionary
+    was used and which class the document was last found to fit.
     """
 
     def __init__(self) -> None:
@@ -104,17 +102,17 @@ class Compressor:
             self._formats.append(used)
         if used not in self._formats or len(compressed) > len(data) * _WORTHWHILE:
             return None
-        return bytes((self._formats.index(used),)) + compressed
+        return compressed + bytes((self._formats.index(used),))
 
     def unpack(self, frame: bytes) -> tuple[bytes, type | None]:
-        """Return the document in a frame, and the class that it fits."""
-        dictionary, fits = self._formats[frame[0]]
-        return dictionary.decompress(memoryview(frame)[1:]), fits
+        """Return the document in a frame, and the class that it was last found to fit."""
+        dictionary, fits = self._formats[frame[-1]]
+        return dictionary.decompress(frame), fits
 
 
 def document_size(frame: bytes) -> int:
     """Return the length in bytes of the document in a frame."""
-    return zstandard.frame_content_size(memoryview(frame)[1:])
+    return zstandard.frame_content_size(frame)
 
 
 def _find_trim() -> Callable[[int], object] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_array, json_members, json_parts
 from reconciler.cache.scope import HashRange, Transform
 from reconciler.cache.store import CachedObject, CachedOwner

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler.cache.overlay import Overlay
 from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, WritableStore
 from reconciler.errors import RepeatedFailures
+from reconciler.meta import Request
 from reconciler.meta.documents import Version, is_older
 from reconciler.objects import InvalidObject
 
@@ -148,15 +150,23 @@ class Resync:
 
 async def unchanged(store: Store) -> AsyncIterator[CachedObject]:
     """Yield the objects of a store that are still the same when it is their turn, with pauses for the event loop."""
-    for number, cached in enumerate(store, 1):
-        current = store.peek(cached.request)  # another copy if it is compressed
-        if current is not None and (current.uid, current.version) == (cached.uid, cached.version):
-            yield cached
-        if number % _EVENTS_BETWEEN_YIELDS == 0:
-            await asyncio.sleep(0)
+    number = 0
+    for namespace, names, held in store.snapshot():
+        for name, before in zip(names, held, strict=True):
+            number += 1
+            cached = store.peek_same(Request(name, namespace), before)
+            if cached is not None:
+                yield cached
+            if number % _EVENTS_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
 
 
 _CHANGES_BETWEEN_YIELDS = 500
+
+_LATEST = 64
+"""Objects that changed last, by which a reflector recognizes the server's history."""
+
+_numbers = itertools.count()
 
 
 class Sink:
@@ -205,78 +215,96 @@ class Sink:
         self._on_other_scope = on_other_scope
         self._on_listed = on_listed
         self._on_restart = on_restart
+        self._latest: dict[Request, None] = {}  # the keys that changed last, the newest last
 
-    async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
-        """Make the store equal to a list; objects missing from the list were deleted without an event.
+    async def begin_list(self, *, at_once: bool) -> Listing:
+        """Begin to receive a list.
 
-        Return whether the server's history was rewritten. Cancellation stops between two objects; each of them is
-        either as before or as in the list.
+        Args:
+            at_once: whether each object goes to the store when it is added, because no version is known that the list
+                could contradict. Otherwise nothing changes before the list is complete.
         """
-        restarted = restarted or await self._contradicts(objects, version)
-        if restarted:
-            self._replace_all(objects, version)
-        else:
-            for number, change in enumerate(self._changes(objects), 1):
-                for event in change:
-                    self._handlers.notify(event)
-                if number % _CHANGES_BETWEEN_YIELDS == 0:
-                    await asyncio.sleep(0)
-        self.version, self.deleted = version, None  # a deletion in a lost history is none
-        self._on_listed()
-        return restarted
+        missing: dict[str | None, dict[str, None]] = {}  # not sets, which take twice the memory
+        for namespace, names in self._store.names(self.namespace):
+            missing[namespace] = dict.fromkeys(names)
+            await asyncio.sleep(0)
+        return Listing(self, self._store, self._overlay, missing, at_once=at_once)
 
     def apply(self, type: str, cached: CachedObject, received: msgspec.Raw | None = None) -> None:
         """Apply an event of the watch."""
         before = self._store.peek(cached.request)
         events = self._delete(before, cached) if type == "DELETED" else self._put(before, cached, received)
         self.version = cached.version
-        for event in events:
-            self._handlers.notify(event)
+        self._latest.pop(cached.request, None)
+        if type != "DELETED":
+            self._latest[cached.request] = None
+            if len(self._latest) > _LATEST:
+                del self._latest[next(iter(self._latest))]
+        self._notify(events)
 
     def advance(self, version: Version) -> None:
         """Record a bookmark."""
         self.version = version
 
     def newest(self, most: int) -> Sequence[CachedObject]:
-        """Return the most recently changed objects, at most `most`, the newest first."""
-        return heapq.nlargest(most, self._store.iterate(self.namespace), key=_order)
+        """Return the most recently changed objects, at most `most`, the newest first.
+
+        There may be none although there are objects, if all that changed recently were deleted.
+        """
+        found = map(self._store.peek, reversed(self._latest))
+        return list(itertools.islice((cached for cached in found if cached is not None), most))
 
     def written(self) -> Version | None:
         """Return the highest version in the responses to this process's writes; None before the first write."""
         return self._overlay.newest
 
-    async def _contradicts(self, objects: Sequence[CachedObject], version: Version) -> bool:
-        """Return whether a list that is not older than what is known contains an older version of a known object."""
-        for number, cached in enumerate(objects, 1):
-            known = self._overlay.peek(cached.request)
-            if (
-                known is not None
-                and known.uid == cached.uid
-                and is_older(cached.version, known.version)
-                and not is_older(version, known.version)
-            ):
-                return True
+    async def replace(
+        self,
+        changed: Iterable[CachedObject],
+        missing: Mapping[str | None, Iterable[str]],
+        latest: Iterable[Request],
+        version: Version,
+        *,
+        restarted: bool,
+    ) -> None:
+        """Update the store to a complete list; called by its `Listing`.
+
+        Cancellation stops between two objects; each of them is either as before or as in the list.
+
+        Args:
+            changed: the objects that differ from the stored ones.
+            missing: names of the objects that are not in the list, by namespace: they were deleted without an event.
+            latest: keys of the newest objects, the newest last.
+            version: of the list.
+            restarted: whether the server's history was rewritten.
+        """
+        gone = (Request(name, namespace) for namespace, names in missing.items() for name in names)
+        changes = itertools.chain(
+            (self._put(self._store.peek(cached.request), cached, force=restarted) for cached in changed),
+            map(self._remove_unlisted, gone),
+        )
+        lost: list[CacheEvent] = []
+        for number, events in enumerate(changes, 1):
+            if restarted:
+                lost += events  # a handler must not find a version from the lost history, so all is replaced before
+                continue
+            self._notify(events)
             if number % _CHANGES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
-        return False
+        self.version, self.deleted = version, None  # a deletion in a lost history is none
+        self._latest = dict.fromkeys(latest)
+        if restarted:
+            self._on_restart()
+            self._notify(lost)
+        self._on_listed()
 
-    def _replace_all(self, objects: Sequence[CachedObject], version: Version) -> None:
-        """Replace everything before notifying anyone, so that a handler cannot find a version from the lost history."""
-        events = [event for change in self._changes(objects, restarted=True) for event in change]
-        self.version = version
-        self._on_restart()
+    def put_listed(self, cached: CachedObject) -> None:
+        """Store an object of a list that is not complete yet."""
+        self._notify(self._put(self._store.peek(cached.request), cached))
+
+    def _notify(self, events: Iterable[CacheEvent]) -> None:
         for event in events:
             self._handlers.notify(event)
-
-    def _changes(self, objects: Sequence[CachedObject], *, restarted: bool = False) -> Iterator[Iterable[CacheEvent]]:
-        """Update the store to a list step by step, and yield the events of each step after it."""
-        listed = set()  # filled step by step: the event loop would wait for the set of 100,000 keys
-        for cached in objects:
-            listed.add(cached.request)
-            yield self._put(self._store.peek(cached.request), cached, force=restarted)
-        for request in self._store.requests(self.namespace):
-            gone = None if request in listed else self._store.peek(request)
-            yield () if gone is None else self._remove_unlisted(gone)
 
     def _put(
         self,
@@ -304,8 +332,11 @@ class Sink:
         rewritten = cached.version == before.version
         return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten, received=received),)
 
-    def _remove_unlisted(self, gone: CachedObject) -> tuple[CacheEvent]:
-        self._store.discard(gone.request)
+    def _remove_unlisted(self, request: Request) -> tuple[CacheEvent, ...]:
+        gone = self._store.peek(request)
+        if gone is None:
+            return ()
+        self._store.discard(request)
         return (CacheEvent(EventType.DELETED, old=gone, final=False),)
 
     def _store_object(self, cached: CachedObject) -> None:
@@ -326,8 +357,79 @@ class Sink:
         return (CacheEvent(EventType.DELETED, old=cached, final=not self._filtered),)
 
 
-def _order(cached: CachedObject) -> int:
-    return cached.version if isinstance(cached.version, int) else 0
+class Listing:
+    """A list in progress, compared with the store as its objects come, so that only what differs takes memory.
+
+    Args:
+        sink: receives the differences.
+        store: contains the objects of before.
+        overlay: contains this process's own writes.
+        missing: the names in the store, by namespace; this removes those that are in the list.
+        at_once: see `Sink.begin_list`.
+    """
+
+    def __init__(
+        self, sink: Sink, store: Store, overlay: Overlay, missing: dict[str | None, dict[str, None]], *, at_once: bool
+    ) -> None:
+        self._sink = sink
+        self._store = store
+        self._overlay = overlay
+        self._missing = missing
+        self._at_once = at_once
+        self._changed: dict[Request, CachedObject] = {}
+        self._doubts: dict[Request, Version] = {}  # the known versions of objects of which the list has older ones
+        self._latest: list[tuple[int, int, Request]] = []  # a heap of version, number and key
+
+    def __len__(self) -> int:
+        """Return the number of objects that wait for the end of the list."""
+        return len(self._changed)
+
+    def add(self, cached: CachedObject) -> None:
+        """Receive an object, or a newer version of it."""
+        request = cached.request
+        self._missing.get(request.namespace, {}).pop(request.name, None)
+        self._doubts.pop(request, None)
+        self._changed.pop(request, None)
+        entry = (cached.version if isinstance(cached.version, int) else 0, next(_numbers), request)
+        if len(self._latest) < _LATEST:
+            heapq.heappush(self._latest, entry)
+        elif entry > self._latest[0]:
+            heapq.heapreplace(self._latest, entry)
+        same = self._store.has_document(cached)
+        stored = None if same else self._store.peek(request)
+        known = self._overlay.written(request) or stored
+        if known is not None and known.uid == cached.uid and is_older(cached.version, known.version):
+            self._doubts[request] = known.version
+        if same or (stored is not None and _is_same(cached, stored)):
+            return
+        if self._at_once and request not in self._doubts:
+            self._sink.put_listed(cached)
+        else:
+            self._changed[request] = cached
+
+    def discard(self, request: Request) -> None:
+        """Receive the deletion of an object that was in the list."""
+        self._doubts.pop(request, None)
+        self._changed.pop(request, None)
+        if request in self._store:
+            self._missing.setdefault(request.namespace, {})[request.name] = None
+
+    async def finish(self, version: Version, *, restarted: bool) -> bool:
+        """Make the store equal to the list; return whether the server's history was rewritten.
+
+        Args:
+            version: of the list.
+            restarted: whether the version already shows that. Otherwise the list does, if it is not older than what is
+                known but contains an older version of a known object.
+        """
+        restarted = restarted or not all(is_older(version, known) for known in self._doubts.values())
+        latest = [request for _, _, request in sorted(self._latest)]
+        await self._sink.replace(self._changed.values(), self._missing, latest, version, restarted=restarted)
+        return restarted
+
+
+def _is_same(cached: CachedObject, before: CachedObject) -> bool:
+    return (cached.uid, cached.version) == (before.uid, before.version) and same_content(cached, before)
 
 
 def same_content(one: CachedObject, other: CachedObject) -> bool:

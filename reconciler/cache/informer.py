@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, Sink, unchanged
 from reconciler.cache.overlay import Baseline, ListBaseline, Overlay, OverlayStatistics
@@ -406,10 +406,11 @@ class Informer:
                 for task in tasks:
                     task.cancel()
             for namespace, sink in self._sinks.items():  # what the next list cannot contain
-                kept = [
-                    each for each in self._store.list(namespace) if bool(each.namespace) == self._resource.namespaced
-                ]
-                await sink.replace(kept, sink.version or 0, restarted=False)
+                listing = await sink.begin_list(at_once=False)
+                for each in self._store.iterate(namespace):
+                    if bool(each.namespace) == self._resource.namespaced:
+                        listing.add(each)
+                await listing.finish(sink.version or 0, restarted=False)
 
     async def _served_differently(self, resource: ResourceType) -> ResourceType:
         """Return how the kind is served once its definition was replaced by one with another plural or scope."""

@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler.cache.store import CachedObject, Store
+from reconciler.cache.store import CachedObject, IdleObject, Store
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
@@ -257,6 +257,11 @@ class Overlay:
         entry = self._current(request)
         return entry.cached if entry is not None and entry.known else self._store.peek(request)
 
+    def written(self, request: Request) -> CachedObject | None:
+        """Return the object of an own write that the watch has not passed, or None."""
+        entry = self._current(request) if self._entries or self._listed else None
+        return entry.cached if entry is not None and entry.known else None
+
     def get(self, request: Request) -> CachedObject | None:
         """Return what a reader sees under a key.
 
@@ -268,15 +273,15 @@ class Overlay:
             self._check({} if entry is None else {request: entry}, request.namespace)
         return self._store.get(request) if entry is None else entry.cached
 
-    def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
+    def list(self, namespace: str | None = None) -> Sequence[CachedObject | IdleObject]:
         """Return what a reader sees in a namespace; None for all.
 
         Raises:
             OverlayExpired: the watch is too far behind, or an object is unknown.
         """
-        return self._merged(self._store.list(namespace), namespace, lambda _: True)
+        return self._merged(self._store.find(namespace), namespace, lambda _: True)
 
-    def by_index(self, name: str, value: str, namespace: str | None = None) -> Sequence[CachedObject]:
+    def by_index(self, name: str, value: str, namespace: str | None = None) -> Sequence[CachedObject | IdleObject]:
         """Return what a reader sees through an index.
 
         Raises:
@@ -293,8 +298,8 @@ class Overlay:
         return OverlayStatistics(unconfirmed, self._expired, self._dropped)
 
     def _merged(
-        self, below: Sequence[CachedObject], namespace: str | None, belongs: Callable[[CachedObject], bool]
-    ) -> Sequence[CachedObject]:
+        self, below: Sequence[CachedObject | IdleObject], namespace: str | None, belongs: Callable[[CachedObject], bool]
+    ) -> Sequence[CachedObject | IdleObject]:
         entries = self._current_in(namespace)
         self._check(entries, namespace)
         if not entries and not self._listed:

@@ -25,9 +25,9 @@ import logging
 import random
 from collections.abc import Callable, Sequence, Sized
 
-from reconciler._core.cancellation import is_cancelled
+from reconciler._core.user_code import is_cancelled
 from reconciler.cache.decoding import ListPage, LoopTurns, WireReader, decode_list, split_list
-from reconciler.cache.handlers import Sink, same_content
+from reconciler.cache.handlers import Listing, Sink, same_content
 from reconciler.cache.store import CachedObject
 from reconciler.cache.watch import (
     BackoffManager,
@@ -125,7 +125,7 @@ class Reflector:
         rng: random.Random,
     ) -> None:
         self.last_failure: WatchFailure | None = None
-        self.listing: Sized = ()  # the objects of the list in progress, so far
+        self.listing: Sized = ()  # the objects of the list in progress that are not stored yet
         self._source = source
         self._resource = resource
         self._namespace = namespace
@@ -243,8 +243,7 @@ class Reflector:
         not_older = self._not_older(known)
         unpaged, self._unpaged_next = self._unpaged_next, False  # for this list only, even if it fails
         query = [*self._selectors] if unpaged else [*self._selectors, ("limit", str(PAGE))]
-        objects: list[CachedObject] = []
-        self.listing = objects
+        self.listing = listing = await self._sink.begin_list(at_once=known is None)
         try:
             page = await self._page([*query, *not_older], self._namespace)
         except Forbidden:
@@ -253,25 +252,25 @@ class Reflector:
         version = parse_version(page.metadata.resource_version)
         try:
             while token := page.metadata.continue_:
-                page = await self._read_page_while_fetching(page, objects, [*query, ("continue", token)])
+                page = await self._read_page_while_fetching(page, listing, [*query, ("continue", token)])
                 if page.metadata.continue_ == token:  # it would be the same page, forever
                     self._unpaged_next = True
                     raise WatchError("two pages have the same continue token: it is ignored", kind="repeated page")
         except Expired:
             self._unpaged_next = True
             raise
-        await self._read_items(page, objects)
-        await self._replace(objects, version, exact=not not_older, known=known)
+        await self._read_items(page, listing.add)
+        await self._finish(listing, version, exact=not not_older, known=known)
         self._unverified = False
 
     async def _read_page_while_fetching(
-        self, page: ListPage, objects: list[CachedObject], query: Sequence[tuple[str, str]]
+        self, page: ListPage, listing: Listing, query: Sequence[tuple[str, str]]
     ) -> ListPage:
         """Decode a page while the server prepares the next one, which takes longer; return the next page."""
         following = asyncio.create_task(self._page(query, self._namespace))
         try:
             await asyncio.sleep(0)  # starts the request
-            await self._read_items(page, objects)
+            await self._read_items(page, listing.add)
             return await following
         except BaseException:
             following.cancel()
@@ -291,18 +290,16 @@ class Reflector:
             self._reader.server_filters = page.metadata.shard_info is not None
         return page
 
-    async def _read_items(self, page: ListPage, objects: list[CachedObject]) -> None:
+    async def _read_items(self, page: ListPage, add: Callable[[CachedObject], None]) -> None:
         turns = LoopTurns()
         for raw in page.items or ():
             cached = self._reader.read(raw)
             if cached is not None:
-                objects.append(cached)
+                add(cached)
             if turns.ends(len(raw)):
                 await asyncio.sleep(0)
 
-    async def _replace(
-        self, objects: Sequence[CachedObject], version: Version, *, exact: bool, known: Version | None
-    ) -> None:
+    async def _finish(self, listing: Listing, version: Version, *, exact: bool, known: Version | None) -> None:
         position = self._position
         decreased = is_older(version, known)
         if decreased and not exact:
@@ -312,7 +309,7 @@ class Reflector:
                 kind="stale list",
                 must_relist=True,
             )
-        if await self._sink.replace(objects, version, restarted=decreased):
+        if await listing.finish(version, restarted=decreased):
             self._counts.restarts += 1
             _logger.warning(
                 "%s: the server's history was rewritten between versions %s and %s, as by a restore of etcd; "
@@ -342,12 +339,13 @@ class Reflector:
         not_older = self._not_older(known) or [("resourceVersionMatch", "NotOlderThan")]
         exact = len(not_older) == 1
 
-        async def on_listed(objects: Sequence[CachedObject], version: Version) -> None:
-            await self._replace(objects, version, exact=exact, known=known)
+        self.listing = listing = await self._sink.begin_list(at_once=known is None)
+
+        async def on_listed(version: Version) -> None:
+            await self._finish(listing, version, exact=exact, known=known)
             self._streaming, self._verb = True, "watch"
 
-        stream = self._new_stream(on_listed)
-        self.listing = stream.initial or {}
+        stream = self._new_stream(listing, on_listed)
         try:
             await self._follow(stream, [("sendInitialEvents", "true"), *not_older])
             if stream.initial is not None:
@@ -426,7 +424,7 @@ class Reflector:
     ) -> tuple[CachedObject | None, Version]:
         page = await self._page(query, namespace)
         objects: list[CachedObject] = []
-        await self._read_items(page, objects)
+        await self._read_items(page, objects.append)
         return objects[0] if objects else None, parse_version(page.metadata.resource_version)
 
     def _naming(self, name: str) -> list[tuple[str, str]]:
@@ -444,13 +442,14 @@ class Reflector:
         if not version:
             self._position.require_list()  # lists without a version: no position to resume from
 
-    def _new_stream(self, on_listed: OnListed | None = None) -> WatchStream:
+    def _new_stream(self, initial: Listing | None = None, on_listed: OnListed | None = None) -> WatchStream:
         return WatchStream(
             position=self._position,
             sink=self._sink,
             reader=self._reader,
             counts=self._counts,
             timeout=self._rng.randint(*WATCH_SECONDS),
+            initial=initial,
             on_listed=on_listed,
         )
 

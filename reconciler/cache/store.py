@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec.structs import force_setattr
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.cache import cold
 from reconciler.errors import RepeatedFailures
@@ -173,6 +174,39 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
 
     def __repr__(self) -> str:
         return f"<CachedObject {self.request} version={self.version} uid={self.uid}>"
+
+
+class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A compressed object in the result of a list: its key, and the rest when it is used.
+
+    Reading it decodes the document once, and not its metadata before.
+
+    Attributes:
+        request: name and namespace.
+    """
+
+    request: Request
+    _frame: bytes
+    _store: Store
+
+    def restored(self) -> CachedObject:
+        """Return the object; the store keeps it compressed."""
+        return self._store.restored(self._frame)
+
+    def read_as(self, kind: KindLike) -> TypedObject | Unstructured:
+        """Read a private copy; see `CachedObject.read_as`.
+
+        Raises:
+            InvalidObject: the document does not fit the kind's class.
+        """
+        data, fits = self._store.unpack(self._frame)
+        document = _decode_document(data)
+        return fits.from_valid(document) if fits is not None and fits is kind else from_document(kind, document)
+
+
+def restored(found: CachedObject | IdleObject) -> CachedObject:
+    """Return an object that a list found."""
+    return found if isinstance(found, CachedObject) else found.restored()
 
 
 def _decode_annotations_leniently(data: bytes) -> dict[str, str]:
@@ -351,6 +385,13 @@ IDLE = 60.0
 LEAST_HELD = 4 * 1024 * 1024
 """Bytes of documents in a store from which on idle ones are compressed. The dictionary and its contexts take 0.3 MB."""
 
+MOST_HELD = 320 * 1024 * 1024
+"""Bytes that the documents of a store take from which on only the newest ones are not compressed. Each object that is
+stored then compresses two older ones, which takes about 20 µs."""
+
+_NEWEST = 32 * 1024 * 1024
+"""Bytes of documents that stay uncompressed even then; up to twice as many."""
+
 _PAUSE = 0.01
 """Seconds between two turns of 1 to 2 ms, so that compression takes at most a sixth of a core."""
 
@@ -397,6 +438,9 @@ class Store:
         # In this order memory is freed in the order in which it was allocated, so that whole pages become free.
         self._young: dict[Request, None] = {}
         self._older: dict[Request, None] = {}
+        self._young_bytes = 0
+        self._surplus: deque[Request] = deque()  # to be compressed because the store takes too much memory
+        self._freed = 0
         self._sweep_due = asyncio.Event()
 
     def get(self, request: Request) -> CachedObject | None:
@@ -407,7 +451,7 @@ class Store:
         held = objects.get(request.name)
         if not isinstance(held, bytes):
             return held
-        cached = objects[request.name] = self._restored(held)
+        cached = objects[request.name] = self.restored(held)
         self.held -= len(held)
         self._remember(cached)
         return cached
@@ -416,15 +460,51 @@ class Store:
         """Return the object under a key, or None; an idle one stays compressed."""
         objects = self._namespaces.get(request.namespace)
         held = objects.get(request.name) if objects is not None else None
-        return self._restored(held) if isinstance(held, bytes) else held
+        return self.restored(held) if isinstance(held, bytes) else held
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return the objects of a namespace; None for all."""
         return list(self.iterate(namespace))
 
+    def find(self, namespace: str | None = None) -> Sequence[CachedObject | IdleObject]:
+        """Return the objects of a namespace without restoring idle ones; None for all."""
+        return [
+            IdleObject(Request(name, each), held, self) if isinstance(held, bytes) else held
+            for each, objects in self._snapshot(namespace)
+            for name, held in objects
+        ]
+
+    def names(self, namespace: str | None = None) -> Iterator[tuple[str | None, Sequence[str]]]:
+        """Iterate over a snapshot of the namespaces that contain objects, with the names; None for all."""
+        wanted = [*self._namespaces] if namespace is None else [namespace]
+        return ((each, [*self._namespaces.get(each, ())]) for each in wanted)
+
     def requests(self, namespace: str | None = None) -> Iterator[Request]:
-        """Iterate over a snapshot of the keys of a namespace; None for all."""
-        return (Request(name, each) for each, objects in self._snapshot(namespace) for name, _ in objects)
+        """Iterate over the keys of a namespace; None for all."""
+        return (Request(name, each) for each, names in self.names(namespace) for name in names)
+
+    def snapshot(self) -> Sequence[tuple[str | None, Sequence[str], Sequence[object]]]:
+        """Return the namespaces, the names in each, and tokens by which `peek_same` recognizes their objects."""
+        return [(each, [*objects], [*objects.values()]) for each, objects in self._namespaces.items()]
+
+    def peek_same(self, request: Request, token: object) -> CachedObject | None:
+        """Return the object under a key if it is the same version as in a `snapshot`, else None."""
+        held = self._namespaces.get(request.namespace, {}).get(request.name)
+        if held is None:
+            return None
+        cached = self.restored(held) if isinstance(held, bytes) else held
+        if held is token:
+            return cached
+        before = self.restored(token) if isinstance(token, bytes) else token
+        same = isinstance(before, CachedObject) and (before.uid, before.version) == (cached.uid, cached.version)
+        return cached if same else None
+
+    def has_document(self, cached: CachedObject) -> bool:
+        """Return whether exactly this document is stored under the object's key."""
+        held = self._namespaces.get(cached.request.namespace, {}).get(cached.request.name)
+        if held is None:
+            return False
+        return cached.data == (self.unpack(held)[0] if isinstance(held, bytes) else held.data)
 
     def by_index(self, name: str, value: str) -> Sequence[CachedObject]:
         """Return the objects that have a value in an index.
@@ -512,14 +592,20 @@ class Store:
     def iterate(self, namespace: str | None = None) -> Iterator[CachedObject]:
         """Iterate over a snapshot of the objects of a namespace; None for all."""
         return (
-            self._restored(held) if isinstance(held, bytes) else held
+            self.restored(held) if isinstance(held, bytes) else held
             for _, objects in self._snapshot(namespace)
             for _, held in objects
         )
 
-    def _restored(self, frame: bytes) -> CachedObject:
-        assert self._compressor is not None and self._decode is not None  # noqa: S101, PT018 - there is a frame
-        data, fits = self._compressor.unpack(frame)
+    def unpack(self, frame: bytes) -> tuple[bytes, type[AnyResource] | None]:
+        """Return the document of a frame, and the class that it was last found to fit."""
+        assert self._compressor is not None  # noqa: S101 - there is a frame
+        return self._compressor.unpack(frame)
+
+    def restored(self, frame: bytes) -> CachedObject:
+        """Return the object of a frame."""
+        assert self._decode is not None  # noqa: S101 - there is a frame
+        data, fits = self.unpack(frame)
         cached = self._decode(data)
         if fits is not None:
             force_setattr(cached, "_fits", fits)
@@ -529,8 +615,54 @@ class Store:
         self.held += len(cached.data)
         if self._compressor is not None:
             self._young[cached.request] = None
+            self._young_bytes += len(cached.data)
             if self.held >= LEAST_HELD:
                 self._sweep_due.set()
+            if self.held > MOST_HELD:
+                self._compress_surplus()
+
+    def _compress_surplus(self) -> None:
+        if self._young_bytes > _NEWEST and not self._surplus:
+            self._surplus.extend(self._take_idle())
+            self._surplus.extend(self._take_idle())
+        for _ in range(min(2, len(self._surplus))):
+            self._compress(self._surplus.popleft())
+
+    def _take_idle(self) -> Iterable[Request]:
+        """Return the keys of the older objects; the young ones are the older ones from now on."""
+        idle, self._older, self._young = self._older, self._young, {}
+        self._young_bytes = 0
+        return idle
+
+    def _compress(self, request: Request) -> int:
+        """Compress an object, unless it was changed or restored meanwhile; return the length of its document."""
+        objects = self._namespaces.get(request.namespace, {})
+        held = objects.get(request.name)
+        if not isinstance(held, CachedObject) or request in self._older or request in self._young:
+            return 0
+        # A version without order is compared by the identity of its object, and a problem is not in the document.
+        if held.problem is not None or not isinstance(held.version, int):
+            return 0
+        assert self._compressor is not None  # noqa: S101 - `_remember` records no object without it
+        self._compressor.learn(self._samples)
+        frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
+        if frame is not None:
+            objects[request.name] = frame
+            self.held += len(frame) - len(held.data)
+            self._freed += len(held.data)
+            if self._freed >= _TRIM:
+                self._release()
+        return len(held.data)
+
+    def _release(self) -> None:
+        if self._freed:
+            cold.release_memory()
+            self._freed = 0
+
+    def _samples(self) -> Sequence[bytes]:
+        held = itertools.chain.from_iterable(objects.values() for objects in self._namespaces.values())
+        objects = (each for each in held if isinstance(each, CachedObject))
+        return [cached.data for cached in itertools.islice(objects, cold.SAMPLES)]
 
 
 class WritableStore(Store):
@@ -570,47 +702,20 @@ class WritableStore(Store):
             await self._sweep_due.wait()
             await asyncio.sleep(IDLE)
             self._sweep_due.clear()
-            idle, self._older, self._young = self._older, self._young, {}
+            idle = [*self._surplus, *self._take_idle()]
+            self._surplus.clear()
             await self._compress_all(idle)
             if self._older or self._young:
                 self._sweep_due.set()
 
     async def _compress_all(self, idle: Iterable[Request]) -> None:
-        turn = freed = 0
+        turn = 0
         for request in idle:
-            size = self._compress(request)
-            turn += size
-            freed += size
-            if freed >= _TRIM:
-                cold.release_memory()
-                freed = 0
+            turn += self._compress(request)
             if turn >= _TURN:
                 await asyncio.sleep(_PAUSE)
                 turn = 0
-        if freed:
-            cold.release_memory()
-
-    def _compress(self, request: Request) -> int:
-        """Compress an object, unless it was changed or restored meanwhile; return the length of its document."""
-        objects = self._namespaces.get(request.namespace, {})
-        held = objects.get(request.name)
-        if not isinstance(held, CachedObject) or request in self._older or request in self._young:
-            return 0
-        # A version without order is compared by the identity of its object, and a problem is not in the document.
-        if held.problem is not None or not isinstance(held.version, int):
-            return 0
-        assert self._compressor is not None  # noqa: S101 - `_remember` records no object without it
-        self._compressor.learn(self._samples)
-        frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
-        if frame is not None:
-            objects[request.name] = frame
-            self.held += len(frame) - len(held.data)
-        return len(held.data)
-
-    def _samples(self) -> Sequence[bytes]:
-        held = itertools.chain.from_iterable(objects.values() for objects in self._namespaces.values())
-        objects = (each for each in held if isinstance(each, CachedObject))
-        return [cached.data for cached in itertools.islice(objects, cold.SAMPLES)]
+        self._release()
 
     def _subtract(self, held: _Held) -> None:
         self._count -= 1

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -17,7 +17,7 @@ import msgspec
 from reconciler._core.backoff import Backoff, retry_after_delay
 from reconciler._core.wire import UNDECODABLE
 from reconciler.cache.decoding import Bookmark, LoopTurns, WireReader, decode_line, read_bookmark
-from reconciler.cache.handlers import Sink
+from reconciler.cache.handlers import Listing, Sink
 from reconciler.cache.store import CachedObject
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import (
@@ -30,7 +30,6 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.http import HTTPResponse, LineSplitter
-from reconciler.meta import Request
 from reconciler.meta.documents import Version, is_older, parse_version
 from reconciler.meta.metadata import ResourceType
 
@@ -173,8 +172,8 @@ assumed not to support streamed lists. client-go starts to warn after as many se
 
 _CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
 
-OnListed = Callable[[Sequence[CachedObject], Version], Awaitable[None]]
-"""Called with a complete list and its version."""
+OnListed = Callable[[Version], Awaitable[None]]
+"""Called with the version of a complete list."""
 
 
 @dataclass(slots=True)
@@ -254,10 +253,11 @@ class WatchStream:
         reader: decodes the objects.
         counts: counts events and bookmarks.
         timeout: seconds the server was asked to keep the stream open.
-        on_listed: called when the initial events are complete; None if the stream has none.
+        initial: receives the initial events; None if the stream has none.
+        on_listed: called when the initial events are complete.
 
     Attributes:
-        initial: the initial events received so far; None once they are complete, or if there are none.
+        initial: as given; None once the initial events are complete.
         lines: number of lines read.
         opened: whether the server opened the stream.
         timeout: as given.
@@ -271,9 +271,10 @@ class WatchStream:
         reader: WireReader,
         counts: ReflectorStatistics,
         timeout: int,
+        initial: Listing | None = None,
         on_listed: OnListed | None = None,
     ) -> None:
-        self.initial: dict[Request, CachedObject] | None = {} if on_listed is not None else None
+        self.initial = initial
         self.lines = 0
         self.opened = False
         self.timeout = timeout
@@ -327,9 +328,9 @@ class WatchStream:
         if type != "ADDED":
             self._check_end()
         if type == "DELETED":
-            self.initial.pop(cached.request, None)
+            self.initial.discard(cached.request)
         else:
-            self.initial[cached.request] = cached
+            self.initial.add(cached)
 
     def _check_end(self) -> None:
         """Raise if changes, which follow the initial events, have come for long without the mark of their end.
@@ -353,8 +354,8 @@ class WatchStream:
             self._position.advance(version)
             self._sink.advance(version)
         elif bookmark.ends_initial_events and self._on_listed is not None:
-            objects, self.initial = list(self.initial.values()), None
-            return self._on_listed(objects, version)
+            self.initial = None
+            return self._on_listed(version)
         return None
 
     def _error(self, raw: msgspec.Raw) -> APIError:

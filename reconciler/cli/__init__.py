@@ -36,10 +36,12 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
         import cyclopts
     except ModuleNotFoundError as error:
         raise MissingExtra("cyclopts", extra="cli", purpose="the command line") from error
-    from reconciler.cli.app import app, config_sources
+    from reconciler.cli.app import app, config_sources, import_commands
     from reconciler.cli.options import with_console_address
 
     given = with_console_address(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in app.help_flags:
+        import_commands()
     try:
         app.config = config_sources(given)
         result = app(

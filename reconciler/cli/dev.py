@@ -9,30 +9,61 @@ import asyncio
 import base64
 import contextlib
 import importlib.util
+import logging
 import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 
-from reconciler.cli.dev_operator import ProcessOptions
-from reconciler.cli.options import CONSOLE_ADDRESS, DevOptions
-from reconciler.cli.output import free_address, free_port, note_endpoint, program, write_files, write_kubeconfig
+from reconciler._core.wire import JSONObject
+from reconciler.cli.crd import own_definitions
+from reconciler.cli.options import CONSOLE_ADDRESS, DevOptions, RunOptions, Target
+from reconciler.cli.output import (
+    exit_with,
+    free_address,
+    free_port,
+    note_endpoint,
+    program,
+    write_files,
+    write_kubeconfig,
+)
+from reconciler.cli.run import run_target
 from reconciler.cli.servers import describe_data, played_controllers
+from reconciler.cli.targets import operator_name
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.manager import Manager
+from reconciler.objects import Unstructured
+from reconciler.webhook import Converter, conversion_configuration, webhook_configurations
+
+_log = logging.getLogger("reconciler.dev")
 
 _FILES = ("ca.crt", "tls.crt", "tls.key")
 
 
-def print_certificates(directory: Path, hosts: Sequence[str]) -> int:
-    """Write development certificates, and print where they are."""
-    write_certificates(directory, hosts)
-    print(f"wrote {', '.join(str(directory / name) for name in _FILES)} for {', '.join(hosts)}")
+def certificates(
+    directory: Annotated[Path, Parameter(help="Directory for ca.crt, tls.crt and tls.key.")],
+    /,
+    *,
+    host: Annotated[
+        tuple[str, ...], Parameter(help="Host name or address of the webhooks. Can be repeated.", show_default=False)
+    ] = ("localhost", "127.0.0.1"),
+) -> int:
+    """Make a development certificate for webhooks, and a CA for it. Existing files are not overwritten.
+
+    In a cluster the host is that of the webhooks' Service, such as 'my-operator-webhook.default.svc'. In production let
+    cert-manager make and renew the certificate.
+    """
+    write_certificates(directory, host)
+    print(f"wrote {', '.join(str(directory / name) for name in _FILES)} for {', '.join(host)}")
     print("They are for development: the key of the CA is not kept.")
     return 0
 
@@ -67,12 +98,19 @@ _STOP_SECONDS = 5.0
 """Seconds that the operator has to stop; its own grace period is shorter."""
 
 
-def run_dev(target: str, options: DevOptions) -> int:
-    """Run the loop until SIGINT or SIGTERM.
+def dev(
+    target: Target,
+    *,
+    options: DevOptions = DevOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Run an operator while you write it: on an API server of its own, restarted when a file changes.
 
-    Raises:
-        ConfigurationError: the target or an option is invalid, or the server cannot be started.
-        MissingExtra: the extra ``develop`` is not installed.
+    The CRDs of the operator's own kinds and its webhooks are installed at each start, with a development certificate.
+    Validators and defaulters are called on both servers, converters on that of --control-plane only: the embedded
+    server calls a converter only in its own process, as tests do. The server and its objects stay while the operator
+    restarts. If the operator cannot start, the error is shown, and the next change starts it again. Python, YAML, JSON
+    and TOML files below the current directory are watched. Ctrl-C ends everything. In a project of 'reconciler new' the
+    target is in pyproject.toml.
     """
     if target == "notification" or target.count(":") != 1:
         raise ConfigurationError(f"{target!r} is not a valid target: write MODULE:ATTR, such as 'my_operator:setup'")
@@ -110,7 +148,7 @@ async def _until_signal(target: str, options: DevOptions) -> None:
         webhooks = f"127.0.0.1:{free_port(9443)}"
         async with _server(options, webhooks, (certificates / "ca.crt").read_bytes()), running:
             process = _process_options(target, options, certificates, webhooks)
-            note_endpoint(options.kubeconfig, f"http://{process.metrics}")
+            note_endpoint(options.kubeconfig, f"http://{process.run.metrics}")
             await _restart_on_changes(running, process, options)
 
 
@@ -171,7 +209,7 @@ class RestartingWebhooks:
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a review. The API server cancels it after the timeout of the webhook."""
-        from reconciler.apiserver.definitions.conversion import post_to_webhook
+        from reconciler.apiserver.conversion import post_to_webhook
 
         while True:
             try:
@@ -191,15 +229,18 @@ def _process_options(target: str, options: DevOptions, certificates: Path, webho
         print(f"In a browser: http://{console} is the console.", flush=True)
     return ProcessOptions(
         target=target,
+        run=RunOptions(
+            kubeconfig=options.kubeconfig,
+            namespaces=options.namespaces,
+            workers=options.workers,
+            metrics=metrics,
+            console=console,
+            webhooks=webhooks,
+            webhook_certificates=certificates,
+            grace_period=3.0,
+            log_level=options.log_level,
+        ),
         alive=-1,
-        kubeconfig=str(options.kubeconfig),
-        namespaces=tuple(options.namespaces),
-        workers=options.workers,
-        metrics=metrics,
-        console=console,
-        log_level=options.log_level,
-        webhooks=webhooks,
-        certificates=str(certificates),
         conversions=options.control_plane,
         started=f"watching {Path.cwd()}; Ctrl-C ends everything",
     )
@@ -254,8 +295,8 @@ class _Operator:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "reconciler.cli.dev_operator",
-                msgspec.json.encode(msgspec.structs.replace(options, alive=end)).decode(),
+                "reconciler.cli.dev",
+                msgspec.json.encode(msgspec.structs.replace(options, alive=end), enc_hook=str).decode(),
                 pass_fds=[end],
                 start_new_session=True,
             )
@@ -307,3 +348,75 @@ def _kill(process: asyncio.subprocess.Process) -> None:
     """Kill the processes of a session, whose first one may have ended already."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+class ProcessOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator's process is started with, as JSON.
+
+    Attributes:
+        target: the target of ``reconciler run``.
+        run: its options.
+        alive: a pipe that is closed when the starting process ends.
+        conversions: whether the server calls conversion webhooks of another process.
+        started: a line that is printed when everything listens and is configured.
+    """
+
+    target: str
+    run: RunOptions
+    alive: int
+    conversions: bool
+    started: str
+
+
+def main(text: str) -> int:
+    """Run the operator; return the exit code."""
+    options = msgspec.json.decode(text, type=ProcessOptions, dec_hook=lambda kind, value: kind(value))
+    threading.Thread(target=_end_with, args=(options.alive,), daemon=True).start()
+
+    async def install(manager: Manager) -> None:
+        await _install(manager, options)
+        manager.add(tell_started, leader_only=False)  # it runs when the webhooks listen and the cache is synced
+
+    async def tell_started() -> None:
+        print(options.started, flush=True)
+
+    return run_target(options.target, options.run, prepare=install)
+
+
+def _end_with(alive: int) -> None:
+    """Wait until the other end of a pipe is closed, then end this process and all that it started."""
+    os.read(alive, 1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+async def _install(manager: Manager, options: ProcessOptions) -> None:
+    """Create or replace the definitions and the webhook configurations of the operator."""
+    certificates = options.run.webhook_certificates or Path()
+    url, authority = f"https://{options.run.webhooks}", (certificates / "ca.crt").read_bytes()
+    converters = [each for each in manager.webhooks if isinstance(each, Converter)]
+    conversions = {
+        (each.group, each.kind): conversion_configuration(each, url=url, ca_bundle=authority) for each in converters
+    }
+    if converters and not options.conversions:
+        _log.warning(
+            "%s: the converter is not called here, so an object read in another version lacks the fields that differ; "
+            "'reconciler dev --control-plane' calls it, and so do tests on the embedded API server",
+            ", ".join(sorted(each.kind for each in converters)),
+        )
+    for document in (
+        *own_definitions(manager, options.target, conversions if options.conversions else None),
+        *webhook_configurations(manager.webhooks, name=operator_name(options.target), url=url, ca_bundle=authority),
+    ):
+        await _put(manager, document)
+
+
+async def _put(manager: Manager, document: JSONObject) -> None:
+    def replace(current: Unstructured) -> None:
+        for key in document.keys() - {"apiVersion", "kind", "metadata"}:
+            current[key] = document[key]
+
+    await manager.client.live.create_or_update(document, replace)
+
+
+if __name__ == "__main__":
+    exit_with(lambda: main(sys.argv[1]))

@@ -14,10 +14,10 @@ from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationRequest
 from reconciler.notification.audit import AuditLine, read_chain
-from reconciler.notification.channels.receivers import RECEIVER_KINDS
+from reconciler.notification.channels.services import RECEIVER_KINDS
 from reconciler.notification.redaction import one_line, visible
-from reconciler.notification.routing.config import RoutingConfig, read_routing
-from reconciler.notification.routing.router import attributes_of
+from reconciler.notification.router import attributes_of
+from reconciler.notification.routing_config import RoutingConfig, read_routing
 
 
 def print_routes(file: Path, attributes: Sequence[str], *, request: Path | None, as_json: bool) -> int:

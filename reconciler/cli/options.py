@@ -17,6 +17,9 @@ from reconciler.errors import ConfigurationError
 if TYPE_CHECKING:
     from reconciler.manager import EndpointSecurity
 
+Format = Annotated[Literal["text", "json"], Parameter(help="Output format.")]
+Target = Annotated[str, Parameter(help="MODULE:ATTR as for 'reconciler run'.")]
+
 CONSOLE_ADDRESS = "127.0.0.1:8082"
 """Where ``--console`` without an address serves the console."""
 
@@ -74,10 +77,13 @@ _MANAGER_OPTIONS = ("leader_election", "metrics", "health", "console", "grace_pe
 @Parameter(name="*", group="Notification operator")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationFlags:
-    """The options of the notification operator; see `NotificationOptions`."""
+    """The options of the notification operator: fields of `NotificationOptions`, named as typed."""
 
-    notification_directory: Annotated[
-        Path | None, Parameter(help="Directory of the channel 'file'; without it the channel is disabled.")
+    directory: Annotated[
+        Path | None,
+        Parameter(
+            name="--notification-directory", help="Directory of the channel 'file'; without it the channel is disabled."
+        ),
     ] = None
     credentials: Annotated[
         Path | None, Parameter(help="Directory with one file per credential, such as a mounted Secret.")
@@ -100,13 +106,14 @@ class NotificationFlags:
     audit_key: Annotated[
         str | None, Parameter(help="Name of the credential that is the key of the audit file's hash chain.")
     ] = None
-    console_channel: Annotated[bool, Parameter(help="Enable the channel 'console'.")] = True
-    log_channel: Annotated[bool, Parameter(help="Enable the channel 'log'.")] = True
-    delivery_timeout: Annotated[
-        float, Parameter(help="Timeout of one delivery in seconds.", validator=Number(gt=0))
+    console: Annotated[bool, Parameter(name="--console-channel", help="Enable the channel 'console'.")] = True
+    log: Annotated[bool, Parameter(name="--log-channel", help="Enable the channel 'log'.")] = True
+    timeout: Annotated[
+        float, Parameter(name="--delivery-timeout", help="Timeout of one delivery in seconds.", validator=Number(gt=0))
     ] = 30.0
-    max_deliveries: Annotated[
-        int, Parameter(help="Maximum number of concurrent deliveries.", validator=Number(gte=1))
+    max_concurrent: Annotated[
+        int,
+        Parameter(name="--max-deliveries", help="Maximum number of concurrent deliveries.", validator=Number(gte=1)),
     ] = 64
     redact: Annotated[
         tuple[str, ...],
@@ -119,8 +126,13 @@ class NotificationFlags:
         str | None, Parameter(help="Name of the credential that the senders of alerts must know.")
     ] = None
     alert_namespace: Annotated[str, Parameter(help="Namespace of the requests for alerts.")] = "default"
-    channel_policies: Annotated[
-        bool, Parameter(help="Restrict what namespaces may do by the cluster's ChannelPolicies.", negative="")
+    policies: Annotated[
+        bool,
+        Parameter(
+            name="--channel-policies",
+            help="Restrict what namespaces may do by the cluster's ChannelPolicies.",
+            negative="",
+        ),
     ] = False
     namespace_credentials: Annotated[
         bool, Parameter(help="Let receivers use credentials from labelled Secrets of a namespace.", negative="")
@@ -383,7 +395,7 @@ class CheckOptions:
     ] = 30.0
     repeat: Annotated[str | None, Parameter(help="Repeat one run: copy the last line of a report.")] = None
     junit: Annotated[Path | None, Parameter(help="Write the results to this file as JUnit XML.")] = None
-    output: Annotated[Literal["text", "json"], Parameter(help="Output format.")] = "text"
+    output: Format = "text"
 
 
 @Parameter(name="*")

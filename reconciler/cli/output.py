@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError
 
 _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
@@ -25,8 +24,6 @@ def write_files(
     directory: Path, files: Mapping[str, str], *, known: Mapping[str, str] | None = None, mode: int = 0o666
 ) -> None:
     """Write files below a directory; after a failure or an interrupt, everything is as before.
-
-    Other calls for the directory wait, also those of other processes. A link is followed.
 
     Args:
         directory: created if it does not exist.
@@ -38,104 +35,29 @@ def write_files(
         ConfigurationError: a file exists, has changed since it was read, or cannot be written.
     """
     undo = contextlib.ExitStack()
-    drafts: list[tuple[Path, Path, str | None]] = []
     try:
-        _make_directory(directory, undo)
-        if not directory.is_dir():
-            raise ConfigurationError(f"{directory} is not a directory")
-        with _locked(directory):
-            for name, text in files.items():
-                path, before = directory / name, (known or {}).get(name)
-                _make_directory(path.parent, undo)
-                _check(path, before)
-                if before is not None:
-                    path = path.resolve()
-                drafts.append((path, _draft(path, text, mode, undo), before))
-            for path, draft, before in drafts:
-                _put(path, draft, before, undo)
+        for name, text in files.items():
+            path, before = directory / name, (known or {}).get(name)
+            for folder in [each for each in path.parents if not each.exists()][::-1]:
+                folder.mkdir()
+                undo.callback(folder.rmdir)
+            if before is None:
+                path.touch(mode, exist_ok=False)
+                undo.callback(path.unlink)
+            elif path.read_bytes() == before.encode():
+                undo.callback(path.write_bytes, before.encode())
+            else:
+                raise ConfigurationError(f"{path} has just been changed by something else: try again")
+            path.write_bytes(text.encode())
     except BaseException as error:
-        undo.close()
+        with contextlib.suppress(OSError):
+            undo.close()
+        if isinstance(error, FileExistsError):
+            raise ConfigurationError(f"{error.filename} exists, and is not overwritten") from error
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
             raise ConfigurationError(f"cannot write {error.filename or directory}: {reason}") from error
         raise
-    undo.pop_all()
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Lock a directory against other calls, on systems with file locks."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    opened = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # the file system has no locks
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
-
-
-def _draft(path: Path, text: str, mode: int, undo: contextlib.ExitStack) -> Path:
-    """Write a text into a new file with a unique name beside a path."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    undo.callback(_remove, draft)
-    draft.touch(mode, exist_ok=False)
-    with draft.open("wb") as file:
-        file.write(text.encode())
-    return draft
-
-
-def _put(path: Path, draft: Path, before: str | None, undo: contextlib.ExitStack) -> None:
-    """Move a draft to its path. A failure undoes only what this call did."""
-    written = draft.stat()
-    if before is not None:
-        draft.chmod(path.stat().st_mode)
-        undo.callback(lambda: _is(path, written) and path.write_bytes(before.encode()))
-        os.replace(draft, path)  # noqa: PTH105 - the same
-        return
-    undo.callback(_remove, path, written)
-    os.link(draft, path) if hasattr(os, "link") else draft.rename(path)  # a link never overwrites
-    draft.unlink(missing_ok=True)
-
-
-def _is(path: Path, file: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(path.lstat(), file)
-    except OSError:
-        return False
-
-
-def _check(path: Path, known: str | None) -> None:
-    """Raise unless a file is as expected: with this text, or absent."""
-    if known is None:
-        if path.exists() or path.is_symlink():
-            raise ConfigurationError(f"{path} exists, and is not overwritten")
-    elif path.read_bytes() != known.encode():
-        raise ConfigurationError(f"{path} has just been changed by something else: try again")
-
-
-def _make_directory(path: Path, undo: contextlib.ExitStack) -> None:
-    """Create a directory and its parents, and remove those again that did not exist."""
-    if path.exists():
-        return
-    _make_directory(path.parent, undo)
-    path.mkdir()
-    undo.callback(_remove_directory, path)
-
-
-def _remove(path: Path, only: os.stat_result | None = None) -> None:
-    if only is None or _is(path, only):
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _remove_directory(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.rmdir()
 
 
 def write_kubeconfig(write: Callable[[Path], object], path: Path) -> None:
@@ -223,6 +145,31 @@ def program() -> str:
     if called.name != "reconciler" or (found and Path(found).resolve() == called.resolve()):
         return "reconciler"
     return shlex.quote(os.path.relpath(called) if called.is_relative_to(Path.cwd()) else str(called))
+
+
+def render(template: str, *, as_json: bool = False, **values: object) -> str:
+    """Return the text of a template.
+
+    Args:
+        template: its path below ``templates``, without the suffix ``.jinja``.
+        as_json: write each value as JSON, for templates of YAML.
+        values: the values that it names.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise MissingExtra("jinja2", extra="cli", purpose="templates") from error
+    environment = Environment(  # noqa: S701 - it is not HTML
+        loader=PackageLoader("reconciler.cli"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=as_json,
+        finalize=(lambda value: msgspec.json.encode(value).decode()) if as_json else None,
+    )
+    return environment.get_template(f"{template}.jinja").render(values)
 
 
 def print_json(document: object) -> None:

@@ -7,6 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from reconciler._version import __version__
 from reconciler.cli.options import RunOptions, options_as_typed
@@ -22,6 +27,24 @@ _log = logging.getLogger("reconciler.run")
 
 
 Prepare = Callable[[Manager], Awaitable[None]]
+
+
+def run(
+    target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the built-in notification operator.")],
+    /,
+    *,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    config: Annotated[  # noqa: ARG001 - read by `config_sources` before the command line is parsed
+        Path | None, Parameter(help="YAML file with these options as keys, without the leading dashes.")
+    ] = None,
+) -> int:
+    """Run controllers against a cluster until SIGTERM.
+
+    ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that takes the Manager
+    and adds controllers to it. The command line takes precedence over environment variables, which take precedence over
+    the file of --config.
+    """
+    return run_target(target, options)
 
 
 def run_target(target: str, options: RunOptions, *, prepare: Prepare | None = None) -> int:
@@ -123,40 +146,13 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
         ConfigurationError: an option is invalid.
     """
     from reconciler.notification import NotificationOperator, NotificationOptions
-    from reconciler.notification.redaction import RedactingFilter
+    from reconciler.notification.redaction import RedactingFormatter
 
-    flags = options.notification
-    routings = (flags.routing_file, flags.routing_config_map, flags.routing_resource)
-    if sum(each is not None for each in routings) > 1:
-        raise ConfigurationError("set only one of --routing-file, --routing-config-map and --routing-resource")
-    if flags.routing_config_map is not None and flags.routing_config_map.count("/") != 1:
-        raise ConfigurationError(f"--routing-config-map must be NAMESPACE/NAME, not {flags.routing_config_map!r}")
-    if flags.alertmanager_webhook is not None and (flags.credentials is None or flags.alert_token is None):
-        raise ConfigurationError("--alertmanager-webhook needs --credentials and --alert-token")
-    operator = NotificationOperator(
-        NotificationOptions(
-            console=flags.console_channel,
-            log=flags.log_channel,
-            directory=flags.notification_directory,
-            credentials=flags.credentials,
-            routing_file=flags.routing_file,
-            routing_config_map=flags.routing_config_map,
-            routing_resource=flags.routing_resource,
-            fallback_channel=flags.fallback_channel,
-            audit_file=flags.audit_file,
-            audit_key=flags.audit_key,
-            timeout=flags.delivery_timeout,
-            max_concurrent=flags.max_deliveries,
-            workers=options.workers,
-            alertmanager_webhook=flags.alertmanager_webhook,
-            alert_token=flags.alert_token,
-            alert_namespace=flags.alert_namespace,
-            redact=flags.redact,
-            policies=flags.channel_policies,
-            namespace_credentials=flags.namespace_credentials,
-        )
-    )
-    handler.addFilter(RedactingFilter(operator.redactor))
+    settings: dict[str, Any] = {
+        each.name: getattr(options.notification, each.name) for each in fields(options.notification)
+    }
+    operator = NotificationOperator(NotificationOptions(workers=options.workers, **settings))
+    handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter(), operator.redactor))
     return operator.add_to
 
 

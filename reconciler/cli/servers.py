@@ -11,50 +11,69 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from reconciler.apiserver import APIServer, LoggedRequest
+from reconciler.cli.options import KUBECONFIG, Controllers, Data, Format, NewKubeconfig
 from reconciler.cli.output import write_kubeconfig
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 
+envtest = App(name="envtest", help="Find, build or start a real etcd and kube-apiserver for tests.")
+
+ControllerManager = Annotated[
+    bool, Parameter(help="Include kube-controller-manager: garbage collection, Deployments, Jobs.", negative=())
+]
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
-@dataclass(frozen=True, slots=True)
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
 class APIServerOptions:
-    """The options of ``reconciler apiserver``.
+    """The options of ``reconciler apiserver``."""
 
-    Attributes:
-        port: the port on the loopback interface; 0 for a free one.
-        kubeconfig: the path of the kubeconfig to write.
-        log: the requests to print.
-        chaos: the fraction of requests that fail.
-        seed: the seed of all randomness.
-        data: the directory to keep the state in; None loses it.
-        controllers: more controllers of the cluster that the server plays.
-        rbac: users may do only what roles allow.
-        tls: serve over TLS.
-        command: a shell command to run against the server; None runs the server until it is interrupted.
+    port: Annotated[
+        int, Parameter(help="Port on the loopback interface; 0 for a free one.", validator=Number(gte=0, lte=65535))
+    ] = 0
+    kubeconfig: NewKubeconfig = KUBECONFIG
+    log: Annotated[
+        Literal["none", "writes", "requests"], Parameter(help="Requests to print: who, what and result, one per line.")
+    ] = "none"
+    chaos: Annotated[
+        float, Parameter(help="Fraction of requests that fail, from 0 to 1.", validator=Number(gte=0, lte=1))
+    ] = 0.0
+    seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0
+    data: Data = None
+    controllers: Controllers = ()
+    tls: Annotated[bool, Parameter(help="Serve over TLS; the kubeconfig contains the CA.", negative=())] = False
+    rbac: Annotated[
+        bool,
+        Parameter(
+            help="Users may do only what roles allow. The user of the kubeconfig may do everything.", negative=""
+        ),
+    ] = False
+    command: Annotated[
+        str | None,
+        Parameter(name="--exec", help="Run this shell command with KUBECONFIG set, then stop with its exit code."),
+    ] = None
+
+
+def apiserver(
+    *objects: Annotated[
+        str,
+        Parameter(help="Objects to create at the start: YAML or JSON file, directory, MODULE:CLASS, 'notification'."),
+    ],
+    options: APIServerOptions = APIServerOptions(),
+) -> int:
+    """Run the embedded API server on the loopback interface until interrupted, or for one command.
+
+    kubectl and any other client can use it through the kubeconfig. Without --data, its data is lost when it stops.
     """
-
-    port: int
-    kubeconfig: Path
-    log: Literal["none", "writes", "requests"]
-    chaos: float
-    seed: int
-    data: Path | None
-    controllers: Sequence[str]
-    rbac: bool
-    tls: bool
-    command: str | None
-
-
-def run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
-    """Run the embedded API server until SIGINT or SIGTERM, or until its command has ended, whose exit code this is."""
-    return asyncio.run(_run_apiserver(names, options))
+    return asyncio.run(_run_apiserver(objects, options))
 
 
 def played_controllers(chosen: Sequence[str]) -> tuple[str, ...]:
@@ -163,25 +182,28 @@ async def _wait_for_signal() -> None:
         await stop.wait()
 
 
-def print_binaries_path(*, as_json: bool) -> int:
-    """Print the directory of the control plane's binaries."""
+@envtest.command
+def path(*, output: Format = "text") -> int:
+    """Print the directory of the etcd, kube-apiserver and kubectl binaries."""
     from reconciler.testing.control_plane.binaries import binaries_path
 
-    path = binaries_path()
-    sys.stdout.write(msgspec.json.encode({"path": str(path)}).decode() + "\n" if as_json else f"{path}\n")
+    found = str(binaries_path())
+    sys.stdout.write((msgspec.json.encode({"path": found}).decode() if output == "json" else found) + "\n")
     return 0
 
 
-def build_binaries(*, controller_manager: bool) -> int:
-    """Build the control plane's binaries unless they exist, and print their directory."""
+@envtest.command
+def build(*, controller_manager: ControllerManager = False) -> int:
+    """Build etcd, etcdutl, kube-apiserver and kubectl with Go into the user's cache, unless they exist."""
     from reconciler.testing import control_plane
 
     print(control_plane.build(progress=sys.stderr, controller_manager=controller_manager))
     return 0
 
 
-def run_control_plane(*, kubeconfig: Path, controller_manager: bool) -> int:
-    """Run a real control plane until SIGINT or SIGTERM."""
+@envtest.command
+def up(*, kubeconfig: NewKubeconfig = KUBECONFIG, controller_manager: ControllerManager = False) -> int:
+    """Run a real control plane on the loopback interface until interrupted."""
     from reconciler.testing import control_plane
 
     if controller_manager and "KUBEBUILDER_ASSETS" not in os.environ:

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from reconciler._core.certificates import client_tls_context
-from reconciler.client.credentials import ClusterSettings, CredentialRenewer, exec_login_of, reason_of
+from reconciler.client.credentials import ClusterSettings, CredentialRenewer, ExecLogin, reason_of
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client.pool import MAX_STREAMS, is_local, refuse_virtual_time, without_password
@@ -26,62 +26,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 _IN_CLUSTER = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
 
-_USER_FILES = ("tokenFile", "client-certificate", "client-key")
-"""The fields of a user that name files, which may change."""
-
 _logger = logging.getLogger("reconciler.client")
-
-
-class _Connections:
-    """The connections made with one set of certificates.
-
-    Attributes:
-        retired: new requests use others; these end with the last request in progress.
-        closed: they have ended.
-    """
-
-    def __init__(self, transport: HTTPTransport) -> None:
-        self.transport = transport
-        self.retired = False
-        self.closed = False
-        self._in_progress = 0
-
-    async def send(self, request: HTTPRequest) -> HTTPResponse:
-        self._in_progress += 1
-        streams = False
-        try:
-            response = await self.transport.send(request)
-            streams = response.chunks is not None
-        finally:
-            if not streams:
-                await self._done()
-        if streams:
-            response.on_close = self._closing(response.on_close)
-        return response
-
-    def _closing(self, close: Callable[[], Awaitable[None]] | None) -> Callable[[], Awaitable[None]]:
-        async def closing() -> None:
-            try:
-                if close is not None:
-                    await close()
-            finally:
-                await self._done()
-
-        return closing
-
-    async def _done(self) -> None:
-        self._in_progress -= 1
-        if self.retired:
-            await self.retire()
-
-    async def retire(self) -> None:
-        self.retired = True
-        if not self._in_progress:
-            await self.close()
-
-    async def close(self) -> None:
-        self.closed = True
-        await self.transport.close()
 
 
 class ConfiguredTransport:
@@ -118,8 +63,8 @@ class ConfiguredTransport:
         self._loaded: _Loaded | None = None
         self._certificates: object = None
         self._suspect = False  # a request got no response since the files were read
-        self._open: _Connections | None = None
-        self._retired: list[_Connections] = []
+        self._open: HTTPTransport | None = None
+        self._retired: list[HTTPTransport] = []
 
     async def open(self) -> None:
         """Read the configuration. Connections are made by the first request. Cancellation leaves nothing open.
@@ -138,11 +83,11 @@ class ConfiguredTransport:
         try:
             self._open = self._connections(self._loaded)
         except BaseException:
-            self._loaded.close()
+            self._loaded.settings.close()
             raise
         _warn_of_insecurity(self._loaded)
 
-    def _connections(self, loaded: _Loaded) -> _Connections:
+    def _connections(self, loaded: _Loaded) -> HTTPTransport:
         try:
             transport = HTTPTransport(
                 loaded.settings,
@@ -154,23 +99,22 @@ class ConfiguredTransport:
             problem = _tls_problem(loaded.settings)
             raise ConfigurationError(f"{loaded.subject}: {problem} ({reason_of(error)})") from None
         self._certificates = loaded.credentials.certificates
-        return _Connections(transport)
+        return transport
 
     async def close(self) -> None:
         """Close all connections; harmless if none is open. Cancellation may leave some to the event loop."""
-        connections, self._open = self._open, None
-        everything = [*self._retired, *([connections] if connections else [])]
-        self._retired = []
+        everything = [*self._retired, *([self._open] if self._open else [])]
+        self._open, self._retired = None, []
         if self._loaded is not None:
             await self._loaded.credentials.close()
-            self._loaded.close()
+            self._loaded.settings.close()
         for one in everything:
             await one.close()
 
     @property
     def host(self) -> str:
         """The server's host and port, for metrics; ``""`` before the transport is open."""
-        return "" if self._open is None else self._open.transport.host
+        return "" if self._open is None else self._open.host
 
     @property
     def namespace(self) -> str:
@@ -188,7 +132,7 @@ class ConfiguredTransport:
         """
         if self._open is None:
             raise NotSent("the client is not open: use 'async with Client(transport) as client'")
-        return await self._open.transport.handshake()
+        return await self._open.handshake()
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its response. A cancelled call may have been executed.
@@ -218,7 +162,7 @@ class ConfiguredTransport:
                 self._suspect = False
                 self._loaded.credentials.read_files()
             if self._loaded.credentials.certificates != self._certificates:
-                await self._follow_certificates()
+                self._follow_certificates()
         if self._open is None:
             raise NotSent(f"{request.label}: the client is not open: use 'async with Client.from_config() as client'")
         return await self._open.send(request)
@@ -242,7 +186,7 @@ class ConfiguredTransport:
         """
         return self._loaded is not None and await self._loaded.credentials.renew()
 
-    async def _follow_certificates(self) -> None:
+    def _follow_certificates(self) -> None:
         loaded, before = self._loaded, self._open
         if loaded is None or before is None:
             return
@@ -252,8 +196,8 @@ class ConfiguredTransport:
             self._certificates = loaded.credentials.certificates  # logged once; the next ones may be valid
             _logger.warning("new certificates cannot be used, the old ones stay in use: %s", error)
             return
-        self._retired = [one for one in self._retired if not one.closed] + [before]
-        await before.retire()
+        self._retired = [one for one in self._retired if one.is_in_use] + [before]
+        before.retire()
 
 
 def _warn_of_insecurity(loaded: _Loaded) -> None:
@@ -307,7 +251,6 @@ class _Loaded:
         subject: what to call the configuration in messages.
         headers: sent with each request.
         namespace: the namespace of the context, or of the pod; ``""`` for none.
-        close: removes what was written to disk.
     """
 
     settings: ClusterSettings
@@ -315,7 +258,6 @@ class _Loaded:
     subject: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     namespace: str = ""
-    close: Callable[[], None] = lambda: None
 
 
 async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | None) -> _Loaded:
@@ -323,32 +265,32 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
     cluster, user = kubeconfig.choose(context)
     headers = kubeconfig.impersonation(user)
     settings = ClusterSettings()
-    login = exec_login_of(user, cluster)
+    login = None if user.value.plugin is None else ExecLogin(user, user.value.plugin, cluster.value)
+    if login is None and user.value.auth_provider is not None:
+        raise ConfigurationError(
+            f"kubeconfig {user.path}: user {user.name!r} has auth-provider {user.value.auth_provider.name or ''!r}, "
+            "which is not supported: configure an exec plugin instead"
+        )
 
     def load() -> None:
-        settings.load_kubeconfig(cluster.value, user.value if login is None else login.entries)
-
-    def close() -> None:
-        if login is not None:
-            login.close()
-        settings.close()
+        settings.load_kubeconfig(cluster.value, user.value if login is None else login.user)
 
     try:
         if login is not None:
             await login.renew(refused=False)
         load()
     except asyncio.CancelledError:
-        close()
+        settings.close()
         raise
     except Exception as error:  # noqa: BLE001 - foreign code: files, plugins
-        close()
+        settings.close()
         raise ConfigurationError(
             f"{subject}: the credentials of user {user.name!r} cannot be loaded: {reason_of(error)}"
         ) from None
-    files = (cluster.value.get("certificate-authority"), *map(user.value.get, _USER_FILES))
-    scheduled = login is not None or any(files)
-    credentials = CredentialRenewer(settings, load, scheduled=scheduled, login=login)
-    return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context), close)
+    given = user.value
+    files = (cluster.value.certificate_authority, given.client_certificate, given.client_key, given.token_file)
+    credentials = CredentialRenewer(settings, load, scheduled=login is not None or any(files), login=login)
+    return _Loaded(settings, credentials, subject, headers, kubeconfig.namespace(context))
 
 
 async def _load_service_account(subject: str) -> _Loaded:

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.client.kubeconfig import KubeconfigEntry
+from reconciler.client.kubeconfig import ExecPlugin, KubeconfigCluster, KubeconfigEntry, KubeconfigUser
 from reconciler.client.pool import MAX_REQUESTS, excerpt, proxy_from_environment
 from reconciler.clock import boottime_of, current_clock
 from reconciler.errors import ConfigurationError
@@ -38,46 +38,44 @@ _CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certi
 _VERSIONS = (f"{_GROUP}v1", f"{_GROUP}v1beta1", f"{_GROUP}v1alpha1")
 
 
-async def run_plugin(user: KubeconfigEntry, cluster: KubeconfigEntry) -> Mapping[str, Any]:
-    """Run a user's plugin, and return the ``status`` of the ExecCredential that it prints.
+async def run_plugin(plugin: ExecPlugin, folder: Path, cluster: KubeconfigCluster) -> Mapping[str, Any]:
+    """Run a plugin, and return the ``status`` of the ExecCredential that it prints.
 
     Cancellation kills the plugin.
 
     Args:
-        user: the user with the plugin.
+        plugin: the plugin.
+        folder: of the kubeconfig.
         cluster: described to the plugin if its entry requests that (``provideClusterInfo``).
 
     Raises:
         ConfigurationError: the plugin cannot run, fails, takes too long, or prints something else. Its standard error
             is quoted with possible secrets hidden; its standard output never is.
     """
-    config = user.value["exec"]
-    version, command = config.get("apiVersion") or "", config.get("command") or ""
+    version, command = plugin.api_version or "", plugin.command or ""
     if version not in _VERSIONS:
         raise ConfigurationError(f"exec: apiVersion must be one of {', '.join(_VERSIONS)}")
     if not command:
         raise ConfigurationError("exec: the command is missing")
-    if config.get("interactiveMode") == "Always":
+    if plugin.interactive_mode == "Always":
         raise ConfigurationError(
             "exec: the plugin needs a terminal (interactiveMode: Always), which this process lacks"
         )
     # As in client-go: a command with a slash is a path, relative to the folder of the kubeconfig.
     if os.sep in command and not Path(command).is_absolute():
-        command = str(user.folder / command)
-    output = await _output([command, *(config.get("args") or ())], _environment(config, version, cluster), config)
+        command = str(folder / command)
+    spec: JSONObject = {"interactive": False}
+    if plugin.provide_cluster_info:
+        known = msgspec.to_builtins(cluster)
+        spec["cluster"] = {key: known[key] for key in _CLUSTER_INFO if known[key]}
+    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
+    given = {variable.name or "": variable.value or "" for variable in plugin.env or ()}
+    environment = {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+    output = await _output([command, *(plugin.args or ())], environment, plugin.install_hint or "")
     return _status(output, version)
 
 
-def _environment(config: Mapping[str, Any], version: str, cluster: KubeconfigEntry) -> dict[str, str]:
-    spec: JSONObject = {"interactive": False}
-    if config.get("provideClusterInfo"):
-        spec["cluster"] = {key: cluster.value[key] for key in _CLUSTER_INFO if cluster.value.get(key)}
-    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
-    given = {one["name"]: one.get("value") or "" for one in config.get("env") or ()}
-    return {**os.environ, **given, "KUBERNETES_EXEC_INFO": json.dumps(info)}
-
-
-async def _output(command: list[str], environment: dict[str, str], config: Mapping[str, Any]) -> bytes:
+async def _output(command: list[str], environment: dict[str, str], install_hint: str) -> bytes:
     creation = asyncio.create_subprocess_exec(
         *command,
         env=environment,
@@ -95,7 +93,7 @@ async def _output(command: list[str], environment: dict[str, str], config: Mappi
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a valid command"
-        hint = excerpt(config.get("installHint") or "")
+        hint = excerpt(install_hint)
         raise ConfigurationError(f"exec: {command[0]}: {reason}{f'. {hint}' if hint else ''}") from None
     assert process.stdout is not None  # noqa: S101 - see above
     assert process.stderr is not None  # noqa: S101 - see above
@@ -182,7 +180,7 @@ class ClusterSettings:
         """Return the value of the Authorization header for ``"BearerToken"``, None for none."""
         return self.api_key.get(name)
 
-    def load_kubeconfig(self, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> None:
+    def load_kubeconfig(self, cluster: KubeconfigCluster, user: KubeconfigUser) -> None:
         """Read a cluster and a user of a kubeconfig, whose paths are absolute.
 
         Raises:
@@ -190,13 +188,13 @@ class ClusterSettings:
             ConfigurationError: the token is empty or not valid in a header, or the proxy is not valid.
         """
         authorization = _authorization(user)  # first: a failure changes nothing
-        self.host = str(cluster["server"]).rstrip("/")
-        self.ssl_ca_cert = self._file(cluster, "certificate-authority")
-        self.cert_file = self._file(user, "client-certificate")
-        self.key_file = self._file(user, "client-key")
-        self.verify_ssl = not cluster.get("insecure-skip-tls-verify")
-        self.tls_server_name = cluster.get("tls-server-name")
-        self.proxy = cluster.get("proxy-url") or proxy_from_environment(self.host)
+        self.host = (cluster.server or "").rstrip("/")
+        self.ssl_ca_cert = self._file("authority", cluster.certificate_authority, cluster.certificate_authority_data)
+        self.cert_file = self._file("certificate", user.client_certificate, user.client_certificate_data)
+        self.key_file = self._file("key", user.client_key, user.client_key_data)
+        self.verify_ssl = not cluster.insecure_skip_tls_verify
+        self.tls_server_name = cluster.tls_server_name
+        self.proxy = cluster.proxy_url or proxy_from_environment(self.host)
         self.api_key = {"BearerToken": authorization} if authorization else {}
 
     def load_service_account(self, folder: Path) -> None:
@@ -224,41 +222,38 @@ class ClusterSettings:
             file.close()
         self._files = {}
 
-    def _file(self, entry: Mapping[str, Any], key: str) -> str | None:
+    def _file(self, what: str, path: str | None, data: str | None) -> str | None:
         """Return the path of a certificate or a key. Inline data is written to a file that only its owner can read.
 
         The ssl module reads keys from files only.
         """
-        data = entry.get(f"{key}-data")
         if not data:
-            return entry.get(key) or None
-        content = base64.b64decode(str(data))
-        known, file = self._files.get(key, (b"", None))
+            return path or None
+        content = base64.b64decode(data)
+        known, file = self._files.get(what, (b"", None))
         if file is None or known != content:
             if file is not None:
                 file.close()
             file = tempfile.NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - closed with the client
             file.write(content)
             file.flush()
-            self._files[key] = (content, file)
+            self._files[what] = (content, file)
         return str(file.name)
 
 
-def _authorization(user: Mapping[str, Any]) -> str:
-    """Return the Authorization header of a user. A token takes precedence over a password.
+def _authorization(user: KubeconfigUser) -> str:
+    """Return the Authorization header of a user. A token file takes precedence over a token, and that over a password.
 
     Raises:
         OSError: the token file cannot be read.
         ConfigurationError: the token is empty, or not valid in a header.
     """
-    token = user.get("token")
-    if user.get("tokenFile"):
-        token = read_token(Path(user["tokenFile"]))
-    if token:
-        return f"Bearer {checked_token(token, 'the token')}"
-    if user.get("username") and user.get("password"):
-        pair = f"{user['username']}:{user['password']}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
+    if user.token_file:
+        return f"Bearer {read_token(Path(user.token_file))}"
+    if user.token:
+        return f"Bearer {checked_token(user.token, 'the token')}"
+    if user.username and user.password:
+        return "Basic " + base64.b64encode(f"{user.username}:{user.password}".encode()).decode()
     return ""
 
 
@@ -291,36 +286,8 @@ _logger = logging.getLogger("reconciler.client")
 _RENEW_BEFORE = 70.0
 """Seconds before its expiry at which a credential is replaced: a little more than the time between two refreshes."""
 
-_PLUGINS = {
-    "oidc": "kubelogin (kubectl oidc-login)",
-    "gcp": "gke-gcloud-auth-plugin",
-    "azure": "kubelogin for Azure",
-}
-"""The exec plugins that replaced the auth-providers of early Kubernetes clients."""
-
-
 _RUN_EVERY = 10.0
 """The shortest time in seconds between runs of a plugin that refused requests cause."""
-
-
-def exec_login_of(user: KubeconfigEntry, cluster: KubeconfigEntry) -> ExecLogin | None:
-    """Return the exec plugin that gets a user's credentials; None if the file or files that it names contain them.
-
-    Raises:
-        ConfigurationError: the user has an auth-provider.
-    """
-    if "exec" in user.value:
-        return ExecLogin(user, cluster)
-    provider = user.value.get("auth-provider")
-    if provider:
-        name = str(provider.get("name") or "")
-        plugin = _PLUGINS.get(name)
-        hint = f"the exec plugin {plugin}" if plugin else "an exec plugin"
-        raise ConfigurationError(
-            f"kubeconfig {user.path}: user {user.name!r} has auth-provider {name!r}, which is not supported: configure "
-            f"{hint} instead"
-        )
-    return None
 
 
 class ExecLogin:
@@ -330,16 +297,17 @@ class ExecLogin:
     measured from the end of the run in boot time, so a step of the wall clock does not move it.
 
     Attributes:
-        entries: the token and the files of the certificate, named as in a kubeconfig.
+        user: the user's entry with the token and the certificate; without them before the first run.
     """
 
-    def __init__(self, user: KubeconfigEntry, cluster: KubeconfigEntry) -> None:
-        self._user = user
+    def __init__(self, user: KubeconfigEntry[KubeconfigUser], plugin: ExecPlugin, cluster: KubeconfigCluster) -> None:
+        self.user = user.value
+        self._plugin = plugin
+        self._folder = user.folder
         self._cluster = cluster
-        self.entries: Mapping[str, Any] = {}
+        self._has_run = False
         self._refused_at = -math.inf  # when the last run ended that a refused request caused
         self._expires_at = math.inf  # in boot time
-        self._files: list[Any] = []
 
     @property
     def expired(self) -> bool:
@@ -349,7 +317,7 @@ class ExecLogin:
     async def renew(self, *, refused: bool) -> None:
         """Run the plugin if its credentials expire soon, or if they were refused. A cancelled call kills it."""
         if not refused:
-            if not self.entries or self._expires_soon():
+            if not self._has_run or self._expires_soon():
                 await self._run()
         elif current_clock().monotonic() - self._refused_at >= _RUN_EVERY:
             try:
@@ -361,7 +329,7 @@ class ExecLogin:
         return boottime_of(current_clock())() >= self._expires_at - _RENEW_BEFORE
 
     async def _run(self) -> None:
-        status = await run_plugin(self._user, self._cluster)
+        status = await run_plugin(self._plugin, self._folder, self._cluster)
         token, certificate, key = (status.get(name) for name in ("token", "clientCertificateData", "clientKeyData"))
         if not token and not certificate:
             raise ConfigurationError("exec: the plugin gave neither a token nor a client certificate")
@@ -371,26 +339,10 @@ class ExecLogin:
         left = math.inf if expiry is None else (expiry - clock.now()).total_seconds()
         if left <= 0:
             _logger.warning("exec: the plugin gave an expired credential: check its cache and the clocks")
-        given = {"token": token} if token else {}
-        if certificate and key:
-            given |= self._written(certificate, key)
-        self.entries, self._expires_at = given, boottime_of(clock)() + left
-
-    def _written(self, certificate: str, key: str) -> dict[str, str]:
-        """Write both to files that only the owner can read; the ssl module reads files only."""
-        files = [tempfile.NamedTemporaryFile(suffix=".pem") for _ in range(2)]  # noqa: SIM115 - closed when replaced
-        for file, content in zip(files, (certificate, key), strict=True):
-            file.write(content.encode())
-            file.flush()
-        self.close()
-        self._files = files
-        return {"client-certificate": files[0].name, "client-key": files[1].name}
-
-    def close(self) -> None:
-        """Remove the files."""
-        for file in self._files:
-            file.close()
-        self._files = []
+        data = (base64.b64encode(each.encode()).decode() if each else None for each in (certificate, key))
+        given = dict(zip(("token", "client_certificate_data", "client_key_data"), (token, *data), strict=True))
+        self.user = msgspec.structs.replace(self.user, **given)
+        self._has_run, self._expires_at = True, boottime_of(clock)() + left
 
 
 def _time(text: Any) -> datetime | None:

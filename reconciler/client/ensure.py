@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from reconciler._core.wire import JSONObject
@@ -23,39 +22,6 @@ Written = Literal["created", "updated", "updatedStatus", "updatedStatusOnly", "u
 """What was done, in controller-runtime's words. ``"updatedStatus"``: the object and its status."""
 
 
-@dataclass(slots=True)
-class _Mutation:
-    """An object before and after its mutation.
-
-    Attributes:
-        gvk: its kind.
-        kind: what responses are read as.
-        obj: the mutated object.
-        before: its document as read; None if it does not exist.
-        after: its document after the mutation.
-        separate_status: whether the status is written through its own subresource.
-    """
-
-    gvk: GroupVersionKind
-    kind: Any
-    obj: Any
-    before: JSONObject | None
-    after: JSONObject
-    separate_status: bool
-
-    @property
-    def request(self) -> Request:
-        return request_of(self.after)
-
-    def main(self, document: JSONObject) -> JSONObject:
-        """Return what the main resource stores of a document."""
-        return {key: value for key, value in document.items() if not (self.separate_status and key == "status")}
-
-    def status_differs(self) -> bool:
-        before, after = (document.get("status") or {} for document in (self.before or {}, self.after))
-        return self.separate_status and not equal(before, after)
-
-
 class Ensure:
     """One call of `Client.create_or_update` or `Client.create_or_patch`.
 
@@ -67,87 +33,94 @@ class Ensure:
     def __init__(self, session: ClientSession, get: Callable[[Any, str, str | None], Awaitable[Any]]) -> None:
         self._session = session
         self._get = get
+        self._kind: Any = None  # what responses are read as
+        self._key: tuple[GroupVersionKind, Request]
+        self._obj: Any = None  # the mutated object
+        self._before: JSONObject | None = None  # its document as read; None if it does not exist
+        self._after: JSONObject = {}  # its document after the mutation
+        self._has_status_subresource = False
 
     async def create_or_update(
         self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
     ) -> tuple[Any, Written]:
         """Create the object, or replace it if it differs."""
-        change = await self._mutate(obj, mutate)
-        if change.before is None:
-            return await self._create(change), "created"
-        if self._is_stored(change, change.before):
-            return change.obj, "unchanged"
-        answer = await update(self._session, change.obj)
-        return answer, "updated" if self._record(change, answer) else "unchanged"
+        await self._mutate(obj, mutate)
+        if self._before is None:
+            return await self._create(), "created"
+        if self._is_stored(self._before):
+            return self._obj, "unchanged"
+        answer = await update(self._session, self._obj)
+        return answer, "updated" if self._record(answer) else "unchanged"
 
     async def create_or_patch(
         self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
     ) -> tuple[Any, Written]:
         """Create the object, or patch what differs: the object, its status, or both."""
-        change = await self._mutate(obj, mutate)
-        if change.before is None:
-            return await self._patch_status(change, await self._create(change)), "created"
-        answer, changed = change.obj, False
-        difference = merge_diff(change.main(change.before), change.main(change.after))
-        if difference and not self._is_stored(change, change.before):
-            answer = await self._patch(change, difference, version_of(change.before))
-            changed = self._record(change, answer)
-        if not change.status_differs():
+        await self._mutate(obj, mutate)
+        before, after = ((document or {}).get("status") or {} for document in (self._before, self._after))
+        status_differs = self._has_status_subresource and not equal(before, after)
+        if self._before is None:
+            answer = await self._create()
+            return await self._patch_status(answer) if status_differs else answer, "created"
+        answer, changed = self._obj, False
+        difference = merge_diff(self._main(self._before), self._main(self._after))
+        if difference and not self._is_stored(self._before):
+            answer = await self._patch(difference, version_of(self._before))
+            changed = self._record(answer)
+        if not status_differs:
             return answer, "updated" if changed else "unchanged"
-        answer = await self._patch_status(change, answer)
-        return answer, "updatedStatus" if changed else "updatedStatusOnly"
+        return await self._patch_status(answer), "updatedStatus" if changed else "updatedStatusOnly"
 
-    async def _mutate(self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> _Mutation:
-        kind, resource, document = await self._session.resolve(obj)
+    async def _mutate(self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> None:
+        self._kind, resource, document = await self._session.resolve(obj)
         request = request_of(document)
-        before: JSONObject | None = None
         try:
-            found = await self._get(kind, request.name, request.namespace)
-            before = to_document(found)
+            self._obj = await self._get(self._kind, request.name, request.namespace)
+            self._before = to_document(self._obj)
         except NotServed:
             raise
         except NotFound:
-            found = from_document(kind, Unstructured(document).to_dict())
-        mutate(found)
-        after = to_document(found)
-        if request_of(after) != request:
-            raise ValueError(f"mutate must not change name and namespace: {request} became {request_of(after)}")
-        return _Mutation(resource.gvk, kind, found, before, after, "status" in resource.subresources)
+            self._obj = from_document(self._kind, Unstructured(document).to_dict())
+        mutate(self._obj)
+        self._after = to_document(self._obj)
+        if request_of(self._after) != request:
+            raise ValueError(f"mutate must not change name and namespace: {request} became {request_of(self._after)}")
+        self._key = resource.gvk, request
+        self._has_status_subresource = "status" in resource.subresources
 
-    async def _create(self, change: _Mutation) -> Any:
-        answer = await create(self._session, change.obj)
-        self._record(change, answer)
+    def _main(self, document: JSONObject) -> JSONObject:
+        """Return what the main resource stores of a document."""
+        return {key: value for key, value in document.items() if not (self._has_status_subresource and key == "status")}
+
+    async def _create(self) -> Any:
+        answer = await create(self._session, self._obj)
+        self._record(answer)
         return answer
 
-    async def _patch(
-        self, change: _Mutation, difference: JSONObject, version: str, subresource: StatusSubresource | None = None
-    ) -> Any:
+    async def _patch(self, difference: JSONObject, version: str, subresource: StatusSubresource | None = None) -> Any:
+        condition = version or None
         return await patch(
             self._session,
-            change.kind,
-            *change.request,
+            self._kind,
+            *self._key[1],
             patch=difference,
-            resource_version=version or None,
+            resource_version=condition,
             subresource=subresource,
         )
 
-    async def _patch_status(self, change: _Mutation, current: Any) -> Any:
-        """Patch the status of the current object if it differs, and return the response."""
-        if not change.status_differs():
-            return current
-        before, after = ({"status": document.get("status")} for document in (change.before or {}, change.after))
-        return await self._patch(change, merge_diff(before, after), version_of(current.to_dict()), "status")
+    async def _patch_status(self, current: Any) -> Any:
+        """Patch the status of the current object, and return the response."""
+        before, after = ({"status": document.get("status")} for document in (self._before or {}, self._after))
+        return await self._patch(merge_diff(before, after), version_of(current.to_dict()), "status")
 
-    def _is_stored(self, change: _Mutation, before: JSONObject) -> bool:
-        key = (change.gvk, change.request)
-        return self._session.connection.written.is_stored(key, change.main(before), change.main(change.after))
+    def _is_stored(self, before: JSONObject) -> bool:
+        written = self._session.connection.written
+        return written.is_stored(self._key, self._main(before), self._main(self._after))
 
-    def _record(self, change: _Mutation, answer: Any) -> bool:
+    def _record(self, answer: Any) -> bool:
         """Record what the server stored, and return whether the write changed anything."""
-        stored = answer.to_dict()
+        stored, before = answer.to_dict(), self._before or {}
         if not self._session.options.dry_run:
-            key = (change.gvk, change.request)
-            self._session.connection.written.record(key, change.main(change.after), change.main(stored))
-            return version_of(stored) != version_of(change.before or {})
-        before = without_server_metadata(change.main(change.before or {}))
-        return not equal(before, without_server_metadata(change.main(stored)))
+            self._session.connection.written.record(self._key, self._main(self._after), self._main(stored))
+            return version_of(stored) != version_of(before)
+        return not equal(*(without_server_metadata(self._main(document)) for document in (before, stored)))

@@ -1,16 +1,19 @@
-"""Kubeconfig files, and a check of every field that is used: an invalid value is an error with file and field."""
+"""Kubeconfig files as typed structs: an invalid value is an error with file and field."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from reconciler._core.scalars import use_kubernetes_scalars
+import msgspec
+
+from reconciler._core.wire import use_kubernetes_scalars
 from reconciler.client.pool import is_http_address, without_password
 from reconciler.errors import ConfigurationError
 
@@ -20,49 +23,93 @@ if TYPE_CHECKING:
 
 _LARGEST_FILE = 2**24
 
-_TEXT, _BOOL, _LIST, _TEXTS, _MAPPING = "text", "true or false", "a list", "a list of texts", "a mapping"
 
-_FIELDS: Mapping[str, Mapping[str, str]] = {
-    "cluster": {
-        "server": _TEXT,
-        "tls-server-name": _TEXT,
-        "insecure-skip-tls-verify": _BOOL,
-        "certificate-authority": _TEXT,
-        "certificate-authority-data": _TEXT,
-        "proxy-url": _TEXT,
-        "disable-compression": _BOOL,
-        "extensions": _LIST,
-    },
-    "context": {"cluster": _TEXT, "user": _TEXT, "namespace": _TEXT, "extensions": _LIST},
-    "user": {
-        "client-certificate": _TEXT,
-        "client-certificate-data": _TEXT,
-        "client-key": _TEXT,
-        "client-key-data": _TEXT,
-        "token": _TEXT,
-        "tokenFile": _TEXT,
-        "username": _TEXT,
-        "password": _TEXT,
-        "as": _TEXT,
-        "as-uid": _TEXT,
-        "as-groups": _TEXTS,
-        "as-user-extra": _MAPPING,
-        "auth-provider": _MAPPING,
-        "exec": _MAPPING,
-        "extensions": _LIST,
-    },
-    "exec": {
-        "apiVersion": _TEXT,
-        "command": _TEXT,
-        "args": _TEXTS,
-        "env": _LIST,
-        "installHint": _TEXT,
-        "interactiveMode": _TEXT,
-        "provideClusterInfo": _BOOL,
-    },
-    "env": {"name": _TEXT, "value": _TEXT},
-    "auth-provider": {"name": _TEXT, "config": _MAPPING},
-}
+class _Secretive(msgspec.Struct, frozen=True):
+    """A part of a kubeconfig; its ``repr`` shows no value, since it may contain a token or a key."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class KubeconfigCluster(_Secretive, frozen=True, rename="kebab"):
+    """A cluster; None means that a field is absent."""
+
+    server: str | None = None
+    tls_server_name: str | None = None
+    insecure_skip_tls_verify: bool | None = None
+    certificate_authority: str | None = None
+    certificate_authority_data: str | None = None
+    proxy_url: str | None = None
+    disable_compression: bool | None = None
+
+
+class KubeconfigContext(_Secretive, frozen=True):
+    """A cluster and a user, by name, and a namespace."""
+
+    cluster: str | None = None
+    user: str | None = None
+    namespace: str | None = None
+
+
+class ExecVariable(_Secretive, frozen=True):
+    """A variable in a plugin's environment."""
+
+    name: str | None = None
+    value: str | None = None
+
+
+class ExecPlugin(_Secretive, frozen=True, rename="camel"):
+    """A program that prints credentials."""
+
+    api_version: str | None = None
+    command: str | None = None
+    args: list[str] | None = None
+    env: list[ExecVariable] | None = None
+    install_hint: str | None = None
+    interactive_mode: str | None = None
+    provide_cluster_info: bool | None = None
+
+
+class AuthProvider(_Secretive, frozen=True):
+    """What early versions of Kubernetes had in place of plugins."""
+
+    name: str | None = None
+
+
+_USER_FIELDS = {"token_file": "tokenFile", "as_user": "as", "plugin": "exec"}
+
+
+class KubeconfigUser(_Secretive, frozen=True, rename=lambda name: _USER_FIELDS.get(name, name.replace("_", "-"))):
+    """Credentials; None means that a field is absent."""
+
+    client_certificate: str | None = None
+    client_certificate_data: str | None = None
+    client_key: str | None = None
+    client_key_data: str | None = None
+    token: str | None = None
+    token_file: str | None = None
+    username: str | None = None
+    password: str | None = None
+    as_user: str | None = None
+    as_uid: str | None = None
+    as_groups: list[str] | None = None
+    as_user_extra: dict[str, list[str]] | None = None
+    auth_provider: AuthProvider | None = None
+    plugin: ExecPlugin | None = None
+
+
+class _Named(_Secretive, frozen=True):
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    cluster: KubeconfigCluster | None = None
+    context: KubeconfigContext | None = None
+    user: KubeconfigUser | None = None
+
+
+class _File(_Secretive, frozen=True, rename="kebab"):
+    current_context: str | None = None
+    clusters: list[_Named] | None = None
+    contexts: list[_Named] | None = None
+    users: list[_Named] | None = None
 
 
 def default_path() -> Path:
@@ -75,15 +122,21 @@ def paths_in(variable: str) -> list[Path]:
     return [Path(part).expanduser() for part in variable.split(os.pathsep) if part]
 
 
-@dataclass(frozen=True, slots=True)
-class KubeconfigEntry:
-    """A cluster, context or user, and the file that it was read from. Relative paths start from the file's folder.
+_EMPTY: Mapping[str, Any] = {
+    "clusters": KubeconfigCluster(),
+    "contexts": KubeconfigContext(),
+    "users": KubeconfigUser(),
+}
 
-    Its ``repr`` does not show the value, which may contain a token or a key.
-    """
+T = TypeVar("T", KubeconfigCluster, KubeconfigContext, KubeconfigUser)
+
+
+@dataclass(frozen=True, slots=True)
+class KubeconfigEntry(Generic[T]):
+    """A cluster, context or user, and the file that it was read from. Relative paths start from the file's folder."""
 
     name: str
-    value: Mapping[str, Any] = field(repr=False)
+    value: T
     path: Path
 
     @property
@@ -105,41 +158,40 @@ class Kubeconfig:
 
     def __init__(self, paths: Sequence[Path], subject: str) -> None:
         self._subject = subject
-        self._sections: dict[str, dict[str, KubeconfigEntry]] = {"clusters": {}, "contexts": {}, "users": {}}
+        self._sections: dict[str, dict[str, KubeconfigEntry[Any]]] = {section: {} for section in _EMPTY}
         self._current = ""
-        found = [(path, document) for path in paths if (document := _load(path)) is not None]
+        found = [(path, file) for path in paths if (file := _load(path)) is not None]
         if not found:
             raise ConfigurationError(f"{subject} does not exist: pass the path of a kubeconfig, or unset it")
-        for path, document in found:
-            self._add(path, document)
+        for path, file in found:
+            self._current = self._current or file.current_context or ""
+            for section, entries in self._sections.items():
+                names: set[str] = set()
+                for each in getattr(file, section) or ():
+                    if each.name in names:
+                        raise ConfigurationError(
+                            f"kubeconfig {path}: there are two {section} named {each.name!r}: remove one"
+                        )
+                    names.add(each.name)
+                    value = getattr(each, section.removesuffix("s")) or _EMPTY[section]
+                    entries.setdefault(each.name, KubeconfigEntry(each.name, value, path))
 
-    def _add(self, path: Path, document: Mapping[str, Any]) -> None:
-        current = document.get("current-context")
-        _check(f"kubeconfig {path}: current-context", current, _TEXT)
-        self._current = self._current or current or ""
-        for section, entries in self._sections.items():
-            what = section.removesuffix("s")
-            names: set[str] = set()
-            for item in _items(path, section, document.get(section)):
-                name, value = item["name"], item.get(what)
-                if name in names:
-                    raise ConfigurationError(f"kubeconfig {path}: there are two {section} named {name!r}: remove one")
-                names.add(name)
-                _check(f"kubeconfig {path}: {what} {name!r}", value, _MAPPING)
-                entries.setdefault(name, KubeconfigEntry(name, value or {}, path))
-
-    def choose(self, context: str | None) -> tuple[KubeconfigEntry, KubeconfigEntry]:
+    def choose(self, context: str | None) -> tuple[KubeconfigEntry[KubeconfigCluster], KubeconfigEntry[KubeconfigUser]]:
         """Choose the cluster and the user of a context, by default the current one. Their paths are absolute.
 
         Raises:
             ConfigurationError: the context, its cluster or its user does not exist, or a field is invalid.
         """
         chosen = self._chosen(context)
-        cluster = _checked(self._referred(chosen, "cluster"), "cluster")
-        user = _checked(self._referred(chosen, "user"), "user")
-        _check_cluster(cluster)
+        cluster, user = self._referred(chosen, "cluster"), self._referred(chosen, "user")
+        address = f"kubeconfig {cluster.path}: cluster {cluster.name!r} has"
+        _check_address(f"{address} server", cluster.value.server or "", "https://host:port")
+        if cluster.value.proxy_url:
+            _check_address(f"{address} proxy-url", cluster.value.proxy_url, "http://host:port")
         _check_user(user)
-        return _absolute(cluster), _absolute(user)
+        return _with_paths(cluster, "cluster", "certificate_authority"), _with_paths(
+            user, "user", "client_certificate", "client_key", "token_file"
+        )
 
     def namespace(self, context: str | None) -> str:
         """Return the namespace of a context, by default the current one; ``""`` if it has none.
@@ -147,28 +199,28 @@ class Kubeconfig:
         Raises:
             ConfigurationError: the context does not exist, or a field is invalid.
         """
-        return str(self._chosen(context).value.get("namespace") or "")
+        return self._chosen(context).value.namespace or ""
 
-    def impersonation(self, user: KubeconfigEntry) -> dict[str, str]:
+    def impersonation(self, user: KubeconfigEntry[KubeconfigUser]) -> dict[str, str]:
         """Return the headers for the impersonation in a user's entry, if any.
 
         Raises:
             ConfigurationError: the entry has several groups or extra attributes, which are not supported.
         """
-        groups = user.value.get("as-groups") or []
-        if len(groups) > 1 or user.value.get("as-user-extra"):
+        groups = user.value.as_groups or []
+        if len(groups) > 1 or user.value.as_user_extra:
             raise ConfigurationError(
                 f"{self._subject}: user {user.name!r} impersonates with several as-groups or with as-user-extra, which "
                 "is not supported: use only 'as', 'as-uid' and one group"
             )
         given = {
-            "Impersonate-User": user.value.get("as"),
-            "Impersonate-Uid": user.value.get("as-uid"),
+            "Impersonate-User": user.value.as_user,
+            "Impersonate-Uid": user.value.as_uid,
             "Impersonate-Group": groups[0] if groups else None,
         }
-        return {name: str(value) for name, value in given.items() if value}
+        return {name: value for name, value in given.items() if value}
 
-    def _chosen(self, context: str | None) -> KubeconfigEntry:
+    def _chosen(self, context: str | None) -> KubeconfigEntry[KubeconfigContext]:
         contexts = self._sections["contexts"]
         known = f"its contexts are {', '.join(sorted(contexts)) or 'none'}"
         name = context or self._current
@@ -176,83 +228,17 @@ class Kubeconfig:
             raise ConfigurationError(f"{self._subject} has no current-context: choose a context, {known}")
         if name not in contexts:
             raise ConfigurationError(f"{self._subject} has no context {name!r}: {known}")
-        return _checked(contexts[name], "context")
+        return contexts[name]
 
-    def _referred(self, context: KubeconfigEntry, what: str) -> KubeconfigEntry:
-        name = context.value.get(what) or ""
+    def _referred(self, context: KubeconfigEntry[KubeconfigContext], what: str) -> KubeconfigEntry[Any]:
+        name = getattr(context.value, what)
         if not name:
             raise ConfigurationError(f"{self._subject}: context {context.name!r} has no {what}: add one")
-        entry = self._sections[f"{what}s"].get(name)
-        if entry is None:
+        if name not in self._sections[f"{what}s"]:
             raise ConfigurationError(
                 f"{self._subject}: context {context.name!r} names {what} {name!r}, which does not exist: add it"
             )
-        return entry
-
-
-def _checked(entry: KubeconfigEntry, what: str) -> KubeconfigEntry:
-    """Return an entry without its null fields, after checking the types of the others."""
-    subject = f"kubeconfig {entry.path}: {what} {entry.name!r}"
-    return replace(entry, value=_checked_fields(subject, what, entry.value))
-
-
-def _checked_fields(subject: str, what: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {key: one for key, one in value.items() if one is not None}
-    for name, kind in _FIELDS[what].items():
-        _check(f"{subject}: {name}", fields.get(name), kind)
-    for nested in ("exec", "auth-provider"):
-        if nested in fields and nested in _FIELDS[what]:
-            fields[nested] = _checked_fields(f"{subject}: {nested}", nested, fields[nested])
-    if what == "exec":
-        for number, one in enumerate(fields.get("env") or ()):
-            where = f"{subject}: env[{number}]"
-            _check(where, one, _MAPPING)
-            variable = _checked_fields(where, "env", one or {})
-            name = variable.get("name", "")
-            if not name or "=" in name or "\0" in name + variable.get("value", ""):
-                raise ConfigurationError(f"{where} is not a variable: it needs a name, and a value without NUL")
-    if what == "auth-provider":
-        for key, one in (fields.get("config") or {}).items():
-            _check(f"{subject}: config: {str(key)[:80]}", one, _TEXT)
-    return fields
-
-
-def _check(subject: str, value: Any, kind: str) -> None:
-    """Raise unless a value is absent or of the given type. The value, which may be secret, is not shown."""
-    right = {
-        _TEXT: isinstance(value, str),
-        _BOOL: isinstance(value, bool),
-        _LIST: isinstance(value, list),
-        _TEXTS: isinstance(value, list) and all(isinstance(one, str) for one in value),
-        _MAPPING: isinstance(value, Mapping),
-    }
-    if value is None or right[kind]:
-        return
-    hint = ""
-    if kind == _TEXT and isinstance(value, (int, float)):
-        hint = ": put it in quotes"
-    elif kind == _BOOL and isinstance(value, str):
-        hint = ": write it without quotes"
-    raise ConfigurationError(f"{subject} must be {kind}, not {_KINDS.get(type(value), type(value).__name__)}{hint}")
-
-
-_KINDS: Mapping[type, str] = {
-    str: "text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "a mapping",
-}
-
-
-def _check_cluster(cluster: KubeconfigEntry) -> None:
-    subject = f"kubeconfig {cluster.path}: cluster {cluster.name!r}"
-    _check_address(f"{subject} has server", cluster.value.get("server") or "", "https://host:port")
-    proxy = cluster.value.get("proxy-url")
-    if proxy:
-        _check_address(f"{subject} has proxy-url", proxy, "http://host:port")
-    _check_file(cluster, "cluster", "certificate-authority")
+        return self._sections[f"{what}s"][name]
 
 
 def _check_address(subject: str, address: str, form: str) -> None:
@@ -260,47 +246,43 @@ def _check_address(subject: str, address: str, form: str) -> None:
         raise ConfigurationError(f"{subject} {without_password(address)!r}: write it as {form}")
 
 
-def _check_user(user: KubeconfigEntry) -> None:
-    for key in ("client-certificate", "client-key"):
-        _check_file(user, "user", key)
-    _check_file(user, "user", "tokenFile", data=False)
-    for key in ("as", "as-uid", *(user.value.get("as-groups") or ())):
-        text = user.value.get(key, "") if key in ("as", "as-uid") else key
+def _check_user(user: KubeconfigEntry[KubeconfigUser]) -> None:
+    subject = f"kubeconfig {user.path}: user {user.name!r}"
+    for text in (user.value.as_user or "", user.value.as_uid or "", *(user.value.as_groups or ())):
         if not text.isprintable():
+            raise ConfigurationError(f"{subject}: the name to impersonate contains a control character")
+    variables = (user.value.plugin.env if user.value.plugin else None) or []
+    for number, variable in enumerate(variables):
+        name = variable.name or ""
+        if not name or "=" in name or "\0" in name + (variable.value or ""):
             raise ConfigurationError(
-                f"kubeconfig {user.path}: user {user.name!r}: {key!r} contains a control character"
+                f"{subject}: exec: env[{number}] is not a variable: it needs a name, and a value without NUL"
             )
 
 
-def _check_file(entry: KubeconfigEntry, what: str, key: str, *, data: bool = True) -> None:
-    """Check that a file, or the base64 text in its place, can be read."""
-    subject = f"kubeconfig {entry.path}: {key} of {what} {entry.name!r}"
-    if data and entry.value.get(f"{key}-data"):
+def _with_paths(entry: KubeconfigEntry[T], what: str, *fields: str) -> KubeconfigEntry[T]:
+    """Return an entry with absolute paths, after checking that these files, or the data in their place, can be read."""
+    absolute: dict[str, str] = {}
+    for name in fields:
+        path, data = getattr(entry.value, name), getattr(entry.value, f"{name}_data", None)
+        key = "tokenFile" if name == "token_file" else name.replace("_", "-")
+        subject = f"kubeconfig {entry.path}: {key} of {what} {entry.name!r}"
         try:
-            base64.b64decode("".join(entry.value[f"{key}-data"].split()), validate=True)
+            if data:
+                base64.b64decode("".join(data.split()), validate=True)
+            elif path:
+                file = (entry.folder / Path(path).expanduser()).absolute()
+                file.read_bytes()
+                absolute[name] = str(file)
+        except OSError as error:
+            raise ConfigurationError(f"{subject} cannot be read: {error.filename}: {error.strerror}") from None
         except ValueError:
-            raise ConfigurationError(f"{subject} ({key}-data) is not valid base64: copy it again") from None
-    elif entry.value.get(key):
-        path = entry.folder / Path(entry.value[key]).expanduser()
-        try:
-            path.read_bytes()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "not a valid path"
-            raise ConfigurationError(f"{subject} cannot be read: {path}: {reason}") from None
+            why = f"({key}-data) is not valid base64: copy it again" if data else "is not a valid path"
+            raise ConfigurationError(f"{subject} {why}") from None
+    return replace(entry, value=msgspec.structs.replace(entry.value, **absolute))
 
 
-def _absolute(entry: KubeconfigEntry) -> KubeconfigEntry:
-    """Return an entry with absolute paths. A token file takes precedence over a token, as in client-go."""
-    value = dict(entry.value)
-    for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
-        if value.get(key):
-            value[key] = str((entry.folder / Path(str(value[key])).expanduser()).absolute())
-    if value.get("tokenFile"):
-        value.pop("token", None)
-    return replace(entry, value=value)
-
-
-def _load(path: Path) -> Mapping[str, Any] | None:
+def _load(path: Path) -> _File | None:
     """Load the document in a file; None if the file does not exist."""
     import yaml
 
@@ -324,7 +306,42 @@ def _load(path: Path) -> Mapping[str, Any] | None:
         raise ConfigurationError(f"kubeconfig {path} is invalid: it contains a value that cannot be read") from None
     if not isinstance(document, Mapping):
         raise ConfigurationError(f"kubeconfig {path} is invalid: it has no clusters, contexts and users")
-    return document
+    try:
+        return msgspec.convert(document, _File)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"kubeconfig {path}: {_problem(str(error), document)}") from None
+
+
+_WRONG_TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")
+_ENTRY = re.compile(r"(cluster|context|user)s\[(\d+)\]: \1")
+_TYPES = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "array": "a list",
+    "object": "a mapping",
+}
+_HINTS = {
+    ("text", "a number"): ": put it in quotes",
+    ("text", "true or false"): ": put it in quotes",
+    ("true or false", "text"): ": write it without quotes",
+}
+
+
+def _problem(text: str, document: Mapping[str, Any]) -> str:
+    """Return msgspec's error in the words of YAML. It does not show the value, which may be secret."""
+    what, _, place = text.partition(" - at `$")
+    where = place.rstrip("`").removeprefix(".").replace(".", ": ")
+    entry = _ENTRY.match(where)
+    name = None if entry is None else document[f"{entry[1]}s"][int(entry[2])].get("name")
+    if entry is not None and name:
+        where = f"{entry[1]} {name!r:.80}{where[entry.end() :]}"
+    found = _WRONG_TYPE.fullmatch(what)
+    if found is None:
+        return f"{where}: {what[:1].lower()}{what[1:]}"
+    wanted, given = (_TYPES.get(name, name) for name in found.groups())
+    return f"{where} must be {wanted}, not {given}{_HINTS.get((wanted, given), '')}"
 
 
 @functools.cache
@@ -348,14 +365,3 @@ def _loader() -> type[yaml.SafeLoader]:
 def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     return f"look at line {mark.line + 1}, column {mark.column + 1}" if mark else "look for bytes that are not text"
-
-
-def _items(path: Path, section: str, items: Any) -> Sequence[Mapping[str, Any]]:
-    items = items or []
-    if not isinstance(items, list) or not all(isinstance(item, Mapping) and item.get("name") for item in items):
-        raise ConfigurationError(
-            f"kubeconfig {path} is not a kubeconfig: {section} must be a list of entries with names"
-        )
-    for number, item in enumerate(items):
-        _check(f"kubeconfig {path}: {section}[{number}]: name", item["name"], _TEXT)
-    return items

@@ -282,7 +282,13 @@ class Pool:
         self._proxy = proxy
         self._idle: list[HTTPConnection] = []  # the most recently used is last and is used first; the others can expire
         self._used: dict[HTTPConnection, asyncio.Semaphore] = {}
+        self._is_retired = False
         self._closed = False
+
+    @property
+    def is_in_use(self) -> bool:
+        """Return whether a request is in progress."""
+        return bool(self._used)
 
     async def take(self, request: HTTPRequest) -> HTTPConnection | None:
         """Take an idle connection without waiting; None if there is none, or other requests wait.
@@ -352,8 +358,11 @@ class Pool:
 
     def give_back(self, connection: HTTPConnection) -> None:
         """Take back a connection whose response was read to its end. An unusable connection is dropped."""
-        if connection.release() and not self._closed:
-            self._idle.append(connection)
+        if connection.release():
+            if self._is_retired:
+                connection.abort()
+            else:
+                self._idle.append(connection)
         self._free(connection)
 
     def drop(self, connection: HTTPConnection) -> None:
@@ -366,9 +375,15 @@ class Pool:
         if budget is not None:
             budget.release()
 
+    def retire(self) -> None:
+        """End each connection with the request in progress on it; those that wait for one still get it."""
+        self._is_retired = True
+        while self._idle:
+            self._idle.pop().abort()
+
     async def close(self) -> None:
         """End all connections; requests that wait for one fail. Cancellation leaves that to the event loop."""
-        self._closed = True
+        self._closed = self._is_retired = True
         connections = [*self._idle, *self._used]
         self._idle.clear()
         for connection in connections:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, get_args, overload
+from typing import Any, Literal, Protocol, Self, TypedDict, TypeVar, get_args
 
 import msgspec
 from pydantic import BaseModel
@@ -397,7 +397,7 @@ class InvalidItem:
         return Request(self.name, self.namespace)
 
 
-class ListResult(Sequence[T_co], Generic[T_co]):
+class ListResult(tuple[T_co, ...]):  # noqa: SLOT001 - it has attributes
     """The objects of a list, and the collection's version at which they were read.
 
     Args:
@@ -407,32 +407,14 @@ class ListResult(Sequence[T_co], Generic[T_co]):
             requested class. Nearly always empty. Check it before you conclude that an object was deleted.
     """
 
-    __slots__ = ("_items", "invalid", "resource_version")
+    resource_version: str
+    invalid: tuple[InvalidItem, ...]
 
-    def __init__(self, items: Iterable[T_co], resource_version: str = "", invalid: Iterable[InvalidItem] = ()) -> None:
-        self._items = tuple(items)
-        self.resource_version = resource_version
-        self.invalid = tuple(invalid)
-
-    @overload
-    def __getitem__(self, index: int) -> T_co: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[T_co]: ...
-    def __getitem__(self, index: int | slice) -> T_co | Sequence[T_co]:
-        return self._items[index]
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[T_co]:
-        return iter(self._items)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, ListResult):
-            return self._items == other._items
-        return NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # of mutable objects
+    def __new__(cls, items: Iterable[T_co], resource_version: str = "", invalid: Iterable[InvalidItem] = ()) -> Self:
+        """Create a list of the items."""
+        result = super().__new__(cls, items)
+        result.resource_version, result.invalid = resource_version, tuple(invalid)
+        return result
 
     def __repr__(self) -> str:
         invalid = f", {len(self.invalid)} invalid" if self.invalid else ""

@@ -337,17 +337,24 @@ class ClientSession:
         verb: str,
         resource: ResourceType,
         key: Request,
-        *,
-        path: str,
-        query: Sequence[tuple[str, str]] = (),
         body: bytes,
+        *,
+        subresource: str | None = None,
+        path: str = "",
+        query: Sequence[tuple[str, str]] = (),
         method: str = "PATCH",
         content_type: str = JSON,
         dry_run: bool = False,
     ) -> PendingWrite:
-        """Prepare a write and notify the observer that it begins."""
+        """Prepare a write of an object, and notify the observer that it begins, unless it is a dry run.
+
+        Raises:
+            ValueError: the name, or the namespace of a namespaced kind, is missing or invalid.
+        """
+        path = path or self.object_path(resource, *key, subresource)
         request = self.connection.request(method, path, query, body=body, content_type=content_type)
-        observer = None if dry_run or self.options.dry_run else self.observer
+        dry_run = dry_run or self.options.dry_run or ("dryRun", "All") in query
+        observer = None if dry_run else self.observer
         begun = observer.begin_write(resource, key) if observer is not None else None
         return PendingWrite(request, resource, verb, key, observer, begun)
 
@@ -455,13 +462,14 @@ class ClientStatusWriter:
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
         key = session.key(resource, *self.request)
+        verb = "patch" if strategy == "merge" else strategy
         write = session.begin_write(
-            "patch" if strategy == "merge" else strategy,
+            verb,
             resource,
             key,
-            path=resource.path(*key, subresource),
+            encode(body),
+            subresource=subresource,
             query=options,
-            body=encode(body),
             method=method.http,
             content_type=method.content_type,
         )

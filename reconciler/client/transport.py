@@ -109,7 +109,7 @@ class HTTPTransport:
         proxy: address of the HTTP proxy in front of the server; that of `settings` by default.
 
     Raises:
-        ConfigurationError: time is virtual, or the proxy's address is invalid.
+        ConfigurationError: time is virtual, or an address is invalid.
         OSError, ssl.SSLError, ValueError: a certificate cannot be used.
     """
 
@@ -126,16 +126,25 @@ class HTTPTransport:
     ) -> None:
         refuse_virtual_time()
         self._configuration = settings
-        self._host = str(settings.host).rstrip("/")
+        self._origin = _origin(str(settings.host).rstrip("/"), "server", "https://host")
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._connect_timeout = seconds_of(connect_timeout)
         # Made in any case: a certificate that cannot be used is reported when the client is opened.
         self._tls = tls_context(settings)
         self._proxy_address = proxy or settings.proxy or None
-        self._proxy = _proxy(self._proxy_address, settings, self._tls)
+        self._proxy = None
+        if self._proxy_address:
+            proxy_origin = _origin(self._proxy_address, "proxy", "http://host:port")
+            self._proxy = Proxy(proxy_origin, self._tls, getattr(settings, "proxy_headers", None))
         self._budgets = budgets or Budgets(max_streams, settings.connection_pool_maxsize)
-        self._max_response_bytes = max_response_bytes
-        self._pools: dict[Origin, Pool] = {}
+        self._pool = Pool(
+            self._origin,
+            tls=self._tls,
+            server_name=settings.tls_server_name or None,
+            budgets=self._budgets,
+            limit=max_response_bytes,
+            proxy=self._proxy,
+        )
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -149,16 +158,21 @@ class HTTPTransport:
     async def close(self) -> None:
         """End all connections; harmless if that was done. Cancellation leaves some to the event loop."""
         self._closed = True
-        for pool in self._pools.values():
-            await pool.close()
+        await self._pool.close()
+
+    def retire(self) -> None:
+        """End each connection with its request in progress; new requests go to another transport."""
+        self._pool.retire()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Return whether a request is in progress."""
+        return self._pool.is_in_use
 
     @property
     def host(self) -> str:
         """The server's host and port, for metrics."""
-        try:
-            return origin_of(self._host).authority
-        except ValueError:
-            return ""
+        return self._origin.authority
 
     @property
     def max_streams(self) -> int:
@@ -170,10 +184,9 @@ class HTTPTransport:
 
         Raises:
             NotSent: the credentials could not be renewed.
-            ConfigurationError: the server's address is invalid.
         """
-        origin = self._origin()
-        authorization = await self._authorization(HTTPRequest("GET", "/"), origin)
+        origin = self._origin
+        authorization = await self._authorization(HTTPRequest("GET", "/"))
         headers = {**self._headers, **({"authorization": authorization} if authorization else {})}
         server_name = self._configuration.tls_server_name or None
         return Handshake(origin.text + origin.prefix, headers, self._tls, server_name, self._proxy_address)
@@ -188,68 +201,45 @@ class HTTPTransport:
                 not be renewed.
             OutcomeUnknown: the request may have reached the server, but there was no response.
             InvalidResponse: the response is not valid HTTP, or too large.
-            ConfigurationError: time is virtual, the server's address is invalid, or too many streams are open.
+            ConfigurationError: time is virtual, or too many streams are open.
             ValueError: the path or a header contains a line break, or the path a space.
         """
         refuse_virtual_time()
         if self._closed:
             raise NotSent(f"{request.label}: the client is closed")
-        origin = self._origin()
-        data = self._written(request, origin, await self._authorization(request, origin))
-        pool = self._pool(origin)
-        connection = await pool.take(request) or await self._connected(pool, request, origin)
+        data = self._written(request, await self._authorization(request))
+        connection = await self._pool.take(request) or await self._connected(request)
         try:
-            return await self._exchanged(pool, connection, request, data)
+            return await self._exchanged(connection, request, data)
         except (TimeoutError, OSError) as error:
-            pool.drop(connection)
+            self._pool.drop(connection)
             raise outcome_unknown(request, error) from error
         except BaseException:
-            pool.drop(connection)
+            self._pool.drop(connection)
             raise
 
-    def _origin(self) -> Origin:
-        try:
-            return origin_of(self._host)
-        except ValueError:
-            shown = without_password(self._host)
-            raise ConfigurationError(f"{shown!r} is not a valid server address: write it as https://host") from None
-
-    def _pool(self, origin: Origin) -> Pool:
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._pools[origin] = Pool(
-                origin,
-                tls=self._tls,
-                server_name=self._configuration.tls_server_name or None,
-                budgets=self._budgets,
-                limit=self._max_response_bytes,
-                proxy=self._proxy,
-            )
-        return pool
-
-    async def _connected(self, pool: Pool, request: HTTPRequest, origin: Origin) -> HTTPConnection:
+    async def _connected(self, request: HTTPRequest) -> HTTPConnection:
         # Waiting for a free connection counts as connecting. It must end before the request's own timeout, after which
         # it would be unknown whether something was sent.
         total = request.timeout
         waiting = self._connect_timeout if total is None else min(self._connect_timeout, 0.8 * total)
         try:
             async with asyncio.timeout(waiting):
-                return await pool.open(request)
+                return await self._pool.open(request)
         except (TimeoutError, OSError, UnicodeError) as error:
-            raise NotSent(f"{request.label}: no connection to {origin.text}: {describe(error)}") from error
+            raise NotSent(f"{request.label}: no connection to {self._origin.text}: {describe(error)}") from error
 
-    async def _exchanged(
-        self, pool: Pool, connection: HTTPConnection, request: HTTPRequest, data: bytes
-    ) -> HTTPResponse:
+    async def _exchanged(self, connection: HTTPConnection, request: HTTPRequest, data: bytes) -> HTTPResponse:
         head = await connection.exchange(request.method, data, whole=not request.stream, timeout=request.timeout)
         if request.stream and 200 <= head.status < 300:
-            return _stream(pool, connection, request, head)
+            return _stream(self._pool, connection, request, head)
         body = connection.body()
-        pool.give_back(connection)
+        self._pool.give_back(connection)
         return HTTPResponse(head.status, head.headers, body, warnings=head.warnings)
 
-    def _written(self, request: HTTPRequest, origin: Origin, authorization: str) -> bytes:
+    def _written(self, request: HTTPRequest, authorization: str) -> bytes:
         """Return the request as it is sent."""
+        origin = self._origin
         headers = {**self._headers, **request.headers} if self._headers else request.headers
         target = request.target
         if not (target.isascii() and target.isprintable()) or " " in target:
@@ -270,23 +260,20 @@ class HTTPTransport:
         head = f"{request.method} {target} HTTP/1.1\r\nhost: {origin.authority}\r\n{fields}\r\n"
         return head.encode() + request.body
 
-    async def _authorization(self, request: HTTPRequest, origin: Origin) -> str:
+    async def _authorization(self, request: HTTPRequest) -> str:
         try:
             value = await self._configuration.get_api_key_with_prefix("BearerToken")
         except Exception as error:  # noqa: BLE001 - a hook is foreign code, and its message may contain a token
             raise NotSent(f"{request.label}: the credentials could not be renewed ({type(error).__name__})") from None
-        return value.strip() if value else origin.authorization
+        return value.strip() if value else self._origin.authorization
 
 
-def _proxy(address: str | None, settings: Settings, tls: ssl.SSLContext) -> Proxy | None:
-    if not address:
-        return None
+def _origin(address: str, what: str, form: str) -> Origin:
     try:
-        origin = origin_of(address)
+        return origin_of(address)
     except ValueError:
         shown = without_password(address)
-        raise ConfigurationError(f"{shown!r} is not a valid proxy address: write it as http://host:port") from None
-    return Proxy(origin, tls, getattr(settings, "proxy_headers", None))
+        raise ConfigurationError(f"{shown!r} is not a valid {what} address: write it as {form}") from None
 
 
 def _stream(pool: Pool, connection: HTTPConnection, request: HTTPRequest, head: Head) -> HTTPResponse:
@@ -332,7 +319,7 @@ class KubernetesAsyncioTransport(HTTPTransport):
         max_response_bytes: the largest decompressed response other than a stream; 256 MiB by default.
 
     Raises:
-        ConfigurationError: time is virtual, or the proxy's address is invalid.
+        ConfigurationError: time is virtual, or an address is invalid.
     """
 
     def __init__(

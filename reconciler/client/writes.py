@@ -61,16 +61,8 @@ async def create(
         raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
     if name:
         path_segment(name, f"{resource.gvk.kind} name")
-    write = session.begin_write(
-        "create",
-        resource,
-        key,
-        path=resource.path(namespace=namespace),
-        query=query,
-        body=encode(document),
-        method="POST",
-        dry_run=options.get("dry_run", False),
-    )
+    path = resource.path(namespace=namespace)
+    write = session.begin_write("create", resource, key, encode(document), path=path, query=query, method="POST")
     try:
         response = await session.execute_write(write, RetryOn.UNKNOWN if name else RetryOn.REFUSED)
     except AlreadyExists as error:
@@ -111,17 +103,8 @@ async def update(
     """Replace an object and return it as stored."""
     query = session.write_options(**options)
     kind, resource, document = await session.resolve(obj)
-    key = request_of(document)
-    write = session.begin_write(
-        "update",
-        resource,
-        key,
-        path=session.object_path(resource, *key, subresource),
-        query=query,
-        body=encode(document),
-        method="PUT",
-        dry_run=options.get("dry_run", False),
-    )
+    key, body = request_of(document), encode(document)
+    write = session.begin_write("update", resource, key, body, subresource=subresource, query=query, method="PUT")
     return await session.store(write, kind)
 
 
@@ -151,8 +134,8 @@ async def delete(
         uid=uid,
         resource_version=resource_version,
     )
-    path, key = session.object_path(resource, name, namespace), session.key(resource, name, namespace)
-    write = session.begin_write("delete", resource, key, path=path, body=body, method="DELETE", dry_run=dry_run)
+    key = session.key(resource, name, namespace)
+    write = session.begin_write("delete", resource, key, body, method="DELETE", dry_run=dry_run)
     try:
         response = await session.execute_write(write, RetryOn.UNKNOWN if uid else RetryOn.REFUSED)
     except (NotFound, Conflict) as error:
@@ -219,16 +202,9 @@ async def create_subresource(
     """Send a body to a subresource and return the response."""
     query = session.write_options(**options)
     resource = await session.resource_for(kind, name, namespace)
-    write = session.begin_write(
-        "update",  # to an observer: of the object that the subresource belongs to
-        resource,
-        session.key(resource, name, namespace),
-        path=session.object_path(resource, name, namespace, subresource),
-        query=query,
-        body=encode(body if isinstance(body, Mapping) else to_document(body)),
-        method="POST",
-        dry_run=options.get("dry_run", False),
-    )
+    key, sent = session.key(resource, name, namespace), encode(body if isinstance(body, Mapping) else to_document(body))
+    # To an observer it is an update of the object that the subresource belongs to.
+    write = session.begin_write("update", resource, key, sent, subresource=subresource, query=query, method="POST")
     answer = await session.store(write, resource.gvk)
     assert isinstance(answer, Unstructured)  # noqa: S101 - no class was asked for
     return answer
@@ -249,15 +225,10 @@ async def patch(
     """Patch an object and return it as stored."""
     query = session.write_options(**options)
     resource = await session.resource_for(kind, name, namespace)
+    key, body = session.key(resource, name, namespace), patch_body(patch, strategy, resource_version)
+    content_type = CONTENT_TYPES[strategy]
     write = session.begin_write(
-        "patch",
-        resource,
-        session.key(resource, name, namespace),
-        path=session.object_path(resource, name, namespace, subresource),
-        query=query,
-        body=patch_body(patch, strategy, resource_version),
-        content_type=CONTENT_TYPES[strategy],
-        dry_run=options.get("dry_run", False),
+        "patch", resource, key, body, subresource=subresource, query=query, content_type=content_type
     )
     return await session.store(write, kind)
 
@@ -328,16 +299,10 @@ async def apply(
     """Apply an object and return it as stored."""
     kind, resource, document = await session.resolve(obj)
     document = apply_document(document, None if owner is None else to_document(owner), resource_version)
-    options = session.write_options(dry_run=dry_run, field_manager=field_manager)
-    key = request_of(document)
+    query = session.write_options(dry_run=dry_run, field_manager=field_manager)
+    query += [("force", "true")] if force else []
+    key, body, content_type = request_of(document), encode(document), CONTENT_TYPES["apply"]
     write = session.begin_write(
-        "apply",
-        resource,
-        key,
-        path=session.object_path(resource, *key, subresource),
-        query=[*options, ("force", "true")] if force else options,
-        body=encode(document),
-        content_type=CONTENT_TYPES["apply"],
-        dry_run=dry_run,
+        "apply", resource, key, body, subresource=subresource, query=query, content_type=content_type
     )
     return await session.store(write, kind)

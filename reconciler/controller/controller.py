@@ -15,34 +15,33 @@ from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
 from reconciler.controller.observers import (
     ControllerMetrics,
-    NoMetrics,
     Observers,
     ReconcileRecorder,
     additional_observers,
 )
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
-from reconciler.controller.reconcile.cycle import Reconcile, UnsavedStatistics, UnsavedStore
+from reconciler.controller.reconcile.cycle import UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
 from reconciler.controller.reconcile.health import ObjectHealth
 from reconciler.controller.reconcile.progress import RunningReconciles
-from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans, reference_to
-from reconciler.controller.reconcile.tight_loops import AgainLimiter, TightLoops
-from reconciler.controller.reconcile.worker import Worker, WorkerPool
+from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
+from reconciler.controller.reconcile.tight_loops import TightLoops
+from reconciler.controller.reconcile.worker import AgainLimiter, Worker, WorkerPool
 from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
-from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind, call_override
+from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
-from reconciler.controller.wake.handlers import ControllerState, PrimaryHandler, WatchedInformers
+from reconciler.controller.wake.handlers import ControllerState, PrimaryHandler, WatchedInformers, reference_to
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
 from reconciler.controller.wake.watches import SourceRunner, Watch
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import Request
 from reconciler.meta.metadata import ResourceType
-from reconciler.objects.kinds import KindLike, gvk_from
+from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
@@ -63,6 +62,7 @@ class ControllerStatistics:
         active: reconciles in progress.
         reconciles: reconciles that ended; one that a shutdown cancelled counts in `cancelled` only.
         results: how many ended with each of ``success``, ``error``, ``requeue``, ``requeue_after``.
+        reasons: how many had each reason, without its detail; one with several reasons counts for each.
         terminal_errors: how many ended with a `TerminalError`.
         timeouts: how many did not end in time.
         panics: how many ended with a cancellation that did not come from the controller.
@@ -82,6 +82,7 @@ class ControllerStatistics:
     active: int
     reconciles: int
     results: Counter[str]
+    reasons: Counter[str]
     terminal_errors: int
     timeouts: int
     panics: int
@@ -106,7 +107,7 @@ class Controller:
         client: reads from `cache`; the reconciler's ``self.client``.
         options: see `ControllerOptions`. Default: all defaults.
         clock: source of time. Default: the current clock.
-        metrics: receives each reconcile. Default: none; `statistics` works anyway.
+        metrics: receives the duration of each reconcile. Default: none; `statistics` works anyway.
         queue_metrics: receives the durations of the queue. Default: none.
         status_metrics: receives each flush of the reconciles' batchers. Default: none.
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
@@ -116,6 +117,14 @@ class Controller:
         keywords: options as keywords, which take precedence over `options`.
 
     Attributes:
+        name: the controller's name.
+        kind: the kind of the primary objects.
+        kinds: that kind and the other kinds that are watched, as they were given.
+        reconciler: the reconciler.
+        queue: the queue, for ``explain`` and ``statistics``.
+        access: the permissions that it needs; the manager makes roles of them.
+        history: the latest reconciles of the keys.
+        tight_loops: the keys that are reconciled again and again.
         health: which objects are not healthy.
 
     Raises:
@@ -144,110 +153,96 @@ class Controller:
         options = (options or ControllerOptions()).replace(**keywords)
         checked = options.checked_for(reconciler)
         clock = clock or current_clock()
-        self._name = checked.name
-        self._kinds = (checked.kind, *(watch.kind for watch in checked.watches))
+        self.name = checked.name
+        self.kinds = (checked.kind, *(watch.kind for watch in checked.watches))
         self._workers = checked.workers
-        self._reconciler = reconciler
+        self.reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
-        self._metrics = metrics or NoMetrics()
-        self._limiter = AgainLimiter(options.rate_limiter)
-        self._queue: WorkQueue[Request] = WorkQueue(
-            name=self._name,
-            rate_limiter=self._limiter,
+        self._metrics = metrics
+        limiter = AgainLimiter(options.rate_limiter)
+        self.queue: WorkQueue[Request] = WorkQueue(
+            name=self.name,
+            rate_limiter=limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
         )
-        gvk = gvk_from(checked.kind)
-        self._access = access_rules(
+        gvk = self.kind = gvk_from(checked.kind)
+        self.access: Sequence[AccessRule] = access_rules(
             [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
         rng = client.live.session.connection.rng
-        events_to = events or EventRecorder(client.live, source=self._name, clock=clock, rng=rng)
+        events_to = events or EventRecorder(client.live, source=self.name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
         if recorder is not None:
             client = recorder.client(client)
-        self._unsaved = UnsavedStore()
-        self._outcomes = Outcomes(self._metrics)
-        self._history = RunHistory(self._queue.__contains__, clock)
-        self._changes = ChangeLog(gvk, clock)
-        ready_condition = getattr(reconciler, "ready_condition", None)
-        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
-        self._tight_loops = TightLoops(clock, self._metrics)
-        warn = self._warn_of if options.failure_events else None
-        self._running = RunningReconciles(warn, clock, options.stuck_after)
-        self._observers = Observers(
-            [
-                self._outcomes,
-                self._history,
-                self._changes,
-                self._tight_loops,
-                self._running,
-                FailureLog(clock=clock, blocked=self._unsaved.blocks),
-                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
-                *(() if (found := tracer()) is None else [Spans(found)]),
-                *additional_observers(),
-                *(() if recorder is None else [recorder]),
-            ]
-        )
-        self._tracker: EchoTracker[Request] = EchoTracker(
-            own_writes=not options.wake_on_own_status, on_echo=self._observers.echo
-        )
-        self._state = ControllerState(
-            name=self._name,
-            kind=checked.kind,
-            gvk=gvk,
-            options=options,
-            cache=cache,
-            queue=self._queue,
-            limiter=self._limiter,
-            tracker=self._tracker,
-            unsaved=self._unsaved,
-            observers=self._observers,
-            shard_filter=self._shard_filter,
-            clock=clock,
-            metrics=self._metrics,
-            status_metrics=status_metrics,
-        )
-        handler = PrimaryHandler(self._state, checked.predicates, self._forget)
-        self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
-        self._sources = SourceRunner(self._name, checked.sources, self._queue)
-        self._pool = WorkerPool(self._name, self._queue)
         self._binding = ControllerBinding(
-            name=self._name,
+            name=self.name,
             kind=checked.kind,
             client=client,
             events=events_to,
             clock=clock,
             workers=self._workers,
             enqueue=self.enqueue,
-            status_metrics=status_metrics,
             check_leader=check_leader,
         )
+        self._unsaved = UnsavedStore()
+        self._outcomes = Outcomes(metrics)
+        self.history = RunHistory(self.queue.__contains__, clock)
+        self._changes = ChangeLog(gvk, clock)
+        ready_condition = getattr(reconciler, "ready_condition", None)
+        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
+        self.tight_loops = TightLoops(clock)
+        warn = self._warn_of if options.failure_events else None
+        self._running = RunningReconciles(warn, clock, options.stuck_after)
+        observers = Observers(
+            [
+                self._outcomes,
+                FailureLog(clock=clock, blocked=self._unsaved.blocks),
+                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
+                *(() if (found := tracer()) is None else [Spans(found)]),
+                self._changes,
+                self.tight_loops,
+                self._running,
+                self.history,
+                *additional_observers(),
+                *(() if recorder is None else [recorder]),
+            ]
+        )
+        self._tracker: EchoTracker[Request] = EchoTracker(
+            own_writes=not options.wake_on_own_status, on_echo=observers.echo
+        )
+        self._state = ControllerState(
+            name=self.name,
+            kind=checked.kind,
+            gvk=gvk,
+            options=options,
+            cache=cache,
+            queue=self.queue,
+            limiter=limiter,
+            tracker=self._tracker,
+            unsaved=self._unsaved,
+            observers=observers,
+            shard_filter=self._shard_filter,
+            clock=clock,
+            status_metrics=status_metrics,
+            threads=self._binding.threads,
+        )
+        handler = PrimaryHandler(self._state, checked.predicates)
+        self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
+        self._sources = SourceRunner(self.name, checked.sources, self.queue)
+        self._pool = WorkerPool(self.name, self.queue)
         bind(reconciler, self._binding)
+        if metrics is not None:
+            metrics.watch(self.statistics)
         self._recording: asyncio.Task[None] | None = None
         self._warming_up: asyncio.Task[None] | None = None
         self._syncing: asyncio.Task[None] | None = None
         self._started = False
         self._stopping = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """Return the controller's name."""
-        return self._name
-
-    @property
-    def kind(self) -> GroupVersionKind:
-        """Return the kind of the primary objects."""
-        return self._state.gvk
-
-    @property
-    def kinds(self) -> tuple[KindLike, ...]:
-        """Return the kind of the primary objects and the other kinds that are watched, as they were given."""
-        return self._kinds
 
     @property
     def resource(self) -> ResourceType | None:
@@ -257,22 +252,7 @@ class Controller:
     @property
     def field_manager(self) -> str:
         """Return the field manager of its reconciles' writes, unless a call or a client names another."""
-        return self._binding.client.session.field_manager(self._name)
-
-    @property
-    def reconciler(self) -> Reconciler:
-        """Return the reconciler."""
-        return self._reconciler
-
-    @property
-    def queue(self) -> WorkQueue[Request]:
-        """Return the queue, for ``explain`` and ``statistics``."""
-        return self._queue
-
-    @property
-    def access(self) -> Sequence[AccessRule]:
-        """Return the permissions that it needs; the manager makes roles of them."""
-        return self._access
+        return self._binding.client.session.field_manager(self.name)
 
     async def warm_up(self) -> None:
         """Watch and enqueue without reconciling, for a replica that waits to be elected; part of `start` otherwise.
@@ -284,7 +264,7 @@ class Controller:
             CacheSyncTimeout: the primary kind was not served or could not be listed in time.
         """
         if self._warming_up is None:
-            self._warming_up = asyncio.create_task(self._warm_up(), name=f"{self._name} warm-up")
+            self._warming_up = asyncio.create_task(self._warm_up(), name=f"{self.name} warm-up")
         await _result_of(self._warming_up)
 
     async def start(self) -> None:
@@ -298,22 +278,20 @@ class Controller:
             CacheSyncTimeout: a kind was not served or could not be listed in time.
         """
         if self._started or self._stopping.is_set():
-            raise ControllerError(f"controller {self._name!r} was already started; create a new one")
+            raise ControllerError(f"controller {self.name!r} was already started; create a new one")
         self._started = True
-        bind(self._reconciler, self._binding)  # again: another controller may have been created with it since
+        bind(self.reconciler, self._binding)  # again: another controller may have been created with it since
         self._binding.loop = asyncio.get_running_loop()
         if self._event_recorder is not None:
-            self._recording = asyncio.create_task(self._event_recorder.run(), name=f"{self._name} events")
+            self._recording = asyncio.create_task(self._event_recorder.run(), name=f"{self.name} events")
         await self.warm_up()
         if not self._stopping.is_set():
-            self._syncing = asyncio.create_task(self._informers.wait_synced(), name=f"{self._name} sync")
+            self._syncing = asyncio.create_task(self._informers.wait_synced(), name=f"{self.name} sync")
             await _result_of(self._syncing)
         if self._stopping.is_set():
             return
-        self._metrics.set_max_concurrent_reconciles(self._workers)
-        self._metrics.watch_active_workers(lambda: self._queue.active)
-        reconcile = self._reconcile_owned if self._shard_filter.sharded else self._reconcile
-        self._pool.start([Worker(self._state, reconcile) for _ in range(self._workers)])
+        override = self.reconciler.reconcile
+        self._pool.start([Worker(self._state, override, self._ownership) for _ in range(self._workers)])
 
     async def stop(self, *, grace: DurationLike = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -331,7 +309,7 @@ class Controller:
         if self._ending is None:
             self._stopping.set()
             self._ending = asyncio.create_task(
-                self._end(positive_seconds("grace", grace, zero=True)), name=f"{self._name} stop"
+                self._end(positive_seconds("grace", grace, zero=True)), name=f"{self.name} stop"
             )
         try:
             await asyncio.shield(self._ending)
@@ -353,7 +331,7 @@ class Controller:
         if self._binding.threads.abandon():
             _log.error(
                 "%s gave up waiting for the threads of the reconciles of %s: they hang, and end with the process",
-                self._name,
+                self.name,
                 self._pool.in_progress(),
             )
 
@@ -400,23 +378,24 @@ class Controller:
         """
         if not isinstance(request, Request):
             raise TypeError(f"enqueue takes a Request(name, namespace), not {request!r}")
-        self._queue.add(request, after=after, priority=priority, reason=reasons.detailed(reasons.ENQUEUE, reason))
+        self.queue.add(request, after=after, priority=priority, reason=reasons.detailed(reasons.ENQUEUE, reason))
 
     def statistics(self) -> ControllerStatistics:
         """Return the current counters. Thread-safe."""
         outcomes, mapper_queues = self._outcomes, self._informers.mapper_queues
-        queue = self._queue.statistics()
+        queue = self.queue.statistics()
         return ControllerStatistics(
-            name=self._name,
+            name=self.name,
             workers=self._workers,
             active=queue.in_progress,
             reconciles=outcomes.reconciles,
             results=Counter(outcomes.results),
+            reasons=Counter(outcomes.reasons),
             terminal_errors=outcomes.terminal,
             timeouts=outcomes.timed_out,
             panics=outcomes.panicked,
             cancelled=outcomes.cancelled,
-            storms=self._tight_loops.storms,
+            storms=self.tight_loops.storms,
             echo=self._tracker.statistics(),
             unsaved=self._unsaved.statistics(),
             mapper_errors=sum(each.errors for each in mapper_queues),
@@ -440,7 +419,7 @@ class Controller:
         """
         return explain_key(
             self._state,
-            self._history,
+            self.history,
             self._changes,
             self._running,
             request,
@@ -451,27 +430,17 @@ class Controller:
         )
 
     @property
-    def history(self) -> RunHistory:
-        """Return the latest reconciles of the keys."""
-        return self._history
-
-    @property
-    def tight_loops(self) -> TightLoops:
-        """Return the keys that are reconciled again and again."""
-        return self._tight_loops
-
-    @property
     def stuck_after(self) -> float | None:
         """Return the seconds after which a reconcile in progress counts as stuck; None for never."""
         return self._running.stuck_after
 
     def _checked_client(self, client: CachedClient, cache: Cache, watches: Sequence[Watch]) -> CachedClient:
         """Return the client of the reconciler and of the controller's Events."""
-        name = type(self._reconciler).__name__
+        name = type(self.reconciler).__name__
         if self._shard_filter.sharded:
             client = client.through(lambda transport: OwnershipGate(transport, self._ownership))
-        if self._reconciler.permissions is not None:
-            client = client.through(lambda transport: PermissionCheck(transport, name=name, rules=self._access))
+        if self.reconciler.permissions is not None:
+            client = client.through(lambda transport: PermissionCheck(transport, name=name, rules=self.access))
         if watches:
             client = CachedClient(client.live, cache)
             client.session = client.session.observed_by(OwnChanges(cache))
@@ -486,9 +455,9 @@ class Controller:
 
     def _waits_of(self, request: Request) -> str | None:
         try:
-            return self._reconciler.waits_for(request)
+            return self.reconciler.waits_for(request)
         except Exception as error:  # noqa: BLE001 - of an override; the rest of the explanation is right
-            return f"{type(self._reconciler).__name__}.waits_for failed: {describe_error(error)}"
+            return f"{type(self.reconciler).__name__}.waits_for failed: {describe_error(error)}"
 
     def _stored(self, request: Request) -> CachedObject | None:
         return self._state.stored(request)
@@ -496,48 +465,22 @@ class Controller:
     def _objects(self) -> Sequence[CachedObject]:
         return self._informers.objects()
 
-    def _forget(self, request: Request) -> None:
-        self._tracker.forget(request)
-        self._unsaved.forget(request)
-        self._observers.forgotten(request)
-
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()
         self._sources.start(primary)
 
-    async def _reconcile_owned(self, cycle: Reconcile) -> object:
-        if not await self._shard_filter.may_reconcile(cycle.request):
-            self._forget(cycle.request)
-            return None
-        try:
-            return await self._reconcile(cycle)
-        except Exception as error:
-            if cycle.owned is not False:
-                raise
-            _log.info("%s: %s", self._name, describe_error(error), extra=cycle.run.log_fields())
-            self._forget(cycle.request)
-            return None
-        finally:
-            self._ownership.end(cycle, self._state.stored(cycle.request))
-            self._shard_filter.ended(cycle.request)
-
-    async def _reconcile(self, cycle: Reconcile) -> object:
-        request = cycle.request
-        stored = self._state.stored(request)
-        if stored is not None:
-            cycle.set_basis(stored.uid, stored.version)
-        return await call_override(self._reconciler, cycle, self._reconciler.reconcile, request)
-
     async def _end(self, grace: float) -> None:
         # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.
-        disconnecting = asyncio.create_task(self._disconnect(), name=f"{self._name} disconnect")
+        disconnecting = asyncio.create_task(self._disconnect(), name=f"{self.name} disconnect")
         try:
             await self._pool.stop(grace)
             await disconnecting
         finally:
             self._binding.close()
             self._running.stop()
-            self._metrics.watch_active_workers(int)  # the metrics outlive it and must not keep it
+            if self._metrics is not None:  # they outlive the controller and must not keep it
+                last = self.statistics()
+                self._metrics.watch(lambda: last)
             if self._event_recorder is not None:
                 await self._event_recorder.close()
             if self._recording is not None:

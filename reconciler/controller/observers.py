@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from reconciler.cache import CachedClient, CacheEvent
 from reconciler.meta import GroupVersionKind, Request
 
 if TYPE_CHECKING:
+    from reconciler.controller.controller import ControllerStatistics
     from reconciler.controller.reconcile.cycle import Reconcile
 
 
@@ -70,32 +71,20 @@ def observe_reconciles(observer: ReconcileObserver) -> Iterator[None]:
 
 
 class Observers:
-    """The observers of one controller; each method calls those that override it, in their order."""
+    """The observers of one controller: for each method those that override it, in their order."""
 
     def __init__(self, observers: Sequence[ReconcileObserver]) -> None:
-        def overridden(name: str) -> Callable[..., None]:
+        def overridden(name: str) -> list[Callable[..., None]]:
             default = getattr(ReconcileObserver, name)
-            return _each([getattr(each, name) for each in observers if getattr(type(each), name) is not default])
+            return [getattr(each, name) for each in observers if getattr(type(each), name) is not default]
 
-        self.event: Callable[[Request, GroupVersionKind, CacheEvent], None] = overridden("event")
-        self.echo: Callable[[Request], None] = overridden("echo")
-        self.forgotten: Callable[[Request], None] = overridden("forgotten")
-        self.begun: Callable[[Reconcile], None] = overridden("begun")
-        self.ended: Callable[[Reconcile], None] = overridden("ended")
-        self.overtaken: Callable[[Reconcile], None] = overridden("overtaken")
-        self.again: Callable[[Reconcile, int], None] = overridden("again")
-
-
-def _each(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
-    """Return a function that calls several; the function itself if it is the only one, since many calls are hot."""
-    if len(methods) == 1:
-        return methods[0]
-
-    def call(*arguments: Any) -> None:
-        for method in methods:
-            method(*arguments)
-
-    return call
+        self.event: Sequence[Callable[[Request, GroupVersionKind, CacheEvent], None]] = overridden("event")
+        self.echo: Sequence[Callable[[Request], None]] = overridden("echo")
+        self.forgotten: Sequence[Callable[[Request], None]] = overridden("forgotten")
+        self.begun: Sequence[Callable[[Reconcile], None]] = overridden("begun")
+        self.ended: Sequence[Callable[[Reconcile], None]] = overridden("ended")
+        self.overtaken: Sequence[Callable[[Reconcile], None]] = overridden("overtaken")
+        self.again: Sequence[Callable[[Reconcile, int], None]] = overridden("again")
 
 
 ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
@@ -103,89 +92,22 @@ ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
 
 
 class ControllerMetrics(Protocol):
-    """The metrics of one controller. The methods are called on the event loop, and must not block.
+    """The metrics of one controller: how long its reconciles take.
 
-    An exception of a method that is called while the controller runs is logged once and ignored.
+    Everything else is a counter or a state that the controller has anyway, so it is read from its statistics when
+    somebody asks.
     """
 
-    def set_max_concurrent_reconciles(self, workers: int, /) -> None:
-        """Called once, at the start, with the number of workers."""
-        ...
+    def watch(self, statistics: Callable[[], ControllerStatistics], /) -> None:
+        """Called when the controller is created, with a thread-safe function that returns its statistics.
 
-    def watch_active_workers(self, active: Callable[[], int], /) -> None:
-        """Called once, at the start, with the function that returns how many workers are reconciling. Thread-safe."""
-        ...
-
-    def reconciled(
-        self,
-        result: ReconcileResult,
-        seconds: float,
-        reasons: Iterable[str],
-        /,
-        *,
-        terminal: bool,
-        timed_out: bool,
-        panicked: bool,
-    ) -> None:
-        """Called when a reconcile has ended.
-
-        Args:
-            result: how it ended.
-            seconds: its duration, including the status flush.
-            reasons: the words of why it ran (``"event"``, ``"retry"``), few in number.
-            terminal: it ended with a `TerminalError`.
-            timed_out: its timeout expired.
-            panicked: it ended with a cancellation that did not come from the controller.
+        Called again at its end, with one that returns the last statistics, and does not refer to the controller.
         """
         ...
 
-    def echo_dropped(self) -> None:
-        """Called when a watch event of an own write was dropped."""
+    def observe_reconcile_duration(self, seconds: float, /) -> None:
+        """Called when a reconcile has ended, with its duration, including the status flush.
+
+        It is called on the event loop, and must not block. What it raises is logged once and ignored.
+        """
         ...
-
-    def storm(self) -> None:
-        """Called when a key was found to reconcile in a tight loop."""
-        ...
-
-    def mapper_failed(self) -> None:
-        """Called when a call of a mapper failed or took too long."""
-        ...
-
-    def unmapped(self, versions: int, /) -> None:
-        """Called when versions of a watched object were given up, so that their keys are not enqueued."""
-        ...
-
-
-class NoMetrics:
-    """Metrics that ignore everything."""
-
-    def set_max_concurrent_reconciles(self, workers: int, /) -> None:
-        """Ignore it."""
-
-    def watch_active_workers(self, active: Callable[[], int], /) -> None:
-        """Ignore it."""
-
-    def reconciled(
-        self,
-        result: ReconcileResult,
-        seconds: float,
-        reasons: Iterable[str],
-        /,
-        *,
-        terminal: bool,
-        timed_out: bool,
-        panicked: bool,
-    ) -> None:
-        """Ignore it."""
-
-    def echo_dropped(self) -> None:
-        """Ignore it."""
-
-    def storm(self) -> None:
-        """Ignore it."""
-
-    def mapper_failed(self) -> None:
-        """Ignore it."""
-
-    def unmapped(self, versions: int, /) -> None:
-        """Ignore it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypedDict, Unpack, get_args
 
 from reconciler._core.durations import DurationLike, OptionalSeconds, Seconds, positive_seconds
-from reconciler._core.hooks import closest, is_data, own_members
+from reconciler._core.user_code import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler

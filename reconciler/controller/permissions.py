@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from reconciler.errors import ConfigurationError
-from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.http import HTTPRequest, HTTPResponse, Transport, resource_of_path
 from reconciler.objects.kinds import KindLike, gvk_from, is_built_in, presumed_resource_type
 
 Verb = Literal["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "apply"]
@@ -114,8 +114,6 @@ _log = logging.getLogger("reconciler.controller")
 
 _WRITE_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
-_NAMESPACE_SUBRESOURCES = ("status", "finalize")
-
 
 class PermissionCheck:
     """A transport that warns about requests which the declared permissions do not cover, once per verb and resource.
@@ -157,24 +155,10 @@ class PermissionCheck:
 
 def _access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
     """Return group, resource and verb of a request as a `Permission` names them; None for other paths."""
-    match request.path.strip("/").split("/"):
-        case ["api", _, *rest]:
-            group = ""
-        case ["apis", group, _, *rest]:
-            pass
-        case _:
-            return None
-    if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in _NAMESPACE_SUBRESOURCES:
-        rest = rest[2:]
-    match rest:
-        case [resource]:
-            named = False
-        case [resource, _]:
-            named = True
-        case [plural, _, subresource, *_]:
-            resource, named = f"{plural}/{subresource}", True
-        case _:
-            return None
+    found = resource_of_path(request.path)
+    if found is None:
+        return None
+    group, resource, named = found
     verb = _verb(request, named=named)
     if verb == "patch" and "/" not in resource and "apply" in request.headers.get("content-type", ""):
         verb = "apply"  # creates the object if it does not exist

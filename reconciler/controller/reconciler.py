@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import functools
-import inspect
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from reconciler._core.hooks import check_hooks
+from reconciler._core.user_code import check_hooks
 from reconciler.controller.effects import current_effect_handler
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_reconcile, current_run
+from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile, current_run
 from reconciler.controller.reconcile.primary_object import AssignedStatus
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import ControllerError, NotBound, Outcome
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
     from reconciler.objects.kinds import KindLike
-    from reconciler.status.recording import StatusMetrics
 
 T = TypeVar("T")
 
@@ -44,7 +40,6 @@ class ControllerBinding:
         clock: source of time.
         workers: the highest number of threads.
         enqueue: enqueues a key, as `Controller.enqueue` does.
-        status_metrics: receives each flush of the reconciles' batchers.
         check_leader: raises unless this process may act; None without leader election.
         resource: how the primary kind is served; None until the controller has discovered it.
         loop: the controller's event loop; None before it starts.
@@ -59,7 +54,6 @@ class ControllerBinding:
     clock: Clock
     workers: int
     enqueue: Callable[..., None]
-    status_metrics: StatusMetrics | None = None
     check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
@@ -259,34 +253,3 @@ def bind(reconciler: Reconciler, binding: ControllerBinding) -> None:
             "create one instance per controller"
         )
     reconciler._binding = binding  # noqa: SLF001
-
-
-_is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
-"""Cached, since it is called twice in each reconcile with the same few functions."""
-
-
-def call_override(
-    reconciler: Reconciler, cycle: Reconcile | None, override: Callable[..., Any], *args: Any
-) -> Awaitable[Any]:
-    """Call a method that a subclass defines, ``async`` or plain; await its outcome.
-
-    Cancellation is raised when the call has really ended, also in a thread.
-
-    Args:
-        reconciler: the reconciler; bound to a controller.
-        cycle: its bridge tells a thread of the reconcile to stop; None outside a reconcile.
-        override: the method.
-        args: its arguments.
-    """
-    if _is_async(override.__func__ if isinstance(override, MethodType) else override):
-        outcome: Awaitable[Any] = override(*args)
-        return outcome
-    return _call_in_thread(reconciler, cycle, override, *args)
-
-
-async def _call_in_thread(
-    reconciler: Reconciler, cycle: Reconcile | None, override: Callable[..., Any], *args: Any
-) -> Any:
-    bridge = None if cycle is None else cycle.bridge
-    result = await binding_of(reconciler, "reconcile").threads.run(bridge, override, *args)
-    return await result if inspect.isawaitable(result) else result

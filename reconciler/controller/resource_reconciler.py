@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from reconciler._core.cancellation import FAILURES
-from reconciler._core.hooks import check_hooks
-from reconciler.controller.reconcile.cycle import current_reconcile
+from reconciler._core.user_code import FAILURES, check_hooks
+from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
 from reconciler.controller.reconcile.primary_object import (
     ensure_finalizer,
     record_failing,
@@ -22,8 +21,8 @@ from reconciler.controller.reconcile.primary_object import (
     release_finalizer,
 )
 from reconciler.controller.reconcile.reports import FAILURES_TO_REPORT
-from reconciler.controller.reconciler import Reconciler, binding_of, call_override
-from reconciler.controller.result import Outcome, Result, check_outcome, is_terminal
+from reconciler.controller.reconciler import ControllerBinding, Reconciler
+from reconciler.controller.result import NotBound, Outcome, Result, check_outcome, is_terminal
 from reconciler.errors import TerminalError, error_text
 from reconciler.meta import Request
 from reconciler.meta.metadata import has_finalizer, uid_of
@@ -125,8 +124,12 @@ class ResourceReconciler(Reconciler, Generic[R]):
             StatusError: the status could not be saved; what was recorded is written with the next reconcile.
             APIError, TransportError: the finalizer could not be written.
             Exception: what the override raised.
+            NotBound: called by something other than a controller.
         """
-        return await _ObjectReconcile(self, request).run()
+        binding, cycle = self._binding, current_reconcile()
+        if binding is None or cycle is None:
+            raise NotBound(f"{type(self).__name__}.reconcile is called by its controller: await controller.start()")
+        return await _ObjectReconcile(self, binding, cycle, request).run()
 
     @abstractmethod
     def reconcile_object(self, obj: R, status: StatusBatcher[Any], /) -> Outcome | Awaitable[Outcome]:
@@ -210,16 +213,20 @@ class _ObjectReconcile:
     none wakes the controller.
 
     Args:
-        reconciler: the reconciler; bound to a controller.
+        reconciler: the reconciler.
+        binding: its binding to the controller; a subclass may use every public name for itself.
+        cycle: the reconcile.
         request: the key.
     """
 
-    def __init__(self, reconciler: ResourceReconciler[Any], request: Request) -> None:
+    def __init__(
+        self, reconciler: ResourceReconciler[Any], binding: ControllerBinding, cycle: Reconcile, request: Request
+    ) -> None:
         self._reconciler = reconciler
         self._request = request
-        self._binding = binding_of(reconciler, "client")  # a subclass may use every public name for itself
+        self._binding = binding
+        self._cycle = cycle
         self._finalized = False  # `finalize` has returned None
-        self._cycle = current_reconcile()  # `reconcile` is public, so the cycle cannot be one of its arguments
 
     @property
     def _finalizer(self) -> str:
@@ -232,18 +239,17 @@ class _ObjectReconcile:
         read = await self._binding.client.peek(kind, self._request)
         if read is None:
             return None
-        if self._cycle is not None:
-            self._cycle.set_basis(read.uid, read.version)
+        self._cycle.set_basis(read.uid, read.version)
         obj: Any = read.read_as(kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
         self._check_valid(obj)
-        if self._cycle is not None and self._cycle.has_unsaved and self._cycle.unsaved_is_blocked(*_revision(obj)):
+        unsaved = self._cycle.unsaved
+        if self._request in unsaved.entries and unsaved.is_blocked(self._request, *_revision(obj)):
             batcher = await self._write_unsaved(obj)
             if batcher.written:
-                return Result(
-                    again=True
-                )  # a reconcile writes the status once, and the override's write would be another
+                # A reconcile writes the status once, and the override's write would be another.
+                return Result(again=True)
             obj = batcher.object
             if obj is None:
                 return None
@@ -268,7 +274,7 @@ class _ObjectReconcile:
                     "the last status of %s cannot be saved; its finalizer is removed all the same: %s",
                     self._request,
                     error_text(error),
-                    extra=self._log_fields(),
+                    extra=self._cycle.run.log_fields(),
                 )
                 outcome = None
             if outcome is not None:
@@ -286,7 +292,7 @@ class _ObjectReconcile:
         A status that cannot be written never keeps the next reconcile of a deleted object from its `finalize`.
         """
         terminal: Exception | None = None
-        has_unsaved = self._cycle is not None and self._cycle.has_unsaved
+        has_unsaved = self._request in self._cycle.unsaved.entries
         try:
             async with batcher as status:
                 if has_unsaved:
@@ -312,10 +318,11 @@ class _ObjectReconcile:
                 and self._block_unsaved(obj, failure)
                 and failure is not error
             ):
-                _log.error("the status of %s cannot be saved: %s", self._request, failure, extra=self._log_fields())
+                fields = self._cycle.run.log_fields()
+                _log.error("the status of %s cannot be saved: %s", self._request, failure, extra=fields)
             raise
-        if has_unsaved and self._cycle is not None:
-            self._cycle.unblock_unsaved()
+        if has_unsaved:
+            self._cycle.unsaved.unblock(self._request)
         if terminal is not None:
             raise terminal
         return outcome
@@ -328,7 +335,7 @@ class _ObjectReconcile:
         After a terminal error the recorded status is complete, so the batcher must exit without an error to write it.
         """
         try:
-            outcome = check_outcome(await call_override(self._reconciler, self._cycle, override, obj, status))
+            outcome = check_outcome(await self._cycle.call(override, obj, status))
         except Exception as error:
             if not is_terminal(error):
                 raise
@@ -338,13 +345,13 @@ class _ObjectReconcile:
 
     def _is_retried(self, error: BaseException) -> bool:
         """Return whether to record that a retry follows; after a cancellation not if the controller is stopping."""
-        return isinstance(error, Exception) or self._cycle is None or not self._cycle.stopping
+        return isinstance(error, Exception) or not self._cycle.stopping
 
     def _record_retry(self, status: StatusBatcher[Any], error: BaseException) -> None:
         if self._reconciler.kstatus_conditions:
             record_retry(status, error)
         ready = self._reconciler.ready_condition
-        if ready is not None and self._cycle is not None and self._cycle.run.attempt + 1 >= FAILURES_TO_REPORT:
+        if ready is not None and self._cycle.run.attempt + 1 >= FAILURES_TO_REPORT:
             record_failing(status, ready, error)
 
     def _check_valid(self, obj: Any) -> None:
@@ -369,8 +376,7 @@ class _ObjectReconcile:
         except StatusError as error:
             self._block_unsaved(obj, error)
             raise
-        if self._cycle is not None:
-            self._cycle.unblock_unsaved()
+        self._cycle.unsaved.unblock(self._request)
         return batcher
 
     def _block_unsaved(self, obj: Any, error: StatusError) -> bool:
@@ -381,7 +387,7 @@ class _ObjectReconcile:
         them.
         """
         refused = isinstance(error, (StatusRejected, StatusSubresourceMissing))
-        if not refused or self._cycle is None or not self._cycle.block_unsaved(*_revision(obj)):
+        if not refused or not self._cycle.unsaved.block(self._request, *_revision(obj)):
             return False
         self._binding.events.warning(obj, "StatusNotSaved", error_text(error))
         return True
@@ -394,7 +400,7 @@ class _ObjectReconcile:
             subresource=subresource_of(self._reconciler, self._binding.kind),
             on_error=self._reconciler.status_on_error,
             clock=self._binding.clock,
-            metrics=(self._cycle or self._binding).status_metrics,
+            metrics=self._cycle.status_metrics,
         )
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
@@ -406,9 +412,6 @@ class _ObjectReconcile:
             return from_document(self._binding.kind, {**to_document(obj), "status": status.current}, lenient=lenient)
         except InvalidObject:
             return obj
-
-    def _log_fields(self) -> dict[str, object]:
-        return self._cycle.run.log_fields() if self._cycle is not None else {}
 
 
 def _revision(obj: Any) -> tuple[str, int | None]:

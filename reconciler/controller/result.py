@@ -12,12 +12,9 @@ The errors of controllers, under `reconciler.errors.ReconcilerError`::
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
 
 import msgspec
 from pydantic import ValidationError
@@ -119,8 +116,6 @@ Outcome = Result | None
 """What a reconcile returns: a `Result`, or None to wait for the next event."""
 
 
-T = TypeVar("T")
-
 _MAX_PARTS = 3
 """How many exceptions of a group a message names."""
 
@@ -152,44 +147,6 @@ class Completion(msgspec.Struct):
             self.result, self.terminal = "error", is_terminal(self.error)
         elif self.outcome is not None:
             self.result = result_of(self.outcome)
-
-
-async def run_to_completion(
-    reconcile: Callable[[T], Awaitable[object]],
-    cycle: T,
-    *,
-    timeout: float | None,  # noqa: ASYNC109 - a timeout is a completion
-) -> Completion:
-    """Run a reconcile, as the only content of a task, and return how it ended.
-
-    Every exception becomes part of the result, so that one key cannot end a worker. A BaseException that is not an
-    Exception (`SystemExit`, pytest's outcomes) is raised. Cancellation of the task cancels the reconcile and is raised
-    when that has ended.
-
-    Args:
-        reconcile: starts it.
-        cycle: its argument.
-        timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
-    """
-    error: Exception | None = None
-    if timeout is None:
-        try:
-            return Completion(check_outcome(await reconcile(cycle)))
-        except Exception as raised:  # noqa: BLE001 - as below
-            return Completion(error=raised)
-    scope = asyncio.timeout(timeout)
-    try:
-        async with scope:
-            outcome = await reconcile(cycle)
-        if not scope.expired():
-            return Completion(check_outcome(outcome))
-    except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff
-        error = raised
-    if scope.expired():
-        late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
-        late.__cause__ = error
-        return Completion(error=late, timed_out=True)
-    return Completion(error=error)
 
 
 def is_terminal(error: BaseException) -> bool:

@@ -13,11 +13,10 @@ A `Manager` guarantees:
 * **One leader,** as far as a lease can guarantee it; see `reconciler.manager.election`.
 """
 
-from reconciler.manager.election import LeaderElection
+from reconciler.manager.election import LeaderElection, LeadershipLost, NotLeader
 from reconciler.manager.endpoints.security import EndpointSecurity
-from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, NotLeader
 from reconciler.manager.manager import Manager
-from reconciler.manager.runnables import Runnable
+from reconciler.manager.runnables import GracePeriodExceeded, Runnable
 from reconciler.manager.sharding import ShardByIndex, Sharding, ShardRing
 
 __all__ = [

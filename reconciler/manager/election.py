@@ -36,18 +36,27 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.durations import Seconds
+from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.clock import Clock, boottime_of
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, Conflict, NotFound, TransportError
 from reconciler.events import EventRecorder
-from reconciler.manager.errors import LeadershipLost, NotLeader
+from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.manager.runnables import ManagerError
 from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import LeaderCounters
 
 _log = logging.getLogger("reconciler.manager")
+
+
+class LeadershipLost(ManagerError):
+    """This process is no longer the leader. It must exit; a new process takes part in the election."""
+
+
+class NotLeader(ManagerError):
+    """A write, or another effect, was refused because this process is not the leader. Nothing was sent."""
 
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -547,3 +556,38 @@ class Elector:
 
 def _headline(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error) or 'no response in time'}"
+
+
+class UrgentTransport:
+    """A transport whose requests do not wait for others in progress; for the renewals of a lease."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request over the connections that are reserved for urgent ones."""
+        return await self._transport.send(replace(request, urgent=True))
+
+
+class FencedTransport:
+    """A transport that refuses writes while this process is not the leader.
+
+    Args:
+        check: raises if this process must not write.
+    """
+
+    def __init__(self, transport: Transport, check: Callable[[], None]) -> None:
+        self._transport = transport
+        self._check = check
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request if it only reads, or if this process is the leader now.
+
+        The only window for a late write lies between this check and the socket.
+
+        Raises:
+            NotLeader: this process is not the leader; nothing was sent.
+        """
+        if request.method not in ("GET", "HEAD"):
+            self._check()
+        return await self._transport.send(request)

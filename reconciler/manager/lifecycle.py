@@ -13,11 +13,17 @@ from typing import Any, Literal
 from reconciler.cache import Cache
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.manager.election import Elector
+from reconciler.manager.election import Elector, LeadershipLost
 from reconciler.manager.endpoints.server import Servers
-from reconciler.manager.errors import GracePeriodExceeded, LeadershipLost, ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
-from reconciler.manager.runnables import RunnableGroup, Supervisor, Webhooks, first_failure
+from reconciler.manager.runnables import (
+    GracePeriodExceeded,
+    ManagerError,
+    RunnableGroup,
+    Supervisor,
+    Webhooks,
+    first_failure,
+)
 from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
 from reconciler.telemetry.logs import NamedValues
 

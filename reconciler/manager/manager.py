@@ -22,19 +22,24 @@ from reconciler.controller.options import ControllerKeywords
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
-from reconciler.manager.election import Elector, LeaderElection, Watchdog, complete_election
-from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_queue, debug_recording, health, metrics
+from reconciler.manager.election import (
+    Elector,
+    FencedTransport,
+    LeaderElection,
+    UrgentTransport,
+    Watchdog,
+    complete_election,
+)
+from reconciler.manager.endpoints.handlers import Check, Checks, Turns, debug_recording, health, metrics
 from reconciler.manager.endpoints.keys import ReportedProcess, debug_keys
 from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Reviewer
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
-from reconciler.manager.errors import ManagerError
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
 from reconciler.manager.process import handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
-from reconciler.manager.runnables import Runnable, name_and_call
+from reconciler.manager.runnables import ManagerError, Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
-from reconciler.manager.transport_wrappers import FencedTransport, UrgentTransport
 from reconciler.manager.waiting import Wait, waits
 from reconciler.meta.metadata import ResourceType
 from reconciler.recording.collector import Collector, RecordSink
@@ -452,7 +457,7 @@ class Manager:
     def _serve(self, metrics_address: str | None, health_address: str | None) -> None:
         process, turns = self._process, Turns(self._clock)
         debug = {
-            "/debug/queue": debug_queue(process.controllers, self._clock, turns, process.shard),
+            "/debug/queue": debug_keys(process, turns, queued=True),
             "/debug/keys": debug_keys(process, turns),
             "/debug/recording": debug_recording(self._segments),
         }

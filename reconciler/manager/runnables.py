@@ -8,10 +8,17 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol, cast, runtime_checkable
 
-from reconciler.errors import describe_error
-from reconciler.manager.errors import ManagerError
+from reconciler.errors import ReconcilerError, describe_error
 
 _log = logging.getLogger("reconciler.manager")
+
+
+class ManagerError(ReconcilerError):
+    """The base class of a manager's errors; raised itself for a call in the wrong state."""
+
+
+class GracePeriodExceeded(ManagerError):
+    """Something did not stop within the grace period; the message names it."""
 
 
 @runtime_checkable

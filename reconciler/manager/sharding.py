@@ -20,10 +20,8 @@ import logging
 import re
 import socket
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import KW_ONLY, dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from weakref import WeakValueDictionary
 
 from reconciler._core.durations import Seconds
@@ -31,6 +29,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.scope import HashRange, Partition
 from reconciler.controller import Permission, ShardFilter, Watch
+from reconciler.controller.wake.predicates import Unsharded
 from reconciler.errors import ConfigurationError, Conflict, NotFound
 from reconciler.manager.election import LeaderElection, lease_namespace
 from reconciler.meta import GroupVersionKind, Request
@@ -170,24 +169,21 @@ def _check_kinds(what: str, kinds: Sequence[KindLike]) -> None:
             raise ConfigurationError(f"{what}: {error}") from error
 
 
+RING_LABEL = "alpha.sharding.timebertt.dev/controllerring"
+"""The label of a Lease that names its ring."""
+
+SHARD_LABEL = "shard.alpha.sharding.timebertt.dev/"
+"""The label of an object that names its shard; the ring's name follows."""
+
+DRAIN_LABEL = "drain.alpha.sharding.timebertt.dev/"
+"""The label of an object that its shard must hand over; the ring's name follows."""
+
 _ATTEMPTS = 5
 """Attempts to acknowledge one drain when other writers cause conflicts; then the key backs off."""
 
 
-class RingLabels(NamedTuple):
-    """The label keys of a ring's objects.
-
-    Attributes:
-        shard: the label that names the shard to which an object is assigned.
-        drain: the label that asks the shard to hand the object over.
-    """
-
-    shard: str
-    drain: str
-
-
 @dataclass(frozen=True, slots=True)
-class IndexShardFilter:
+class IndexShardFilter(Unsharded):
     """A filter for sharding by index: this shard owns all objects in its cache, which holds only its own hash range."""
 
     controller: str
@@ -196,15 +192,6 @@ class IndexShardFilter:
     counters: ShardCounters
 
     sharded = True
-    permissions = ()
-
-    def matches(self, labels: Mapping[str, str], /) -> bool:  # noqa: ARG002 - ownership depends on the uid alone
-        """Return whether an object with these labels belongs to this shard."""
-        return True
-
-    def must_drain(self, cached: CachedObject, /) -> bool:  # noqa: ARG002 - nothing is handed over
-        """Return whether the object must be handed over."""
-        return False
 
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether the cache holds the object."""
@@ -212,9 +199,6 @@ class IndexShardFilter:
             self.counters.skipped[self.controller] += 1
             return False
         return True
-
-    def ended(self, request: Request, /) -> None:
-        """Do nothing: no object is handed over."""
 
 
 class KindInProgress:
@@ -252,6 +236,8 @@ class RingShardFilter:
     """A filter for a ring: this shard owns the objects labeled with its name and hands over drained ones.
 
     Attributes:
+        ring: the name of the ring.
+        name: that of the shard.
         in_progress: shared by the controllers of the kind.
     """
 
@@ -259,7 +245,7 @@ class RingShardFilter:
     kind: KindLike
     client: CachedClient
     counters: ShardCounters
-    labels: RingLabels
+    ring: str
     name: str
     in_progress: KindInProgress
 
@@ -272,11 +258,11 @@ class RingShardFilter:
 
     def matches(self, labels: Mapping[str, str], /) -> bool:
         """Return whether an object with these labels belongs to this shard."""
-        return labels.get(self.labels.shard) == self.name
+        return labels.get(SHARD_LABEL + self.ring) == self.name
 
     def must_drain(self, cached: CachedObject, /) -> bool:
         """Return whether the object must be handed over."""
-        return self.labels.drain in cached.labels
+        return DRAIN_LABEL + self.ring in cached.labels
 
     async def may_reconcile(self, request: Request, /) -> bool:
         """Return whether the object belongs to this shard; if it is being drained, hand it over and return False."""
@@ -300,7 +286,7 @@ class RingShardFilter:
             if not self.matches(labels):
                 self.counters.skipped[self.controller] += 1
                 return False
-            if self.labels.drain not in labels:
+            if DRAIN_LABEL + self.ring not in labels:
                 return True
             if request in self.in_progress:
                 return False
@@ -325,7 +311,7 @@ class RingShardFilter:
         return metadata.get("labels") or {}, str(metadata["resourceVersion"])
 
     async def _hand_over(self, request: Request, version: str) -> None:
-        labels = {self.labels.shard: None, self.labels.drain: None}
+        labels = {SHARD_LABEL + self.ring: None, DRAIN_LABEL + self.ring: None}
         with contextlib.suppress(NotFound):
             await self.client.patch(
                 self.kind,
@@ -337,53 +323,67 @@ class RingShardFilter:
             _log.debug("%s: handed over %s: drained from shard %s", self.controller, request, self.name)
 
 
-RING_LABEL = "alpha.sharding.timebertt.dev/controllerring"
-"""The label of a Lease that names its ring."""
-
-SHARD_LABEL = "shard.alpha.sharding.timebertt.dev/"
-"""The label of an object that names its shard; the ring's name follows."""
-
-DRAIN_LABEL = "drain.alpha.sharding.timebertt.dev/"
-"""The label of an object that its shard must hand over; the ring's name follows."""
-
-_claimed: dict[tuple[object, ...], RingShard] = {}
+_claimed: dict[tuple[object, ...], Shard] = {}
 """The Leases of the rings that run in this process."""
 
+NewFilter = Callable[[str, KindLike, CachedClient], ShardFilter]
 
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Shard:
-    """The shard of this process; of this class without sharding, when it has all objects.
+    """The shard of this process, with a part of the objects of some kinds; without sharding, with all objects.
+
+    Kinds are compared by group and kind: an API version is only a representation.
 
     Attributes:
         name: the shard's name or index; None without sharding.
+        kinds: the sharded kinds.
+        part: the part of their objects that this process watches.
+        new_filter: returns the filter of a controller, given its name, kind and client.
+        by_uid: whether an object belongs to a shard by its own uid, so that its events concern no object of another
+            kind.
         election: options of the Lease that must be held while this process works; None if there is no such Lease.
         lease_labels: the labels of that Lease.
         debug_info: shown at ``/debug/queue``; None for nothing.
     """
 
     name: str | None = None
+    kinds: Sequence[KindLike] = ()
+    part: Partition | None = None
+    new_filter: NewFilter | None = None
+    by_uid: bool = False
     election: LeaderElection | None = None
-    lease_labels: Mapping[str, str] = {}
+    lease_labels: Mapping[str, str] = field(default_factory=dict)
     debug_info: JSONObject | None = None
 
-    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:  # noqa: ARG002 - every kind is whole
+    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
         """Return the part of a kind that this process watches; None for all objects."""
-        return None
+        return self.part if self._shares(gvk) else None
 
-    def claimed(self, cluster: object) -> AbstractContextManager[None]:  # noqa: ARG002 - it has no Lease
+    @contextlib.contextmanager
+    def claimed(self, cluster: object) -> Iterator[None]:
         """Claim the shard's Lease while its manager runs; `cluster` identifies the API server.
 
         Raises:
             ConfigurationError: another manager of this process has the Lease of this name.
         """
-        return contextlib.nullcontext()
+        if self.election is None:
+            yield
+            return
+        lease = (cluster, self.election.namespace, self.name)
+        if _claimed.setdefault(lease, self) is not self:
+            raise ConfigurationError(
+                f"another ring of this process has the Lease {self.election.namespace}/{self.name}, so this one would "
+                "wait for it as long as that one runs. A Lease is named after its shard, by default after the host: "
+                "pass another shard= to one of them"
+            )
+        try:
+            yield
+        finally:
+            del _claimed[lease]
 
     def shard_filter(
-        self,
-        name: str,  # noqa: ARG002 - it has all objects
-        kind: KindLike | None,  # noqa: ARG002
-        watched: Sequence[KindLike | Watch],  # noqa: ARG002
-        client: CachedClient,  # noqa: ARG002
-        /,
+        self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
     ) -> ShardFilter | None:
         """Return the shard filter of a controller; None without sharding, or if the kind is unknown.
 
@@ -392,7 +392,26 @@ class Shard:
         Raises:
             ConfigurationError: the controller cannot be sharded in this way.
         """
-        return None
+        if self.new_filter is None or kind is None:
+            return None
+        if not self._shares(gvk_from(kind)):
+            raise ConfigurationError(
+                f"controller {name!r} reconciles {gvk_from(kind)}, which is not among the kinds= of the manager's "
+                "sharding, so every replica would reconcile all objects. Add the kind there, or run this controller in "
+                "a manager of its own"
+            )
+        for each in watched if self.by_uid else ():
+            gvk = gvk_from(each.kind if isinstance(each, Watch) else each)
+            if self._shares(gvk):
+                raise ConfigurationError(
+                    f"controller {name!r} watches {gvk}, which is sharded by the hash of its own uid: events that "
+                    f"concern an object of this replica would reach another one. Remove {gvk.kind} from kinds=, and "
+                    f"run a controller of {gvk.kind} in a second manager of this process, with kinds=[{gvk.kind}]"
+                )
+        return self.new_filter(name, kind, client)
+
+    def _shares(self, gvk: GroupVersionKind) -> bool:
+        return (gvk.group, gvk.kind) in {(each.group, each.kind) for each in map(gvk_from, self.kinds)}
 
 
 def new_shard(
@@ -412,108 +431,45 @@ def new_shard(
             "sharding= and leader_election= exclude each other: a single leader reconciles everything. Run what must "
             "run only once in a manager of its own"
         )
-    return (
-        RingShard(sharding, namespaces, metrics) if isinstance(sharding, ShardRing) else IndexShard(sharding, metrics)
+    if isinstance(sharding, ShardRing):
+        return _shard_of_ring(sharding, namespaces, metrics)
+    return _shard_by_index(sharding, metrics)
+
+
+def _shard_of_ring(ring: ShardRing, namespaces: Sequence[str] | None, metrics: MetricsRegistry) -> Shard:
+    """Return a shard of a ring: the objects that a sharder assigns to it by label."""
+    namespace = lease_namespace(ring.namespace, namespaces, what=f"ShardRing({ring.ring!r})", option="namespace")
+    counters = metrics.shard(ring.ring, ring.name)
+    in_progress: defaultdict[tuple[str, str], KindInProgress] = defaultdict(KindInProgress)
+
+    def new_filter(name: str, kind: KindLike, client: CachedClient) -> ShardFilter:
+        gvk = gvk_from(kind)
+        return RingShardFilter(name, kind, client, counters, ring.ring, ring.name, in_progress[gvk.group, gvk.kind])
+
+    return Shard(
+        name=ring.name,
+        kinds=ring.kinds,
+        part=Partition(labels=f"{SHARD_LABEL}{ring.ring}={ring.name}"),
+        new_filter=new_filter,
+        election=ring.election(namespace),
+        lease_labels={RING_LABEL: ring.ring},
+        debug_info={"ring": ring.ring, "shard": ring.name},
     )
 
 
-class _PartialShard(Shard):
-    """A shard that has a part of the objects of some kinds.
+def _shard_by_index(replica: ShardByIndex, metrics: MetricsRegistry) -> Shard:
+    """Return a shard by index: the objects whose uid hashes into this replica's range."""
+    hashes, name = HashRange.share(replica.number, replica.replicas), str(replica.number)
+    counters = metrics.shard(f"of {replica.replicas}", name)
 
-    Kinds are compared by group and kind: an API version is only a representation.
-    """
+    def new_filter(name: str, kind: KindLike, client: CachedClient) -> ShardFilter:
+        return IndexShardFilter(name, kind, client, counters)
 
-    def __init__(self, kinds: Sequence[KindLike], part: Partition) -> None:
-        self._kinds = {(gvk.group, gvk.kind) for gvk in map(gvk_from, kinds)}
-        self._part = part
-
-    def partition(self, gvk: GroupVersionKind, /) -> Partition | None:
-        return self._part if self._shares(gvk) else None
-
-    def shard_filter(
-        self, name: str, kind: KindLike | None, watched: Sequence[KindLike | Watch], client: CachedClient, /
-    ) -> ShardFilter | None:
-        if kind is None:
-            return None
-        if not self._shares(gvk_from(kind)):
-            raise ConfigurationError(
-                f"controller {name!r} reconciles {gvk_from(kind)}, which is not among the kinds= of the manager's "
-                "sharding, so every replica would reconcile all objects. Add the kind there, or run this controller in "
-                "a manager of its own"
-            )
-        return self._filter(name, kind, watched, client)
-
-    def _shares(self, gvk: GroupVersionKind) -> bool:
-        return (gvk.group, gvk.kind) in self._kinds
-
-    def _filter(
-        self, name: str, kind: KindLike, watched: Sequence[KindLike | Watch], client: CachedClient
-    ) -> ShardFilter:
-        raise NotImplementedError
-
-
-class RingShard(_PartialShard):
-    """A shard of a ring: the objects that a sharder assigns to it by label."""
-
-    def __init__(self, ring: ShardRing, namespaces: Sequence[str] | None, metrics: MetricsRegistry) -> None:
-        what = f"ShardRing({ring.ring!r})"
-        namespace = lease_namespace(ring.namespace, namespaces, what=what, option="namespace")
-        self._labels = RingLabels(SHARD_LABEL + ring.ring, DRAIN_LABEL + ring.ring)
-        super().__init__(ring.kinds, Partition(labels=f"{self._labels.shard}={ring.name}"))
-        self._shard = self.name = ring.name
-        self._namespace = namespace
-        self.election = ring.election(namespace)
-        self.lease_labels = {RING_LABEL: ring.ring}
-        self.debug_info = {"ring": ring.ring, "shard": ring.name}
-        self._counters = metrics.shard(ring.ring, ring.name)
-        self._in_progress: defaultdict[tuple[str, str], KindInProgress] = defaultdict(KindInProgress)
-
-    @contextlib.contextmanager
-    def claimed(self, cluster: object) -> Iterator[None]:
-        """Keep other rings of this process from taking the same Lease inside the block."""
-        lease = (cluster, self._namespace, self._shard)
-        if _claimed.setdefault(lease, self) is not self:
-            raise ConfigurationError(
-                f"another ring of this process has the Lease {self._namespace}/{self._shard}, so this one would wait "
-                "for it as long as that one runs. A Lease is named after its shard, by default after the host: pass "
-                "another shard= to one of them"
-            )
-        try:
-            yield
-        finally:
-            del _claimed[lease]
-
-    def _filter(
-        self,
-        name: str,
-        kind: KindLike,
-        watched: Sequence[KindLike | Watch],  # noqa: ARG002 - of other kinds, whose objects have labels of their own
-        client: CachedClient,
-    ) -> ShardFilter:
-        gvk = gvk_from(kind)
-        in_progress = self._in_progress[gvk.group, gvk.kind]
-        return RingShardFilter(name, kind, client, self._counters, self._labels, self._shard, in_progress)
-
-
-class IndexShard(_PartialShard):
-    """A shard by index: the objects whose uid hashes into this replica's range."""
-
-    def __init__(self, replica: ShardByIndex, metrics: MetricsRegistry) -> None:
-        hashes = HashRange.share(replica.number, replica.replicas)
-        super().__init__(replica.kinds, Partition(hashes=hashes))
-        self.name = str(replica.number)
-        self.debug_info = {"index": replica.number, "replicas": replica.replicas, "hashes": str(hashes)}
-        self._counters = metrics.shard(f"of {replica.replicas}", self.name)
-
-    def _filter(
-        self, name: str, kind: KindLike, watched: Sequence[KindLike | Watch], client: CachedClient
-    ) -> ShardFilter:
-        for each in watched:
-            gvk = gvk_from(each.kind if isinstance(each, Watch) else each)
-            if self._shares(gvk):
-                raise ConfigurationError(
-                    f"controller {name!r} watches {gvk}, which is sharded by the hash of its own uid: events that "
-                    f"concern an object of this replica would reach another one. Remove {gvk.kind} from kinds=, and "
-                    f"run a controller of {gvk.kind} in a second manager of this process, with kinds=[{gvk.kind}]"
-                )
-        return IndexShardFilter(name, kind, client, self._counters)
+    return Shard(
+        name=name,
+        kinds=replica.kinds,
+        part=Partition(hashes=hashes),
+        new_filter=new_filter,
+        by_uid=True,
+        debug_info={"index": replica.number, "replicas": replica.replicas, "hashes": str(hashes)},
+    )

@@ -263,6 +263,16 @@ def _document(obj: Mapping[str, Any] | HasDocument) -> Mapping[str, Any]:
     return obj if isinstance(obj, Mapping) else obj.to_dict()
 
 
+def selector_text(selector: Mapping[str, Any]) -> str:
+    """Return a LabelSelector, such as that of a Deployment, as the text that a list request takes."""
+    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    for each in selector.get("matchExpressions") or ():
+        key, values = each["key"], ",".join(each.get("values") or ())
+        form = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}[each["operator"]]
+        parts.append(form.format(key, values))
+    return ",".join(parts)
+
+
 def controller_of(obj: Mapping[str, Any]) -> JSONObject | None:
     """Return the owner reference marked as controller, or None."""
     for reference in (obj.get("metadata") or {}).get("ownerReferences") or ():
@@ -477,10 +487,3 @@ def keep_transition_times(before: Mapping[str, Any], after: JSONObject) -> None:
         if time and moved and time != moved:
             kept[index] = {**condition, "lastTransitionTime": time}
     after["conditions"] = kept
-
-
-def remove_condition(conditions: list[JSONObject], type: str) -> bool:
-    """Remove the condition of a type in place; return whether there was one."""
-    before = len(conditions)
-    conditions[:] = [c for c in conditions if c.get("type") != type]
-    return len(conditions) != before

@@ -13,22 +13,23 @@ Guarantees:
   with the last attempt, and then never changes.
 * Exceptions of one channel do not affect other channels, and text that looks like a secret never reaches the status.
 
-Reading order: `reconciler` (a reconcile from top to bottom), `delivery.schedule` (all decisions, as pure functions),
-`delivery.fair_queue` (who delivers next), `api` (the kind).
+Reading order: `reconciler` (a reconcile from top to bottom), `schedule` (all decisions, as pure functions),
+`fair_queue` (who delivers next), `api` (the kind).
 """
 
 from reconciler.notification.api import ChannelPolicy, NotificationRequest, NotificationRequestSpec, RetryPolicy
 from reconciler.notification.audit import AuditLog
-from reconciler.notification.channel import Channel, Message
-from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
-from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import (
+from reconciler.notification.channel import (
+    Channel,
     DeferredDeliveryError,
     DeliveryError,
+    Message,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
+from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
+from reconciler.notification.credentials import Credentials
 from reconciler.notification.metrics import NotificationMetrics
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler

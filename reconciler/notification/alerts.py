@@ -14,7 +14,8 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from reconciler._core.limits import Limits, exceeds_max_levels
+from reconciler._core.server import Limits
+from reconciler._core.wire import exceeds_max_levels
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
 from reconciler.manager.endpoints.security import sent_token
 from reconciler.manager.endpoints.server import Address
@@ -30,8 +31,8 @@ from reconciler.notification.api import (
     NotificationRequestSpec,
     Priority,
 )
+from reconciler.notification.channel import RetryableDeliveryError
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import RetryableDeliveryError
 from reconciler.objects import ObjectMeta
 
 if TYPE_CHECKING:

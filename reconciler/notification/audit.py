@@ -24,12 +24,12 @@ from typing import Any
 import msgspec.json
 
 from reconciler._core.wire import JSONObject
-from reconciler.clock import Clock, current_clock
+from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.meta.documents import format_micro_time
 from reconciler.notification.channel import idempotency_key
 from reconciler.notification.deliverer import recipients_of
-from reconciler.notification.ledger import StatusChange
+from reconciler.notification.schedule import StatusChange
 
 FIRST = "0" * 64
 """The hash before the first line of all."""
@@ -135,7 +135,6 @@ class AuditLog:
         limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
         redact: called with text and the namespace of its request. Default: no change.
         key: key of the hash chain, so that nobody without it can write lines anew. Default: none.
-        clock: defaults to `current_clock()` at each use.
     """
 
     def __init__(
@@ -145,7 +144,6 @@ class AuditLog:
         limit: int = 10_000,
         redact: Callable[[str, str], str] = lambda text, _: text,
         key: bytes = b"",
-        clock: Clock | None = None,
     ) -> None:
         self._redact = redact
         self._key = key
@@ -153,7 +151,6 @@ class AuditLog:
         self._reported = 0  # dropped lines that the file tells of
         self._path = Path(path)
         self._limit = limit
-        self._clock = clock
         self._waiting: deque[JSONObject] = deque()
         self._has_lines = asyncio.Event()
         self._written = 0
@@ -240,7 +237,7 @@ class AuditLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _time(self) -> str:
-        return format_micro_time((self._clock or current_clock()).now())
+        return format_micro_time(current_clock().now())
 
     def _lines(self, change: StatusChange) -> list[JSONObject]:
         obj, after = change.request, change.after

@@ -1,4 +1,7 @@
-"""Messages, the `Channel` protocol that delivers them, and the registry of a process's channels."""
+"""The `Channel` protocol, what a channel raises and gets, and the registry of a process's channels.
+
+The type of an error decides what happens next, never its text.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
@@ -16,8 +19,75 @@ from pydantic import BeforeValidator
 
 from reconciler._core.durations import seconds_of
 from reconciler._core.wire import JSONObject
-from reconciler.errors import ConfigurationError, error_text
+from reconciler.errors import ConfigurationError, ReconcilerError, error_text
 from reconciler.notification.redaction import encodable, escaped
+
+
+class DeliveryError(ReconcilerError):
+    """The base class of the errors that channels raise on purpose.
+
+    The text is stored in the request's status, redacted and truncated. It should say what was tried and what the
+    response was.
+    """
+
+
+class RetryableDeliveryError(DeliveryError):
+    """The message was not delivered, and another attempt may succeed.
+
+    Exceptions of other types count as this one. Under ``delivery: AtMostOnce`` they count as `UnknownDeliveryError`,
+    because the message may have arrived.
+
+    Args:
+        message: what happened.
+        retry_after: seconds that the receiver asked to wait, or None. The longer of this and the backoff applies; more
+            than an hour counts as an hour.
+        doubtful: whether the receiver may have processed the message although it reported a failure, such as HTTP 500.
+            Under ``delivery: AtMostOnce`` the delivery is not retried then. Default False.
+        concerns_receiver: whether other messages may fail for the same reason, so that the failure counts for the
+            receiver's circuit breaker. Default True.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        doubtful: bool = False,
+        concerns_receiver: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.doubtful = doubtful
+        self.concerns_receiver = concerns_receiver
+
+
+class PermanentDeliveryError(DeliveryError):
+    """No further attempt can succeed. The channel fails immediately."""
+
+
+class UnknownDeliveryError(DeliveryError):
+    """The message may have been delivered: it was sent, and there was no response.
+
+    The delivery is retried as after `RetryableDeliveryError`. Under ``delivery: AtMostOnce`` the channel ends
+    ``Unknown`` instead.
+    """
+
+
+class DeferredDeliveryError(DeliveryError):
+    """The delivery was not attempted and should be attempted later. Uses no attempt.
+
+    For a receiver that sheds load, or an open circuit breaker. After 24 h of consecutive deferrals the next one counts
+    as a failed attempt.
+
+    Args:
+        message: why the delivery was not attempted.
+        retry_after: seconds to wait; limited to 1 to 3600.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float = 60.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 IncidentAction = Literal["Trigger", "Acknowledge", "Resolve"]
 """What happened to an incident."""
@@ -219,11 +289,15 @@ class Channel(Protocol):
 
 
 class ChannelRegistry:
-    """The channels of a process, by name.
+    """The channels of a process, by name: those of the operator, and those of the routing configuration.
 
     Args:
-        channels: the initial channels.
+        channels: the channels of the operator.
         close_after: seconds until a replaced channel is closed, so that deliveries in progress can end. Default 60.
+
+    Attributes:
+        own: names of the channels of the operator.
+        is_complete: whether the routing configuration, if there is one, has been loaded. Default True.
 
     Raises:
         ConfigurationError: a name is duplicate or invalid, or an item is not a channel.
@@ -231,63 +305,24 @@ class ChannelRegistry:
 
     def __init__(self, channels: Iterable[Channel] = (), *, close_after: float = 60.0) -> None:
         self._close_after = close_after
-        self._channels: dict[str, Channel] = {}
-        self._owned: dict[str, frozenset[str]] = {}
+        self._channels = _by_name(channels)
+        self.own: Sequence[str] = sorted(self._channels)
+        self.is_complete = True
         self._retired: list[Channel] = []
-        self._expected: set[str] = set()
         self._change = asyncio.Event()
-        for channel in channels:
-            self.register(channel)
 
-    def register(self, channel: Channel) -> None:
-        """Add a channel.
-
-        Raises:
-            ConfigurationError: the name is duplicate or invalid, or the argument is not a channel.
-        """
-        _check(channel)
-        if channel.name in self._channels:
-            raise ConfigurationError(_duplicate(channel.name))
-        self._channels[channel.name] = channel
-
-    def expect(self, owner: str) -> None:
-        """Record that an owner will add its channels later, by `replace`."""
-        self._expected.add(owner)
-
-    @property
-    def is_complete(self) -> bool:
-        """Return whether all expected owners have added their channels."""
-        return not self._expected
-
-    def replace(self, owner: str, channels: Iterable[Channel]) -> None:
-        """Replace all channels of an owner in one step.
-
-        Deliveries in progress end on the old channels.
-
-        Args:
-            owner: the owner's name.
-            channels: all channels of the owner.
+    def replace(self, channels: Iterable[Channel]) -> None:
+        """Replace the channels of the routing configuration in one step. Deliveries in progress end on the old ones.
 
         Raises:
             ConfigurationError: a name is duplicate or invalid, or an item is not a channel. Nothing has changed.
         """
-        before = self._owned.get(owner, frozenset())
-        others = {name: channel for name, channel in self._channels.items() if name not in before}
-        new = ChannelRegistry(channels)
-        for name in new:
-            if name in others:
-                raise ConfigurationError(_duplicate(name))
-        kept = {id(channel) for channel in new._channels.values()}
-        self._retired += [self._channels[name] for name in before if id(self._channels[name]) not in kept]
-        self._owned[owner] = frozenset(new)
-        self._expected.discard(owner)
-        self._channels = {**others, **new._channels}
+        before = self._channels
+        after = _by_name([*(before[name] for name in self.own), *channels])
+        kept = set(map(id, after.values()))
+        self._retired += [channel for channel in before.values() if id(channel) not in kept]
+        self._channels, self.is_complete = after, True
         self._change.set()
-
-    def names(self, *, except_owner: str | None = None) -> list[str]:
-        """Return the sorted names, except those of one owner."""
-        excluded = self._owned.get(except_owner, frozenset()) if except_owner is not None else frozenset()
-        return [name for name in self if name not in excluded]
 
     async def run(self) -> None:
         """Close replaced channels after `close_after` seconds, and all channels when cancelled.
@@ -342,6 +377,17 @@ async def _close(channels: Iterable[Channel]) -> None:
             _log.exception("cannot close channel %s: %s: %s", channel.name, type(error).__name__, error)
 
 
+def _by_name(channels: Iterable[Channel]) -> dict[str, Channel]:
+    """Return channels by name, after a check of each."""
+    found: dict[str, Channel] = {}
+    for channel in channels:
+        _check(channel)
+        if channel.name in found:
+            raise ConfigurationError(f"duplicate channel name {channel.name!r}: rename one of the two channels")
+        found[channel.name] = channel
+    return found
+
+
 def _check(candidate: object) -> None:
     if isinstance(candidate, type) or not isinstance(candidate, Channel):
         raise ConfigurationError(
@@ -353,10 +399,6 @@ def _check(candidate: object) -> None:
             f"{type(candidate).__name__}: {name!r} is not a valid channel name for spec.channels: "
             "use at most 63 letters, digits, '-', '_', '.' or ':', with a letter or digit at both ends"
         )
-
-
-def _duplicate(name: str) -> str:
-    return f"duplicate channel name {name!r}: rename one of the two channels"
 
 
 def installed_channels() -> list[Channel]:

@@ -21,7 +21,7 @@ from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import DeliveryAttempt
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels.limits import LimitedChannel
-from reconciler.notification.ledger import StatusChange
+from reconciler.notification.schedule import StatusChange
 
 ENTRIES = 200
 """Attempts that are kept, over all channels."""

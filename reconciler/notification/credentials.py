@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from operator import attrgetter
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from reconciler._core.lru import LRU
 from reconciler.cache import CachedObject, CacheEvent
-from reconciler.clock import Clock, current_clock
+from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
-from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError
+from reconciler.notification.channel import DeferredDeliveryError, RetryableDeliveryError
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
@@ -88,17 +88,15 @@ class Credentials:
 
     Args:
         directory: the directory; None for no credentials.
-        clock: defaults to `current_clock()` at each use.
 
     Attributes:
         has_namespaces: whether the credentials of namespaces are complete. While they are not, a missing one defers
             the delivery. Default True.
     """
 
-    def __init__(self, directory: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         self.has_namespaces = True
         self._directory = Path(directory) if directory is not None else None
-        self._clock = clock
         self._last: dict[str, str] = {}
         self._values = _Values(VALUE_LIMIT, VALUE_LIMIT * SIZE_LIMIT)
         self._refreshed = float("-inf")
@@ -165,16 +163,15 @@ class Credentials:
             raise RetryableDeliveryError(self._not_found(name))
         return value
 
-    def values(self) -> Iterable[str]:
+    def values(self) -> Collection[str]:
         """Return all values that were ever read, for redaction."""
-        now = (self._clock or current_clock()).monotonic()
-        if self._directory is not None and now - self._refreshed >= REFRESH_INTERVAL:
+        if self._directory is not None and (now := current_clock().monotonic()) - self._refreshed >= REFRESH_INTERVAL:
             self._refreshed = now
             for name in self._names():
                 self._read(name)
         return self._values.all()
 
-    def values_of_namespace(self, namespace: str) -> Iterable[str]:
+    def values_of_namespace(self, namespace: str) -> Collection[str]:
         """Return the values of a namespace's own credentials, also earlier ones, for redaction."""
         known = self._values_of.get(namespace) or self._values_of_former.get(namespace)
         return known.all() if known is not None else ()

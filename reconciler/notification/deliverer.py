@@ -8,16 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from reconciler._core.cancellation import is_cancelled
-from reconciler.clock import Clock, current_clock
+from reconciler._core.user_code import is_cancelled
+from reconciler.clock import current_clock
 from reconciler.controller import effect
 from reconciler.notification.api import ChannelStatus, NotificationRequest
-from reconciler.notification.channel import Channel, ChannelRegistry, Link, Message, call_channel
-from reconciler.notification.errors import (
+from reconciler.notification.channel import (
+    Channel,
+    ChannelRegistry,
     DeferredDeliveryError,
+    Link,
+    Message,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
+    call_channel,
 )
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.schedule import Delivery, DeliveryVerdict
@@ -78,7 +82,6 @@ class Deliverer:
     Args:
         timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
         now: returns the time for timestamps.
-        clock: measures durations; defaults to `current_clock()` at each use.
     """
 
     def __init__(
@@ -86,17 +89,13 @@ class Deliverer:
         channels: ChannelRegistry,
         *,
         timeout: float,
-        max_concurrent: int,
         redactor: Redactor,
         now: Callable[[], datetime],
-        clock: Clock | None = None,
     ) -> None:
         self._now = now
         self._channels = channels
         self._redactor = redactor
         self._timeout = timeout
-        self._slots = asyncio.Semaphore(max_concurrent)
-        self._clock = clock
 
     async def deliver(
         self,
@@ -126,33 +125,32 @@ class Deliverer:
         if channel is None:
             results.append(self._unregistered(message))
             return
-        async with self._slots:
-            clock = self._clock or current_clock()
-            started, monotonic_start = self._now(), clock.monotonic()
-            cancellation: BaseException | None = None
-            try:
-                verdict, error = await self._call(channel, message)
-            except asyncio.CancelledError as cancelled:
-                if not message.is_sent:
-                    raise
-                cancellation = cancelled
-                verdict, error = (
-                    DeliveryVerdict.UNKNOWN,
-                    UnknownDeliveryError("cancelled while waiting for the response"),
-                )
-            results.append(
-                Delivery(
-                    channel=message.channel,
-                    verdict=verdict,
-                    started=started,
-                    ended=self._now(),
-                    seconds=clock.monotonic() - monotonic_start,
-                    error="" if error is None else self._redactor.describe(error, message.namespace),
-                    retry_after=_retry_after(error),
-                )
+        clock = current_clock()
+        started, monotonic_start = self._now(), clock.monotonic()
+        cancellation: BaseException | None = None
+        try:
+            verdict, error = await self._call(channel, message)
+        except asyncio.CancelledError as cancelled:
+            if not message.is_sent:
+                raise
+            cancellation = cancelled
+            verdict, error = (
+                DeliveryVerdict.UNKNOWN,
+                UnknownDeliveryError("cancelled while waiting for the response"),
             )
-            if cancellation is not None:
-                raise cancellation
+        results.append(
+            Delivery(
+                channel=message.channel,
+                verdict=verdict,
+                started=started,
+                ended=self._now(),
+                seconds=clock.monotonic() - monotonic_start,
+                error="" if error is None else self._redactor.describe(error, message.namespace),
+                retry_after=_retry_after(error),
+            )
+        )
+        if cancellation is not None:
+            raise cancellation
 
     async def _call(self, channel: Channel, message: Message) -> tuple[DeliveryVerdict, BaseException | None]:
         """Call the channel; raise only if this delivery itself was cancelled."""

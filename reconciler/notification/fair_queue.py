@@ -21,14 +21,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 from reconciler._core.lru import LRU
 from reconciler.clock import current_clock
 from reconciler.meta import Request
 from reconciler.notification.api import Priority
-from reconciler.notification.channel import ChannelRegistry, idempotency_key
-from reconciler.notification.channels.limits import Limiter
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.channels.limits import LimitedChannel, Limiter
 from reconciler.notification.policies import PolicyTable
 
 PRIORITY_BOOST = 3600.0
@@ -47,7 +47,7 @@ class FairQueue:
     """The delivery slots of all channels, and the requests that wait for one. For one event loop.
 
     Args:
-        channels: the channels. A channel with a `Limiter` as its ``limiter`` has limits of its own.
+        channels: the channels. A channel of a receiver has limits of its own.
         wake: enqueues a key whose turn has come.
     """
 
@@ -69,7 +69,6 @@ class FairQueue:
         self._is_stopped = is_stopped
         self._queues: dict[str, _ChannelQueue] = {}
         self._held: dict[Request, dict[str, Limiter | None]] = {}
-        self._uids: dict[Request, str] = {}
         self._in_progress: set[Request] = set()
         self._requests_by_namespace: Counter[str] = Counter()  # requests that hold slots
         self._slots = 0
@@ -84,7 +83,6 @@ class FairQueue:
     def acquire(
         self,
         request: Request,
-        uid: str,
         priority: Priority,
         channels: Iterable[str],
         *,
@@ -94,7 +92,6 @@ class FairQueue:
 
         Args:
             request: the key, which must be in progress; it gets no further slots until `release_all`.
-            uid: uid of the object.
             priority: priority of the request.
             channels: the due channels. Slots of other channels are released.
             outage_recorded: those of them whose outage is in the request's status. The request is woken when the
@@ -102,7 +99,6 @@ class FairQueue:
         """
         wanted = dict.fromkeys(channels)
         self._in_progress.add(request)
-        self._uids[request] = uid
         self._cancel_offer(request)
         for name in [name for name in self._held.get(request, ()) if name not in wanted]:
             self.release(request, name)
@@ -156,7 +152,7 @@ class FairQueue:
             del self._held[request]
             _decrement(self._requests_by_namespace, namespace)
         if limiter is not None:
-            limiter.cancel(idempotency_key(self._uids[request], channel))
+            limiter.release(namespace)
         self._assign_soon()
 
     def release_all(self, request: Request, *, keep_queued: bool) -> None:
@@ -174,8 +170,6 @@ class FairQueue:
         for name in list(self._held.get(request, ())):
             self.release(request, name)
         self._in_progress.remove(request)
-        if not self.queued(request):
-            self._uids.pop(request, None)
         self._assign_soon()
 
     # Assignment of free slots
@@ -192,62 +186,52 @@ class FairQueue:
             self._assignment = None
         if self._is_stopped():
             return
-        limiters = {name: limiter for name in self._queues if (limiter := self._limiter(name)) is not None}
-        self._wake_for_outages(limiters)
-        while (found := self._next(current, limiters)) is not None:
+        self._wake_for_outages()
+        while (found := self._next(current)) is not None:
             name, request = found
-            limiter = limiters.get(name)
-            if limiter is not None and not limiter.reserve(
-                idempotency_key(self._uids[request], name), request.namespace or ""
-            ):
-                break
-            self._hold(request, name, limiter)
+            self._hold(request, name)
             if request != current and request not in self._offers:
                 self._offers[request] = asyncio.get_running_loop().call_later(OFFER_TIMEOUT, self._withdraw, request)
                 self._wake(request)
-        self._set_timer(limiters)
+        self._set_timer()
 
-    def _wake_for_outages(self, limiters: Mapping[str, Limiter]) -> None:
-        for name, limiter in limiters.items():
-            if limiter.is_down(limiter.only_for):
-                queue = self._queues[name]
-                for request in list(queue.outage_unrecorded):
-                    if limiter.is_down(request.namespace or ""):
-                        queue.leave(request)
-                        self._wake(request)
-                self._drop_if_empty(name)
+    def _wake_for_outages(self) -> None:
+        for name, queue in list(self._queues.items()):
+            down = {namespace for namespace in queue.namespaces if self.is_down(name, namespace)}
+            for request in list(queue.outage_unrecorded) if down else ():
+                if (request.namespace or "") in down:
+                    queue.leave(request)
+                    self._wake(request)
+            self._drop_if_empty(name)
 
-    def _next(self, current: Request | None, limiters: Mapping[str, Limiter]) -> tuple[str, Request] | None:
+    def _next(self, current: Request | None) -> tuple[str, Request] | None:
         """Return the channel and the request of the next slot, or None."""
         if len(self._held) >= self._workers and current not in self._held:
             return None
         found: tuple[str, Request] | None = None
         for name, queue in self._queues.items():
-            limiter = limiters.get(name)
-            if limiter is not None and limiter.wait() > 0:
-                continue
-            request = self._first(name, queue, current, limiter)
+            request = self._first(name, queue, current)
             if request is not None and (found is None or self._last_turn(request) < self._last_turn(found[1])):
                 found = name, request
         return found
 
-    def _first(
-        self, name: str, queue: _ChannelQueue, current: Request | None, limiter: Limiter | None
-    ) -> Request | None:
-        only = None if limiter is None else limiter.only_for
+    def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
+        excluded = self._in_progress - {current}
         for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
-            if self._policies.wait(namespace) > 0:
-                continue
-            if limiter is not None and namespace == only and limiter.wait(namespace) > 0:
+            if self._wait(name, namespace) > 0:
                 continue
             if self._has_room(name, namespace):
-                excluded = self._in_progress if current is None else self._in_progress - {current}
                 request = queue.first(namespace, excluded=excluded)
                 if request is not None:
                     return request
             elif current is not None and current in self._held and current in queue and current.namespace == namespace:
                 return current if self._has_room(name, None) else None
         return None
+
+    def _wait(self, name: str, namespace: str) -> float:
+        """Return the seconds until the limits of a channel and of a namespace let a delivery start."""
+        limiter = self._limiter(name)
+        return max(self._policies.wait(namespace), 0.0 if limiter is None else limiter.wait(namespace))
 
     def _has_room(self, name: str, namespace: str | None) -> bool:
         """Return whether a delivery may start on a channel; the namespace is None for a request that holds slots."""
@@ -259,8 +243,11 @@ class FairQueue:
             self._requests_by_namespace[namespace] < workers and self._slots_by_namespace[namespace] < slots
         )
 
-    def _hold(self, request: Request, name: str, limiter: Limiter | None) -> None:
+    def _hold(self, request: Request, name: str) -> None:
         namespace = request.namespace or ""
+        limiter = self._limiter(name)
+        if limiter is not None:
+            limiter.acquire(namespace)
         if request not in self._held:
             self._held[request] = {}
             self._requests_by_namespace[namespace] += 1
@@ -287,12 +274,12 @@ class FairQueue:
         return self._served.get(("", request.namespace or ""), 0)
 
     def _limiter(self, name: str) -> Limiter | None:
-        limiter = getattr(self._channels.get(name), "limiter", None)
-        if not isinstance(limiter, Limiter):
+        channel = self._channels.get(name)
+        if not isinstance(channel, LimitedChannel):
             return None
-        if self._assign_soon not in limiter.listeners:
-            limiter.listeners.append(self._assign_soon)
-        return limiter
+        if self._assign_soon not in channel.limiter.listeners:
+            channel.limiter.listeners.append(self._assign_soon)
+        return channel.limiter
 
     def _cancel_offer(self, request: Request) -> None:
         if (offer := self._offers.pop(request, None)) is not None:
@@ -301,19 +288,14 @@ class FairQueue:
     def _withdraw(self, request: Request) -> None:
         self.release_all(request, keep_queued=False)
 
-    def _set_timer(self, limiters: Mapping[str, Limiter]) -> None:
+    def _set_timer(self) -> None:
         """Assign again when the first limiter or namespace with a known waiting time has a free slot."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._queues:
-            return
-        waits = [limiters[name].wait() for name in self._queues if name in limiters]
-        waits += [limiter.wait(limiter.only_for) for limiter in limiters.values() if limiter.only_for is not None]
-        namespaces = {namespace for queue in self._queues.values() for namespace in queue.namespaces}
-        waits += [self._policies.wait(namespace) for namespace in namespaces]
-        soonest = min((wait for wait in waits if wait > 0), default=math.inf)
-        if math.isfinite(soonest):
+        waits = (self._wait(name, namespace) for name, queue in self._queues.items() for namespace in queue.namespaces)
+        soonest = min((wait for wait in waits if 0 < wait < math.inf), default=None)
+        if soonest is not None:
             self._timer = asyncio.get_running_loop().call_later(soonest, self._assign)
 
 

@@ -25,8 +25,7 @@ from pydantic import BaseModel
 
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
-from reconciler.client import Client
-from reconciler.clock import Clock, current_clock
+from reconciler.clock import current_clock
 from reconciler.errors import Conflict, NotFound
 from reconciler.events import EventRecorder
 from reconciler.meta import Request, equal
@@ -38,10 +37,12 @@ from reconciler.notification.api import (
     NotificationRequest,
     NotificationRequestStatus,
 )
-from reconciler.notification.routing.router import Resolution
-from reconciler.notification.schedule import ERRORS_LIMIT, Settlement, Summary
+from reconciler.notification.policies import KeysByNamespace
+from reconciler.notification.router import Resolution
+from reconciler.notification.schedule import ERRORS_LIMIT, StatusChange, Summary
 from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher
+from reconciler.status.mutations import Mutation, Set, Upsert
 
 if TYPE_CHECKING:
     from reconciler.cache import CachedClient
@@ -51,30 +52,6 @@ _log = logging.getLogger("reconciler.notification")
 
 OUTBOX_LIMIT = 10_000
 """Maximum requests whose changes wait for their status write. The oldest are dropped first, and counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusChange:
-    """The changes of one reconcile to the status of a request.
-
-    Attributes:
-        request: the request, as the reconcile read it.
-        before: the status at the start of the reconcile.
-        after: the status that was written.
-        attempts: the attempts that were added.
-        deferred: names of the channels that deferred the delivery.
-    """
-
-    request: NotificationRequest
-    before: NotificationRequestStatus
-    after: NotificationRequestStatus
-    attempts: tuple[DeliveryAttempt, ...] = ()
-    deferred: tuple[str, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        """Return whether the request reached its final phase with this change."""
-        return self.after.completion_time is not None and self.before.completion_time is None
 
 
 class Observer(Protocol):
@@ -143,18 +120,14 @@ class AttemptLog:
     """An observer that logs failed attempts, and the first success on a channel after them.
 
     Of one channel at most one failure in ten seconds is logged, with the number of those that were not.
-
-    Args:
-        clock: returns the source of monotonic time; None for the current clock.
     """
 
-    def __init__(self, clock: Callable[[], Clock | None]) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._failing: LRU[str, _Failures] = LRU(_LOGGED_CHANNELS)
 
     def status_saved(self, change: StatusChange) -> None:
         """Log the attempts of a change."""
-        now = (self._clock() or current_clock()).monotonic()
+        now = current_clock().monotonic()
         for attempt in change.attempts:
             if attempt.result == "success":
                 self._log_recovery(attempt.channel, now)
@@ -261,19 +234,18 @@ MESSAGE_LIMIT = 4096
 _DERIVED = {"queued_at", *Summary.__annotations__}
 
 
-def set_settlement(status: RequestStatusBatcher, before: NotificationRequestStatus, decision: Settlement) -> None:
-    """Record what a decision changes: attempts, channels, derived fields and conditions."""
-    after = decision.status
+def set_change(status: RequestStatusBatcher, change: StatusChange) -> None:
+    """Record a change: attempts, channels, derived fields and conditions."""
+    before, after = change.before, change.after
     if before.phase is None and not before.channels and after.channels:
         names = ", ".join(channel.name for channel in after.channels)
         _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
-    upsert_attempts(status, decision.attempts)
     stored = {channel.name: channel for channel in before.channels}
-    for channel in after.channels:
-        if channel != stored.get(channel.name):
-            status.upsert("channels", _document(channel), key="name")
-    # Derived fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
-    status.set(overwrite=True, **after.model_dump(mode="json", include=_DERIVED, exclude_none=True))
+    status.record(
+        *map(_upsert_attempt, change.attempts),
+        *[_upsert_channel(channel) for channel in after.channels if channel != stored.get(channel.name)],
+        *_set_derived(after),
+    )
     if after.next_step_time is None and before.next_step_time is not None:
         status.merge(next_step_time=None)
     _set_ready_condition(status, after)
@@ -296,8 +268,7 @@ def set_routing(
     if resolution is None or failure is not None:
         return before
     channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
-    for channel in channels:
-        status.upsert("channels", _document(channel), key="name")
+    status.record(*map(_upsert_channel, channels))
     status.set(queued_at=format_micro_time(now))
     message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
     if resolution.fallback:
@@ -328,9 +299,35 @@ def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
 
 
 def upsert_attempts(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
-    """Record attempts: those that are ahead of their calls, or results, which replace them."""
-    for attempt in attempts:
-        status.upsert("deliveryAttempts", _document(attempt), key=("channel", "attempt"))
+    """Record attempts that are ahead of their calls; their results replace them."""
+    status.record(*map(_upsert_attempt, attempts))
+
+
+def _upsert_attempt(attempt: DeliveryAttempt) -> Mutation:
+    return Upsert(("deliveryAttempts",), _document(attempt), ("channel", "attempt"))
+
+
+def _upsert_channel(channel: ChannelStatus) -> Mutation:
+    return Upsert(("channels",), _document(channel), ("name",))
+
+
+def _set_derived(after: NotificationRequestStatus, *, exclude_defaults: bool = False) -> list[Mutation]:
+    """Return the mutations that set the derived fields.
+
+    The fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
+    """
+    fields = after.model_dump(
+        mode="json", by_alias=True, include=_DERIVED, exclude_none=True, exclude_defaults=exclude_defaults
+    )
+    return [Set((name,), value, overwrite=True) for name, value in fields.items()]
+
+
+def attempts_ahead(due: Sequence[ChannelStatus], *, now: datetime) -> tuple[DeliveryAttempt, ...]:
+    """Return the attempts on due channels, of unknown result, to be written before the calls."""
+    return tuple(
+        DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
+        for channel in due
+    )
 
 
 def remove_write_ahead(
@@ -369,8 +366,7 @@ def set_ended(status: RequestStatusBatcher, after: NotificationRequestStatus) ->
     """
     if status.current.get("phase") in TERMINAL_PHASES:
         return
-    fields = after.model_dump(mode="json", include=_DERIVED, exclude_none=True, exclude_defaults=True)
-    status.set(overwrite=True, **fields)
+    status.record(*_set_derived(after, exclude_defaults=True))
     _set_ready_condition(status, after)
 
 
@@ -387,80 +383,6 @@ def _document(model: BaseModel) -> JSONObject:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-UNCALLED_LIMIT = 10_000
-"""Maximum requests whose uncalled attempts are remembered. For a forgotten one, such an attempt counts as made."""
-
-
-class WriteAhead:
-    """The attempts that are written ahead of their calls, and those among them that no call followed.
-
-    Such an attempt may still end up in the status: its write failed with an unknown outcome, or finished too late.
-    Without this memory it would look like the call of a process that died.
-    """
-
-    def __init__(self, now: Callable[[], datetime], check_leader: Callable[[], None]) -> None:
-        self._now = now
-        self._check_leader = check_leader
-        self._uncalled: LRU[str, tuple[DeliveryAttempt, ...]] = LRU(UNCALLED_LIMIT)
-
-    async def write(
-        self,
-        obj: NotificationRequest,
-        due: Sequence[ChannelStatus],
-        status: RequestStatusBatcher,
-        *,
-        client: Client,
-        has_unsaved_results: bool,
-    ) -> Sequence[DeliveryAttempt]:
-        """Write what the status must hold before the calls, and return the write-ahead attempts.
-
-        Results of an earlier reconcile that are not saved yet are saved first, so that at most the calls of one
-        reconcile are unrecorded at any time. If cancelled, the attempts are removed again by this reconcile's flush or
-        by the next reconcile.
-
-        Raises:
-            StatusError: the write failed, so no channel may be called.
-            NotLeader: another process is the leader.
-        """
-        self._check_leader()
-        attempts: tuple[DeliveryAttempt, ...] = ()
-        if obj.spec.delivery != "AtLeastOnce":
-            now = self._now()
-            attempts = tuple(
-                DeliveryAttempt(channel=channel.name, attempt=channel.attempts + 1, timestamp=now, result="unknown")
-                for channel in due
-            )
-        try:
-            if attempts or has_unsaved_results:
-                async with StatusBatcher(client, obj, on_error="discard") as intent:  # joins `status`
-                    upsert_attempts(intent, attempts)
-                    await intent.flush()
-                self._check_leader()
-        except BaseException:
-            if attempts:
-                self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
-            remove_write_ahead(status, attempts)
-            raise
-        return attempts
-
-    def without_uncalled(self, obj: NotificationRequest, status: RequestStatusBatcher) -> NotificationRequestStatus:
-        """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
-
-        The timestamp distinguishes them from attempts of other processes, whose calls may have been made.
-        """
-        uncalled = self._uncalled.get(obj.uid)
-        if uncalled is None:
-            return obj.status
-        attempts = obj.status.delivery_attempts
-        remove_write_ahead(status, [attempt for attempt in attempts if attempt in uncalled])
-        made = [attempt for attempt in attempts if attempt not in uncalled]
-        return obj.status.model_copy(update={"delivery_attempts": made})
-
-    def forget(self, uid: str) -> None:
-        """Forget a request that has ended."""
-        self._uncalled.pop(uid, None)
-
-
 TOTAL_LIMIT = 500
 """Number of requests with unsaved results from which on a namespace delivers only while it has none. Far below what a
 controller keeps (1000), because a lost result means that a call is repeated."""
@@ -469,81 +391,31 @@ NAMESPACE_LIMIT = 100
 """Maximum requests of a namespace with unsaved results; then no other request of the namespace is delivered."""
 
 
-class UnsavedResults:
-    """The requests with unsaved results, and whether a namespace may have more of them."""
-
-    def __init__(self) -> None:
-        self._requests: dict[str, set[Request]] = {}
-
-    def add(self, request: Request) -> None:
-        """Record that the results of a request are not saved."""
-        self._requests.setdefault(request.namespace or "", set()).add(request)
-
-    def discard(self, request: Request) -> None:
-        """Record that the results of a request are saved, or that it is gone."""
-        requests = self._requests.get(request.namespace or "", set())
-        requests.discard(request)
-        if not requests:
-            self._requests.pop(request.namespace or "", None)
-
-    def is_full(self, request: Request) -> bool:
-        """Return whether the results of too many other requests are unsaved."""
-        total = sum(map(len, self._requests.values()))
-        most = NAMESPACE_LIMIT if total < TOTAL_LIMIT else 1
-        return len(self._requests.get(request.namespace or "", ())) >= most and request not in self
-
-    def __contains__(self, request: Request) -> bool:
-        return request in self._requests.get(request.namespace or "", ())
+def may_deliver(request: Request, unsaved: KeysByNamespace) -> bool:
+    """Return whether few enough results of other requests are unsaved for a request to be delivered."""
+    most = NAMESPACE_LIMIT if len(unsaved) < TOTAL_LIMIT else 1
+    return unsaved.count(request.namespace) < most or request in unsaved
 
 
-PROGRESS_LIMIT = 100_000
-"""Maximum requests whose progress is remembered. A forgotten one costs one more read from the server."""
-
-_Progress = frozenset[tuple[str, str, int, datetime | None]]
+Progress = frozenset[tuple[str, str, int, datetime | None]]
 """The progress of a request's channels; it never returns to an earlier value."""
 
 
-class StalenessCheck:
-    """A check whether an object is up to date, without a read if this process wrote its status last.
-
-    Attributes:
-        reads: number of reads from the server.
-    """
-
-    def __init__(self) -> None:
-        self._known: LRU[str, _Progress] = LRU(PROGRESS_LIMIT)
-        self.reads = 0
-
-    def remember(self, uid: str, status: NotificationRequestStatus) -> None:
-        """Remember the status that this process writes."""
-        self._known[uid] = _progress(status)
-
-    def forget(self, uid: str) -> None:
-        """Forget a request that has ended."""
-        self._known.pop(uid, None)
-
-    async def is_up_to_date(
-        self, client: CachedClient, obj: NotificationRequest, status: NotificationRequestStatus
-    ) -> bool:
-        """Return whether no other process has made progress with the request. Cancellation changes nothing."""
-        if self._known.get(obj.uid) == _progress(status):
-            return True
-        self.reads += 1
-        try:
-            live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
-        except NotFound:
-            return False
-        if live.uid != obj.uid or live.metadata.deletion_timestamp is not None:
-            return False
-        return live.resource_version == obj.resource_version or equal(
-            live.to_dict().get("status"), obj.to_dict().get("status")
-        )
+def progress_of(status: NotificationRequestStatus) -> Progress:
+    """Return the progress of a request's channels."""
+    return frozenset([(each.name, each.state, each.attempts, each.next_attempt_time) for each in status.channels])
 
 
-def _progress(status: NotificationRequestStatus) -> _Progress:
-    return frozenset(
-        (channel.name, channel.state, channel.attempts, channel.next_attempt_time) for channel in status.channels
-    )
+async def is_up_to_date(client: CachedClient, obj: NotificationRequest) -> bool:
+    """Read a request from the server; return whether it is as it was read before. Cancellation changes nothing."""
+    try:
+        live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+    except NotFound:
+        return False
+    if live.uid != obj.uid or live.metadata.deletion_timestamp is not None:
+        return False
+    same = live.resource_version == obj.resource_version
+    return same or equal(live.to_dict().get("status"), obj.to_dict().get("status"))
 
 
 async def delete_finished(client: CachedClient, obj: NotificationRequest) -> bool | None:

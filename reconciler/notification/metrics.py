@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from reconciler.notification.channels.limits import BreakerState, CircuitBreaker
-from reconciler.notification.ledger import StatusChange
+from reconciler.notification.channels.limits import BreakerState, LimitedChannel
+from reconciler.notification.schedule import StatusChange
 
 if TYPE_CHECKING:
     from reconciler.notification.audit import AuditLog
     from reconciler.notification.channel import ChannelRegistry
     from reconciler.notification.reconciler import NotificationReconciler
-    from reconciler.notification.routing.router import RoutingTable
+    from reconciler.notification.router import RoutingTable
 
 HEALTH_WINDOW = 20
 """Number of recent attempts that a channel's health score covers."""
@@ -142,23 +142,21 @@ def _channel_families(channels: ChannelRegistry) -> Iterable[Metric]:
         "notification_channel_circuit_breaker_state", "0 closed, 1 half open, 2 open.", labels=["channel"]
     )
     for name in channels:
-        breaker = getattr(channels.get(name), "breaker", None)
-        if isinstance(breaker, CircuitBreaker):
-            states.add_metric([name], _BREAKER[breaker.state])
+        if isinstance(channel := channels.get(name), LimitedChannel):
+            states.add_metric([name], _BREAKER[channel.breaker.state])
     yield states
 
 
 def _routing_families(routing: RoutingTable) -> Iterable[Metric]:
-    statistics = routing.statistics()
-    valid = routing.config is not None and routing.problem is None
+    valid = routing.config is not None and not routing.problem
     yield GaugeMetricFamily(
         "notification_routing_config_valid", "1 if the latest routing configuration is in use.", value=int(valid)
     )
     loads = CounterMetricFamily(
         "notification_routing_config_loads", "Loads of the routing configuration by result.", labels=["result"]
     )
-    loads.add_metric(["loaded"], statistics.loaded)
-    loads.add_metric(["refused"], statistics.refused)
+    loads.add_metric(["loaded"], routing.loaded)
+    loads.add_metric(["refused"], routing.refused)
     yield loads
 
 

@@ -13,17 +13,16 @@ from reconciler.manager import Manager
 from reconciler.notification.alerts import AlertReceiver
 from reconciler.notification.api import ChannelPolicy, NotificationRequest
 from reconciler.notification.audit import AuditLog
-from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
+from reconciler.notification.channel import Channel, ChannelRegistry, DeliveryError, installed_channels
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
-from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
+from reconciler.notification.channels.services import RECEIVER_KINDS, ReceiverChannels
 from reconciler.notification.credentials import Credentials, SecretSource
-from reconciler.notification.errors import DeliveryError
 from reconciler.notification.ledger import Observer
 from reconciler.notification.metrics import NotificationMetrics
 from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor
-from reconciler.notification.routing.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
+from reconciler.notification.router import ConfigMapSource, FileSource, RoutingConfigReconciler, RoutingTable
 from reconciler.recording import Recording
 
 

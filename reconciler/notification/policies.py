@@ -15,7 +15,7 @@ from reconciler.meta import Request
 from reconciler.notification.api import ChannelPolicy, ChannelPolicySpec, NotificationRequest, NotificationRequestSpec
 from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.redaction import listed
-from reconciler.notification.routing.router import Router, attributes_of
+from reconciler.notification.router import Router, attributes_of
 from reconciler.objects import InvalidObject
 from reconciler.webhook import AdmissionRequest, Denied, Validator
 
@@ -42,20 +42,52 @@ class PolicyRefusal:
     message: str
 
 
+class KeysByNamespace:
+    """A set of keys, counted by namespace."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str | None, set[Request]] = {}
+
+    def add(self, key: Request) -> None:
+        """Add a key."""
+        self._keys.setdefault(key.namespace, set()).add(key)
+
+    def discard(self, key: Request) -> None:
+        """Remove a key, if it is there."""
+        keys = self._keys.get(key.namespace, set())
+        keys.discard(key)
+        if not keys:
+            self._keys.pop(key.namespace, None)
+
+    def count(self, namespace: str | None) -> int:
+        """Return the number of keys in a namespace."""
+        return len(self._keys.get(namespace, ()))
+
+    def __contains__(self, key: Request) -> bool:
+        return key in self._keys.get(key.namespace, ())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._keys.values()))
+
+
 class PolicyTable:
     """The current policies, by name.
 
     A request is allowed if every policy about its namespace allows it. A namespace that no policy is about may use
     everything.
+
+    Attributes:
+        is_complete: whether all policies are known. While they are not, no new request is delivered.
+        unfinished: the requests that count for the quota of their namespace.
     """
 
     def __init__(self) -> None:
         self._policies: dict[str, ChannelPolicySpec] = {}
         self._invalid: dict[str, str] = {}
-        self._unfinished: dict[str, set[Request]] = {}
         self._pacers: dict[str, tuple[float, Pacer]] = {}
         self._about: dict[str, tuple[tuple[str, ChannelPolicySpec], ...]] = {}  # by namespace
         self.is_complete = True
+        self.unfinished = KeysByNamespace()
 
     def set(self, name: str, policy: ChannelPolicySpec) -> None:
         """Add or change a policy."""
@@ -99,27 +131,14 @@ class PolicyTable:
 
     def quota_refusal(self, request: Request) -> PolicyRefusal | None:
         """Return why the namespace of a request may have no further unfinished one, or None."""
-        namespace = request.namespace or ""
-        counted = self._unfinished.get(namespace, set())
-        if request in counted:
+        if request in self.unfinished:
             return None
+        namespace, count = request.namespace or "", self.unfinished.count(request.namespace)
         for name, policy in self.about(namespace):
-            if policy.max_unfinished is not None and len(counted) >= policy.max_unfinished:
-                text = f"policy {name!r}: namespace {namespace} has {len(counted)} unfinished requests already"
+            if policy.max_unfinished is not None and count >= policy.max_unfinished:
+                text = f"policy {name!r}: namespace {namespace} has {count} unfinished requests already"
                 return PolicyRefusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
         return None
-
-    def count(self, request: Request) -> None:
-        """Count a request as unfinished. Counting twice is harmless."""
-        self._unfinished.setdefault(request.namespace or "", set()).add(request)
-
-    def finish(self, request: Request) -> None:
-        """Stop counting a request: it has ended, or does not exist any more."""
-        counted = self._unfinished.get(request.namespace or "")
-        if counted is not None:
-            counted.discard(request)
-            if not counted:
-                del self._unfinished[request.namespace or ""]
 
     # Rates
 

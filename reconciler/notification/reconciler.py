@@ -1,4 +1,4 @@
-"""The reconciler of NotificationRequests: read, decide, deliver, record. `delivery.schedule` makes the decisions."""
+"""The reconciler of NotificationRequests: read, decide, deliver, record. `schedule` makes the decisions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reconciler.meta import Request
 from reconciler.notification.api import (
     TERMINAL_PHASES,
     ChannelStatus,
+    DeliveryAttempt,
     NotificationRequest,
     NotificationRequestStatus,
 )
@@ -35,27 +36,28 @@ from reconciler.notification.ledger import (
     NotificationStatistics,
     Observer,
     Outbox,
+    Progress,
     RequestStatusBatcher,
-    StalenessCheck,
-    StatusChange,
-    UnsavedResults,
-    WriteAhead,
+    attempts_ahead,
     delete_finished,
     is_too_large,
+    is_up_to_date,
+    may_deliver,
+    progress_of,
     remove_write_ahead,
+    set_change,
     set_ended,
     set_failed,
     set_routing,
-    set_settlement,
+    upsert_attempts,
 )
-from reconciler.notification.policies import PolicyRefusal, PolicyTable
+from reconciler.notification.policies import KeysByNamespace, PolicyRefusal, PolicyTable
 from reconciler.notification.redaction import Redactor
-from reconciler.notification.routing.router import FallbackRouter, Resolution, Router, attributes_of
+from reconciler.notification.router import Resolution, Router, attributes_of, fallback_reason
 from reconciler.notification.schedule import (
     Delivery,
-    DeliveryVerdict,
     Plan,
-    Settlement,
+    StatusChange,
     after_completion,
     channels_of,
     is_deferred,
@@ -81,6 +83,13 @@ ROUTING_RETRY = 5.0
 GIVEN_UP_LIMIT = 10_000
 """Maximum requests that are remembered because not even their end could be saved. A forgotten one is called again."""
 
+PROGRESS_LIMIT = 100_000
+"""Maximum requests whose progress is remembered. A forgotten one costs one more read from the server."""
+
+UNCALLED_LIMIT = 10_000
+"""Maximum requests whose attempts without a call are remembered: written ahead, in a write that failed with an unknown
+outcome or finished too late. Without this memory they would look like the calls of a process that died."""
+
 _MIN_REQUEUE = 0.001
 """Minimum seconds of a requeue, which must be above 0."""
 
@@ -98,21 +107,6 @@ class _NotStarted:
     """The outcome of a reconcile that does not start the deliveries of a request."""
 
     outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    """The objects that one reconcile reads from and records to.
-
-    Attributes:
-        before: the status that the decisions are based on.
-    """
-
-    obj: NotificationRequest
-    key: Request
-    status: RequestStatusBatcher
-    before: NotificationRequestStatus
-    channels: tuple[str, ...]
 
 
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
@@ -137,7 +131,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             none, and such requests end ``Failed``.
         policies: what the namespaces may do. Default: everything.
         rng: source of the jitter; pass a seeded one for repeatable delays.
-        clock: defaults to `current_clock()` at each use.
+        clock: gives the time of attempts. Default: `current_clock()` at each use.
 
     Raises:
         ConfigurationError: two channels have the same name, or a channel is invalid.
@@ -169,28 +163,27 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if channels is None:
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
-        self._router = router if fallback is None else FallbackRouter(router, fallback)
+        self._router = router
+        self._fallback = fallback
         self._policies = policies or PolicyTable()
         self._redactor = redactor or Redactor()
         self._deliverer = Deliverer(
             self.channels,
             timeout=timeout,
-            max_concurrent=max_concurrent,
             redactor=self._redactor,
             now=self._now,
-            clock=clock,
         )
         self._max_concurrent = max_concurrent
         self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
-        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(lambda: self._clock), *observers])
+        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(), *observers])
         self._quota_events = Pacer(60)
         self._refusals: LRU[Request, str] = LRU(GIVEN_UP_LIMIT)  # of requests whose latest delivery was deferred
-        self._staleness = StalenessCheck()
-        self._write_ahead = WriteAhead(self._now, self.check_leader)
+        self._written: LRU[str, Progress] = LRU(PROGRESS_LIMIT)  # of the status that this process wrote last
+        self._uncalled: LRU[str, tuple[DeliveryAttempt, ...]] = LRU(UNCALLED_LIMIT)
         self._rng = rng
         self._clock = clock
         self._due_times: dict[Request, datetime] = {}
-        self._unsaved = UnsavedResults()
+        self._unsaved = KeysByNamespace()
         self._given_up: LRU[str, None] = LRU(GIVEN_UP_LIMIT)
         self._open: dict[Request, tuple[str, RequestStatusBatcher]] = {}
         self._counts: Counter[str] = Counter()
@@ -201,7 +194,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return NotificationStatistics(
             **self._counts,
             **self._outbox.counts,
-            live_reads=self._staleness.reads,
             active=self._active,
             waiting=sum(self.waiting().values()),
             unpublished=self._outbox.dropped,
@@ -254,7 +246,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             raise
         finally:
             if request not in self._open:
-                self._policies.finish(request)  # the object is gone, or is being deleted
+                self._policies.unfinished.discard(request)  # the object is gone, or is being deleted
             due = self._due_times.pop(request, None)
             self._publish(request, saved=saved)
             self._queue.release_all(request, keep_queued=ended)
@@ -272,9 +264,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if uid in self._given_up:
             return None
         self._open[key] = uid, status
-        before = self._write_ahead.without_uncalled(obj, status)
+        before = self._without_uncalled(obj, status)
         if before.phase in TERMINAL_PHASES:
-            self._policies.finish(key)
+            self._policies.unfinished.discard(key)
             return await self._expire(obj)
         if not before.channels:
             started = await self._start(obj, status, before)
@@ -283,21 +275,33 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             before = started
         if obj.spec.dry_run:
             return self._end_dry_run(obj, status, before)
-        self._policies.count(key)
-        snapshot = _Snapshot(obj, key, status, before, channels_of(obj.spec, before))
+        self._policies.unfinished.add(key)
         # Decide
-        found = await self._plan(snapshot)
+        now, found = await self._plan(obj, before)
         if not found.due:
-            return self._wait(snapshot, found)
-        due = self._acquire_slots(snapshot, found.due)
+            return self._wait(obj, status, before, found)
+        due = self._acquire_slots(obj, found.due, now)
         if not due:
             self._report_quota(obj)
-            wake = next_due(found.waiting, now=self._now(), queued=self._queue.queued(key))
+            wake = next_due(found.waiting, now=now, queued=self._queue.queued(key))
             raise _AllQueued(None if wake is None else self._requeue_at(wake))
         # Deliver and record
-        return await self._deliver(snapshot, due)
+        return await self._deliver(obj, status, before, due)
 
     # Read
+
+    def _without_uncalled(self, obj: NotificationRequest, status: RequestStatusBatcher) -> NotificationRequestStatus:
+        """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
+
+        The timestamp distinguishes them from attempts of other processes, whose calls may have been made.
+        """
+        uncalled = self._uncalled.get(obj.uid)
+        if uncalled is None:
+            return obj.status
+        attempts = obj.status.delivery_attempts
+        remove_write_ahead(status, [attempt for attempt in attempts if attempt in uncalled])
+        made = [attempt for attempt in attempts if attempt not in uncalled]
+        return obj.status.model_copy(update={"delivery_attempts": made})
 
     async def _start(
         self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
@@ -324,11 +328,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else before
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
-        if self._router is None:
+        found = None if self._router is None else self._router.resolve(attributes_of(obj))
+        if self._fallback is not None and (reason := fallback_reason(found)):
+            found = Resolution(channels=(self._fallback,), fallback=reason)
+        if found is None:
             return None
-        found, namespace = self._router.resolve(attributes_of(obj)), obj.namespace or ""
-        problem = found.problem and self._redactor.redact(found.problem, namespace)
-        return replace(found, problem=problem, fallback=self._redactor.redact(found.fallback, namespace))
+        problem, fallback = (
+            self._redactor.redact(text, obj.namespace or "") for text in (found.problem, found.fallback)
+        )
+        return replace(found, problem=problem, fallback=fallback)
 
     def _end(
         self,
@@ -345,7 +353,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         set_ended(status, after)
         self._outbox.add(StatusChange(request=obj, before=before, after=after))
-        self._policies.finish(obj.key)
+        self._policies.unfinished.discard(obj.key)
         return self._expiry(obj)
 
     def _end_dry_run(
@@ -378,29 +386,36 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self.events.warning(obj, "RoutingFallback", text)
         if after.channels:
             await status.flush()
-            self._staleness.remember(obj.uid, after)
+            self._written[obj.uid] = progress_of(after)
         return after
 
-    async def _is_up_to_date(self, obj: NotificationRequest, status: NotificationRequestStatus) -> bool:
-        if await self._staleness.is_up_to_date(self.client, obj, status):
+    async def _is_up_to_date(self, obj: NotificationRequest, before: NotificationRequestStatus) -> bool:
+        """Return whether no other process has made progress; read from the server unless this one wrote the status."""
+        if self._written.get(obj.uid) == progress_of(before):
+            return True
+        self._counts["live_reads"] += 1
+        if await is_up_to_date(self.client, obj):
             return True
         self._counts["stale"] += 1
         return False
 
     # Decide
 
-    async def _plan(self, snapshot: _Snapshot) -> Plan:
-        """Find out what is due, after a short wait if that is enough."""
-        spec, channels, before = snapshot.obj.spec, snapshot.channels, snapshot.before
-        found = plan(spec, channels, before, now=self._now())
+    async def _plan(self, obj: NotificationRequest, before: NotificationRequestStatus) -> tuple[datetime, Plan]:
+        """Find out what is due, after a short wait if that is enough; return the time as well."""
+        now = self._now()
+        found = plan(obj.spec, before, now=now)
         if found.wait is not None and found.wait <= WAIT_IN_PLACE and not found.needs_repair:
             await asyncio.sleep(found.wait)
-            found = plan(spec, channels, before, now=self._now())
-        return found
+            now = self._now()
+            found = plan(obj.spec, before, now=now)
+        return now, found
 
-    def _wait(self, snapshot: _Snapshot, found: Plan) -> Outcome:
+    def _wait(
+        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus, found: Plan
+    ) -> Outcome:
         if found.needs_repair:
-            return self._requeue(snapshot.obj, self._record(snapshot, ()))
+            return self._requeue(self._record(obj, status, before, ()))
         if found.wait is None:
             return None
         self._counts["early"] += 1
@@ -430,13 +445,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._queue_of = binding, queue
         return self._queue_of[1]
 
-    def _acquire_slots(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Sequence[ChannelStatus]:
+    def _acquire_slots(
+        self, obj: NotificationRequest, due: Sequence[ChannelStatus], now: datetime
+    ) -> Sequence[ChannelStatus]:
         """Return the channels to call now; the request waits in the queues of the others.
 
         A channel that does not exist or whose receiver is down is called without a slot and fails at once, which is
         recorded: the status shows it, and the wait has an end. After that the request waits in the queue.
         """
-        obj, key, queue, now = snapshot.obj, snapshot.key, self._queue, self._now()
+        key, queue = obj.key, self._queue
         outage_recorded = {channel.name for channel in due if is_deferred(channel, now=now)}
         failing = {
             channel.name
@@ -445,22 +462,31 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             or (channel.name not in outage_recorded and queue.is_down(channel.name, key.namespace or ""))
         }
         wanted = [channel.name for channel in due if channel.name not in failing]
-        acquired = queue.acquire(key, obj.uid, obj.spec.priority, wanted, outage_recorded=outage_recorded)
+        acquired = queue.acquire(key, obj.spec.priority, wanted, outage_recorded=outage_recorded)
         return [channel for channel in due if channel.name in acquired | failing]
 
     # Deliver
 
-    async def _deliver(self, snapshot: _Snapshot, due: Sequence[ChannelStatus]) -> Outcome:
-        obj, key, status = snapshot.obj, snapshot.key, snapshot.status
+    async def _deliver(
+        self,
+        obj: NotificationRequest,
+        status: RequestStatusBatcher,
+        before: NotificationRequestStatus,
+        due: Sequence[ChannelStatus],
+    ) -> Outcome:
+        key = obj.key
         has_unsaved_results = key in self._unsaved
-        if self._unsaved.is_full(key):
+        if not may_deliver(key, self._unsaved):
             return Result(requeue_after=STALE_RETRY)
         self._unsaved.add(key)  # from here on there may be a result; `_publish` removes the key once it is saved
-        if not await self._is_up_to_date(obj, snapshot.before):
+        if not await self._is_up_to_date(obj, before):
             return Result(requeue_after=STALE_RETRY)
-        written_ahead = await self._write_ahead.write(
-            obj, due, status, client=self.client, has_unsaved_results=has_unsaved_results
-        )
+        self.check_leader()
+        ahead: Sequence[DeliveryAttempt] = ()
+        if obj.spec.delivery != "AtLeastOnce":
+            ahead = attempts_ahead(due, now=self._now())
+        if ahead or has_unsaved_results:
+            await self._write_ahead(obj, status, ahead)
         results: list[Delivery] = []
         self._active += 1
         try:
@@ -470,46 +496,63 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 ended=lambda channel: self._queue.release(key, channel),
             )
         except BaseException:
-            made = self._record(snapshot, results).attempts if results else ()
-            remove_write_ahead(status, written_ahead, except_for=made)
+            made = self._record(obj, status, before, results).attempts if results else ()
+            remove_write_ahead(status, ahead, except_for=made)
             raise
         finally:
             self._active -= 1
-        decision = self._record(snapshot, results)
-        remove_write_ahead(status, written_ahead, except_for=decision.attempts)
-        return self._requeue(obj, decision)
+        change = self._record(obj, status, before, results)
+        remove_write_ahead(status, ahead, except_for=change.attempts)
+        return self._requeue(change)
+
+    async def _write_ahead(
+        self, obj: NotificationRequest, status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]
+    ) -> None:
+        """Write what the status must hold before the calls: these attempts, and results that are not saved yet.
+
+        So at most the calls of one reconcile are unrecorded at any time. If it fails or is cancelled, the attempts are
+        removed again by this reconcile's flush or by the next reconcile.
+
+        Raises:
+            StatusError: the write failed, so no channel may be called.
+            NotLeader: another process is the leader.
+        """
+        try:
+            async with StatusBatcher(self.client, obj, on_error="discard") as intent:  # joins `status`
+                upsert_attempts(intent, attempts)
+                await intent.flush()
+            self.check_leader()
+        except BaseException:
+            if attempts:
+                self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
+            remove_write_ahead(status, attempts)
+            raise
 
     # Record
 
-    def _record(self, snapshot: _Snapshot, results: Sequence[Delivery]) -> Settlement:
+    def _record(
+        self,
+        obj: NotificationRequest,
+        status: RequestStatusBatcher,
+        before: NotificationRequestStatus,
+        results: Sequence[Delivery],
+    ) -> StatusChange:
         """Compute the new status from the results, and record it on the batcher and in the outbox."""
-        obj, before = snapshot.obj, snapshot.before
-        decision = settle(obj.spec, snapshot.channels, before, results, now=self._now(), rng=self._rng)
-        if decision.next_due is not None:
-            self._staleness.remember(obj.uid, decision.status)
+        now = max([each.ended for each in results], default=None) or self._now()
+        change = settle(obj, before, results, now=now, rng=self._rng)
+        if change.after.phase not in TERMINAL_PHASES:
+            self._written[obj.uid] = progress_of(change.after)
         else:
-            self._staleness.forget(obj.uid)
-            self._write_ahead.forget(obj.uid)
-            self._policies.finish(obj.key)
-        set_settlement(snapshot.status, before, decision)
-        attempted = {delivery.channel for delivery in results}
-        refused = [delivery.error for delivery in results if delivery.verdict is DeliveryVerdict.DEFERRED]
+            self._written.pop(obj.uid, None)
+            self._uncalled.pop(obj.uid, None)
+            self._policies.unfinished.discard(obj.key)
+        set_change(status, change)
         self._refusals.pop(obj.key, None)
-        if refused:
-            self._refusals[obj.key] = "; ".join(refused)
-        change = StatusChange(
-            request=obj,
-            before=before,
-            after=decision.status,
-            attempts=decision.attempts,
-            deferred=tuple(
-                channel.name
-                for channel in decision.status.channels
-                if channel.name in attempted and channel.reason == "Deferred"
-            ),
-        )
+        if change.deferred:
+            errors = [channel.last_error or "" for channel in change.after.channels if channel.name in change.deferred]
+            self._refusals[obj.key] = "; ".join(errors)
         self._outbox.add(change)
-        return decision
+        return change
 
     async def _fail_invalid(self, request: Request, error: InvalidObject) -> None:
         text = f"Not delivered because the request is invalid: {error_text(error)}"
@@ -535,7 +578,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         cycle = current_reconcile()
         if cycle is not None:
             cycle.take_unsaved(obj.uid)  # otherwise they would be written with the end, and be refused again
-            cycle.unblock_unsaved()
+            cycle.unsaved.unblock(request)
         text = self._redactor.brief(
             f"Not delivered further because its status is refused: {error_text(error)}", 512, request.namespace or ""
         )
@@ -575,14 +618,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     # Requeue
 
-    def _requeue(self, obj: NotificationRequest, decision: Settlement) -> Outcome:
-        if decision.next_due is not None:
-            due = next_due(decision.status.channels, now=self._now(), queued=self._queue.queued(obj.key))
-            if due is None:
-                return None
-            self._due_times[obj.key] = due
-            return self._requeue_at(due)
-        return self._expiry(obj)
+    def _requeue(self, change: StatusChange) -> Outcome:
+        key = change.request.key
+        if change.after.phase in TERMINAL_PHASES:
+            return self._expiry(change.request)
+        due = next_due(change.after.channels, now=self._now(), queued=self._queue.queued(key))
+        if due is None:
+            return None
+        self._due_times[key] = due
+        return self._requeue_at(due)
 
     def _expiry(self, obj: NotificationRequest) -> Outcome:
         ttl = obj.spec.ttl_seconds_after_finished

@@ -14,15 +14,14 @@ import bisect
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler.errors import ConfigurationError, MissingExtra, error_text
-from reconciler.notification.errors import DeliveryError
+from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError, error_text
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -101,8 +100,6 @@ class KnownSecrets:
 
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, the longest at each place."""
-        if not self.values:
-            return text
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
         out: list[str] = []
         done = 0
@@ -181,9 +178,9 @@ class Redactor:
 
     def __init__(
         self,
-        secrets: Callable[[], Iterable[str]] = tuple,
+        secrets: Callable[[], Collection[str]] = tuple,
         *,
-        of_namespace: Callable[[str], Iterable[str]] = lambda _: (),
+        of_namespace: Callable[[str], Collection[str]] = lambda _: (),
         patterns: Iterable[str] = (),
     ) -> None:
         self._secrets = secrets
@@ -197,9 +194,10 @@ class Redactor:
 
     def redact_known(self, text: str, namespace: str = "") -> str:
         """Remove known secrets from text of a namespace."""
-        text = self._known_to("", self._secrets()).replaced(text)
-        if namespace:
-            text = self._known_to(namespace, self._of_namespace(namespace)).replaced(text)
+        if secrets := self._secrets():
+            text = self._known_to("", secrets).replaced(text)
+        if namespace and (secrets := self._of_namespace(namespace)):
+            text = self._known_to(namespace, secrets).replaced(text)
         for pattern in self._patterns:
             text = _without(pattern, text)
         return text
@@ -227,15 +225,13 @@ class Redactor:
     def describe(self, error: BaseException, namespace: str = "") -> str:
         """Return the text of an error for a status: redacted first, then truncated to `ERROR_LIMIT` characters.
 
-        Errors other than `DeliveryError` start with their type. Never raises, whatever the exception does.
+        Errors of other libraries start with their type. Never raises, whatever the exception does.
         """
-        name = type(error).__name__
-        text = error_text(error)
+        name, text = type(error).__name__, error_text(error)
         if text.strip() in ("", name):
             return name
-        return (
-            self.brief(text if isinstance(error, DeliveryError) else f"{name}: {text}", ERROR_LIMIT, namespace) or name
-        )
+        text = text if isinstance(error, ReconcilerError) else f"{name}: {text}"
+        return self.brief(text, ERROR_LIMIT, namespace) or name
 
 
 def _user_pattern(pattern: str) -> Any:
@@ -266,42 +262,26 @@ def _without(pattern: Any, text: str) -> str:
     return "".join([*out, text[done:]])
 
 
-class RedactingFilter(logging.Filter):
-    """A logging filter that redacts records: the message, the traceback, the stack, and values in ``extra``.
-
-    Add it to a handler. It changes the record itself, so later handlers see the redacted one.
+class RedactingFormatter(logging.Formatter):
+    """A formatter that redacts what another one writes: the message, the traceback, the stack, and ``extra``.
 
     Args:
+        formatter: the other one.
         redactor: the redactor.
     """
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, formatter: logging.Formatter, redactor: Redactor) -> None:
         super().__init__()
+        self._formatter = formatter
         self._redactor = redactor
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return True after redacting the record. A message that cannot be formatted is replaced by a note."""
-        namespace = _namespace_of(record)
-
-        def redact(text: str) -> str:
-            return self._redactor.redact(text, namespace)
-
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record. One that cannot be formatted is replaced by a note."""
         try:
-            message = record.getMessage()
+            text = self._formatter.format(record)
         except Exception as error:  # noqa: BLE001 - arguments are user code; logging would print them unredacted
-            message = f"{record.msg!s} (cannot format the arguments: {type(error).__name__})"
-        record.msg, record.args = redact(message), None
-        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-            record.exc_text = _traceback(record.exc_info)
-        if record.exc_text:
-            record.exc_text = redact(record.exc_text)
-            record.exc_info = None
-        if record.stack_info:
-            record.stack_info = redact(record.stack_info)
-        for name, value in vars(record).items():
-            if name not in _STANDARD and isinstance(value, str):
-                setattr(record, name, self._redactor.redact_member(name, value, namespace))
-        return True
+            text = f"{record.levelname} {record.name}: {record.msg!s} (cannot be formatted: {type(error).__name__})"
+        return self._redactor.redact(text, _namespace_of(record))
 
 
 def _namespace_of(record: logging.LogRecord) -> str:
@@ -309,13 +289,3 @@ def _namespace_of(record: logging.LogRecord) -> str:
     cycle = current_cycle.get()
     found = getattr(record, "object_namespace", None) or (cycle.request.namespace if cycle is not None else None)
     return found if isinstance(found, str) else ""
-
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def _traceback(exc_info: tuple[type[BaseException], BaseException, object]) -> str:
-    try:
-        return logging.Formatter().formatException(exc_info)  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - exceptions are user code
-        return error_text(exc_info[1])

@@ -31,6 +31,7 @@ from reconciler.notification.api import (
     AttemptResult,
     ChannelStatus,
     DeliveryAttempt,
+    NotificationRequest,
     NotificationRequestSpec,
     NotificationRequestStatus,
     Phase,
@@ -226,18 +227,28 @@ class Plan:
     needs_repair: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """The result of a reconcile.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChange:
+    """The changes of one reconcile to the status of a request.
 
     Attributes:
-        attempts: the attempts to add to ``deliveryAttempts``.
-        next_due: when channels are due next, never before the decision; None in a terminal phase.
+        request: the request, as the reconcile read it.
+        before: the status at the start of the reconcile.
+        after: the status that results.
+        attempts: the attempts that are added.
+        deferred: names of the channels that deferred the delivery.
     """
 
-    status: NotificationRequestStatus
+    request: NotificationRequest
+    before: NotificationRequestStatus
+    after: NotificationRequestStatus
     attempts: tuple[DeliveryAttempt, ...] = ()
-    next_due: datetime | None = None
+    deferred: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the request reaches its final phase with this change."""
+        return self.after.completion_time is not None and self.before.completion_time is None
 
 
 def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus) -> tuple[str, ...]:
@@ -245,14 +256,12 @@ def channels_of(spec: NotificationRequestSpec, status: NotificationRequestStatus
     return tuple(dict.fromkeys([*(spec.channels or ()), *(channel.name for channel in status.channels)]))
 
 
-def plan(
-    spec: NotificationRequestSpec, channels: Sequence[str], status: NotificationRequestStatus, *, now: datetime
-) -> Plan:
-    """Decide which of a request's channels, from `channels_of`, are due at `now`, or how long to wait."""
+def plan(spec: NotificationRequestSpec, status: NotificationRequestStatus, *, now: datetime) -> Plan:
+    """Decide which of a request's channels are due at `now`, or how long to wait."""
     if status.phase in TERMINAL_PHASES:
         return Plan()
     interrupted = _interrupted(status)
-    states = _channel_states(channels, status, spec.retry_policy, interrupted)
+    states = _channel_states(spec, status, interrupted)
     waiting = [channel for channel in states if channel.state in _OPEN]
     ready = [channel for channel in waiting if channel.name not in interrupted]
     if not ready:
@@ -287,46 +296,46 @@ def next_due(channels: Iterable[ChannelStatus], *, now: datetime, queued: Collec
 
 
 def settle(
-    spec: NotificationRequestSpec,
-    channels: Sequence[str],
-    status: NotificationRequestStatus,
+    request: NotificationRequest,
+    before: NotificationRequestStatus,
     deliveries: Iterable[Delivery] = (),
     *,
     now: datetime,
     rng: random.Random | None = None,
-) -> Settlement:
-    """Compute the new status from the old one and the results of the deliveries.
+) -> StatusChange:
+    """Compute the new status of a request from the old one and the results of the deliveries.
 
     Channels without a result were not attempted; results of finished channels are ignored.
     """
-    if status.phase in TERMINAL_PHASES:
-        return Settlement(status)
-    most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
-    interrupted = _interrupted(status)
-    results = {
-        **interrupted,
-        **{each.channel: replace(each, error=shortened(each.error, most)) for each in deliveries},
-    }
+    if before.phase in TERMINAL_PHASES:
+        return StatusChange(request=request, before=before, after=before)
+    spec = request.spec
+    interrupted = _interrupted(before)
+    results = {**interrupted, **{each.channel: each for each in deliveries}}
     attempts: list[DeliveryAttempt] = []
     states: list[ChannelStatus] = []
-    for channel in _channel_states(channels, status, spec.retry_policy, interrupted):
+    deferred: list[str] = []
+    channels = _channel_states(spec, before, interrupted)
+    most = ERRORS_LIMIT // max(len(channels), CHANNEL_LIMIT)
+    for channel in channels:
         delivery = results.get(channel.name)
-        if channel.state not in _OPEN or delivery is None:
-            states.append(_with_bounded_wait(channel, now))
-            continue
-        after = _state_after(channel, delivery, spec, rng)
-        if after.attempts > channel.attempts:
-            attempts.append(_attempt(delivery, after))
+        after = channel
+        if channel.state in _OPEN and delivery is not None:
+            after = _state_after(channel, replace(delivery, error=shortened(delivery.error, most)), spec, rng)
+            if after.attempts > channel.attempts:
+                attempts.append(_attempt(delivery, after))
+            elif after.reason == "Deferred":
+                deferred.append(channel.name)
         states.append(_with_bounded_wait(after, now))  # an interrupted attempt has the time of another process
-    new = status.model_copy(
+    new = before.model_copy(
         update={
             "channels": states,
-            "delivery_attempts": [*status.delivery_attempts, *attempts],
-            "queued_at": status.queued_at or min([now, *(delivery.started for delivery in results.values())]),
+            "delivery_attempts": [*before.delivery_attempts, *attempts],
+            "queued_at": before.queued_at or min([now, *(delivery.started for delivery in results.values())]),
             **summarize(states, spec.retry_policy, now=now, ttl=spec.ttl_seconds_after_finished),
         }
     )
-    return Settlement(new, tuple(attempts), next_due(states, now=now))
+    return StatusChange(request=request, before=before, after=new, attempts=tuple(attempts), deferred=tuple(deferred))
 
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -335,10 +344,7 @@ _NO_NEXT_ATTEMPT: dict[str, None] = {"delay_seconds": None, "next_attempt_time":
 
 
 def _channel_states(
-    channels: Sequence[str],
-    status: NotificationRequestStatus,
-    policy: RetryPolicy,
-    interrupted: Collection[str],
+    spec: NotificationRequestSpec, status: NotificationRequestStatus, interrupted: Collection[str]
 ) -> list[ChannelStatus]:
     """Return the state of each channel. Where ``deliveryAttempts`` is ahead of the stored state, it takes precedence.
 
@@ -357,7 +363,8 @@ def _channel_states(
     for name in interrupted:
         made[name] -= 1
     result = []
-    for name in channels:
+    policy = spec.retry_policy
+    for name in channels_of(spec, status):
         channel = stored.get(name) or ChannelStatus(name=name)
         if made.get(name, 0) > channel.attempts:
             channel = channel.model_copy(update={"attempts": made[name], "next_attempt_time": None})
@@ -533,7 +540,7 @@ def _attempt(delivery: Delivery, after: ChannelStatus) -> DeliveryAttempt:
         attempt=after.attempts,
         timestamp=delivery.started,
         result=_result(delivery, after),
-        error=None if delivery.verdict is DeliveryVerdict.DELIVERED else delivery.error or None,
+        error=None if delivery.verdict is DeliveryVerdict.DELIVERED else after.last_error,
         duration_seconds=round(delivery.seconds, 6),
     )
 

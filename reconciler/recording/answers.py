@@ -24,6 +24,7 @@ from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.decoding import cached_object
 from reconciler.cache.informer import Informer
+from reconciler.cache.store import IdleObject
 from reconciler.controller.effects import EffectCall
 from reconciler.controller.wake.change import differences, format_fields
 from reconciler.errors import ReconcilerError
@@ -301,7 +302,7 @@ class ReplayClient(CachedClient):
 
     async def _select(
         self, informer: Informer, namespace: str | None, labels: str, fields: str
-    ) -> Sequence[CachedObject]:
+    ) -> Sequence[CachedObject | IdleObject]:
         return self.answers.list(informer.gvk, namespace, labels, fields)
 
     async def _informer(self, gvk: GroupVersionKind, namespace: str | None) -> tuple[Informer, str | None]:

@@ -19,6 +19,7 @@ import msgspec
 
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.informer import Informer
+from reconciler.cache.store import IdleObject, restored
 from reconciler.clock import Clock, use_clock
 from reconciler.controller.effects import EffectCall, current_effect_handler, set_effect_handler
 from reconciler.controller.observers import ReconcileRecorder
@@ -215,12 +216,12 @@ class RecordedClient(CachedClient):
 
     async def _select(
         self, informer: Informer, namespace: str | None, labels: str, fields: str
-    ) -> Sequence[CachedObject]:
+    ) -> Sequence[CachedObject | IdleObject]:
         found = await super()._select(informer, namespace, labels, fields)
         current = _recorded()
         if current is not None:
             at, kind = current.at, _kind_text(informer.gvk)
-            items = [_read_step(at, kind, each.request, each) for each in found]
+            items = [_read_step(at, kind, each.request, restored(each)) for each in found]
             current.record.steps.append(ListStep(at, kind, namespace, labels, fields, items))
         return found
 

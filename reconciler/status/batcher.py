@@ -527,7 +527,7 @@ class StatusBatcher(Generic[S]):
 
     def _enter(self) -> bool:
         """Open or join without I/O; return False if the object must be read first."""
-        if self.joined or self._recording.is_started:
+        if self._recorded_here is not None or self._recording.is_started:
             raise RuntimeError("a StatusBatcher can be entered only once; create another one")
         document = self._document if self._binding.kopf is None else self._binding.kopf.document()
         outer = find_open(self._recording, document or {}) if self._policy.join else None
@@ -574,7 +574,7 @@ class StatusBatcher(Generic[S]):
             own = None if self._recorded_here is None else set(map(id, self._recorded_here))
             kinds = Mutation if on_error == "discard" else DECISIONS
             recording.withdraw(lambda each: (own is None or id(each) in own) and isinstance(each, kinds))
-        if self.joined:
+        if self._recorded_here is not None:
             return None
         recording.close()
         if self._binding.kopf is not None:

@@ -14,8 +14,16 @@ from typing import Any
 import msgspec
 
 from reconciler._core.field_managers import check_field_manager, default_field_manager, program_name
-from reconciler.status.clients import AsyncioClientWriter, BlockingClientWriter
-from reconciler.status.httpx_clients import AsyncKr8sWriter, AsyncLightkubeWriter, Kr8sWriter, LightkubeWriter
+from reconciler.status.clients import (
+    AsyncioClientWriter,
+    AsyncKr8sWriter,
+    AsyncLightkubeWriter,
+    BlockingClientWriter,
+    BlockingWriter,
+    Kr8sWriter,
+    LightkubeWriter,
+    OfficialWriter,
+)
 from reconciler.status.kopf import KopfPatch
 from reconciler.status.writer import StatusWriter, SyncStatusWriter
 
@@ -85,7 +93,7 @@ def bind(
             field_manager=check_field_manager(field_manager) or default_field_manager(program_name()),
             timeout=timeout,
         )
-        return ClientBinding(writer, issubclass(make, AsyncioClientWriter))
+        return ClientBinding(writer, not issubclass(make, BlockingWriter))
     raise TypeError(
         f"StatusBatcher does not support the client {type(api).__module__}.{type(api).__qualname__}: pass a "
         "reconciler.Client, an ApiClient or an *Api of kubernetes, kubernetes.aio or kubernetes_asyncio, a client of "
@@ -94,7 +102,7 @@ def bind(
 
 
 @functools.lru_cache(maxsize=64)
-def _writer_class(client_class: type) -> type[AsyncioClientWriter | BlockingClientWriter] | None:
+def _writer_class(client_class: type) -> type[OfficialWriter] | None:
     """Return the writer over a client of another library; None if it is none of those that are known."""
     for cls in client_class.__mro__:
         for name, modules, writer in _WRITERS:
@@ -103,7 +111,7 @@ def _writer_class(client_class: type) -> type[AsyncioClientWriter | BlockingClie
     return None
 
 
-_WRITERS: tuple[tuple[str, tuple[str, ...], type[AsyncioClientWriter | BlockingClientWriter]], ...] = (
+_WRITERS: tuple[tuple[str, tuple[str, ...], type[OfficialWriter]], ...] = (
     ("ApiClient", ("kubernetes_asyncio.", "kubernetes.aio."), AsyncioClientWriter),
     ("ApiClient", ("kubernetes.",), BlockingClientWriter),
     ("AsyncClient", ("lightkube.",), AsyncLightkubeWriter),

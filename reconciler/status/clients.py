@@ -1,4 +1,4 @@
-"""Status writers over the official clients. None of their libraries is imported here."""
+"""Status writers over the clients of other libraries. None of these is imported here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 import ssl
 import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler._core.wire import UNDECODABLE
 from reconciler.clock import current_clock
 from reconciler.errors import (
@@ -25,8 +25,8 @@ from reconciler.errors import (
     error_from_response,
     error_text,
 )
-from reconciler.http import parse_retry_after
-from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.http import HTTPRequest, parse_retry_after
+from reconciler.meta import Request, request_of
 from reconciler.meta.documents import is_object
 from reconciler.meta.metadata import WRITE_METHODS, ResourceType, gvk_of
 from reconciler.status.documents import kind_of
@@ -58,6 +58,11 @@ _AIOHTTP_NOT_SENT = {
 _URLLIB3_NOT_SENT = {"NewConnectionError", "ConnectTimeoutError"}
 
 
+_HTTPX_NOT_SENT = {
+    *("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError"),
+}
+
+
 def from_aiohttp(request: str, error: Exception) -> TransportError | None:
     """Return what an error means for the request; None if it is not a network error."""
     names = {cls.__name__ for cls in type(error).__mro__}
@@ -84,24 +89,34 @@ def from_urllib3(request: str, error: Exception) -> TransportError | None:
     return None
 
 
+def from_httpx(request: str, error: Exception) -> TransportError | None:
+    """Return what an error means for the request; None if it is not a network error."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if names & _HTTPX_NOT_SENT:
+        return NotSent(f"{request}: {error_text(error)}")
+    if isinstance(error, OSError) or names & {"TransportError", "APITimeoutError"}:
+        return OutcomeUnknown(f"{request}: {describe_error(error)}")
+    return None
+
+
 @contextmanager
-def before_sending(request: OfficialRequest) -> Iterator[None]:
+def before_sending(request: HTTPRequest) -> Iterator[None]:
     """Report a failure of the credentials as `NotSent`. A hook is foreign code, and its message may contain a token."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - see above
-        raise NotSent(f"{request}: the credentials could not be renewed ({type(error).__name__})") from None
+        raise NotSent(f"{request.label}: the credentials could not be renewed ({type(error).__name__})") from None
 
 
 @contextmanager
 def network_errors(
-    translate: Callable[[str, Exception], TransportError | None], request: OfficialRequest
+    translate: Callable[[str, Exception], TransportError | None], request: HTTPRequest
 ) -> Iterator[None]:
     """Raise what an error of a client means for the request."""
     try:
         yield
     except Exception as error:
-        transport_error = translate(str(request), error)
+        transport_error = translate(request.label, error)
         if transport_error is None:
             raise
         raise transport_error from shown_cause(error)
@@ -121,7 +136,7 @@ AUTH = ["BearerToken"]
 
 MAX_KINDS = 256
 
-_served: OrderedDict[Hashable, ResourceType] = OrderedDict()
+_served: LRU[Hashable, ResourceType] = LRU(MAX_KINDS)
 _lock = threading.Lock()
 
 
@@ -129,42 +144,19 @@ RawResponse = tuple[int, Iterable[tuple[str, str]], bytes]
 """Status, headers and body."""
 
 
-class OfficialRequest(NamedTuple):
-    """A request for one object.
+_ACCEPT = {"Accept": "application/json"}
+"""In this case: kubernetes_asyncio looks for ``Content-Type`` and adds another one."""
 
-    Attributes:
-        method: the HTTP method.
-        path: the path.
-        query: the parameters.
-        content_type: of the body.
-        body: the JSON document; None for none.
-    """
 
-    method: str
-    path: str
-    query: Sequence[tuple[str, str]] = ()
-    content_type: str = ""
-    body: JSONObject | None = None
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-    @property
-    def content(self) -> bytes | None:
-        """Return the encoded body."""
-        return None if self.body is None else msgspec.json.encode(self.body)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Return the headers."""
-        return {"Accept": "application/json"} | ({"Content-Type": self.content_type} if self.content_type else {})
+def _get(path: str) -> HTTPRequest:
+    return HTTPRequest("GET", path, headers=_ACCEPT)
 
 
 class OfficialWriter:
-    """The common part of the writers over an ApiClient: the requests for one object.
+    """The requests for one object over the client of another library; a `StatusWriter`.
 
     Args:
-        api_client: the ApiClient; its authentication, proxy and TLS settings are used.
+        api_client: the client; its authentication, proxy and TLS settings are used.
         obj_or_kind: the object, or its kind.
         document: the object; None for a kind.
         name: the object's name, with a kind.
@@ -179,8 +171,10 @@ class OfficialWriter:
         unsupported: why a strategy cannot be sent.
         request_timeout: seconds that the next call of `read` or `write` may take.
         warnings: the ``Warning`` headers of the last response.
+        from_error: translates the library's errors.
     """
 
+    from_error: Callable[[str, Exception], TransportError | None] = staticmethod(from_httpx)
     unsupported: Mapping[Strategy, str] = {
         "update": "needs a reconciler.Client: the official clients repeat a PUT by themselves when a connection "
         "breaks, and the second one conflicts with the first"
@@ -200,7 +194,12 @@ class OfficialWriter:
         if document is None:
             self.gvk, self.request = kind_of(obj_or_kind), Request(name or "", namespace)
         else:
-            self.gvk, self.request = _gvk_in(document), request_of(document)
+            try:
+                self.gvk, self.request = gvk_of(document), request_of(document)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}, as items of a list do: pass StatusBatcher 'group/version/Kind' with name= and namespace="
+                ) from None
         self._api_client = api_client
         self.client, self._host = self.identify(api_client)
         self._key: Hashable = (self._host, self.gvk)
@@ -236,8 +235,6 @@ class OfficialWriter:
                 found = ResourceType(self.gvk, str(entry["name"]), bool(entry.get("namespaced")))
                 with _lock:
                     _served[self._key] = found
-                    while len(_served) > MAX_KINDS:
-                        _served.popitem(last=False)
                 return found
         raise ConfigurationError(f"the server does not serve {self.gvk}: install its CRD, and check the kind's name")
 
@@ -256,11 +253,50 @@ class OfficialWriter:
 
     def write_request(
         self, served: ResourceType, body: JSONObject, strategy: Strategy, subresource: str | None
-    ) -> OfficialRequest:
+    ) -> HTTPRequest:
         """Build the request of a write."""
         method = WRITE_METHODS[strategy]
         query = [("fieldManager", self.field_manager), *method.parameters]
-        return OfficialRequest(method.http, self.path(served, subresource), query, method.content_type, body)
+        headers = {**_ACCEPT, "Content-Type": method.content_type}
+        return HTTPRequest(method.http, self.path(served, subresource), query, headers, msgspec.json.encode(body))
+
+    async def read(self) -> JSONObject:
+        """Read the whole object; see `StatusWriter`. Cancellation has no effect on the server.
+
+        Raises:
+            ConfigurationError: the server does not serve the kind.
+        """
+        return await self._send(_get(self.path(self.served() or await self._discover())))
+
+    async def write(
+        self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> JSONObject:
+        """Send a body once; see `StatusWriter`. A cancelled call may have been executed.
+
+        Raises:
+            ConfigurationError: the server does not serve the kind.
+        """
+        if (served := self.served()) is None:
+            with before_the_write():
+                served = await self._discover()
+        return await self._send(self.write_request(served, body, strategy, subresource))
+
+    async def _discover(self) -> ResourceType:
+        return self.learn(await self._send(_get(self.gvk.path)))
+
+    async def _send(self, request: HTTPRequest) -> JSONObject:
+        with network_errors(self.from_error, request):
+            status, headers, content = await self._exchange_in_time(request)
+        document, self.warnings = read_answer(request, status, headers, content)
+        return document
+
+    async def _exchange_in_time(self, request: HTTPRequest) -> RawResponse:
+        async with RunningTimeout(self.request_timeout):
+            return await self.exchange(request)
+
+    async def exchange(self, request: HTTPRequest) -> RawResponse:
+        """Send a request once. A cancelled call may have been executed."""
+        raise NotImplementedError
 
 
 class AsyncioClientWriter(OfficialWriter):
@@ -271,48 +307,16 @@ class AsyncioClientWriter(OfficialWriter):
 
     from_error = staticmethod(from_aiohttp)
 
-    async def read(self) -> JSONObject:
-        """Read the whole object by a consistent GET. Cancellation has no effect on the server.
-
-        Raises:
-            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
-            ConfigurationError: the server does not serve the kind.
-        """
-        return await self._send(OfficialRequest("GET", self.path(await self._discover())))
-
-    async def write(
-        self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
-    ) -> JSONObject:
-        """Send a body once. A cancelled call may have been executed.
-
-        Raises:
-            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
-            ConfigurationError: the server does not serve the kind.
-        """
-        if (served := self.served()) is None:
-            with before_the_write():
-                served = await self._discover()
-        return await self._send(self.write_request(served, body, strategy, subresource))
-
-    async def _discover(self) -> ResourceType:
-        return self.served() or self.learn(await self._send(OfficialRequest("GET", self.gvk.path)))
-
-    async def _send(self, request: OfficialRequest) -> JSONObject:
-        with network_errors(self.from_error, request):
-            async with RunningTimeout(self.request_timeout):
-                status, headers, content = await self.exchange(request)
-        document, self.warnings = read_answer(request, status, headers, content)
-        return document
-
-    async def exchange(self, request: OfficialRequest) -> RawResponse:
+    async def exchange(self, request: HTTPRequest) -> RawResponse:
         """Send a request once."""
         response = await self._call(request)
         return response.status, response.headers.items(), await response.read()
 
-    async def _call(self, request: OfficialRequest) -> Any:
+    async def _call(self, request: HTTPRequest) -> Any:
         """Make a raw request; the two clients differ in how that is done."""
-        api_client, query, headers = self._api_client, list(request.query), request.headers
-        arguments = {"query_params": query, "header_params": headers, "body": request.body}
+        api_client, query, headers = self._api_client, list(request.query), dict(request.headers)
+        body = msgspec.json.decode(request.body) if request.body else None
+        arguments = {"query_params": query, "header_params": headers, "body": body}
         if hasattr(api_client, "param_serialize"):
             with before_sending(request):
                 prepared = await api_client.param_serialize(
@@ -326,67 +330,71 @@ class AsyncioClientWriter(OfficialWriter):
         )
 
 
-class BlockingClientWriter(OfficialWriter):
+class BlockingWriter(OfficialWriter):
+    """A `SyncStatusWriter`: the same over a blocking client. Its coroutines never wait, so each runs in one step."""
+
+    _MIN_TIMEOUT = 0.001
+    """Seconds; urllib3 refuses a timeout of 0."""
+
+    def read(self) -> JSONObject:  # type: ignore[override]
+        """Read the whole object; see `OfficialWriter.read`."""
+        return _completed(super().read())
+
+    def write(  # type: ignore[override]
+        self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
+    ) -> JSONObject:
+        """Send a body once; see `OfficialWriter.write`."""
+        return _completed(super().write(body, strategy=strategy, subresource=subresource))
+
+    async def _discover(self) -> ResourceType:
+        limit, clock = self.request_timeout, current_clock()
+        began = clock.monotonic()
+        try:
+            return await super()._discover()
+        finally:
+            # The rest is for the request that follows, also if the process was stopped during this one.
+            self.request_timeout = max(limit / 3, limit - (clock.monotonic() - began))
+
+    async def _exchange_in_time(self, request: HTTPRequest) -> RawResponse:
+        return self.exchange_blocking(request, max(self.request_timeout, self._MIN_TIMEOUT))
+
+    def exchange_blocking(self, request: HTTPRequest, limit: float) -> RawResponse:
+        """Send a request once; it may take so many seconds."""
+        raise NotImplementedError
+
+
+def _completed(coroutine: Coroutine[Any, Any, JSONObject]) -> JSONObject:
+    """Return the result of a coroutine that never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        found: JSONObject = ended.value
+        return found
+    raise AssertionError("a blocking client waited for the event loop")
+
+
+class BlockingClientWriter(BlockingWriter):
     """A `SyncStatusWriter` over an ApiClient that uses urllib3: kubernetes.
 
     Each request is sent once, whatever retries the client is configured with: it goes directly to the connection pool,
     with retries disabled. ``request_timeout`` covers the connect and the wait for the response.
     """
 
-    _MIN_TIMEOUT = 0.001
-    """Seconds; urllib3 refuses a timeout of 0."""
+    from_error = staticmethod(from_urllib3)
 
-    def read(self) -> JSONObject:
-        """Read the whole object by a consistent GET.
-
-        Raises:
-            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
-            ConfigurationError: the server does not serve the kind.
-        """
-        return self._send(OfficialRequest("GET", self.path(self._discover())))
-
-    def write(
-        self, body: JSONObject, *, strategy: Strategy = "merge", subresource: str | None = "status"
-    ) -> JSONObject:
-        """Send a body once.
-
-        Raises:
-            APIError, NotSent, OutcomeUnknown: see `StatusWriter`.
-            ConfigurationError: the server does not serve the kind.
-        """
-        if (served := self.served()) is None:
-            with before_the_write():
-                served = self._discover()
-        return self._send(self.write_request(served, body, strategy, subresource))
-
-    def _discover(self) -> ResourceType:
-        return self.served() or self.learn(self._send(OfficialRequest("GET", self.gvk.path)))
-
-    def _send(self, request: OfficialRequest) -> JSONObject:
-        limit, clock = max(self.request_timeout, self._MIN_TIMEOUT), current_clock()
-        began = clock.monotonic()
-        try:
-            status, headers, content = self.exchange(request, limit)
-        finally:
-            # The rest is for the write after a discovery, also if the process was stopped during the discovery.
-            self.request_timeout = max(limit / 3, limit - (clock.monotonic() - began))
-        document, self.warnings = read_answer(request, status, headers, content)
-        return document
-
-    def exchange(self, request: OfficialRequest, limit: float) -> RawResponse:
+    def exchange_blocking(self, request: HTTPRequest, limit: float) -> RawResponse:
         """Send a request once; it may take so many seconds."""
         with before_sending(request):
             url, headers = self._address(request)
-        body, timeout = request.content, sys.modules["urllib3"].Timeout(total=limit)
-        with network_errors(from_urllib3, request):
-            response = self._api_client.rest_client.pool_manager.request(
-                request.method, url, body=body, headers=headers, timeout=timeout, retries=False
-            )
+        timeout = sys.modules["urllib3"].Timeout(total=limit)
+        response = self._api_client.rest_client.pool_manager.request(
+            request.method, url, body=request.body or None, headers=headers, timeout=timeout, retries=False
+        )
         return response.status, response.headers.items(), response.data
 
-    def _address(self, request: OfficialRequest) -> tuple[str, Mapping[str, str]]:
+    def _address(self, request: HTTPRequest) -> tuple[str, Mapping[str, str]]:
         """Return the URL, and the headers with the client's own and its credentials."""
-        client, parameters, headers = self._api_client, list(request.query), request.headers
+        client, parameters, headers = self._api_client, list(request.query), dict(request.headers)
         if hasattr(client, "param_serialize"):
             _, url, headers, *_ = client.param_serialize(
                 request.method, request.path, query_params=parameters, header_params=headers, auth_settings=AUTH
@@ -397,13 +405,88 @@ class BlockingClientWriter(OfficialWriter):
         return f"{self.client.host}{request.path}" + (f"?{urlencode(parameters)}" if parameters else ""), headers
 
 
+class _Lightkube(OfficialWriter):
+    def identify(self, api_client: Any) -> tuple[Any, str]:
+        """Return the client, and the address of its server."""
+        return api_client, str(api_client._client._client.base_url)  # noqa: SLF001 - see `_request`
+
+    def _request(self, request: HTTPRequest, seconds: float) -> Any:
+        session = self._api_client._client._client  # noqa: SLF001 - lightkube has no other way to send a status as it is
+        return session.request(request.method, request.path, **_httpx_arguments(request, seconds))
+
+
+class AsyncLightkubeWriter(_Lightkube):
+    """A `StatusWriter` over lightkube's ``AsyncClient``."""
+
+    async def exchange(self, request: HTTPRequest) -> RawResponse:
+        """Send a request once. A cancelled call may have been executed."""
+        return _raw(await self._request(request, self.request_timeout))
+
+
+class LightkubeWriter(_Lightkube, BlockingWriter):
+    """A `SyncStatusWriter` over lightkube's ``Client``."""
+
+    def exchange_blocking(self, request: HTTPRequest, limit: float) -> RawResponse:
+        """Send a request once; it may take so many seconds."""
+        return _raw(self._request(request, limit))
+
+
+class AsyncKr8sWriter(OfficialWriter):
+    """A `StatusWriter` over kr8s's asynchronous ``Api``. It renews credentials that the server refuses."""
+
+    def identify(self, api_client: Any) -> tuple[Any, str]:
+        """Return the client, and the address of its server."""
+        return api_client, str(api_client.auth.server)
+
+    async def exchange(self, request: HTTPRequest) -> RawResponse:
+        """Send a request; it was not executed if it is repeated with other credentials."""
+        return await _call_kr8s(self._api_client, request, self.request_timeout)
+
+
+class Kr8sWriter(BlockingWriter):
+    """A `SyncStatusWriter` over kr8s's blocking ``Api``, which runs the asynchronous one in a thread."""
+
+    identify = AsyncKr8sWriter.identify
+
+    def exchange_blocking(self, request: HTTPRequest, limit: float) -> RawResponse:
+        """Send a request; it may take so many seconds."""
+        found: RawResponse = sys.modules["kr8s._async_utils"].as_sync_func(_call_kr8s)(self._api_client, request, limit)
+        return found
+
+
+async def _call_kr8s(api: Any, request: HTTPRequest, seconds: float) -> RawResponse:
+    parent, _, last = request.path.rpartition("/")
+    arguments = _httpx_arguments(request, seconds)
+    try:
+        async with api.call_api(request.method, version="", base=parent, url=last, **arguments) as response:
+            return _raw(response)
+    except Exception as error:
+        response = getattr(error, "response", None)
+        if response is None:
+            raise
+        return _raw(response)
+
+
+def _httpx_arguments(request: HTTPRequest, seconds: float) -> JSONObject:
+    return {
+        "params": list(request.query),
+        "content": request.body or None,
+        "headers": request.headers,
+        "timeout": seconds,
+    }
+
+
+def _raw(response: Any) -> RawResponse:
+    return response.status_code, response.headers.multi_items(), response.content
+
+
 def read_answer(
-    request: object, status: int, headers: Iterable[tuple[str, str]], body: bytes
+    request: HTTPRequest, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> tuple[JSONObject, Sequence[str]]:
     """Read a response: its object, and its ``Warning`` headers.
 
     Args:
-        request: verb and path, for errors.
+        request: what was sent, for errors.
         status: the status code.
         headers: names in any case; a name may occur several times.
         body: as received.
@@ -428,14 +511,5 @@ def read_answer(
         document if isinstance(document, dict) else None,
         text=body[:200].decode(errors="replace"),
         retry_after=parse_retry_after(named, current_clock().now()),
-        request=str(request),
+        request=request.label,
     )
-
-
-def _gvk_in(document: Mapping[str, Any]) -> GroupVersionKind:
-    try:
-        return gvk_of(document)
-    except ValueError as error:
-        raise ValueError(
-            f"{error}, as items of a list do: pass StatusBatcher 'group/version/Kind' with name= and namespace="
-        ) from None

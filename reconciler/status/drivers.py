@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
-from reconciler.status.recording import PendingFlush, StatusRecording
-from reconciler.status.requests import Pause, ReadObject, RunningTimeout
+from reconciler.status.flush import Flush
+from reconciler.status.recording import StatusRecording
+from reconciler.status.requests import Pause, ReadObject, RunningTimeout, WriteStatus
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:
@@ -111,25 +112,25 @@ class AsyncDriver:
             self._running = task = asyncio.create_task(after)
             await _wait_shielded(task, on_cancel=self._shorten_on_shutdown)
             return
-        pending = recording.begin(checkpoint=checkpoint)
-        if pending is not None:
+        flush = recording.begin(checkpoint=checkpoint)
+        if flush is not None:
             loop = asyncio.get_running_loop()
             ended = loop.create_future()
-            self._running = loop.create_task(self._send(recording, pending, seconds, ended))
+            self._running = loop.create_task(self._send(recording, flush, seconds, ended))
             await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
 
     async def _flush_after(
         self, previous: asyncio.Task[None], recording: StatusRecording, seconds: float, *, checkpoint: bool
     ) -> None:
         await asyncio.wait([previous])
-        pending = recording.begin(checkpoint=checkpoint)
-        if pending is not None:
-            await self._send(recording, pending, seconds)
+        flush = recording.begin(checkpoint=checkpoint)
+        if flush is not None:
+            await self._send(recording, flush, seconds)
 
     async def _send(
         self,
         recording: StatusRecording,
-        pending: PendingFlush,
+        flush: Flush,
         seconds: float,
         ended: asyncio.Future[None] | None = None,
     ) -> None:
@@ -140,13 +141,13 @@ class AsyncDriver:
             while True:  # cancellation leaves the request in flight, with an unknown outcome
                 answer = error = None
                 try:
-                    answer = await self._perform(pending, budget)
+                    answer = await self._perform(flush, budget)
                 except Exception as failure:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
                     error = failure
-                if not pending.resume(answer, error):
+                if not flush.resume(answer, error):
                     break
         except BaseException as failure:
-            recording.fail(pending, failure)
+            recording.fail(flush, failure)
             raise
         finally:
             self._budget = None
@@ -154,22 +155,21 @@ class AsyncDriver:
                 self._running = None
             if ended is not None and not ended.done():
                 ended.set_result(None)
-        recording.finish(pending)
+        recording.finish(flush)
 
-    async def _perform(self, pending: PendingFlush, budget: _Budget) -> JSONObject | None:
-        effect = pending.effect
+    async def _perform(self, flush: Flush, budget: _Budget) -> JSONObject | None:
+        effect = flush.effect
         if isinstance(effect, Pause):
             if not budget.allows(effect.seconds):
-                raise pending.flush.attempts.abandoned()
+                raise flush.attempts.abandoned()
             await asyncio.sleep(effect.seconds)
             budget.spend(effect.seconds)
             return None
         limit = budget.start_request()
         try:
             async with limit:
-                if isinstance(effect, ReadObject):
-                    return await self._writer.read()
-                return await self._writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
+                answer: JSONObject = await _start(self._writer, effect)
+                return answer
         except TimeoutError:
             if limit.expired():
                 raise OutcomeUnknown("no response within the request's share of the time for the flush") from None
@@ -185,6 +185,13 @@ class AsyncDriver:
         self._is_short_of_time = True
         if self._budget is not None:
             self._budget.shorten(SHUTDOWN_TIMEOUT)
+
+
+def _start(writer: Any, effect: ReadObject | WriteStatus) -> Any:
+    """Start the request of an effect; return the response, or for a `StatusWriter` an awaitable of it."""
+    if isinstance(effect, ReadObject):
+        return writer.read()
+    return writer.write(effect.body, strategy=effect.strategy, subresource=effect.subresource)
 
 
 async def _wait_shielded(
@@ -242,20 +249,19 @@ class BlockingDriver:
         Raises:
             StatusError: it failed.
         """
-        if recording.follows:
+        if recording.earlier is not None:
             self._ended.wait(seconds)
         try:
             with self._lock:
-                self._flush(recording, seconds, checkpoint=checkpoint)
+                flush = recording.begin(checkpoint=checkpoint)
+                if flush is not None:
+                    self._send(recording, flush, seconds)
         finally:
             if not checkpoint:
                 self._ended.set()
         return _Completed()
 
-    def _flush(self, recording: StatusRecording, seconds: float, *, checkpoint: bool) -> None:
-        pending = recording.begin(checkpoint=checkpoint)
-        if pending is None:
-            return
+    def _send(self, recording: StatusRecording, flush: Flush, seconds: float) -> None:
         budget = _Budget(seconds)
         cycle, is_short_of_time = current_cycle.get(), False
         answer: JSONObject | None
@@ -268,21 +274,21 @@ class BlockingDriver:
                     budget.shorten(SHUTDOWN_TIMEOUT)
                 answer = error = None
                 try:
-                    answer = self._perform(pending, budget)
+                    answer = self._perform(flush, budget)
                 except Exception as failure:  # noqa: BLE001 - the flush decides what it means, and raises it if it is unknown
                     error = failure
-                if not pending.resume(answer, error):
+                if not flush.resume(answer, error):
                     break
         except BaseException as failure:
-            recording.fail(pending, failure)
+            recording.fail(flush, failure)
             raise
-        recording.finish(pending)
+        recording.finish(flush)
 
-    def _perform(self, pending: PendingFlush, budget: _Budget) -> JSONObject | None:
-        effect = pending.effect
+    def _perform(self, flush: Flush, budget: _Budget) -> JSONObject | None:
+        effect = flush.effect
         pause = effect.seconds if isinstance(effect, Pause) else 0.0
         if not budget.allows(pause):
-            raise pending.flush.attempts.abandoned()
+            raise flush.attempts.abandoned()
         if isinstance(effect, Pause):
             sleep(pause)
             budget.spend(pause)
@@ -291,13 +297,8 @@ class BlockingDriver:
         if hasattr(self._writer, "request_timeout"):
             self._writer.request_timeout = limit = budget.share()
         try:
-            if isinstance(effect, ReadObject):
-                read: JSONObject = self._writer.read()
-                return read
-            written: JSONObject = self._writer.write(
-                effect.body, strategy=effect.strategy, subresource=effect.subresource
-            )
-            return written
+            answer: JSONObject = _start(self._writer, effect)
+            return answer
         finally:
             # A request that the writer limits ends in time, so the process was stopped if it took longer.
             budget.spend(min(limit, self._clock.monotonic() - began))

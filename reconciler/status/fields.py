@@ -1,7 +1,6 @@
 """The status model of a kind: the names of the fields, and which strings mean the same.
 
-Models are those of a `reconciler.Resource` (a class with `status_model`), and for the forms of values also the
-generated ones of the official clients. None of their libraries is loaded here.
+Models are those of a `reconciler.Resource` (a class with `status_model`). pydantic is not loaded here.
 
 **Names.** The first key of a path is checked, and further keys as long as each field's annotation is a model, or a
 model or None. ``observedGeneration`` and ``conditions`` are part of every generated schema, so they are always valid. A
@@ -17,8 +16,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from types import NoneType, UnionType
@@ -226,7 +223,7 @@ def _demands_api_conditions(model: Any, kind: object) -> bool:
     if "." not in group or group.endswith(".k8s.io"):  # Kubernetes' own, whose conditions differ
         return False
     conditions = _declared(model, "conditions")[0]
-    item = _resolved(_inner(_resolved(conditions, "", None)[0]), "", None)[0]
+    item = _resolved(_inner(_resolved(conditions, "")[0]), "")[0]
     is_own = _name_of(item) == "Condition" and item.__module__.startswith("reconciler.objects")
     return conditions is None or is_own  # a model without the field has it in the definition
 
@@ -251,8 +248,6 @@ def _model_of(annotation: Any) -> Any:
 
 # The forms of values.
 
-_CONTAINER = re.compile(r"(?P<kind>list|dict)\[(?:str, ?)?(?P<item>.+)\]")
-
 
 class _ValueType(NamedTuple):
     """The type of a value according to its model.
@@ -270,20 +265,18 @@ class ValueForms:
     """The forms of the values in a typed kind's status.
 
     Args:
-        annotation: of the status: a model, or its name.
-        module: the module with the classes that are given by name; None if there are none.
+        annotation: of the status.
     """
 
-    def __init__(self, annotation: Any, module: str | None = None) -> None:
+    def __init__(self, annotation: Any) -> None:
         self._annotation = annotation
-        self._module = module
 
     def keep(self, stored: Mapping[str, Any], wanted: JSONObject) -> JSONObject:
         """Return the wanted status with the stored form of each value that means the same.
 
         If there is no such value, that is `wanted` itself.
         """
-        kept: JSONObject = self._kept(_value_type(self._annotation, "", self._module), stored, wanted)
+        kept: JSONObject = self._kept(_value_type(self._annotation, ""), stored, wanted)
         return kept
 
     def _kept(self, value_type: _ValueType, stored: Any, wanted: Any) -> Any:
@@ -296,14 +289,14 @@ class ValueForms:
                 before = stored.get(key)
                 if before is None or before == item:
                     continue
-                member = _member_of(value_type.annotation, key, self._module)
+                member = _member_of(value_type.annotation, key)
                 if member.read is not None or isinstance(item, (dict, list)):
                     after = self._kept(member, before, item)
                     if after is not item:
                         kept = {**kept, key: after}
             return kept
         if isinstance(wanted, list) and isinstance(stored, list):
-            item = _item_of(value_type.annotation, self._module)
+            item = _value_type(_inner(value_type.annotation), "")
             items = [self._kept(item, *pair) for pair in zip(stored, wanted, strict=False)]
             return wanted if all(map(is_, items, wanted)) else items + wanted[len(stored) :]
         return wanted
@@ -316,24 +309,19 @@ def forms_of(typed: type) -> ValueForms | None:
         return ValueForms(typed.status_model)
     if isinstance(fields := getattr(typed, "model_fields", None), Mapping) and "status" in fields:
         return ValueForms(fields["status"].annotation)
-    if isinstance(types := getattr(typed, "openapi_types", None), Mapping) and "status" in types:
-        return ValueForms(types["status"], typed.__module__.rpartition(".")[0])
     return None
 
 
 @functools.lru_cache(maxsize=1024)  # a program has few kinds, and uses the same fields in every reconcile
-def _value_type(annotation: Any, form: str, module: str | None) -> _ValueType:
-    annotation, form = _resolved(annotation, form, module)
+def _value_type(annotation: Any, form: str) -> _ValueType:
+    annotation, form = _resolved(annotation, form)
     return _ValueType(annotation, _READERS.get(form or _name_of(annotation)))
 
 
-def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]:
+def _resolved(annotation: Any, form: str) -> tuple[Any, str]:
     """Return an annotation without ``None`` and ``Annotated``, and the format given in the latter."""
     while not isinstance(annotation, type):
         arguments, origin = get_args(annotation), get_origin(annotation)
-        if isinstance(annotation, str):
-            by_name = None if module is None else getattr(sys.modules.get(module), annotation, None)
-            return (annotation if by_name is None else by_name), form
         if origin is Annotated:
             form = next(filter(None, map(_format_of, arguments[1:])), form)
             annotation = arguments[0]
@@ -348,13 +336,8 @@ def _resolved(annotation: Any, form: str, module: str | None) -> tuple[Any, str]
 
 
 @functools.lru_cache(maxsize=1024)
-def _member_of(annotation: Any, key: str, module: str | None) -> _ValueType:
-    return _value_type(*_declared(annotation, key), module)
-
-
-@functools.lru_cache(maxsize=1024)
-def _item_of(annotation: Any, module: str | None) -> _ValueType:
-    return _value_type(_inner(annotation), "", module)
+def _member_of(annotation: Any, key: str) -> _ValueType:
+    return _value_type(*_declared(annotation, key))
 
 
 def _declared(annotation: Any, key: str) -> tuple[Any, str]:
@@ -365,9 +348,6 @@ def _declared(annotation: Any, key: str) -> tuple[Any, str]:
             if key in (name, field.serialization_alias or field.alias):
                 return field.annotation, _format_of(field)
         return None, ""
-    names = getattr(annotation, "attribute_map", None)
-    if isinstance(names, Mapping):
-        return next((annotation.openapi_types[name] for name, wire in names.items() if wire == key), None), ""
     return _inner(annotation), ""
 
 
@@ -377,14 +357,11 @@ def _format_of(note: Any) -> str:
 
 
 def _name_of(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
+    return str(getattr(annotation, "__name__", ""))
 
 
 def _inner(annotation: Any) -> Any:
     """Return the annotation of a list's items or a dict's values."""
-    if isinstance(annotation, str):
-        found = _CONTAINER.fullmatch(annotation)
-        return None if found is None else found["item"]
     arguments = get_args(annotation)
     return arguments[-1] if arguments else None
 

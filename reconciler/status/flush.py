@@ -1,6 +1,6 @@
 """One flush, from the recorded mutations to a response, without I/O.
 
-`Flush.run` is a generator of effects (`ReadObject`, `WriteStatus`, `Pause`). A driver, blocking or asynchronous,
+A `Flush` is a generator of effects (`ReadObject`, `WriteStatus`, `Pause`). A driver, blocking or asynchronous,
 performs each one and sends the result, or throws the error, back into it. So the semantics exist once:
 
 * A write is *applied* (2xx), *refused* (4xx, 429, connection not made, stopped in admission) or *unknown* (no
@@ -90,11 +90,19 @@ class Flush:
         mutations: in the order of their calls.
         uid: of the object that the batcher was opened on; ``""`` accepts any.
         checkpoint: raise on a conflict instead of replaying.
+        carried: those of the mutations that are from an earlier reconcile.
         unanswered: earlier writes of some of the mutations, which may have been applied; None if there are none.
 
     Attributes:
         attempts: its requests and errors.
+        effect: the one to perform next.
+        result: its result, once there is no other effect.
+        started: monotonic seconds.
+        counts_before: the counters at its start.
     """
+
+    effect: Effect
+    result: FlushResult | None = None
 
     def __init__(
         self,
@@ -107,8 +115,13 @@ class Flush:
         mutations: Sequence[Mutation],
         uid: str,
         checkpoint: bool = False,
+        carried: Sequence[Mutation] = (),
         unanswered: UnansweredWrites | None = None,
     ) -> None:
+        self.checkpoint = checkpoint
+        self.carried = carried
+        self.started = policy.clock.monotonic()
+        self.counts_before = dict(counts)
         self.attempts = FlushRequests(target, policy, counts, mutations)
         self._target = target
         self._policy = policy
@@ -116,28 +129,51 @@ class Flush:
         self._tip = tip
         self._base = base
         self._uid = uid
-        self._checkpoint = checkpoint
         self._unanswered = unanswered
         self._sent_on = tip
-        self._mark = policy.new_mark()
+        self._mark = policy.new_mark() if policy.token is not None else ""
         self._document: JSONObject | None = None
         self._read_owners = False
         self._took_over = False
         self._reports: tuple[WriteReport, ...] = ()
 
-    def run(self, computed: JSONObject | None = None, statistics: ApplyStatistics | None = None) -> Effects:
-        """Yield effects until the flush has ended; none if there is nothing to write.
+    def start(self, computed: JSONObject, statistics: ApplyStatistics) -> bool:
+        """Start; return whether there is an effect to perform.
 
         Args:
-            computed: the result of the mutations on the base, if it is known already; it is changed.
+            computed: the result of the mutations on the base; it is changed.
             statistics: what else applying them did.
 
         Raises:
             StatusError: it failed permanently; `FlushRequests.may_repeat` returns what may be tried again later.
         """
+        self._effects = self._run(computed, statistics)
+        return self.resume()
+
+    def resume(self, answer: JSONObject | None = None, error: Exception | None = None) -> bool:
+        """Continue with the answer to the effect, or its error; return whether another effect follows.
+
+        Raises:
+            Exception: the flush failed permanently.
+        """
+        try:
+            self.effect = self._effects.send(answer) if error is None else self._effects.throw(error)
+        except StopIteration as stop:
+            self.result = stop.value
+            return False
+        return True
+
+    def _run(self, computed: JSONObject, statistics: ApplyStatistics) -> Effects:
+        """Yield effects until the flush has ended; none if there is nothing to write."""
         if self._is_foreign(self._tip):
             return self._gone()
-        desired = self._first_desired(computed, statistics)
+        tip = self._tip
+        if self._base is tip.status or equal(self._base, tip.status):
+            desired = self._desired(tip, self.attempts.mutations, computed, statistics)
+        elif self.checkpoint:
+            raise self.attempts.conflict()
+        else:
+            desired = self._replayed_on(tip)
         while desired.diff:
             prepared = (yield from self._prepare_apply(desired)) if self._policy.strategy.is_owned else None
             step = prepared or (yield from self._send(desired))
@@ -148,7 +184,8 @@ class Flush:
             self._document = step.document
             self._settle(step.snapshot)
             if step.same_status:
-                desired = self._computed_on(step.snapshot, desired.mutations)
+                applied = apply_all(desired.mutations, step.snapshot.status)
+                desired = self._desired(step.snapshot, desired.mutations, *applied)
             else:
                 desired = self._replayed_on(step.snapshot)
         tip = desired.tip
@@ -178,18 +215,6 @@ class Flush:
             self.attempts.mutations = tuple(kept)
 
     # The desired status.
-
-    def _first_desired(self, computed: JSONObject | None, statistics: ApplyStatistics | None) -> DesiredStatus:
-        if self._base is not self._tip.status and not equal(self._base, self._tip.status):
-            if self._checkpoint:
-                raise self.attempts.conflict()
-            return self._replayed_on(self._tip)
-        if computed is None:
-            return self._computed_on(self._tip, self.attempts.mutations)
-        return self._desired(self._tip, self.attempts.mutations, computed, statistics or ApplyStatistics())
-
-    def _computed_on(self, tip: ObjectVersion, mutations: Sequence[Mutation]) -> DesiredStatus:
-        return self._desired(tip, mutations, *apply_all(mutations, tip.status))
 
     def _replayed_on(self, tip: ObjectVersion) -> DesiredStatus:
         mutations = self.attempts.mutations
@@ -235,7 +260,7 @@ class Flush:
             kept = forms.keep(tip.status, computed)
             if kept is not computed:  # rare, and costs a second diff
                 computed, diff = kept, merge_diff(tip.status, kept)
-        if diff and memory.has_answers:
+        if diff and memory.answers:
             paths = list(leaves(diff))
             if memory.foresees(tip.uid, paths, computed, tip.status, policy.clock):
                 computed, diff = tip.status, {}  # it was sent before, and the server stored this instead
@@ -262,7 +287,7 @@ class Flush:
                 return self._gone()
             fresh = self._policy.snapshot(document)
             same = fresh.version == desired.tip.version
-            if self._checkpoint and not same:
+            if self.checkpoint and not same:
                 raise self.attempts.conflict()
             return _NewVersion(document, fresh, same_status=same)
         takeover = None if self._took_over else self._policy.strategy.takeover(self._target, desired)
@@ -280,7 +305,7 @@ class Flush:
             self._sent_on = desired.tip
             try:
                 answer = yield from self.attempts.write(desired)
-                stored = self._policy.snapshot(answer, last=not self._checkpoint)
+                stored = self._policy.snapshot(answer, last=not self.checkpoint)
             except Exception as error:
                 if isinstance(error, ReconcilerError) and not isinstance(error, (TransportError, APIError)):
                     raise
@@ -339,7 +364,7 @@ class Flush:
         if self.attempts.uncertain:
             return (yield from self._read_back(desired, error))
         self._counts["conflicts"] += 1
-        if self._checkpoint:
+        if self.checkpoint:
             raise self.attempts.conflict() from error
         if not self.attempts.can_write:
             raise self.attempts.exhausted() from error
@@ -383,11 +408,11 @@ class Flush:
         if applied is False:
             self.attempts.uncertain = False  # the version has moved on, so the request can no longer be applied
         repeatable = all(m.may_be_repeated(desired.tip.status, fresh.status) for m in desired.mutations)
-        if applied is None and (self._checkpoint or not repeatable):
+        if applied is None and (self.checkpoint or not repeatable):
             raise self.attempts.unknown(
                 "the response was lost, and another writer has changed the object since"
             ) from error
-        if self._checkpoint:
+        if self.checkpoint:
             raise self.attempts.conflict() from error
         return _NewVersion(document, fresh)
 

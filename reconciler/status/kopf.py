@@ -55,7 +55,7 @@ from reconciler.meta.documents import (
     set_path,
 )
 from reconciler.meta.metadata import WRITE_METHODS, gvk_of, keep_transition_times, uid_of, version_of
-from reconciler.status.documents import document_of, is_kind, owned_by_others_only, owners_of, owns
+from reconciler.status.documents import ObjectVersion, document_of, is_kind, owned_by_others_only, owners_of, owns
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark
 from reconciler.status.strategies import FlushPolicy
@@ -137,7 +137,7 @@ class KopfPatch:
         function = self._function()
         if function is None:
             return {**document, "status": base}
-        return {**document, "status": function.apply_to(_Seen.of({**document, "status": base}))}
+        return {**document, "status": function.apply_to(ObjectVersion.of({**document, "status": base}))}
 
     def take(self, mutations: Sequence[Mutation], target: Target, policy: FlushPolicy, counts: dict[str, int]) -> None:
         """Leave mutations to kopf, which sends them with its patch when the handlers of the cycle have ended.
@@ -174,35 +174,6 @@ def _is_in_background() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """The facts that a version of the object shows.
-
-    Attributes:
-        uid: of the object.
-        version: its resourceVersion.
-        status: its status.
-        managed_fields: who owns which field.
-    """
-
-    uid: str
-    version: Version
-    status: Mapping[str, Any]
-    managed_fields: Sequence[ManagedFieldsEntry]
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> _Seen:
-        metadata = document.get("metadata") or {}
-        managed_fields = tuple(metadata.get("managedFields") or ())
-        return cls(uid_of(document), parse_version(version_of(document)), document.get("status") or {}, managed_fields)
-
-    def has_untouched(self, path: Path, before: _Seen) -> bool:
-        """Return whether a field has the value and the owners of an earlier version."""
-        if not equal(get_path(self.status, path), get_path(before.status, path)):
-            return False
-        return owners_of(self.managed_fields, path) == owners_of(before.managed_fields, path)
-
-
-@dataclass(frozen=True, slots=True)
 class _Group:
     """The mutations that one batcher recorded.
 
@@ -230,7 +201,7 @@ class _PassedStatus:
         write: the same as the other patches of the process see it.
     """
 
-    before: _Seen
+    before: ObjectVersion
     computed: Mapping[str, Any]
     paths: Sequence[Path]
     groups: int
@@ -253,7 +224,7 @@ class StatusFunction:
         self._lock = threading.RLock()
         self._groups: list[_Group] = []
         self._sent: list[_PassedStatus] = []  # all on the newest version that the function was called with
-        self._tries: Counter[Version] = Counter()
+        self._tries: Counter[str] = Counter()
         self._tried_for = 0.0  # seconds
         self._last_try = 0.0
         self._held = False  # kopf has called the function, and has not run a handler with a batcher since
@@ -274,7 +245,7 @@ class StatusFunction:
             self._in_background |= in_background
             self._groups.append(_Group(tuple(mutations), base, counts))
 
-    def apply_to(self, seen: _Seen) -> JSONObject:
+    def apply_to(self, seen: ObjectVersion) -> JSONObject:
         """Apply everything taken over so far to the status of the handler that is about to run, and return it."""
         with self._lock:
             self._held = False
@@ -287,7 +258,7 @@ class StatusFunction:
     def __call__(self, body: JSONObject) -> None:
         """Change the status of a body in place."""
         with self._lock:
-            seen = _Seen.of(body)
+            seen = ObjectVersion.of(body)
             answers = self._answers(seen)
             held, self._held = self._held, True
             if answers:
@@ -302,18 +273,18 @@ class StatusFunction:
             elif held:
                 _trigger_event(body, self._policy)
 
-    def _answers(self, seen: _Seen) -> Sequence[bool | None]:
+    def _answers(self, seen: ObjectVersion) -> Sequence[bool | None]:
         """Return for each status passed to kopf whether it is stored, or None if that is unknown.
 
         Nothing is returned for a version on which no answer is needed: one that is not newer than the version that they
         were conditional on. A status that is sent on it again is refused if one of them was stored.
         """
-        if not self._sent or not is_newer(seen.version, self._sent[-1].before.version):
+        if not self._sent or not is_newer(_version(seen), _version(self._sent[-1].before)):
             return ()
         is_next = self._held and not self._in_background
         return [self._is_stored(sent, seen, is_next=is_next) for sent in self._sent]
 
-    def _is_stored(self, sent: _PassedStatus, seen: _Seen, *, is_next: bool) -> bool | None:
+    def _is_stored(self, sent: _PassedStatus, seen: ObjectVersion, *, is_next: bool) -> bool | None:
         """Return whether a version newer than the one that a status was conditional on shows that it is stored.
 
         Args:
@@ -328,7 +299,7 @@ class StatusFunction:
         if not all(equal(get_path(seen.status, path), get_path(sent.computed, path)) for path in sent.paths):
             if is_next or any(_lacks_items(seen.status, sent, path) for path in sent.paths):
                 return False
-            untouched = [seen.has_untouched(path, sent.before) for path in sent.paths]  # it would have changed all
+            untouched = [_is_untouched(path, sent.before, seen) for path in sent.paths]  # it would have changed all
             alone = not self._target.memory.may_be_of_another(sent.write)  # nobody has restored a value
             return False if all(untouched) or (alone and any(untouched)) else None
         if all(mutation.idempotent for group in self._groups[: sent.groups] for mutation in group.mutations):
@@ -339,7 +310,7 @@ class StatusFunction:
             return False if is_next else None
         return None if self._target.memory.may_be_of_another(sent.write) else True
 
-    def _waiting(self, seen: _Seen, answers: Sequence[bool | None]) -> list[_Group]:
+    def _waiting(self, seen: ObjectVersion, answers: Sequence[bool | None]) -> list[_Group]:
         """Return what must still be written, without what may be stored and must not be applied twice."""
         stored = max((sent.groups for sent, answer in zip(self._sent, answers, strict=False) if answer), default=0)
         unknown = [sent for sent, answer in zip(self._sent, answers, strict=False) if answer is None]
@@ -360,7 +331,7 @@ class StatusFunction:
             for number, group in enumerate(self._groups)
         ]
 
-    def _settle(self, seen: _Seen, answers: Sequence[bool | None]) -> None:
+    def _settle(self, seen: ObjectVersion, answers: Sequence[bool | None]) -> None:
         """Leave out what is stored, and what may be and must not be applied twice."""
         waiting = self._waiting(seen, answers)
         for sent, answer in zip(self._sent, answers, strict=True):
@@ -384,7 +355,7 @@ class StatusFunction:
         self._groups = [group for group in waiting if group.mutations]
         self._sent.clear()
 
-    def _count_try(self, version: Version) -> None:
+    def _count_try(self, version: str) -> None:
         """Count a try on a version; give everything up if there were too many."""
         limit, timeout = self._policy.limit, self._policy.flush_timeout
         now = self._policy.clock.monotonic()
@@ -440,16 +411,27 @@ class StatusFunction:
                 self._target,
             )
 
-    def _remember(self, before: _Seen, computed: JSONObject, paths: Sequence[Path]) -> None:
+    def _remember(self, before: ObjectVersion, computed: JSONObject, paths: Sequence[Path]) -> None:
         self._last_paths = paths
         mark, token = self._policy.new_mark(), self._policy.token
         if token is not None:
             set_path(computed, token, with_mark(marks_at(before.status, token), mark))
-        if self._sent and is_older(before.version, self._sent[-1].before.version):
+        if self._sent and is_older(_version(before), _version(self._sent[-1].before)):
             return  # a newer version exists, so it is refused
-        write = SentWrite(self._sender, before.uid, before.version, frozenset(path[0] for path in paths))
+        write = SentWrite(self._sender, before.uid, _version(before), frozenset(path[0] for path in paths))
         self._target.memory.sent(write)
         self._sent.append(_PassedStatus(before, copy_json(computed), paths, len(self._groups), mark, write))
+
+
+def _version(seen: ObjectVersion) -> Version:
+    return parse_version(seen.version)
+
+
+def _is_untouched(path: Path, before: ObjectVersion, now: ObjectVersion) -> bool:
+    """Return whether a field has the value and the owners of an earlier version."""
+    if not equal(get_path(now.status, path), get_path(before.status, path)):
+        return False
+    return owners_of(now.managed_fields, path) == owners_of(before.managed_fields, path)
 
 
 def _lacks_items(status: Mapping[str, Any], sent: _PassedStatus, path: Path) -> bool:

@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 
@@ -211,7 +211,11 @@ class Set(_OnePath, frozen=True):
         if value is None:
             delete_path(status, path)
         elif path[-1] != "observedGeneration" or not _is_lower(value, get_path(status, path)):
-            set_path(status, path, value if type(value) in _PLAIN else copy_json(value))
+            value = value if type(value) in _PLAIN else copy_json(value)
+            if len(path) == 1:
+                status[path[0]] = value
+            else:
+                set_path(status, path, value)
 
     @property
     def is_generation(self) -> bool:
@@ -495,7 +499,7 @@ def _number_at(status: JSONObject, path: Path) -> int | float:
     if value is None:
         _check_parents(status, path)
         return 0
-    if not _is_number(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{format_path(path)!r} holds a {type(value).__name__}, not a number to increment")
     return value
 
@@ -511,7 +515,3 @@ def _check_parents(status: JSONObject, path: Path) -> None:
 
 def _is_lower(value: Any, than: Any) -> bool:
     return {type(value), type(than)} <= {int, float} and bool(value < than)
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
 from reconciler._core.cycle import Cycle, current_cycle
-from reconciler._core.hooks import log_metrics_failure
+from reconciler._core.user_code import FAILURES, log_metrics_failure
 from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, parse_version
 from reconciler.meta.metadata import uid_of
 from reconciler.status.documents import ObjectVersion, owns
@@ -22,7 +21,7 @@ from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush import Flush
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import UnansweredWrites, Unsaved, marks_at, select_replayable
-from reconciler.status.requests import Effect, Effects, FlushResult, Outcome, Pause
+from reconciler.status.requests import Outcome
 from reconciler.status.strategies import FlushPolicy
 from reconciler.status.writer import Target
 
@@ -116,43 +115,6 @@ _NOT_READ = ObjectVersion("", "", None, {})
 _logger = logging.getLogger("reconciler.status")
 
 
-class PendingFlush(msgspec.Struct):
-    """A flush in progress.
-
-    Attributes:
-        flush: the flush.
-        effects: its effects, started.
-        effect: the one to perform.
-        checkpoint: whether it was requested inside the block.
-        carried: the mutations from an earlier batcher.
-        started: monotonic seconds.
-        counts: the counters at its start.
-        result: its result, once `resume` has returned False.
-    """
-
-    flush: Flush
-    effects: Effects
-    effect: Effect
-    checkpoint: bool
-    carried: Sequence[Mutation]
-    started: float
-    counts: Mapping[str, int]
-    result: FlushResult | None = None
-
-    def resume(self, answer: JSONObject | None = None, error: Exception | None = None) -> bool:
-        """Continue with the answer to the effect, or its error; return whether another effect follows.
-
-        Raises:
-            Exception: the flush failed permanently.
-        """
-        try:
-            self.effect = self.effects.send(answer) if error is None else self.effects.throw(error)
-        except StopIteration as stop:
-            self.result = stop.value
-            return False
-        return True
-
-
 class StatusRecording:
     """The version that one open batcher has read, and the mutations that it has recorded, until they are written.
 
@@ -171,6 +133,7 @@ class StatusRecording:
         uid: of the object that may be written; ``""`` before it is known.
         flush_timeout: seconds for one flush.
         counts: the counters of `StatusStatistics`.
+        earlier: the closed one that it continues, until its first flush; see `continued`.
     """
 
     def __init__(self, binding: ClientBinding, policy: FlushPolicy, driver: Any) -> None:
@@ -187,7 +150,7 @@ class StatusRecording:
         self._metrics = policy.metrics
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
-        self._earlier: StatusRecording | None = None  # see `continued`
+        self.earlier: StatusRecording | None = None
         self._tip = _NOT_READ
         self._base: JSONObject = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
@@ -197,11 +160,6 @@ class StatusRecording:
         self._returned: dict[int, Mutation] = {}  # those of them that are in the error of a checkpoint, by their id()
         self._working: JSONObject | None = None  # see `_working_status`; None until it is needed
         self._statistics = ApplyStatistics()
-
-    @property
-    def follows(self) -> bool:
-        """Return whether its next flush comes after the last one of the recording that it continues."""
-        return self._earlier is not None
 
     @property
     def join_key(self) -> Hashable:
@@ -253,7 +211,7 @@ class StatusRecording:
         policy = msgspec.structs.replace(policy, strategy=self.policy.strategy, flush_timeout=flush_timeout)
         later = StatusRecording(binding, policy, self.driver)
         later._running_cycle()
-        later._earlier = self
+        later.earlier = self
         later._start_from(self)
         later._base = self.current()
         later._start()
@@ -370,16 +328,16 @@ class StatusRecording:
         self._end("handed over to kopf" if fields else "unchanged", fields=fields)
         return mutations if fields else ()
 
-    def begin(self, *, checkpoint: bool) -> PendingFlush | None:
+    def begin(self, *, checkpoint: bool) -> Flush | None:
         """Start a flush of what is recorded; None if it ended without I/O.
 
         Raises:
             StatusContested: another writer changed a field that is set, which an earlier checkpoint found.
         """
         with self._lock:
-            if self._earlier is not None:
-                self._start_from(self._earlier)
-                self._earlier = None
+            if self.earlier is not None:
+                self._start_from(self.earlier)
+                self.earlier = None
             mutations, carried = (*self._carried, *self._recorded), self._carried
             computed = self._working_status() if mutations else self._base
             unchanged, statistics = not mutations or self._changes_nothing(computed), self._statistics
@@ -394,7 +352,6 @@ class StatusRecording:
             self.counts["trimmed"] += statistics.trimmed if mutations else 0
             self._end("unchanged")
             return None
-        started, counts = self.policy.clock.monotonic(), dict(self.counts)
         flush = Flush(
             self.target,
             self.policy,
@@ -402,23 +359,23 @@ class StatusRecording:
             tip=self._tip,
             base=self._base,
             mutations=mutations,
+            carried=carried,
             uid=self.uid,
             checkpoint=checkpoint,
             unanswered=self._unanswered,
         )
-        pending = PendingFlush(flush, flush.run(computed, statistics), Pause(0), checkpoint, carried, started, counts)
         try:
-            if pending.resume():
-                return pending
+            if flush.start(computed, statistics):
+                return flush
         except Exception as error:
-            self.fail(pending, error)
+            self.fail(flush, error)
             raise
-        self.finish(pending)
+        self.finish(flush)
         return None
 
-    def finish(self, pending: PendingFlush) -> None:
+    def finish(self, flush: Flush) -> None:
         """Take over the result of a flush, and report it to the reconcile."""
-        result = pending.result
+        result = flush.result
         assert result is not None  # noqa: S101 - no effect follows
         with self._lock:
             self.document = result.document or self.document
@@ -435,17 +392,17 @@ class StatusRecording:
                 )
         if result.outcome == "gone":
             _logger.info("%s was deleted: what was recorded for its status is dropped", self.target)
-        self._end(result.outcome, pending, fields=result.fields)
+        self._end(result.outcome, flush, fields=result.fields)
 
-    def fail(self, pending: PendingFlush, error: BaseException) -> None:
+    def fail(self, flush: Flush, error: BaseException) -> None:
         """Take back a flush that failed permanently.
 
         What it could not save stays recorded after a checkpoint, and at the end of the block goes to the reconcile. The
         exception is what may have been applied and must not be applied twice: it is only in the error. With a token
         everything stays, since the next flush can find out whether this one was applied.
         """
-        attempts, unanswered = pending.flush.attempts, pending.flush.unanswered
-        carried_ids = set(map(id, pending.carried))
+        attempts, unanswered = flush.attempts, flush.unanswered
+        carried_ids = set(map(id, flush.carried))
         own = [each for each in attempts.mutations if id(each) not in carried_ids]
         with self._lock:
             wanted = set(map(id, self._in_flight))
@@ -455,16 +412,16 @@ class StatusRecording:
                 if id(each) in wanted and (unanswered is not None or attempts.may_repeat(each))
             ]
             self._in_flight, self._working, self._unanswered = [], None, unanswered
-            if pending.checkpoint:
+            if flush.checkpoint:
                 self._carried = [each for each in kept if id(each) in carried_ids]
                 self._returned = {id(each): each for each in kept if id(each) not in carried_ids}
                 self._recorded = [*self._returned.values(), *self._recorded]
-        if not pending.checkpoint:
+        if not flush.checkpoint:
             if kept and self._cycle is not None:
                 self._cycle.keep_unsaved(self.uid, Unsaved.of(kept, self._base, unanswered))
         elif isinstance(error, StatusError):
             error.unsaved = tuple(own)
-        self._end("failed", pending, error)
+        self._end("failed", flush, error)
 
     def _take_over(self, unsaved: Unsaved) -> None:
         manager, fields = self.target.field_manager, self._tip.managed_fields
@@ -509,7 +466,7 @@ class StatusRecording:
     def _end(
         self,
         outcome: Outcome | Literal["failed", "handed over to kopf"],
-        pending: PendingFlush | None = None,
+        flush: Flush | None = None,
         error: BaseException | None = None,
         fields: Sequence[Path] = (),
     ) -> None:
@@ -518,8 +475,8 @@ class StatusRecording:
         counts["flushes"] += 1
         if outcome in _COUNTER_OF:
             counts[_COUNTER_OF[outcome]] += 1
-        before: Mapping[str, int] = counts if pending is None else pending.counts
-        seconds = 0.0 if pending is None else self.policy.clock.monotonic() - pending.started
+        before: Mapping[str, int] = counts if flush is None else flush.counts_before
+        seconds = 0.0 if flush is None else self.policy.clock.monotonic() - flush.started
         conflicts, replays = counts["conflicts"] - before["conflicts"], counts["replays"] - before["replays"]
         if _logger.isEnabledFor(logging.DEBUG):
             _logger.debug(
@@ -532,7 +489,7 @@ class StatusRecording:
                 conflicts,
                 replays,
                 len(fields),
-                _FieldList(fields),
+                f": {listed(map(format_path, fields))}" if fields else "",  # never their values
             )
         if self._metrics is not None:
             try:
@@ -572,13 +529,3 @@ def find_open(recording: StatusRecording, document: Mapping[str, Any]) -> Status
 def _is_open(ref: weakref.ref[StatusRecording]) -> bool:
     recording = ref()
     return recording is not None and recording.is_open
-
-
-class _FieldList:
-    """The names of fields, never their values, formatted only if a log line is really written."""
-
-    def __init__(self, fields: Sequence[Path]) -> None:
-        self._fields = fields
-
-    def __str__(self) -> str:
-        return f": {listed(map(format_path, self._fields))}" if self._fields else ""

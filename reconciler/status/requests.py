@@ -270,7 +270,7 @@ class FlushRequests:
 
     def write(self, desired: DesiredStatus) -> Generator[Effect, Any, JSONObject]:
         """Send the body of a desired status once, and return the response."""
-        if not self.can_write:
+        if self._writes >= self._policy.limit:
             raise self.exhausted()
         self._writes += 1
         self._counts["attempts"] += 1

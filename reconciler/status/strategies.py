@@ -80,7 +80,7 @@ def flush_seconds(duration: DurationLike) -> float:
     Raises:
         ValueError: it is not a duration above 0.
     """
-    seconds = seconds_of(duration)
+    seconds = duration if isinstance(duration, float) else seconds_of(duration)
     if not seconds > 0:
         raise ValueError(f"flush_timeout must be more than 0 seconds, not {duration!r}")
     return seconds

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import traceback
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
 from reconciler._core.cycle import current_cycle
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, request_of
 from reconciler.status.documents import document_of
@@ -231,25 +232,17 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
         self._fail = fail
         self._clock = clock
         self._lock = threading.Lock()
-        self._histories: OrderedDict[Addressed, _History] = OrderedDict()
+        self._histories: LRU[Addressed, _History] = LRU(MAX_OBJECTS)
         self._found: list[StatusWrites] = []
         self._requests = self._writes = self._findings = 0
 
     @classmethod
-    def install(
-        cls,
-        *,
-        limit: int = 1,
-        window: float = 1.0,
-        burst: int = 5,
-        fail: bool = False,
-        clock: Clock | None = None,
-    ) -> Self:
+    def install(cls, **options: Any) -> Self:
         """Start watching without a block; return the guard, whose `uninstall` stops it.
 
         It has the same options; with `fail` nothing is logged, and only `check` raises.
         """
-        return cls(limit=limit, window=window, burst=burst, fail=fail, clock=clock).__enter__()
+        return cls(**options).__enter__()
 
     def uninstall(self) -> None:
         """Stop watching. Does nothing if the guard is not installed."""
@@ -329,10 +322,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
     def _accepted(self, addressed: Addressed, token: object, write: StatusWrite, now: float) -> None:
         with self._lock:
             self._writes += 1
-            history = self._histories.setdefault(addressed, _History())
-            self._histories.move_to_end(addressed)
-            while len(self._histories) > MAX_OBJECTS:
-                self._histories.popitem(last=False)
+            history = self._histories[addressed] = self._histories.get(addressed) or _History()
             soon = write.at - history.last < self._window
             history.last = now
             seen = self._cycle_of(history, token, soon, str(addressed))

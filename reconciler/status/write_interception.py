@@ -11,7 +11,8 @@ import functools
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -221,17 +222,9 @@ def _wrap(point: _SendMethod, module: ModuleType) -> None:
 def _wrap_blocking(point: _SendMethod, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ended = _notify(point, args, kwargs, sys._getframe())  # noqa: SLF001 - the documented way
-        if ended is None:
-            return original(self, *args, **kwargs)
-        token, code = _inside.set(True), None
-        try:
-            response = original(self, *args, **kwargs)
-            code = _status_code(response)
-            return response
-        finally:
-            _inside.reset(token)
-            ended(code)
+        with _notified(point, args, kwargs, sys._getframe()) as responses:  # noqa: SLF001 - the documented way
+            responses.append(original(self, *args, **kwargs))
+            return responses[0]
 
     return send
 
@@ -239,46 +232,47 @@ def _wrap_blocking(point: _SendMethod, original: Callable[..., Any]) -> Callable
 def _wrap_async(point: _SendMethod, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def send(self: Any, *args: Any, **kwargs: Any) -> Any:
-        ended = _notify(point, args, kwargs, sys._getframe())  # noqa: SLF001
-        if ended is None:
-            return await original(self, *args, **kwargs)
-        token, code = _inside.set(True), None
-        try:
-            response = await original(self, *args, **kwargs)
-            code = _status_code(response)
-            return response
-        finally:
-            _inside.reset(token)
-            ended(code)
+        with _notified(point, args, kwargs, sys._getframe()) as responses:  # noqa: SLF001
+            responses.append(await original(self, *args, **kwargs))
+            return responses[0]
 
     return send
 
 
-def _notify(
+@contextmanager
+def _notified(point: _SendMethod, args: Sequence[Any], kwargs: dict[str, Any], frame: FrameType) -> Iterator[list[Any]]:
+    """Notify the listeners of a status write, and of the response that is put into the list; of no other request."""
+    responses: list[Any] = []
+    ends = [] if _inside.get() else _ends(point, args, kwargs, frame)
+    if not ends:
+        yield responses
+        return
+    token = _inside.set(True)
+    try:
+        yield responses
+    finally:
+        _inside.reset(token)
+        for end in ends:
+            end(_status_code(responses[0]) if responses else None)
+
+
+def _ends(
     point: _SendMethod, args: Sequence[Any], kwargs: dict[str, Any], frame: FrameType
-) -> Callable[[int | None], None] | None:
-    """Notify the listeners of a status write; None for any other request."""
+) -> Sequence[Callable[[int | None], None]]:
+    """Notify the listeners of a request; return what to call with the status code if it writes a status."""
     notified = _listeners
-    if not notified or _inside.get():
-        return None
     try:
         method, url, body, query = point.read(*args, **kwargs)
         addressed = status_write(str(method).upper(), url, body, query=query)
     except Exception:  # noqa: BLE001 - the client decides about a call that we cannot parse
-        return None
+        return ()
     if point.read is not _read_own:
         for listener in notified:
             listener.on_request(f"{str(method).upper()} {_without_credentials(url)}", frame)
     if addressed is None:
-        return None
+        return ()
     request = f"{str(method).upper()} {urlsplit(url).path}"  # the rest of a URL may contain a password
-    ends = [listener.on_write(addressed, request, frame) for listener in notified]
-
-    def ended(code: int | None) -> None:
-        for end in ends:
-            end(code)
-
-    return ended
+    return [listener.on_write(addressed, request, frame) for listener in notified]
 
 
 def _without_credentials(url: str) -> str:

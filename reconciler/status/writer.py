@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version, get_path, is_older
 from reconciler.status.documents import digest
@@ -65,19 +66,18 @@ class SentWrite(msgspec.Struct, frozen=True, eq=False):
 
 
 class StatusMemory:
-    """The differences between what was sent over one client and what was stored. Thread-safe."""
+    """The differences between what was sent over one client and what was stored. Thread-safe.
+
+    Attributes:
+        answers: digests of what was wanted and of what was stored instead, and since when, by uid and path.
+    """
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[tuple[str, Path], tuple[bytes, bytes, float]] = OrderedDict()
-        self._reported: OrderedDict[GroupVersionKind, set[Path]] = OrderedDict()
+        self.answers: LRU[tuple[str, Path], tuple[bytes, bytes, float]] = LRU(MAX_ANSWERS)
+        self._reported: LRU[GroupVersionKind, set[Path]] = LRU(MAX_KINDS)
         self._sent: OrderedDict[SentWrite, None] = OrderedDict()
         self._newest_forgotten: Version | None = None
         self._lock = threading.Lock()
-
-    @property
-    def has_answers(self) -> bool:
-        """Return whether any response of the server differed from what was sent."""
-        return bool(self._answers)
 
     def foresees(
         self, uid: str, paths: Iterable[Path], wanted: Mapping[str, Any], stored: Mapping[str, Any], clock: Clock
@@ -94,7 +94,7 @@ class StatusMemory:
         now = clock.monotonic()
         with self._lock:
             for path in paths:
-                want, answer, since = self._answers.get((uid, path), (b"", b"", now))
+                want, answer, since = self.answers.get((uid, path), (b"", b"", now))
                 if now - since >= RETRY_AFTER or want != _digest(get_path(wanted, path)):
                     return False
                 if answer != _digest(get_path(stored, path)):
@@ -108,11 +108,7 @@ class StatusMemory:
         now = clock.monotonic()
         with self._lock:
             for path in paths:
-                key = (uid, path)
-                self._answers[key] = (_digest(get_path(wanted, path)), _digest(get_path(stored, path)), now)
-                self._answers.move_to_end(key)
-            while len(self._answers) > MAX_ANSWERS:
-                self._answers.popitem(last=False)
+                self.answers[uid, path] = (_digest(get_path(wanted, path)), _digest(get_path(stored, path)), now)
 
     def report(
         self, gvk: GroupVersionKind, wanted: Mapping[str, Any], stored: Mapping[str, Any]
@@ -120,10 +116,7 @@ class StatusMemory:
         """Return the paths of fields that are not stored at all, and those of them that were not reported before."""
         missing = list(_missing(wanted, stored))
         with self._lock:
-            reported = self._reported.setdefault(gvk, set())
-            self._reported.move_to_end(gvk)
-            while len(self._reported) > MAX_KINDS:
-                self._reported.popitem(last=False)
+            reported = self._reported[gvk] = self._reported.get(gvk, set())
             news = [path for path in missing if path not in reported]
             reported.update(news[: MAX_PATHS - len(reported)])
             return missing, news

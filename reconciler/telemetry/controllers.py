@@ -5,17 +5,21 @@ Metric families are built from plain numbers, with the buckets of client-go and 
 
 from __future__ import annotations
 
+import functools
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from reconciler.workqueue import QueueStatistics
+
+if TYPE_CHECKING:
+    from reconciler.controller.controller import ControllerStatistics
 
 MAX_LABELS = 25
 """Distinct values of one label, such as priorities; further values share one. controller-runtime's number."""
@@ -83,20 +87,24 @@ class Histogram:
         return list(zip(names, accumulate(self.counts), strict=True))
 
 
-def counter(name: str, help_text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
-    """Return a counter; ``_total`` is appended to its name."""
-    family = CounterMetricFamily(name, help_text, labels=labels)
+def _family(
+    kind: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    samples: Iterable[Sample],
+) -> Metric:
+    family = kind(name, text, labels=labels)
     for values, number in samples:
         family.add_metric(values, number)
     return family
 
 
-def gauge(name: str, help_text: str, labels: Sequence[str], samples: Iterable[Sample]) -> Metric:
-    """Return a gauge."""
-    family = GaugeMetricFamily(name, help_text, labels=labels)
-    for values, number in samples:
-        family.add_metric(values, number)
-    return family
+counter = functools.partial(_family, CounterMetricFamily)
+"""Returns a counter; ``_total`` is appended to its name."""
+
+gauge = functools.partial(_family, GaugeMetricFamily)
+"""Returns a gauge."""
 
 
 def histogram(
@@ -114,159 +122,117 @@ _RESULTS = ("success", "error", "requeue", "requeue_after")
 
 
 class ControllerCounters:
-    """Counters of one controller; implements `reconciler.controller.ControllerMetrics`.
+    """Measurements of one controller; implements `reconciler.controller.observers.ControllerMetrics`.
 
     Args:
         name: the controller's name; the label ``controller``.
+
+    Attributes:
+        seconds: durations of the reconciles.
+        statistics: returns the controller's counts; None until `watch` is called.
     """
+
+    __slots__ = ("name", "observe_reconcile_duration", "seconds", "statistics")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.results = dict.fromkeys(_RESULTS, 0)
-        self.reasons: dict[str, int] = {}
         self.seconds = Histogram(RECONCILE_BUCKETS)
-        self.terminal_errors = 0
-        self.panics = 0
-        self.timeouts = 0
-        self.echoes = 0
-        self.storms = 0
-        self.mapper_errors = 0
-        self.unmapped_versions = 0
-        self.workers = 0
-        self.active: Callable[[], int] = int
+        # Not a method of this class that calls this one: it runs once per reconcile, and a call costs as much.
+        self.observe_reconcile_duration = self.seconds.observe
+        self.statistics: Callable[[], ControllerStatistics] | None = None
 
-    def set_max_concurrent_reconciles(self, workers: int, /) -> None:
-        """Record the number of workers."""
-        self.workers = workers
-
-    def watch_active_workers(self, active: Callable[[], int], /) -> None:
-        """Set the function that returns how many workers are reconciling."""
-        self.active = active
-
-    def reconciled(
-        self,
-        result: Literal["success", "error", "requeue", "requeue_after"],
-        seconds: float,
-        reasons: Iterable[str],
-        /,
-        *,
-        terminal: bool,
-        timed_out: bool,
-        panicked: bool,
-    ) -> None:
-        """Record the result, duration and reasons of a reconcile."""
-        self.results[result] += 1
-        self.seconds.observe(seconds)
-        self.terminal_errors += terminal
-        self.timeouts += timed_out
-        self.panics += panicked
-        for reason in reasons:
-            label = reason if reason in self.reasons or len(self.reasons) < MAX_LABELS else OTHER
-            self.reasons[label] = self.reasons.get(label, 0) + 1
-
-    def echo_dropped(self) -> None:
-        """Record that the event of an own write did not enqueue the key."""
-        self.echoes += 1
-
-    def storm(self) -> None:
-        """Record that a key was reported for reconciling in a tight loop."""
-        self.storms += 1
-
-    def mapper_failed(self) -> None:
-        """Record that a mapper call failed or timed out."""
-        self.mapper_errors += 1
-
-    def unmapped(self, versions: int, /) -> None:
-        """Record versions of a watched object that could not be mapped to keys and were dropped."""
-        self.unmapped_versions += versions
+    def watch(self, statistics: Callable[[], ControllerStatistics], /) -> None:
+        """Set the function that returns the controller's statistics."""
+        self.statistics = statistics
 
 
-_CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerCounters], float]], ...] = (
+_CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerStatistics], float]], ...] = (
     (
         counter,
         "controller_runtime_reconcile_errors",
         "Total number of reconciliation errors per controller",
-        lambda c: c.results["error"],
+        lambda s: s.results["error"],
     ),
     (
         counter,
         "controller_runtime_terminal_reconcile_errors",
         "Total number of terminal reconciliation errors per controller",
-        lambda c: c.terminal_errors,
+        lambda s: s.terminal_errors,
     ),
     (
         counter,
         "controller_runtime_reconcile_panics",
         "Total number of reconciliation panics per controller",
-        lambda c: c.panics,
+        lambda s: s.panics,
     ),
     (
         counter,
         "controller_runtime_reconcile_timeouts",
         "Total number of reconciliation timeouts per controller",
-        lambda c: c.timeouts,
+        lambda s: s.timeouts,
     ),
     (
         gauge,
         "controller_runtime_max_concurrent_reconciles",
         "Maximum number of concurrent reconciles per controller",
-        lambda c: c.workers,
+        lambda s: s.workers,
     ),
     (
         gauge,
         "controller_runtime_active_workers",
         "Number of currently used workers per controller",
-        lambda c: c.active(),
+        lambda s: s.active,
     ),
     (
         counter,
         "reconciler_echoes_dropped",
         "Total number of events of own writes that were recognized and did not cause a reconcile",
-        lambda c: c.echoes,
+        lambda s: s.echo.dropped,
     ),
     (
         counter,
         "reconciler_storms",
         "Total number of times that a key was reported for reconciling in a tight loop",
-        lambda c: c.storms,
+        lambda s: s.storms,
     ),
     (
         counter,
         "reconciler_mapper_errors",
         "Total number of mapper calls that failed or timed out",
-        lambda c: c.mapper_errors,
+        lambda s: s.mapper_errors,
     ),
     (
         counter,
         "reconciler_unmapped",
         "Total number of versions of watched objects that could not be mapped to keys and were dropped",
-        lambda c: c.unmapped_versions,
+        lambda s: s.unmapped,
     ),
 )
 
 
 def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[Metric]:
     """Yield the metrics of all controllers."""
+    now = [(each.name, each.statistics()) for each in controllers if each.statistics is not None]
     yield counter(
         "controller_runtime_reconcile",
         "Total number of reconciliations per controller",
         ("controller", "result"),
-        [((c.name, result), number) for c in controllers for result, number in c.results.items()],
+        [((name, result), statistics.results[result]) for name, statistics in now for result in _RESULTS],
     )
     yield histogram(
         "controller_runtime_reconcile_time_seconds",
         "Length of time per reconciliation per controller",
         ("controller",),
-        [((c.name,), c.seconds) for c in controllers],
+        [((each.name,), each.seconds) for each in controllers],
     )
     yield counter(
         "reconciler_reconcile_reasons",
         "Total number of reconciles per controller and reason; a reconcile with several reasons counts for each",
         ("controller", "reason"),
-        [((c.name, reason), number) for c in controllers for reason, number in list(c.reasons.items())],
+        [((name, reason), number) for name, statistics in now for reason, number in statistics.reasons.items()],
     )
     for metric, name, text, read in _CONTROLLER_METRICS:
-        yield metric(name, text, ("controller",), [((c.name,), read(c)) for c in controllers])
+        yield metric(name, text, ("controller",), [((each,), read(statistics)) for each, statistics in now])
 
 
 class QueueCounters:

@@ -29,7 +29,7 @@ _INSTALLED = ("/site-packages/", "/dist-packages/")
 _FRAME = re.compile(r'(?P<margin>[ |+-]*)File "(?P<file>.*)", line (?P<line>\d+)')
 
 
-class _Place(NamedTuple):
+class CodeOrigin(NamedTuple):
     """The owner of a file.
 
     Attributes:
@@ -43,17 +43,18 @@ class _Place(NamedTuple):
 
 
 @lru_cache(1024)
-def _place_of(filename: str) -> _Place:
+def code_origin(filename: str) -> CodeOrigin:
+    """Return where the code in a file comes from."""
     if filename.startswith(_HERE):
-        return _Place("reconciler", "reconciler/" + filename.removeprefix(_HERE))
+        return CodeOrigin("reconciler", "reconciler/" + filename.removeprefix(_HERE))
     for folder in _INSTALLED:
         _, found, rest = filename.rpartition(folder)
         if found:
-            return _Place(rest.partition("/")[0].removesuffix(".py"), rest)
+            return CodeOrigin(rest.partition("/")[0].removesuffix(".py"), rest)
     for folder in _PYTHON:
         if filename.startswith(folder):
-            return _Place("Python", filename.removeprefix(folder))
-    return _Place("Python" if filename.startswith("<frozen ") else "", filename)
+            return CodeOrigin("Python", filename.removeprefix(folder))
+    return CodeOrigin("Python" if filename.startswith("<frozen ") else "", filename)
 
 
 def own_frames(filenames: Iterable[str]) -> Sequence[bool]:
@@ -62,7 +63,7 @@ def own_frames(filenames: Iterable[str]) -> Sequence[bool]:
     Own code is not installed. If all code is installed, as in most images, it is the package of the outermost frame
     that belongs neither to Python nor to this library.
     """
-    owners = [_place_of(filename).owner for filename in filenames]
+    owners = [code_origin(filename).owner for filename in filenames]
     own = "" if "" in owners else next((each for each in owners if each not in ("Python", "reconciler")), "")
     return [each == own for each in owners]
 
@@ -109,7 +110,7 @@ def _frames(text: str) -> list[_TracebackFrame]:
 
 
 def _folded(frames: list[_TracebackFrame]) -> str:
-    places = [_place_of(each.file) for each in frames]
+    places = [code_origin(each.file) for each in frames]
     owners = ", ".join(dict.fromkeys(place.owner for place in places))
     count = f"{len(frames)} frames" if len(frames) > 1 else "1 frame"
     return f"{frames[-1].margin}... {count} of {owners}, the last at {places[-1].path}:{frames[-1].line}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler._version import __version__
 from reconciler.errors import TransportError
-from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.http import HTTPRequest, HTTPResponse, Transport, resource_of_path
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -87,7 +87,8 @@ class ObservedTransport:
         attributes = {"http.request.method": request.method, "url.path": request.path}
         if self.host:
             attributes["server.address"] = self.host
-        name = f"{request.method} {_resource_of(request.path)}"
+        resource = resource_of_path(request.path)
+        name = f"{request.method} {request.path if resource is None else resource[1]}"
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
             response = await self._send(request)
             span.set_attribute("http.response.status_code", response.status)
@@ -103,12 +104,3 @@ class ObservedTransport:
             raise
         self._counters.count(str(response.status), request.method, self.host)
         return response
-
-
-def _resource_of(path: str) -> str:
-    """Return the resource and subresource of a path, without names, such as ``databases/status``."""
-    parts = path.strip("/").split("/")
-    rest = parts[2:] if parts[0] == "api" else parts[3:]
-    if len(rest) > 2 and rest[0] == "namespaces":
-        rest = rest[2:]
-    return "/".join([rest[0], *rest[2:]]) if rest else path

@@ -28,7 +28,7 @@ from reconciler.testing.trace import (
     TraceEvent,
     calling_line,
 )
-from reconciler.workqueue.entries import Explanation
+from reconciler.workqueue import Explanation
 
 if TYPE_CHECKING:
     from reconciler.testing.world import World

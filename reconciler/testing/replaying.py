@@ -22,8 +22,10 @@ from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler
 from reconciler.controller.effects import use_effect_handler
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
-from reconciler.controller.reconciler import bind, binding_of, call_override
-from reconciler.controller.result import ObjectMoved, run_to_completion
+from reconciler.controller.reconcile.threads import ReconcileThreads
+from reconciler.controller.reconcile.worker import run_to_completion
+from reconciler.controller.reconciler import bind, binding_of
+from reconciler.controller.result import ObjectMoved
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
@@ -157,14 +159,14 @@ async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[
     clock.follow(asyncio.get_running_loop())
     collector = Collector(trace := Trace(), clock)
     binding = _bind(controller, client, answers, collector)
-    cycle = _cycle_of(record, controller, clock.monotonic())
+    cycle = _cycle_of(record, controller, binding.threads, clock.monotonic())
     answers.elapsed = lambda: clock.monotonic() - cycle.run.since
     timed_out = record.failure is not None and record.failure.timed_out
     unreproducible: dict[str, None] = {}
 
     async def call(current: Reconcile) -> object:
         try:
-            return await call_override(controller.reconciler, current, controller.reconciler.reconcile, current.request)
+            return await current.call(controller.reconciler.reconcile, current.request)
         except ObjectMoved:  # ends a reconcile without an error, as its controller does
             return None
 
@@ -233,11 +235,11 @@ def _bind(controller: Controller, client: Client, answers: Answers, collector: C
     return binding
 
 
-def _cycle_of(record: ReconcileRecord, controller: Controller, since: float) -> Reconcile:
+def _cycle_of(record: ReconcileRecord, controller: Controller, threads: ReconcileThreads, since: float) -> Reconcile:
     gvk = GroupVersionKind.parse(record.kind)
     tracker: EchoTracker[Request] = EchoTracker()
     tracker.begin(record.request)
-    context = ReconcileContext(gvk, tracker, UnsavedStore(), asyncio.get_running_loop())
+    context = ReconcileContext(gvk, tracker, UnsavedStore(), asyncio.get_running_loop(), threads)
     run = ReconcileRun(
         controller=controller.name,
         request=record.request,

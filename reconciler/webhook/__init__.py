@@ -9,14 +9,12 @@
 
     manager.add_webhooks(DatabaseRules())
 
-Modules: `review` and `json_patch` (the wire format), `admission` (`Validator`, `Defaulter`), `conversion`
-(`Converter`), `endpoint` (from a review to its response), `server` (HTTPS), `metrics`, and `configurations` (those of
-the cluster).
+Modules: `review` (the wire format), `admission` (`Validator`, `Defaulter`, `Converter`), `server` (HTTPS, and from a
+review to its response), and `configurations` (those of the cluster).
 """
 
-from reconciler.webhook.admission import Defaulter, Denied, Validator, Warnings
+from reconciler.webhook.admission import ConversionFailed, Converter, Defaulter, Denied, Validator, Warnings
 from reconciler.webhook.configurations import ServiceReference, conversion_configuration, webhook_configurations
-from reconciler.webhook.conversion import ConversionFailed, Converter
 from reconciler.webhook.review import AdmissionRequest
 from reconciler.webhook.server import WebhookServer
 

@@ -1,20 +1,22 @@
-"""The base classes of admission webhooks: `Validator` and `Defaulter`."""
+"""The base classes of webhooks: `Validator` and `Defaulter` for admission, `Converter` for the versions of a kind."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, get_args
 
 from typing_extensions import TypeVar
 
-from reconciler._core.hooks import check_hooks, own_members
+from reconciler._core.user_code import check_hooks, own_members
+from reconciler._core.wire import JSONObject
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError
 from reconciler.meta import GroupVersionKind
 from reconciler.objects import InvalidObject
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, kind_argument, to_document
-from reconciler.webhook.review import AdmissionRequest, Operation, ReviewVerdict, json_patch, same
+from reconciler.objects.resource import merge_changes
+from reconciler.webhook.review import AdmissionRequest, Operation, ReviewVerdict
 
 Warnings = Sequence[str] | None
 """Messages that the user sees although the request is allowed."""
@@ -233,20 +235,99 @@ class Defaulter(AdmissionWebhook[R]):
         except (Denied, APIError, InvalidObject) as error:
             return self._denial(error, request)
         # Only the changes of `default`, not what the model adds when it is serialized.
-        patch = json_patch(document, _rebase(document, before, to_document(obj)))
-        return ReviewVerdict(allowed=True, warnings=tuple(warnings or ()), patch=patch)
+        changed = merge_changes(document, before, to_document(obj))
+        return ReviewVerdict(allowed=True, warnings=tuple(warnings or ()), changed=changed)
 
 
-def _rebase(document: Any, before: Any, after: Any) -> Any:
-    """Return the document that was sent, with the changes from `before` to `after` applied to it."""
-    if not (isinstance(document, dict) and isinstance(before, dict) and isinstance(after, dict)):
-        return document if same(before, after) else after
-    result = dict(document)
-    for key in before.keys() - after.keys():
-        result.pop(key, None)
-    for key, value in after.items():
-        if key not in before:
-            result[key] = value
-        elif not same(before[key], value):
-            result[key] = _rebase(document.get(key), before[key], value)
-    return result
+Step = Callable[[JSONObject], JSONObject | None]
+"""A function that changes a document in place or returns another one. ``apiVersion`` is set afterwards."""
+
+CONVERSION_VERSIONS = frozenset({"apiextensions.k8s.io/v1", "apiextensions.k8s.io/v1beta1"})
+
+
+class ConversionFailed(ReconcilerError):
+    """The object cannot be converted; the message says why."""
+
+
+class Converter:
+    """A converter for the versions of a kind. Every version converts to the hub and back, so each needs one pair.
+
+    ::
+
+        converter = Converter("example.com", "Database", hub="v1")
+        converter.add("v1alpha1", to_hub=gigabytes_from_text, from_hub=text_from_gigabytes)
+        server.add(converter)
+
+    A conversion must not lose data: keep what the other version has no field for in an annotation. Of the metadata it
+    may only change labels and annotations; the API server rejects other changes.
+
+    Args:
+        group: the API group of the kind.
+        kind: the kind.
+        hub: the version through which all others are converted, usually the storage version.
+    """
+
+    def __init__(self, group: str, kind: str, *, hub: str) -> None:
+        self.group = group
+        self.kind = kind
+        self.hub = hub
+        self._steps: dict[str, tuple[Step, Step]] = {}
+
+    @property
+    def served_at(self) -> str:
+        """Return the path: ``/convert-<group>-<kind>``."""
+        return f"/convert-{self.group.replace('.', '-')}-{self.kind.lower()}"
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Return all versions, the hub first."""
+        return (self.hub, *self._steps)
+
+    def add(self, version: str, *, to_hub: Step, from_hub: Step) -> None:
+        """Add the conversion of a version to the hub and back.
+
+        Raises:
+            ConfigurationError: the version is the hub, or was already added.
+        """
+        if version in self.versions:
+            raise ConfigurationError(f"{self.kind}: a conversion of version {version} already exists")
+        self._steps[version] = (to_hub, from_hub)
+
+    def convert(self, document: Mapping[str, Any], desired: str) -> JSONObject:
+        """Return a copy of an object in another version.
+
+        Args:
+            document: the object; it is not modified.
+            desired: the other version, as ``group/version``.
+
+        Raises:
+            ConversionFailed: the object has another kind, a version is unknown, or a conversion function failed.
+        """
+        version, target = self._version(str(document.get("apiVersion"))), self._version(desired)
+        if document.get("kind") != self.kind:
+            raise ConversionFailed(f"the object's kind is {document.get('kind')}, not {self.kind}")
+        result = copy.deepcopy(dict(document))
+        if version == target:
+            return result
+        if version != self.hub:
+            result = self._step(self._steps[version][0], result, self.hub)
+        if target != self.hub:
+            result = self._step(self._steps[target][1], result, target)
+        return result
+
+    def _step(self, step: Step, document: JSONObject, version: str) -> JSONObject:
+        try:
+            result = step(document)
+        except Exception as error:
+            name = (document.get("metadata") or {}).get("name")
+            raise ConversionFailed(f"cannot convert {self.kind} {name} to {version}: {error}") from error
+        result = document if result is None else result
+        result["apiVersion"] = f"{self.group}/{version}"
+        return result
+
+    def _version(self, api_version: str) -> str:
+        group, _, version = api_version.rpartition("/")
+        if group != self.group or version not in self.versions:
+            known = ", ".join(f"{self.group}/{each}" for each in self.versions)
+            raise ConversionFailed(f"{api_version!r} is not a known version of {self.kind}: known are {known}")
+        return version

@@ -9,8 +9,7 @@ from typing import Literal
 
 from reconciler._core.wire import JSONObject
 from reconciler.objects.kinds import presumed_resource_type
-from reconciler.webhook.admission import AdmissionWebhook
-from reconciler.webhook.conversion import Converter
+from reconciler.webhook.admission import AdmissionWebhook, Converter
 from reconciler.webhook.server import WebhookServer
 
 FailurePolicy = Literal["Fail", "Ignore"]

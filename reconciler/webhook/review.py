@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler._core.limits import MAX_LEVELS, exceeds_max_levels
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import MAX_LEVELS, JSONObject, exceeds_max_levels
+from reconciler.meta.documents import identical
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 """The operation that the API server is about to perform."""
@@ -68,7 +68,7 @@ class ReviewVerdict:
         message: the message for the user.
         details: details of a denial, with causes by field, as in the API server's own errors.
         warnings: shown to the user whether the request is allowed or not.
-        patch: JSON Patch operations; empty for none.
+        changed: the object with the changes that the webhook makes; None for none.
     """
 
     allowed: bool
@@ -77,7 +77,7 @@ class ReviewVerdict:
     message: str = ""
     details: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
-    patch: Sequence[Mapping[str, Any]] = ()
+    changed: JSONObject | None = None
 
 
 def read_review(body: bytes, *, kind: str, versions: frozenset[str]) -> tuple[str, JSONObject]:
@@ -147,9 +147,9 @@ def request_of(document: JSONObject) -> AdmissionRequest:
     )
 
 
-def write_admission(version: str, uid: str, verdict: ReviewVerdict) -> bytes:
+def write_admission(version: str, request: AdmissionRequest, verdict: ReviewVerdict) -> bytes:
     """Encode an AdmissionReview with its response."""
-    response: JSONObject = {"uid": uid, "allowed": verdict.allowed}
+    response: JSONObject = {"uid": request.uid, "allowed": verdict.allowed}
     if not verdict.allowed:
         status = {"code": verdict.code, "reason": verdict.reason, "message": verdict.message, "status": "Failure"}
         if verdict.details:
@@ -157,9 +157,11 @@ def write_admission(version: str, uid: str, verdict: ReviewVerdict) -> bytes:
         response["status"] = status
     if verdict.warnings:
         response["warnings"] = [warning[:WARNING_LIMIT] for warning in verdict.warnings]
-    if verdict.allowed and verdict.patch:
-        response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(msgspec.json.encode(verdict.patch)).decode()
+    if verdict.allowed and verdict.changed is not None:
+        patch = json_patch(request.document["object"], verdict.changed)
+        if patch:
+            response["patchType"] = "JSONPatch"
+            response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
     return msgspec.json.encode({"apiVersion": version, "kind": "AdmissionReview", "response": response})
 
 
@@ -178,45 +180,9 @@ def _operations(before: Any, after: Any, path: str) -> Iterator[JSONObject]:
                 yield {"op": "add", "path": f"{path}/{_escaped(key)}", "value": value}
             else:
                 yield from _operations(before[key], value, f"{path}/{_escaped(key)}")
-    elif not same(before, after):
+    elif not identical(before, after):
         yield {"op": "replace", "path": path, "value": after}
-
-
-def same(left: Any, right: Any) -> bool:
-    """Return whether two documents are equal as JSON: unlike in Python, true is not 1 and 1 is not 1.0."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    return bool(left == right)
 
 
 def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
-
-
-def apply_json_patch(document: Any, operations: list[Any]) -> Any:
-    """Apply operations of `json_patch` to a copy of a document."""
-    for operation in operations:
-        parts = [_unescaped(part) for part in operation["path"].split("/")[1:]]
-        document = _apply(document, parts, operation)
-    return document
-
-
-def _apply(document: Any, parts: list[str], operation: JSONObject) -> Any:
-    if not parts:
-        return operation["value"]
-    result = dict(document)
-    if len(parts) > 1:
-        result[parts[0]] = _apply(result[parts[0]], parts[1:], operation)
-    elif operation["op"] == "remove":
-        del result[parts[0]]
-    else:
-        result[parts[0]] = operation["value"]
-    return result
-
-
-def _unescaped(part: str) -> str:
-    return part.replace("~1", "/").replace("~0", "~")

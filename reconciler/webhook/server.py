@@ -1,26 +1,159 @@
-"""The webhook server."""
+"""The webhook server, and its endpoints, which answer every review of a path even if a webhook fails."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import msgspec.json
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reconciler._core.certificates import CertWatcher
-from reconciler._core.limits import BadBody, Limits
+from reconciler._core.server import BadBody, Limits
+from reconciler._core.user_code import is_cancelled
+from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
-from reconciler.webhook.admission import AdmissionWebhook
-from reconciler.webhook.conversion import Converter
-from reconciler.webhook.endpoint import AdmissionEndpoint, ConversionEndpoint
+from reconciler.webhook.admission import CONVERSION_VERSIONS, AdmissionWebhook, ConversionFailed, Converter
+from reconciler.webhook.review import (
+    ADMISSION_VERSIONS,
+    AdmissionRequest,
+    BadReview,
+    ReviewVerdict,
+    read_review,
+    request_of,
+    write_admission,
+)
 
 if TYPE_CHECKING:
     from aiohttp import web
-    from prometheus_client import CollectorRegistry
+
+
+_log = logging.getLogger("reconciler.webhook")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The HTTP response to a review.
+
+    Attributes:
+        status: the HTTP status: 200 for all valid reviews, whether allowed or denied.
+        body: JSON, or an error message if the status is 400 or higher.
+        failed: whether a webhook raised an unexpected exception.
+    """
+
+    status: int
+    body: bytes = field(repr=False)
+    failed: bool = False
+
+
+class AdmissionEndpoint:
+    """An endpoint that answers AdmissionReviews.
+
+    With several validators, the first denial counts and all warnings are returned. With several defaulters, each one
+    sees the changes of those before it; a denial drops all changes.
+
+    Args:
+        reviewers: validators or defaulters, not both; called in order.
+
+    Attributes:
+        reviewers: the same; more can be added.
+    """
+
+    def __init__(self, reviewers: Sequence[AdmissionWebhook]) -> None:
+        self.reviewers = list(reviewers)
+
+    async def answer(self, body: bytes) -> Reply:
+        """Review a request body, and return the response. Cancellation leaves the request unanswered."""
+        try:
+            version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
+            request = request_of(document)
+        except BadReview as error:
+            return Reply(400, f"{error}\n".encode())
+        verdict, failed = await self._verdict(request)
+        try:
+            return Reply(200, write_admission(version, request, verdict), failed)
+        except (TypeError, ValueError, RecursionError) as error:
+            _log.exception("failed to encode the response to %s %r", request.operation, request.name)
+            verdict = _internal_error(f"the response cannot be encoded: {type(error).__name__}")
+            return Reply(200, write_admission(version, request, verdict), failed=True)
+
+    async def _verdict(self, request: AdmissionRequest) -> tuple[ReviewVerdict, bool]:
+        """Return the verdict, and whether a reviewer failed."""
+        warnings: list[str] = []
+        changed: JSONObject | None = None
+        # What none asked for comes from a configuration that was written by hand: nobody's check is left out.
+        asked = [reviewer for reviewer in self.reviewers if reviewer.reviews(request)] or self.reviewers
+        for reviewer in asked:
+            try:
+                verdict = await reviewer.review(request)
+            except BaseException as error:  # user code; the API server needs a response
+                if is_cancelled():
+                    raise
+                _log.exception("%s failed on %s %r", type(reviewer).__name__, request.operation, request.name)
+                denial = _internal_error(f"{type(reviewer).__name__} failed: {type(error).__name__}")
+                return replace(denial, warnings=warnings), True
+            warnings += verdict.warnings
+            if not verdict.allowed:
+                return replace(verdict, warnings=warnings), False
+            if verdict.changed is not None:
+                changed = verdict.changed
+                request = replace(request, document={**request.document, "object": changed})
+        return ReviewVerdict(allowed=True, warnings=warnings, changed=changed), False
+
+
+def _internal_error(message: str) -> ReviewVerdict:
+    return ReviewVerdict(allowed=False, code=500, reason="InternalError", message=message)
+
+
+class ConversionEndpoint:
+    """An endpoint that answers ConversionReviews.
+
+    Args:
+        converter: converts the objects.
+    """
+
+    def __init__(self, converter: Converter) -> None:
+        self._converter = converter
+
+    async def answer(self, body: bytes) -> Reply:
+        """Convert all objects of a request body, or none; return the response.
+
+        Cancellation leaves the request unanswered.
+        """
+        try:
+            version, request = read_review(body, kind="ConversionReview", versions=CONVERSION_VERSIONS)
+        except BadReview as error:
+            return Reply(400, f"{error}\n".encode())
+        response: dict[str, object] = {"uid": request["uid"]}
+        failed = False
+        try:
+            desired = str(request.get("desiredAPIVersion"))
+            response["convertedObjects"] = [
+                self._converter.convert(document, desired) for document in request.get("objects") or ()
+            ]
+            response["result"] = {"status": "Success"}
+        except Exception as error:  # noqa: BLE001 - user code; the API server needs a response
+            failed = not isinstance(error, ConversionFailed) or error.__cause__ is not None
+            if failed:
+                _log.exception("conversion of %s failed", self._converter.kind)
+            known = isinstance(error, ConversionFailed)
+            message = str(error) if known else f"conversion failed: {type(error).__name__}"
+            response |= {"convertedObjects": [], "result": {"status": "Failure", "message": message}}
+        review = {"apiVersion": version, "kind": "ConversionReview", "response": response}
+        try:
+            return Reply(200, msgspec.json.encode(review), failed)
+        except (TypeError, ValueError, RecursionError) as error:
+            _log.exception("failed to encode the converted objects of %s", self._converter.kind)
+            message = f"the converted objects cannot be encoded: {type(error).__name__}"
+            response |= {"convertedObjects": [], "result": {"status": "Failure", "message": message}}
+            return Reply(200, msgspec.json.encode(review), failed=True)
+
 
 _BUCKETS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """10 ns to 1000 s, one bucket per decade; controller-runtime's."""
@@ -156,7 +289,7 @@ class WebhookServer:
         if path in self._conversions or (existing is not None and existing.reviewers[0].verb != handler.verb):
             raise ConfigurationError(f"the webhook path {path} is already used by another type of webhook")
         if existing is not None:
-            existing.add(handler)
+            existing.reviewers.append(handler)
         else:
             self._admissions[path] = AdmissionEndpoint([handler])
 

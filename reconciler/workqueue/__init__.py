@@ -19,8 +19,7 @@ The queue belongs to one event loop (other threads use `add_threadsafe`) and kno
 or a timer costs O(log n) at most. Clock, rate limiter and metrics are injected.
 """
 
-from reconciler.workqueue.entries import Explanation, QueueMetrics, QueueStatistics
-from reconciler.workqueue.queue import QueueShutDown, WorkQueue
+from reconciler.workqueue.queue import Explanation, QueueMetrics, QueueShutDown, QueueStatistics, WorkQueue
 from reconciler.workqueue.rate_limiters import (
     ExponentialBackoff,
     FastSlow,

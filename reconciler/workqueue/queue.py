@@ -11,29 +11,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from threading import get_ident
-from typing import Generic
+from typing import Generic, NamedTuple, Protocol
 
-from reconciler._core.cancellation import FAILURES
 from reconciler._core.durations import DurationLike, seconds_of
-from reconciler._core.hooks import log_metrics_failure
+from reconciler._core.user_code import FAILURES, log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
-from reconciler.workqueue.entries import (
-    Explanation,
-    InProgress,
+from reconciler.workqueue.order import (
+    FairOrder,
+    Inbox,
     K,
     QueueEntry,
-    QueueMetrics,
-    QueueStatistics,
+    ReadyOrder,
+    Timers,
+    Waiters,
+    as_priority,
     due_reasons,
-    explain,
     named,
     without_reason,
 )
-from reconciler.workqueue.order import Alarm, FairOrder, Inbox, ReadyOrder, Timers, Waiters, as_priority
 from reconciler.workqueue.rate_limiters import RateLimiter, guarded_limiter, when_duplicate
 
 _TIMERS_PER_TURN = 200
@@ -44,6 +44,141 @@ _MANY_TIMERS = 1000
 _SHARED_WAKE_UP = 0.1
 """From this number of timers on, those that expire within these seconds share a wake-up of the event loop. Ten thousand
 keys at rest then wake it 10 times a second instead of 167 times, and most of them find the processor's caches warm."""
+
+
+_LONGEST_SLEEP = 86_400.0
+"""The longest time in seconds for which the loop's timer is set, since some loops have a limit."""
+
+
+class InProgress(NamedTuple, Generic[K]):
+    """A key that `WorkQueue.get` has returned and that is not done.
+
+    Attributes:
+        key: the key.
+        reasons: the named reasons that it was queued for, without those of delays that had not ended.
+        priority: the priority that it was queued with.
+        since: monotonic second at which `get` returned it.
+        by_timer: whether only its timer made it ready, and no add without delay.
+    """
+
+    key: K
+    reasons: frozenset[str]
+    priority: int
+    since: float
+    by_timer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation(Generic[K]):
+    """The state of a key in the queue, and why; ``str`` gives one readable line.
+
+    Attributes:
+        key: the key.
+        in_progress: seconds since `get` returned it, None when it is not in progress.
+        current_reasons: the named reasons that it is in progress for.
+        ready: seconds since it became ready (for a key in progress, since it was added again); None when it is not.
+        due: seconds until its timer makes it ready, None without one. An expired timer gives 0.
+        priority: of the pending entry, None when none is pending.
+        reasons: the named reasons of the pending entry.
+        next_reasons: those of `reasons` that the processing will have if it begins now, or when the timer ends.
+        failures: the failures that the rate limiter has recorded.
+    """
+
+    key: K
+    in_progress: float | None = None
+    current_reasons: frozenset[str] = frozenset()
+    ready: float | None = None
+    due: float | None = None
+    priority: int | None = None
+    reasons: frozenset[str] = frozenset()
+    next_reasons: frozenset[str] = frozenset()
+    failures: int = 0
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether the key is in progress or ready."""
+        return self.in_progress is not None or self.ready is not None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.in_progress is not None:
+            parts.append(f"in progress for {self.in_progress:.3g} s{_because(self.current_reasons)}")
+        if self.ready is not None and self.in_progress is None:
+            parts.append(f"ready for {self.ready:.3g} s, {self._pending()}")
+        elif self.ready is not None:
+            parts.append(f"queued again {self.ready:.3g} s ago, {self._pending()}")
+        if self.due is not None:
+            parts.append(f"due in {self.due:.3g} s, {self._pending()}")
+        if self.failures:
+            parts.append("1 failure" if self.failures == 1 else f"{self.failures} failures")
+        return f"{self.key}: {'; '.join(parts) or 'not queued'}"
+
+    def _pending(self) -> str:
+        return f"priority {self.priority}{_because(self.next_reasons)}"
+
+
+def _because(reasons: frozenset[str]) -> str:
+    return f" ({', '.join(sorted(reasons))})" if reasons else ""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """The counters and the state of a queue at one moment.
+
+    Attributes:
+        name: the queue's name.
+        ready: keys that are processed as soon as a worker is free, including those that are in progress as well.
+        ready_by_priority: the same, for each priority that has any.
+        waiting: keys with a timer.
+        in_progress: keys in progress.
+        idle_workers: calls of `get` that wait.
+        adds: how often a key became ready.
+        gets: how often `get` returned a key.
+        delayed_adds: adds with a delay, including rate-limited ones.
+        dropped_adds: adds that came after the shutdown began.
+        dropped_ready: ready keys that a shutdown dropped.
+        dropped_timers: timers that a shutdown dropped.
+        longest_in_progress: seconds since `get` returned the oldest key in progress; 0.0 when there is none.
+        unfinished_work: sum of those seconds over all keys in progress.
+        shutting_down: whether a shutdown has begun.
+    """
+
+    name: str
+    ready: int
+    ready_by_priority: Mapping[int, int]
+    waiting: int
+    in_progress: int
+    idle_workers: int
+    adds: int
+    gets: int
+    delayed_adds: int
+    dropped_adds: int
+    dropped_ready: int
+    dropped_timers: int
+    longest_in_progress: float
+    unfinished_work: float
+    shutting_down: bool
+
+
+class QueueMetrics(Protocol):
+    """The metrics of one queue: how long keys wait, and how long they are in progress.
+
+    Everything else is a counter or a state that the queue has anyway, so it is read from the queue's statistics when
+    somebody asks. The methods are called while the queue works: they must be quick. What the
+    two that observe durations raise is logged once and ignored.
+    """
+
+    def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
+        """Called once, when the queue is created, with the function that returns its statistics."""
+        ...
+
+    def observe_queue_duration(self, seconds: float, /) -> None:
+        """Called when `get` returns a key, with the time that the key was ready."""
+        ...
+
+    def observe_work_duration(self, seconds: float, /) -> None:
+        """Called when a key is done, with the time that it was in progress."""
+        ...
 
 
 class QueueShutDown(ReconcilerError):
@@ -97,7 +232,8 @@ class WorkQueue(Generic[K]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = get_ident()  # the loop's; before there is a loop, the one that created the queue
         self._unbound = True  # whether something waits for the loop to be known
-        self._alarm = Alarm(self._now, self._on_alarm)
+        self._alarm: asyncio.TimerHandle | None = None  # the one timer that the queue has in the loop
+        self._alarm_at = math.inf
         self._inbox: Inbox[K] = Inbox(self._deliver, self._count_dropped)
         if metrics is not None:
             metrics.watch(self.statistics)
@@ -146,7 +282,7 @@ class WorkQueue(Generic[K]):
         due = None if after is None or after <= 0 else now + after
         if head is None:
             entry = self._entries[key] = QueueEntry(key, reason, priority, now)
-        elif (pending := head.pending) is None:
+        elif (pending := head if head.started_at is None else head.next) is None:
             entry = head.next = QueueEntry(key, reason, priority, now)
         else:
             self._merge(pending, priority, reason, due)
@@ -233,9 +369,10 @@ class WorkQueue(Generic[K]):
         Its next failure is not a duplicate, so it is charged to what keys share.
         """
         self._limiter.forget(key)
-        entry = self._pending(key)
-        if entry is not None:
-            entry.limited = False
+        entry = self._entries.get(key)
+        pending = None if entry is None else entry.pending
+        if pending is not None:
+            pending.limited = False
 
     # Processing keys
 
@@ -388,7 +525,23 @@ class WorkQueue(Generic[K]):
 
     def explain(self, key: K) -> Explanation[K]:
         """Return the state of a key, since when, and why."""
-        return explain(key, self._entries.get(key), now=self._now(), failures=self._limiter.retries(key))
+        entry, now = self._entries.get(key), self._now()
+        pending = None if entry is None else entry.pending
+        found = Explanation(key, failures=self._limiter.retries(key))
+        if entry is not None and entry.started_at is not None:
+            found = replace(found, in_progress=now - entry.started_at, current_reasons=named(entry.reasons))
+        if pending is None:
+            return found
+        waits = pending.due is not None
+        next_reasons = due_reasons(pending.reasons, pending.later, now if pending.due is None else pending.due)
+        return replace(
+            found,
+            ready=None if waits else now - pending.ready_at,
+            due=None if pending.due is None else max(0.0, pending.due - now),
+            priority=pending.priority,
+            reasons=named(pending.reasons),
+            next_reasons=named(next_reasons),
+        )
 
     def statistics(self) -> QueueStatistics:
         """Return a snapshot of the queue's counters and state. Thread-safe."""
@@ -458,7 +611,7 @@ class WorkQueue(Generic[K]):
             entry.by_timer = False
         else:
             self._timers.clear(entry)
-            self._make_ready(entry)
+            self._make_ready(entry, self._now())
 
     def _is_head(self, entry: QueueEntry[K]) -> bool:
         """Return whether a pending entry does not wait for the end of the processing of its key in progress."""
@@ -466,15 +619,15 @@ class WorkQueue(Generic[K]):
 
     def _set_timer(self, entry: QueueEntry[K], due: float) -> None:
         self._timers.set(entry, due)
-        if due < self._alarm.at:
+        if due < self._alarm_at:
             self._set_alarm()
 
     def _deliver(self, key: K, due: float | None, priority: int, reason: str) -> None:
         self.add(key, after=None if due is None else due - self._now(), priority=priority, reason=reason)
 
-    def _make_ready(self, entry: QueueEntry[K], *, by_timer: bool = False) -> None:
+    def _make_ready(self, entry: QueueEntry[K], now: float, *, by_timer: bool = False) -> None:
         entry.by_timer = by_timer
-        entry.ready_at = self._now()
+        entry.ready_at = now
         self._adds += 1
         if self._is_head(entry):
             self._order.push(entry)
@@ -509,7 +662,7 @@ class WorkQueue(Generic[K]):
         for entry in self._timers.drop_all():
             self._dropped_timers += 1
             self._discard(entry)
-        self._alarm.cancel()
+        self._cancel_alarm()
 
     def _stop_if_drained(self) -> None:
         if self._closing and not self._order.size and not self._in_progress:
@@ -552,7 +705,7 @@ class WorkQueue(Generic[K]):
             if self._loop is not None and self._loop.is_running():
                 raise self._wrong_thread()
             self._thread = get_ident()
-            self._alarm.cancel()
+            self._cancel_alarm()
             self._workers.clear()  # they waited in a loop that has ended
             self._drainers.clear()
             self._loop = loop
@@ -567,10 +720,19 @@ class WorkQueue(Generic[K]):
         due = max(due, not_before)
         if self._loop is None or self._loop.is_closed():
             self._unbound = True  # the next `get` sets the timer
-        else:
-            self._alarm.set(due, self._loop)
+        elif due < self._alarm_at:
+            self._cancel_alarm()
+            self._alarm_at = due
+            delay = min(max(0.0, due - self._now()), _LONGEST_SLEEP)
+            self._alarm = self._loop.call_at(self._loop.time() + delay, self._on_alarm)
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = None, math.inf
 
     def _on_alarm(self) -> None:
+        self._cancel_alarm()
         now = self._now()
         for _ in range(_TIMERS_PER_TURN):
             entry = self._timers.pop_due(now)
@@ -578,5 +740,5 @@ class WorkQueue(Generic[K]):
                 not_before = now + _SHARED_WAKE_UP if len(self._timers) >= _MANY_TIMERS else now
                 self._set_alarm(not_before)
                 return
-            self._make_ready(entry, by_timer=True)
+            self._make_ready(entry, now, by_timer=True)
         self._set_alarm()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable
 from typing import Protocol, SupportsIndex, runtime_checkable
 
 from reconciler._core.backoff import Backoff
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import RepeatedFailures
 

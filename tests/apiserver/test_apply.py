@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.apiserver.builtin.kinds import place_of
 from reconciler.apiserver.managed_fields import compare, difference, fields_of, intersection, paths, union
-from reconciler.apiserver.schema.shape import compile_schema
+from reconciler.apiserver.schema import compile_schema
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api, widget
 
 pytestmark = pytest.mark.virtual_time

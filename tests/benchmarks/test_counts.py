@@ -26,7 +26,7 @@ import pytest
 import reconciler
 from reconciler import Client, Manager, Outcome, Reconciler, ResourceReconciler, StatusBatcher
 from reconciler.apiserver import APIServer
-from reconciler.cache import CachedObject, CacheEvent
+from reconciler.cache import CachedClient, CachedObject, CacheEvent
 from reconciler.cache import decoding as _wire
 from reconciler.cache import watch as _session
 from reconciler.cache.decoding import WireReader
@@ -319,6 +319,22 @@ async def test_an_idle_object_takes_little_memory_with_everything_around_it() ->
         tracemalloc.stop()
     assert store.bytes / len(store) > 1_400
     assert taken / len(store) < 550  # 490 when this was set: the frame, the name, and their places in dicts
+
+
+async def test_a_cached_list_reads_each_idle_object_in_a_few_calls() -> None:
+    async with world() as w, w.manager.running():
+        await w.seed(range(3000))
+        cached = CachedClient(w.client, w.manager.cache)
+        await w.converged()
+        await cached.list(Widget)  # compares each version with its model
+        await asyncio.sleep(180)
+        store = (await w.manager.cache.informer(Widget)).store.statistics()
+        assert store.held < store.bytes / 4
+        profile = cProfile.Profile()
+        profile.enable()
+        found = await cached.list(Widget)
+        profile.disable()
+    assert library_calls(profile) / len(found) < 18  # 15 when this was set; the metadata is not decoded on its own
 
 
 async def test_an_idle_key_costs_little_memory_beside_its_object() -> None:

@@ -18,7 +18,7 @@ from reconciler.cache.decoding import WireReader, cached_object
 from reconciler.cache.reflector import Reflector
 from reconciler.errors import error_from_response
 from reconciler.http import HTTPResponse
-from reconciler.meta import GroupVersionKind
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version, is_older, parse_version
 from reconciler.meta.metadata import ResourceType
 
@@ -251,6 +251,26 @@ def looks_up(query: Sequence[tuple[str, str]]) -> bool:
     return dict(query).get("limit") == "1" or "metadata.name=" in dict(query).get("fieldSelector", "")
 
 
+class RecordedListing:
+    """A list in progress that a `Recorder` receives when it is complete."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._objects: dict[Request, CachedObject] = {}
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def add(self, cached: CachedObject) -> None:
+        self._objects[cached.request] = cached
+
+    def discard(self, request: Request) -> None:
+        self._objects.pop(request, None)
+
+    async def finish(self, version: Version, *, restarted: bool) -> bool:
+        return await self._recorder.replace(list(self._objects.values()), version, restarted=restarted)
+
+
 class Recorder:
     """A sink that records what it receives, in order."""
 
@@ -258,6 +278,9 @@ class Recorder:
         self.told: list[tuple[Any, ...]] = []
         self.objects: dict[str, CachedObject] = {}
         self.deleted: CachedObject | None = None
+
+    async def begin_list(self, *, at_once: bool) -> RecordedListing:
+        return RecordedListing(self)
 
     async def replace(self, objects: Sequence[CachedObject], version: Version, *, restarted: bool) -> bool:
         names = sorted(obj.name for obj in objects)

@@ -11,6 +11,7 @@ import pytest
 from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, cold
+from reconciler.cache.decoding import cached_object
 from reconciler.cache.informer import Informer
 from reconciler.meta import Request
 
@@ -134,6 +135,63 @@ async def test_a_new_handler_and_a_resync_deliver_every_idle_object(world: World
     assert {event.type for event in delivered} == {EventType.RESYNC}
     assert len(delivered) == COUNT
     assert world.held < 0.5
+
+
+async def test_a_list_keeps_only_what_differs_until_it_is_complete(world: World) -> None:
+    store, (sink,) = world.informer.store, world.informer._sinks.values()
+    world.events.clear()
+    listing = await sink.begin_list(at_once=False)
+    listed = [cached for cached in store if cached.name != "c-0006"]
+    changed = cached_object(config_map(4) | {"data": {}, "metadata": listed[0].decode()["metadata"]})
+    for cached in (changed, *listed[1:]):
+        listing.add(cached)
+    assert len(listing) == 1
+    assert (world.events, world.held < 0.5) == ([], True)
+    await listing.finish(sink.version or 0, restarted=False)
+    assert [(event.type, event.object.name) for event in world.events] == [
+        (EventType.UPDATED, listed[0].name),
+        (EventType.DELETED, "c-0006"),
+    ]
+
+
+async def test_a_broken_list_changes_nothing(world: World) -> None:
+    world.events.clear()
+    (sink,) = world.informer._sinks.values()
+    listing = await sink.begin_list(at_once=False)
+    listing.add(cached_object(config_map(1)))
+    assert (world.events, len(world.informer.store)) == ([], COUNT)
+
+
+async def test_after_a_cut_few_idle_objects_are_restored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked: list[bytes] = []
+    unpack = cold.Compressor.unpack
+    monkeypatch.setattr(cold.Compressor, "unpack", lambda self, frame: unpacked.append(frame) or unpack(self, frame))
+    world.server.faults.add(verb="watch", status=503, times=1)
+    world.server.cut_watches()
+    await asyncio.sleep(30)
+    statistics = world.informer.statistics().reflectors
+    assert (statistics.lists, statistics.failures) == (1, 1)
+    assert len(unpacked) < 10
+
+
+async def test_a_large_store_is_compressed_while_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.cache.store.MOST_HELD", 500_000)
+    monkeypatch.setattr("reconciler.cache.store._NEWEST", 100_000)
+    async with APIServer() as server, Client(server) as client:
+        for name in ("n-0", "n-1", "n-2"):
+            await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for number in range(COUNT):
+            await client.create(config_map(number))
+        async with Cache(client) as cache:
+            informer = await cache.informer("v1/ConfigMap")
+            await informer.wait_synced()
+            store = informer.statistics().store
+            assert store.held < store.bytes / 2
+            cached = CachedClient(client, cache)
+            for number in range(COUNT):
+                found = await cached.get("v1/ConfigMap", f"c-{number:04}", f"n-{number % 3}")
+                assert found["data"] == config_map(number)["data"]
+            assert informer.statistics().store.held < store.bytes / 2
 
 
 async def test_own_writes_to_idle_objects_are_visible_immediately(world: World) -> None:

@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,8 @@ import pytest_asyncio
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
-from reconciler.cli import main
-from reconciler.cli.operator import endpoint as endpoints
-from reconciler.cli.operator.top import print_top
+from reconciler.cli import endpoint as endpoints
+from reconciler.cli import main, top
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler, Result
 from reconciler.meta import Request
@@ -208,7 +208,7 @@ async def test_top_shows_keys_that_are_reconciled_too_often(capsys: Any, endpoin
     assert looping.startswith("default/busy")
 
 
-async def test_top_as_json_and_repeatedly(capsys: Any, endpoint: str) -> None:
+async def test_top_as_json_and_repeatedly(capsys: Any, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     _, out, _ = await run(capsys, "top", "--endpoint", endpoint, "--output", "json")
     assert json.loads(out)["controllers"][0]["waiting"] == 2
     pauses: list[float] = []
@@ -218,12 +218,11 @@ async def test_top_as_json_and_repeatedly(capsys: Any, endpoint: str) -> None:
         if len(pauses) == 2:
             raise InterruptedError
 
+    monkeypatch.setattr(top, "time", SimpleNamespace(sleep=interrupted_at_the_second))
     for as_json in (True, False):
         pauses.clear()
         with pytest.raises(InterruptedError):
-            await asyncio.to_thread(
-                print_top, endpoint=endpoint, watch=5.0, as_json=as_json, sleep=interrupted_at_the_second
-            )
+            await run(capsys, "top", "--endpoint", endpoint, "--watch=5", "--output", "json" if as_json else "text")
         assert pauses == [5.0, 5.0]
         out = capsys.readouterr().out
         assert len([line for line in out.splitlines() if line.startswith('{"now"')]) == (2 if as_json else 0)

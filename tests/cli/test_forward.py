@@ -16,8 +16,8 @@ import trustme
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
-from reconciler.cli.operator import endpoint as endpoints
-from reconciler.cli.operator import forward
+from reconciler.cli import endpoint as endpoints
+from reconciler.cli import forward
 from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.manager import EndpointSecurity, LeaderElection

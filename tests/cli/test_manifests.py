@@ -336,7 +336,7 @@ def test_certificates_are_not_overwritten(capsys: pytest.CaptureFixture[str], tm
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".crt", ".key")] == ["tls.key"]
     with pytest.raises(SystemExit):
         main(["certificates", "tls.key"])
-    assert capsys.readouterr().err == "reconciler: tls.key is not a directory\n"
+    assert capsys.readouterr().err == "reconciler: cannot write tls.key/ca.crt: Not a directory\n"
 
 
 @pytest.mark.parametrize(

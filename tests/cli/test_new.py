@@ -332,12 +332,12 @@ def test_an_interrupt_leaves_nothing(here: Path) -> None:
 import os, signal, sys
 from importlib.metadata import PathDistribution
 from pathlib import Path
-opened = Path.open
-def interrupted(path, *arguments, **options):
-    if path.name.startswith(".test_website.py."):
+written = Path.write_bytes
+def interrupted(path, *arguments):
+    if path.name == "test_website.py":
         os.kill(os.getpid(), signal.SIGINT)
-    return opened(path, *arguments, **options)
-Path.open = interrupted
+    return written(path, *arguments)
+Path.write_bytes = interrupted
 from reconciler.cli import main
 main(["new", "website"])
 """

@@ -51,7 +51,7 @@ def test_command_line_takes_precedence_over_environment_over_file(
     (options,) = taken
     assert (options.workers, options.metrics, options.health) == (9, ":3", ":2")
     assert list(options.namespaces) == ["a", "b"]
-    assert (options.notification.audit_file, options.notification.console_channel) == (Path("/audit"), False)
+    assert (options.notification.audit_file, options.notification.console) == (Path("/audit"), False)
     monkeypatch.setenv("RECONCILER_RUN_CONFIG", str(file))
     assert run(capsys, "run", "notification")[0] == 0
     assert taken[1].workers == 7

@@ -25,7 +25,7 @@ pytestmark = [
 
 async def host_of(client: Client) -> str:
     async with client:
-        return str(client.session.connection.transport._open.transport._host)  # type: ignore[attr-defined]
+        return str(client.session.connection.transport._loaded.settings.host)  # type: ignore[attr-defined]
 
 
 # where it looks
@@ -88,8 +88,10 @@ async def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         (f"a: [1,\ntoken: {SECRET}: {{", "is not valid YAML: look at line 2"),
         ("", "has no clusters"),
         (f"- {SECRET}", "has no clusters"),
-        ("clusters: 3", "clusters must be a list of entries with names"),
-        (f"users: [{{user: {SECRET}}}]", "users must be a list of entries with names"),
+        ("clusters: 3", "clusters must be a list, not a number"),
+        (f"users: [{{user: {SECRET}}}]", "users[0]: user must be a mapping, not text"),
+        ("users: [{user: {}}]", "users[0]: object missing required field `name`"),
+        (f"users: [{{name: '', user: {{token: {SECRET}}}}}]", "users[0]: name: expected `str` of length >= 1"),
         ("clusters: []", "has no current-context: choose a context, its contexts are none"),
     ],
 )
@@ -146,18 +148,11 @@ async def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
     assert "the certificate authority cannot be used" in await problem(kubeconfig=path)
 
 
-@pytest.mark.parametrize(
-    ("name", "plugin"),
-    [
-        ("oidc", "the exec plugin kubelogin (kubectl oidc-login)"),
-        ("gcp", "the exec plugin gke-gcloud-auth-plugin"),
-        ("openstack", "an exec plugin"),
-    ],
-)
-async def test_an_auth_provider_is_an_error_that_names_the_exec_plugin(tmp_path: Path, name: str, plugin: str) -> None:
+@pytest.mark.parametrize("name", ["oidc", "gcp", "openstack"])
+async def test_an_auth_provider_is_an_error_that_says_what_to_use(tmp_path: Path, name: str) -> None:
     provider = {"name": name, "config": {"id-token": SECRET, "refresh-token": SECRET}}
     path = kubeconfig(tmp_path / "config", **{"auth-provider": provider})
-    expected = f"user 'main' has auth-provider '{name}', which is not supported: configure {plugin} instead"
+    expected = f"user 'main' has auth-provider '{name}', which is not supported: configure an exec plugin instead"
     assert expected in await problem(kubeconfig=path)
 
 

@@ -88,7 +88,7 @@ async def test_a_token_of_the_service_account_that_is_refused_is_read_again(
 ) -> None:
     folder = in_pod(monkeypatch, tmp_path, token="one")
     async with Client.from_config() as client:
-        client.session.connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        redirect(client, server.url)
         (folder / "token").write_text("two")
         server.good.add("two")
         await ask(client)
@@ -217,7 +217,7 @@ async def test_the_token_of_the_service_account_is_read_again_after_a_minute(
     folder = in_pod(monkeypatch, tmp_path, token="one")
     server.good |= {"one", "two"}
     async with Client.from_config() as client:
-        client.session.connection.transport._open.transport._host = server.url  # type: ignore[attr-defined]
+        redirect(client, server.url)
         await ask(client)
         (folder / "token").write_text("two")
         await ask(client)
@@ -266,6 +266,13 @@ async def test_an_unusable_credential_of_a_plugin_is_an_error_that_says_why(
 
 
 # certificates
+
+
+def redirect(client: Client, url: str) -> None:
+    """Send the requests of a client of a service account to a server without TLS."""
+    transport: Any = client.session.connection.transport
+    transport._loaded.settings.host = url
+    transport._open = transport._connections(transport._loaded)
 
 
 async def serve(handler: Any, tls: ssl.SSLContext | None = None) -> tuple[web.ServerRunner, str]:
@@ -427,11 +434,11 @@ async def test_changed_certificate_files_are_used_and_open_streams_continue(
         monkeypatch.setattr(_credentials, "_REFRESH_EVERY", 0.0)
         await ask(client)
         (old,) = transport._retired
-        assert not old.closed
+        assert old.is_in_use
         tls_server.held.set()
         assert b"last" in await anext(chunks)
         await watch.close()
-        assert old.closed
+        assert not old.is_in_use
         await watch.close()
     assert tls_server.seen == ["one@example.com", "one@example.com", "two@example.com"]
 

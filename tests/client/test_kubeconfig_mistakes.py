@@ -88,7 +88,7 @@ FIELDS = [
     ("users", "client-certificate", "text"),
     ("users", "client-key-data", "text"),
     ("users", "as", "text"),
-    ("users", "as-groups", "a list of texts"),
+    ("users", "as-groups", "a list"),
     ("users", "as-user-extra", "a mapping"),
     ("users", "exec", "a mapping"),
     ("users", "auth-provider", "a mapping"),
@@ -105,14 +105,16 @@ async def test_a_field_of_the_wrong_type_is_named(
     path = kubeconfig(tmp_path / "config")
     change(path, section, **{field: wrong})
     text = await problem(kubeconfig=path)
+    if kind == "a list" and isinstance(wrong, list):  # of lists
+        field, kind = f"{field}[0]", "text"
     assert f"kubeconfig {path}: {section[:-1]} 'main': {field} must be {kind}, not " in text
 
 
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ({"exec": {**EXEC, "args": "a"}}, "exec: args must be a list of texts, not text"),
-        ({"exec": {**EXEC, "args": [1]}}, "exec: args must be a list of texts, not a list"),
+        ({"exec": {**EXEC, "args": "a"}}, "exec: args must be a list, not text"),
+        ({"exec": {**EXEC, "args": [1]}}, "exec: args[0] must be text, not a number: put it in quotes"),
         ({"exec": {**EXEC, "env": {"A": SECRET}}}, "exec: env must be a list, not a mapping"),
         ({"exec": {**EXEC, "env": [SECRET]}}, "exec: env[0] must be a mapping, not text"),
         (
@@ -127,8 +129,7 @@ async def test_a_field_of_the_wrong_type_is_named(
         ({"exec": {**EXEC, "provideClusterInfo": "yes"}}, "exec: provideClusterInfo must be true or false"),
         ({"exec": {**EXEC, "interactiveMode": "Always"}}, "exec: the plugin needs a terminal"),
         ({"auth-provider": {"name": 5}}, "auth-provider: name must be text"),
-        ({"auth-provider": {"name": "oidc", "config": [1]}}, "auth-provider: config must be a mapping"),
-        ({"auth-provider": {"name": "oidc", "config": {"id-token": 5}}}, "config: id-token must be text, not a number"),
+        ({"auth-provider": {"name": "oidc", "config": [1]}}, "auth-provider 'oidc', which is not supported"),
         ({"token": f"{SECRET} and\nmore"}, "the token contains white space"),
         ({"token": "   "}, "the token is empty"),
         ({"as": "a\nb"}, "contains a control character"),
@@ -150,7 +151,7 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (bytes(range(256)), "is not valid YAML"),
         (b"\xff\xfe\x00", "is not valid YAML"),
         (b"[" * 100_000, "is invalid"),
-        (f"{BOMB}users: *a11".encode(), "users must be a list of entries with names"),
+        (f"{BOMB}users: *a11".encode(), "users[0] must be a mapping, not a list"),
         (f"{BOMB}users: [{{name: u, user: *a11}}]".encode(), "user 'u' must be a mapping, not a list"),
         (MERGES.encode(), "it has a duplicate key or an unsupported tag: look at line 2"),
         (b"&a [*a]", "has no clusters"),
@@ -161,7 +162,7 @@ MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (b"users: [{name: a}, {name: a}]", "there are two users named 'a': remove one"),
         (b"clusters: [{name: a, cluster: [x]}]", "cluster 'a' must be a mapping, not a list"),
         (b"clusters: {a: b}", "clusters must be a list"),
-        (b"contexts: [a]", "contexts must be a list"),
+        (b"contexts: [a]", "contexts[0] must be a mapping, not text"),
         (b"a: 9" + b"9" * 5000, "has no current-context"),
         (b"a: 1" + b":1" * 500_000, "has no current-context"),
         (b"a: !!timestamp 2001-99-99", "contains a value that cannot be read"),

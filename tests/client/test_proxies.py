@@ -71,7 +71,7 @@ def served_by(authority: trustme.CA, host: str) -> ssl.SSLContext:
 
 @contextlib.asynccontextmanager
 async def proxied(
-    authority: trustme.CA, tmp_path: Path, *, secure: bool = False
+    authority: trustme.CA, tmp_path: Path, *, secure: bool = False, host: str = "cluster.invalid"
 ) -> AsyncIterator[tuple[Server, Proxy, HTTPTransport]]:
     """Yield a TLS server for cluster.invalid, a proxy, and a transport that goes through it."""
     async with serving(ok, served_by(authority, "cluster.invalid")) as server:
@@ -81,7 +81,7 @@ async def proxied(
             proxy.port = listener.sockets[0].getsockname()[1]
             authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
             settings = ClusterSettings()
-            settings.host = "https://cluster.invalid"
+            settings.host = f"https://{host}"
             settings.ssl_ca_cert = str(tmp_path / "ca.crt")
             settings.proxy = f"http{'s' if secure else ''}://user:{SECRET}@127.0.0.1:{proxy.port}"
             async with HTTPTransport(settings) as transport:
@@ -105,8 +105,7 @@ async def test_a_tunnel_is_opened_once_and_reused(authority: trustme.CA, tmp_pat
 async def test_the_certificate_of_the_server_is_verified_through_the_tunnel(
     authority: trustme.CA, tmp_path: Path
 ) -> None:
-    async with proxied(authority, tmp_path) as (server, _, transport):
-        transport._host = "https://other.invalid"
+    async with proxied(authority, tmp_path, host="other.invalid") as (server, _, transport):
         with pytest.raises(NotSent, match="its certificate is not trusted"):
             await transport.send(HTTPRequest("GET", "/x", timeout=20))
     assert server.requests == []

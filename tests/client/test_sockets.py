@@ -20,7 +20,7 @@ from kubernetes_asyncio.client import ApiClient, Configuration
 
 from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
-from reconciler.client.kubeconfig import KubeconfigEntry
+from reconciler.client.kubeconfig import KubeconfigEntry, KubeconfigUser
 from reconciler.client.pool import origin_of
 from reconciler.client.transport import Handshake, HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
@@ -95,9 +95,11 @@ def _both_transports(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def transport_to(port: int, *, scheme: str = "http", **settings: Any) -> AsyncIterator[AnyTransport]:
+async def transport_to(
+    port: int, *, scheme: str = "http", host: str = "", **settings: Any
+) -> AsyncIterator[AnyTransport]:
     configuration = Configuration()
-    configuration.host = f"{scheme}://127.0.0.1:{port}"
+    configuration.host = host or f"{scheme}://127.0.0.1:{port}"
     for name, value in settings.items():
         setattr(configuration, name, value)
     if direct.get():
@@ -166,8 +168,10 @@ async def test_a_request_and_its_answer_arrive_unchanged() -> None:
 
 
 async def test_a_path_prefix_of_the_server_is_kept() -> None:
-    async with serving(ok) as server, transport_to(server.port) as transport:
-        transport._host += "/k8s/clusters/c1"
+    async with (
+        serving(ok) as server,
+        transport_to(1, host=f"http://127.0.0.1:{server.port}/k8s/clusters/c1") as transport,
+    ):
         await transport.send(HTTPRequest("GET", "/api/v1/nodes"))
     assert server.requests[0][0] == "GET /k8s/clusters/c1/api/v1/nodes HTTP/1.1"
 
@@ -261,15 +265,13 @@ async def test_a_refused_connection_was_not_sent(stream: bool) -> None:
 
 
 async def test_a_host_that_does_not_exist_was_not_sent() -> None:
-    async with transport_to(1) as transport:
-        transport._host = "http://no-such-host.invalid"
+    async with transport_to(1, host="http://no-such-host.invalid") as transport:
         with pytest.raises(NotSent, match=r"no connection to http://no-such-host\.invalid"):
             await transport.send(HTTPRequest("GET", "/x"))
 
 
 async def test_secrets_in_an_address_are_not_shown() -> None:
-    async with transport_to(1) as transport:
-        transport._host = "http://user:password@127.0.0.1:1/token"
+    async with transport_to(1, host="http://user:password@127.0.0.1:1/token") as transport:
         with pytest.raises(NotSent) as raised:
             await transport.send(HTTPRequest("GET", "/x"))
         told = "".join(traceback.format_exception(raised.value)) + transport.host
@@ -279,10 +281,9 @@ async def test_secrets_in_an_address_are_not_shown() -> None:
 
 
 async def test_an_invalid_address_is_a_configuration_error() -> None:
-    async with transport_to(1) as transport:
-        transport._host = "http://"
-        with pytest.raises(ConfigurationError, match="is not a valid server address"):
-            await transport.send(HTTPRequest("GET", "/x"))
+    with pytest.raises(ConfigurationError, match="is not a valid server address: write it as https://host"):
+        async with transport_to(1, host="http://"):
+            pass
 
 
 async def test_no_free_connection_in_time_was_not_sent() -> None:
@@ -498,7 +499,7 @@ async def test_virtual_time_is_refused_with_a_reason() -> None:
         Handshake(
             "https://cluster", {"authorization": "hidden"}, ssl.create_default_context(), None, "http://a:hidden@b"
         ),
-        KubeconfigEntry("admin", {"token": "hidden"}, Path("config")),
+        KubeconfigEntry("admin", KubeconfigUser(token="hidden"), Path("config")),
     ],
     ids=lambda shown: type(shown).__name__,
 )

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Result
-from reconciler.controller.reconcile.tight_loops import AgainLimiter
+from reconciler.controller.reconcile.worker import AgainLimiter
 from reconciler.errors import TerminalError
 from reconciler.meta import Request
 from reconciler.workqueue import ExponentialBackoff, MaxOf, TokenBucket

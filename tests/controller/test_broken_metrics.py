@@ -9,13 +9,12 @@ from typing import Any, NoReturn
 import pytest
 
 from reconciler.controller import Watch
-from reconciler.controller.observers import NoMetrics
 from reconciler.status import StatusBatcher
 from tests.controller.conftest import WidgetReconciler, World, quiet
 
 pytestmark = pytest.mark.virtual_time
 
-CALLED = ("reconciled", "echo_dropped", "mapper_failed", "flushed", "observe_queue_duration", "observe_work_duration")
+CALLED = ("observe_reconcile_duration", "flushed", "observe_queue_duration", "observe_work_duration")
 """What is called while a controller works."""
 
 
@@ -30,7 +29,7 @@ def _failing(name: str) -> Callable[..., NoReturn]:
 def broken(name: str = "Broken") -> Any:
     """Return a back end of a class with this name, which fails in all methods of `CALLED`."""
     members = {method: _failing(f"{name}.{method}") for method in CALLED}
-    return type(name, (NoMetrics,), {"watch": lambda self, statistics: None, **members})()
+    return type(name, (), {"watch": lambda self, statistics: None, **members})()
 
 
 async def test_a_controller_works_although_its_metrics_fail(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -330,7 +330,6 @@ async def test_the_memory_is_bounded_and_quiet_keys_are_not_displaced_by_a_busy_
         log.event(key, CONFIG, update(large(1, name), large(2, name)))
         reconcile = Reconcile(context, ReconcileRun("widget", key, frozenset(), 0, 0))
         log.begun(reconcile)
-        log.ended(reconcile)
         return reconcile.changes
 
     quiet_ = wake("quiet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 
 import pytest
 
@@ -449,30 +450,40 @@ class Metrics:
         return lambda *args, **kwargs: self.calls.append((name, *args, kwargs))
 
 
-async def test_metrics_receive_everything(world: World) -> None:
+async def test_metrics_read_the_statistics_and_receive_durations(world: World) -> None:
     active = []
 
     async def body(reconciler, obj, status):
-        active.append(count())
+        active.append(statistics().active)
         await asyncio.sleep(2)
         if len(reconciler.runs) == 1:
             raise NotSent("no network")
 
     metrics = Metrics()
-    await world.start(WidgetReconciler(body), workers=2, metrics=metrics)
-    (count,) = [args[0] for name, *args in metrics.calls if name == "watch_active_workers"]
+    controller = await world.start(WidgetReconciler(body), workers=2, metrics=metrics)
+    (statistics,) = [args[0] for name, *args in metrics.calls if name == "watch"]
     await world.widget()
     await quiet(60)
-    assert (*active, count()) == (1, 1, 0)
-    names = [name for name, *_ in metrics.calls]
-    assert names[0] == "set_max_concurrent_reconciles"
-    assert names.count("reconciled") == 2
-    assert "echo_dropped" in names
-    (_, result, seconds, reasons, flags), again = [call for call in metrics.calls if call[0] == "reconciled"]
-    assert (result, reasons) == ("error", {"event"})
-    assert seconds == pytest.approx(2, abs=0.1)
-    assert flags == {"terminal": False, "timed_out": False, "panicked": False}
-    assert again[1] == "success"
+    assert (*active, statistics().active, statistics().workers) == (1, 1, 0, 2)
+    assert statistics() == controller.statistics()
+    assert (statistics().results, statistics().echo.dropped) == ({"error": 1, "success": 1}, 1)
+    assert statistics().reasons == {"event": 1, "retry": 1}
+    durations = [args[0] for name, *args in metrics.calls if name == "observe_reconcile_duration"]
+    assert durations == [pytest.approx(2, abs=0.1)] * 2
+    await controller.stop()
+    (last,) = [args[0] for name, *args in metrics.calls if name == "watch" and args[0] != statistics]
+    assert last() == dataclasses.replace(statistics(), queue=last().queue)
+
+
+async def test_counted_reasons_are_bounded(world: World) -> None:
+    controller = await world.start(WidgetReconciler())
+    await world.widget()
+    for number in range(40):
+        controller.queue.add(KEY, reason=f"word{number}")
+        await quiet(1)
+    reasons = controller.statistics().reasons
+    assert len(reasons) == 26
+    assert reasons["exceeded_cardinality_limit"] == 40 + 1 - 25
 
 
 async def test_status_metrics_receive_the_flushes_of_the_batchers(world: World) -> None:

@@ -408,6 +408,16 @@ def test_client_events_and_name_without_a_controller_say_what_to_do():
             getattr(reconciler, name)
 
 
+async def test_only_a_controller_calls_the_reconcile_of_a_resource_reconciler(world: World) -> None:
+    from reconciler.controller.result import NotBound
+
+    reconciler = WidgetReconciler()
+    await world.start(reconciler)
+    stored = await world.widget()
+    with pytest.raises(NotBound, match=r"WidgetReconciler.reconcile is called by its controller"):
+        await reconciler.reconcile(stored.key)
+
+
 async def test_reconciler_of_a_running_controller_cannot_be_given_to_another(world: World) -> None:
     reconciler = WidgetReconciler()
     first = await world.start(reconciler, name="first")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.controller.reconcile.tight_loops import StormAlarm
+from reconciler.controller.reconcile.tight_loops import TightLoops
 
 
 class Clock:
@@ -22,7 +22,7 @@ class Clock:
 
 def test_eleventh_reconcile_within_ten_seconds_is_a_storm():
     clock = Clock()
-    alarm = StormAlarm[str](clock)
+    alarm = TightLoops(clock)
     for _ in range(10):
         assert alarm.note("k", {"event"}) is None
         clock.time += 0.9
@@ -32,20 +32,20 @@ def test_eleventh_reconcile_within_ten_seconds_is_a_storm():
 
 def test_ten_reconciles_within_ten_seconds_are_normal():
     clock = Clock()
-    alarm = StormAlarm[str](clock)
+    alarm = TightLoops(clock)
     for _ in range(100):
         assert alarm.note("k", set()) is None
         clock.time += 1.0
 
 
 def test_keys_are_counted_separately():
-    alarm = StormAlarm[int](Clock())
+    alarm = TightLoops(Clock())
     assert not any(alarm.note(key, set()) for _ in range(10) for key in range(50))
 
 
 def test_a_key_is_reported_again_only_after_a_while():
     clock = Clock()
-    alarm = StormAlarm[str](clock)
+    alarm = TightLoops(clock)
     reported = []
     for _ in range(7000):
         if alarm.note("k", set()):
@@ -57,7 +57,7 @@ def test_a_key_is_reported_again_only_after_a_while():
 
 def test_of_many_storms_a_few_are_logged_and_the_others_counted():
     clock = Clock()
-    alarm = StormAlarm[int](clock)
+    alarm = TightLoops(clock)
 
     def burst() -> list[str]:
         storms = [alarm.note(key, {"event"}) for _ in range(11) for key in range(1000)]
@@ -78,7 +78,7 @@ def test_of_many_storms_a_few_are_logged_and_the_others_counted():
 
 def test_idle_keys_are_dropped_although_only_reconciles_that_were_asked_for_follow():
     clock = Clock()
-    alarm = StormAlarm[int](clock=clock)
+    alarm = TightLoops(clock=clock)
     for key in range(100):
         alarm.note(key, {"event"})
     clock.time += 10
@@ -88,7 +88,7 @@ def test_idle_keys_are_dropped_although_only_reconciles_that_were_asked_for_foll
 
 def test_interrupted_storms_are_not_reported_again():
     clock = Clock()
-    alarm = StormAlarm[str](clock)
+    alarm = TightLoops(clock)
     reported = 0
     for _ in range(10):  # a burst every 30 s
         reported += sum(alarm.note("k", set()) is not None for _ in range(20))
@@ -98,7 +98,7 @@ def test_interrupted_storms_are_not_reported_again():
 
 def test_idle_keys_cost_nothing():
     clock = Clock()
-    alarm = StormAlarm[int](clock)
+    alarm = TightLoops(clock)
     for key in range(1000):
         alarm.note(key, set())
         clock.time += 1
@@ -117,7 +117,7 @@ def test_idle_keys_cost_nothing():
     ],
 )
 def test_reconciles_that_were_asked_for_do_not_count(reasons, by_timer):
-    alarm = StormAlarm[str](Clock())
+    alarm = TightLoops(Clock())
     assert not any(alarm.note("k", reasons, by_timer=by_timer) for _ in range(100))
     assert len(alarm) == 0
 
@@ -134,5 +134,5 @@ def test_reconciles_that_were_asked_for_do_not_count(reasons, by_timer):
     ],
 )
 def test_reconciles_that_nobody_asked_for_count(reasons, by_timer):
-    alarm = StormAlarm[str](Clock())
+    alarm = TightLoops(Clock())
     assert any(alarm.note("k", reasons, by_timer=by_timer) for _ in range(11))

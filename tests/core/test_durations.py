@@ -11,7 +11,6 @@ import pytest
 
 from reconciler import Client, Manager, Result, StatusBatcher
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.faults import Refuse
 from reconciler.client import Retries
 from reconciler.controller import ControllerOptions, Watch
 from reconciler.errors import ConfigurationError
@@ -37,7 +36,6 @@ FIELDS: dict[str, Callable[[Any], float | None]] = {
     ),
     "deadline": lambda given: Retries(deadline=given).deadline,
     "flush_timeout": lambda given: StatusBatcher(Client(APIServer()), MAP, flush_timeout=given).flush_timeout,
-    "retry_after": lambda given: Refuse(429, retry_after=given).retry_after,
     "delivery": lambda given: NotificationOptions(timeout=given).timeout,
     "breaker": lambda given: LimitsConfig(breaker_open_seconds=given).breaker_open_seconds,
 }

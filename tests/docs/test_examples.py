@@ -13,9 +13,9 @@ import pytest
 from reconciler import Client, Manager, ObjectMeta
 from reconciler.apiserver import APIServer
 from reconciler.notification import NotificationRequest
-from reconciler.notification.channels.receivers import RECEIVER_KINDS
-from reconciler.notification.routing.config import read_routing
-from reconciler.notification.routing.router import attributes_of
+from reconciler.notification.channels.services import RECEIVER_KINDS
+from reconciler.notification.router import attributes_of
+from reconciler.notification.routing_config import read_routing
 from reconciler.objects import Quantity
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

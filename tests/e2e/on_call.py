@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl
 from rich.console import Console
 
 from reconciler import Client, Manager
-from reconciler.cli.operator.endpoint import EndpointError
-from reconciler.cli.operator.explain import explanation, find_key
-from reconciler.cli.operator.top import view
+from reconciler.cli.endpoint import EndpointError
+from reconciler.cli.explain import explanation, find_key
+from reconciler.cli.top import view
 from reconciler.manager.endpoints.keys import KeysDocument, read_document
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
 

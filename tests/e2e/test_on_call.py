@@ -21,7 +21,7 @@ from reconciler import (
     StatusBatcher,
 )
 from reconciler.apiserver import APIServer
-from reconciler.cli.operator.explain import explanation, find_key
+from reconciler.cli.explain import explanation, find_key
 from reconciler.clock import current_clock
 from reconciler.manager import LeaderElection
 from reconciler.manager.endpoints.keys import read_document

@@ -11,7 +11,7 @@ import pytest
 
 from examples import database_operator, typed_operator
 from reconciler import ObjectMeta
-from reconciler.cli.scaffold.project import ProjectOptions, create_project
+from reconciler.cli.scaffold.project import new
 from reconciler.objects import Quantity
 from reconciler.testing.explore import Budget, World
 from reconciler.testing.explore.exploration import Exploration
@@ -69,8 +69,7 @@ def test_an_example_survives(
 def test_a_new_project_survives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, bool]
 ) -> None:
-    settings = {"kind": "Site", "group": "example.com", "versions": ["v1"], "by_key": False, "webhook": False}
-    create_project(name, tmp_path / name, ProjectOptions(**{**settings, **options}))  # type: ignore[arg-type]
+    new(name, directory=tmp_path / name, kind="Site", versions="v1", **options)
     test = tmp_path / name / "tests" / "test_site_survives.py"
     text = test.read_text()
     assert "Budget(runs=30)" in text

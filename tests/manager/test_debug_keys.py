@@ -16,7 +16,7 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Result
 from reconciler.errors import TerminalError
-from reconciler.manager.endpoints.handlers import Turns, debug_queue
+from reconciler.manager.endpoints.handlers import Turns
 from reconciler.manager.endpoints.keys import KeysDocument, ReportedProcess, debug_keys
 from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.meta import Request
@@ -151,7 +151,7 @@ async def test_others_run_between_the_answers_to_many_requests_at_once() -> None
     clock = current_clock()
     process = ReportedProcess(controllers=controllers, role=lambda: "running", waits=tuple, shard=None, clock=clock)
     keys = debug_keys(process, shared)
-    queue = debug_queue(controllers, current_clock(), shared)
+    queue = debug_keys(process, shared, queued=True)
     requests = [asyncio.create_task(each(EndpointRequest("", [], ""))) for each in [keys, queue] * 10]
     iterations = 0
     while not all(request.done() for request in requests):

@@ -20,7 +20,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import LeaderElection, LeadershipLost, NotLeader
 from reconciler.manager.election import PROCESS_ANNOTATION
-from reconciler.manager.errors import ManagerError
+from reconciler.manager.runnables import ManagerError
 from tests.manager.working import RecordingReconciler, config_map
 
 pytestmark = pytest.mark.virtual_time

@@ -21,7 +21,7 @@ from reconciler.client import Client
 from reconciler.controller import CacheSyncTimeout, Controller, Predicate, Result, Watch
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager import GracePeriodExceeded, LeaderElection
-from reconciler.manager.errors import ManagerError
+from reconciler.manager.runnables import ManagerError
 from reconciler.workqueue import ExponentialBackoff
 from tests.manager.working import RecordingReconciler, config_map
 

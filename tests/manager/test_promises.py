@@ -20,7 +20,7 @@ from reconciler.controller import Reconciler
 from reconciler.errors import APIError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import GracePeriodExceeded, LeadershipLost, NotLeader, lifecycle
-from reconciler.manager.errors import ManagerError
+from reconciler.manager.runnables import ManagerError
 from reconciler.meta import Request
 from reconciler.objects import Unstructured
 from tests.manager.test_leader import KIND, LateResponses, elected, election, in_background, now, record, replica

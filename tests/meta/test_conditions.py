@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.meta import condition_is_true, find_condition, set_condition
-from reconciler.meta.metadata import keep_transition_times, remove_condition
+from reconciler.meta.metadata import keep_transition_times
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,16 +74,13 @@ def test_an_empty_reason_is_rejected_as_by_the_api() -> None:
         set_condition([], "Ready", True, reason="", now=T0)
 
 
-def test_find_and_remove() -> None:
+def test_find() -> None:
     conditions: list[dict[str, Any]] = []
     for name, status in (("A", True), ("B", False), ("C", "Unknown")):
         set_condition(conditions, name, status, reason="R", now=T0)
     assert find_condition(conditions, "B") is conditions[1]
     assert find_condition(conditions, "X") is None
     assert [condition_is_true(conditions, name) for name in "ABCX"] == [True, False, False, False]
-    assert remove_condition(conditions, "B")
-    assert not remove_condition(conditions, "B")
-    assert [c["type"] for c in conditions] == ["A", "C"]
 
 
 steps = st.tuples(st.sampled_from("AB"), st.sampled_from(["True", "False", "Unknown"]), st.sampled_from(["R1", "R2"]))

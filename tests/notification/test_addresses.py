@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.notification import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels.address_guard import is_local
-from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
+from reconciler.notification.channels.http import WebhookConfig
 from tests.notification.receivers import Receiver, answer, own_address, receiver
 from tests.notification.test_receivers import NOBODY, message, sent
 
@@ -104,7 +104,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
 
 async def call(url: str, **options: Any) -> DeliveryError | None:
     config = WebhookConfig(**{"url": url, "timeout": 5, **options})
-    return await sent(WebhookChannel("webhook:x", config, NOBODY))
+    return await sent(config.build("webhook:x", NOBODY))
 
 
 @pytest.mark.parametrize("host", LOCAL)
@@ -246,7 +246,7 @@ async def test_a_proxy_from_the_environment_gets_the_credentials_of_its_url_and_
 async def test_a_cookie_is_not_kept_for_the_next_request() -> None:
     async with receiver(answer(200, Set_Cookie="session=1; Path=/")) as target:
         config = WebhookConfig(url=target.url, allow_local_addresses=True)
-        channel = WebhookChannel("webhook:x", config, NOBODY)
+        channel = config.build("webhook:x", NOBODY)
         await channel.deliver(message())
         await channel.deliver(message())
         await channel.close()

@@ -13,7 +13,7 @@ from reconciler.cli import main
 from reconciler.errors import ConfigurationError
 from reconciler.notification import AuditLog, NotificationOperator, NotificationOptions, NotificationRequest, Redactor
 from reconciler.notification.api import DeliveryAttempt, NotificationRequestStatus
-from reconciler.notification.ledger import StatusChange
+from reconciler.notification.schedule import StatusChange
 from tests.notification.test_observability import lines
 from tests.notification.world import Recorder, document, virtual, world
 

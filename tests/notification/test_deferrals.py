@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from reconciler.notification import Message, NotificationMetrics, RetryableDeliveryError
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
-from reconciler.notification.routing.router import ConfigMapSource, RoutingTable
+from reconciler.notification.router import ConfigMapSource, RoutingTable
 from tests.notification.test_limits import deliver, guarded
 from tests.notification.test_routing import GOOD, KINDS, built
 from tests.notification.world import Recorder, World, virtual, world
@@ -52,17 +52,18 @@ async def test_a_hundred_messages_above_the_rate_limit_are_delivered_at_the_rate
 
 
 @virtual
-async def test_deferrals_by_the_limits_do_not_count_for_the_breaker() -> None:
+async def test_waiting_for_the_limits_does_not_count_for_the_breaker() -> None:
     pager = Recorder("pager", [BUSY])
-    channel = guarded(pager, rate_per_minute=1, breaker_failures=2, breaker_open_seconds=10)
-    assert await deliver(channel) == "503"
-    assert (await deliver(channel)).startswith("deferred")
-    await asyncio.sleep(60)
-    assert await deliver(channel) == "503"
-    assert channel.breaker.state == "open"
-    await asyncio.sleep(11)
-    assert (await deliver(channel)).startswith("deferred")
-    assert channel.breaker.state == "half-open"
+    channel = guarded(pager, rate_per_minute=60, breaker_failures=3, breaker_open_seconds=1000)
+    async with world() as w, w.operator(channel, workers=10):
+        for number in range(5):
+            await w.create("pager", name=f"n-{number}", maxAttempts=1)
+        await asyncio.sleep(1.5)
+        assert (len(pager.calls), channel.breaker.state) == (2, "closed")
+        await asyncio.sleep(60)
+        assert (len(pager.calls), channel.breaker.state) == (3, "open")
+        await asyncio.sleep(945)
+        assert (len(pager.calls), channel.breaker.state) == (4, "open")  # one probe
 
 
 def gauge(registry: CollectorRegistry) -> dict[str, float]:
@@ -76,13 +77,13 @@ async def test_the_metric_shows_the_current_state_of_the_breaker() -> None:
     registry, channels = CollectorRegistry(), ChannelRegistry([Recorder("console")])
     NotificationMetrics(registry).watch(channels=channels)
     channel = guarded(Recorder("pager", [BUSY]), breaker_failures=1, breaker_open_seconds=10)
-    channels.replace("routing", [channel])
+    channels.replace([channel])
     assert gauge(registry) == {"pager": 0}
     await deliver(channel)
     assert gauge(registry) == {"pager": 2}
     await asyncio.sleep(10)
     assert gauge(registry) == {"pager": 1}
-    channels.replace("routing", [])
+    channels.replace([])
     assert gauge(registry) == {}
 
 

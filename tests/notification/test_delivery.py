@@ -22,6 +22,7 @@ from reconciler.notification import (
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.deliverer import Deliverer
 from reconciler.notification.schedule import Delivery, DeliveryVerdict
+from tests.notification.world import world
 
 pytestmark = pytest.mark.virtual_time
 
@@ -59,11 +60,10 @@ def message(channel: str) -> Message:
     )
 
 
-def deliverer(*channels: Any, timeout: float = 30.0, max_concurrent: int = 64) -> Deliverer:
+def deliverer(*channels: Any, timeout: float = 30.0) -> Deliverer:
     return Deliverer(
         ChannelRegistry(channels),
         timeout=timeout,
-        max_concurrent=max_concurrent,
         redactor=Redactor(),
         now=lambda: current_clock().now(),
     )
@@ -98,9 +98,13 @@ async def test_at_most_max_concurrent_deliveries_run_at_once() -> None:
         await asyncio.sleep(1)
         running -= 1
 
-    results = await delivered(*(Scripted(f"c{n}", action) for n in range(7)), max_concurrent=2)
-    assert (most, len(results)) == (2, 7)
-    assert all(result.seconds == 1 for result in results.values()), "waiting for a slot is not part of the attempt"
+    channels = [Scripted(f"c{number}", action) for number in range(7)]
+    async with world() as w, w.operator(*channels, workers=10, max_concurrent=2):
+        await w.create(*(channel.name for channel in channels))
+        await asyncio.sleep(10)
+        status = await w.status()
+    assert (most, status["phase"]) == (2, "Sent")
+    assert {attempt["durationSeconds"] for attempt in status["deliveryAttempts"]} == {1}, "waiting is not counted"
 
 
 @pytest.mark.parametrize(
@@ -192,25 +196,23 @@ async def test_a_delivery_cancelled_at_shutdown_is_not_an_attempt_and_earlier_re
 
 
 async def test_a_shutdown_while_waiting_for_a_slot_is_not_an_attempt() -> None:
-    channels = (Scripted("a", sleeping(100)), Scripted("b", sleeping(100)))
-    results: list[Delivery] = []
-    work = deliverer(*channels, max_concurrent=1).deliver([message(c.name) for c in channels], results)
-    task = asyncio.create_task(work)
-    await asyncio.sleep(2)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (results, sum(channel.calls for channel in channels)) == ([], 1)
+    channels = Scripted("a", sleeping(100)), Scripted("b", sleeping(100))
+    async with world() as w:
+        async with w.operator(*channels, max_concurrent=1, grace=1):
+            await w.create("a", "b")
+            await asyncio.sleep(2)
+        status = await w.status()
+    assert (status.get("deliveryAttempts", []), sum(channel.calls for channel in channels)) == ([], 1)
 
 
 async def test_a_slot_is_always_released() -> None:
     """B11: a panic leaked the reservation of its attempt."""
     bad, good = Scripted("bad", raising(SystemExit(1))), Scripted("good", sleeping(1))
-    one = deliverer(bad, good, max_concurrent=1)
-    for _ in range(3):
-        results: list[Delivery] = []
-        await one.deliver([message("bad"), message("good")], results)
-        assert len(results) == 2
+    async with world() as w, w.operator(bad, good, workers=4, max_concurrent=1):
+        for name in "abc":
+            await w.create("bad", "good", name=name, maxAttempts=1)
+        await asyncio.sleep(10)
+        assert [(await w.status(name))["phase"] for name in "abc"] == ["PartiallySent"] * 3
 
 
 async def test_a_secret_in_an_error_is_not_in_the_result() -> None:

@@ -17,8 +17,8 @@ from reconciler.notification import (
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
-from reconciler.notification.ledger import StatusChange
-from reconciler.notification.routing.router import Resolution
+from reconciler.notification.router import Resolution
+from reconciler.notification.schedule import StatusChange
 from tests.notification.world import DOWN, Recorder, World, virtual, world
 
 BUSY = RetryableDeliveryError("503")
@@ -393,8 +393,8 @@ async def test_a_write_ahead_attempt_of_another_process_is_not_removed() -> None
                     await other()
                 return await write_as_is(*given, **options)
 
-            write_as_is = reconciler._write_ahead.write
-            reconciler._write_ahead.write = write  # type: ignore[method-assign]
+            write_as_is = reconciler._write_ahead
+            reconciler._write_ahead = write  # type: ignore[method-assign]
             await w.create("pager", spec={"delivery": "AtMostOnce"})
             await asyncio.sleep(1000)
         status = await w.status()

@@ -34,7 +34,7 @@ from reconciler.notification import (
 from reconciler.notification.channel import Link
 from reconciler.notification.channels import slack
 from reconciler.notification.channels.email import EmailChannel, EmailConfig, email_message
-from reconciler.notification.channels.slack import SlackChannel, SlackConfig, mrkdwn, slack_payload
+from reconciler.notification.channels.slack import SlackConfig, mrkdwn, slack_payload
 from reconciler.telemetry import JSONFormatter
 from tests.depth import examples
 from tests.notification.receivers import mail_server
@@ -336,7 +336,7 @@ def test_only_the_part_of_a_body_that_slack_shows_is_converted(monkeypatch: pyte
 async def test_the_conversion_does_not_block_the_event_loop(tmp_path: Path) -> None:
     """It runs in a thread, so the event loop continues: a lease is renewed, other requests are delivered."""
     config = SlackConfig(url="http://127.0.0.1:9/", allow_local_addresses=True)
-    channel = SlackChannel("slack:x", config, Credentials(tmp_path))
+    channel = config.build("slack:x", Credentials(tmp_path))
     task = asyncio.create_task(channel.deliver(message(body="![" * 32_000)))
     turns = 0
     while not task.done():
@@ -357,7 +357,7 @@ import asyncio, tempfile
 from reconciler.errors import MissingExtra
 from reconciler.notification import *
 from reconciler.notification import Redactor
-from reconciler.notification.channels.slack import SlackChannel, SlackConfig
+from reconciler.notification.channels.slack import SlackConfig
 m = Message(name="n", namespace="d", uid="u", type="Simple", priority="Low", subject="s", channel="c",
             body=Redactor().redact("password=hunter2"))
 async def main():
@@ -365,7 +365,7 @@ async def main():
         await channel.deliver(m)
 asyncio.run(main())
 try:
-    SlackChannel("slack:x", SlackConfig(url="https://x"), Credentials())
+    SlackConfig(url="https://x").build("slack:x", Credentials())
 except MissingExtra as error:
     print(error)
 """

@@ -18,7 +18,7 @@ from reconciler.cli import main
 from reconciler.manager import LeaderElection
 from reconciler.notification import Message, NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.channel import message_document
-from reconciler.notification.channels.template import Template
+from reconciler.notification.channels.template import render_template
 from tests.notification.world import document
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "notification"
@@ -62,7 +62,7 @@ def operator(tmp_path: Path) -> NotificationOperator:
 @pytest.mark.parametrize("extensions", [{}, {"team": 'sto"rage'}])
 async def test_the_example_template_renders_json_for_any_message(extensions: dict[str, str]) -> None:
     (receiver,) = (each for each in yaml.safe_load(ROUTING.read_text())["receivers"] if each["name"] == "on-call")
-    template = Template(receiver["webhook_configs"][0]["template"], name="on-call")
+    template = receiver["webhook_configs"][0]["template"]
     message = Message(
         name="n",
         namespace="prod",
@@ -74,7 +74,7 @@ async def test_the_example_template_renders_json_for_any_message(extensions: dic
         channel="webhook:on-call",
         extensions=extensions,
     )
-    written = json.loads(await template.render(message_document(message)))
+    written = json.loads(await render_template(template, "on-call", message_document(message)))
     assert (written["title"], written["text"]) == (message.subject, message.body)
     assert written["team"] == extensions.get("team")
 

@@ -197,12 +197,32 @@ async def test_the_concurrency_limit_of_a_receiver_holds() -> None:
         await asyncio.sleep(1)
         running -= 1
 
-    channel = guarded(Recorder("pager", action=work), max_concurrent=3)
-    await asyncio.gather(*(deliver(channel, str(number)) for number in range(10)))
-    assert most == 3
+    pager = Recorder("pager", action=work)
+    async with world() as w, w.operator(guarded(pager, max_concurrent=3), workers=20):
+        for number in range(10):
+            await w.create("pager", name=f"n-{number}")
+        await asyncio.sleep(10)
+    assert (most, len(pager.calls)) == (3, 10)
 
 
 # One channel for each namespace
+
+
+@virtual
+@pytest.mark.parametrize(("limit", "asked"), [({"rate_per_minute": 1}, 60), ({"max_concurrent": 1}, 5)])
+async def test_a_receiver_of_a_namespace_defers_what_exceeds_its_limits_and_not_others(
+    limit: dict[str, Any], asked: float
+) -> None:
+    slow = Recorder("pager", action=lambda: asyncio.sleep(0.5))
+    channel = limits.NamespacedChannel("pager", lambda _: guarded(slow, **limit))
+    first = asyncio.create_task(channel.deliver(told()))
+    await asyncio.sleep(0)
+    with pytest.raises(DeferredDeliveryError, match="is reached") as caught:
+        await channel.deliver(told("b"))
+    assert caught.value.retry_after == asked
+    await channel.deliver(replace(told(), namespace="other"))
+    await first
+    assert len(slow.calls) == 2
 
 
 @virtual

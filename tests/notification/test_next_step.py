@@ -8,7 +8,7 @@ from reconciler.meta.documents import parse_time
 from reconciler.notification.api import ChannelPolicySpec
 from reconciler.notification.channel import ChannelRegistry
 from reconciler.notification.policies import PolicyTable
-from reconciler.notification.routing.router import RoutingTable
+from reconciler.notification.router import RoutingTable
 from tests.notification.world import DOWN, Recorder, virtual, world
 
 # The next step

@@ -25,7 +25,7 @@ from reconciler.notification import (
     RetryableDeliveryError,
 )
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.redaction import RedactingFilter
+from reconciler.notification.redaction import RedactingFormatter
 from tests.notification.world import Recorder, virtual, world
 
 BUSY = RetryableDeliveryError("503")
@@ -148,7 +148,10 @@ PLANTED = {
 
 @virtual
 async def test_b12_no_planted_secret_leaves_by_any_way(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in PLANTED.items():
         (tmp_path / name).write_text(value)
@@ -160,19 +163,20 @@ async def test_b12_no_planted_secret_leaves_by_any_way(
     secrets = [*PLANTED.values(), "ghp_0123456789abcdefghijklmnopqrstuvwxyz", "hunter2hunter2"]
     chatty = Recorder("chatty", [RuntimeError(" and ".join([*secrets[:-1], f"password={secrets[-1]}"])), None])
     writing = asyncio.create_task(audit.run())
-    with caplog.filtering(RedactingFilter(redactor)):  # pytest's handler outlives the test
-        async with world() as w, w.operator(chatty, observers=[metrics, audit], redactor=redactor) as (_, reconciler):
-            logging.getLogger("reconciler.notification").warning("sending with %s", PLANTED["token"])
-            text = f"try {secrets[0]} or {secrets[3]}"
-            links = [{"service": "x", "url": f"{PLANTED['hook']}?a=1", "label": "x"}]
-            await w.create("chatty", spec={"body": text, "extensions": {"a": secrets[1]}, "actionLinks": links})
-            await asyncio.sleep(1000)
-            status = json.dumps(await w.status())
-            events = json.dumps([event.to_dict() for event in await w.client.list("v1/Event", "default")])
-            assert (await w.status())["phase"] == "Sent"
-            assert reconciler.statistics().failed == 1
-        writing.cancel()
-        await asyncio.wait({writing})
+    formatter = RedactingFormatter(caplog.handler.formatter or logging.Formatter(), redactor)
+    monkeypatch.setattr(caplog.handler, "formatter", formatter)
+    async with world() as w, w.operator(chatty, observers=[metrics, audit], redactor=redactor) as (_, reconciler):
+        logging.getLogger("reconciler.notification").warning("sending with %s", PLANTED["token"])
+        text = f"try {secrets[0]} or {secrets[3]}"
+        links = [{"service": "x", "url": f"{PLANTED['hook']}?a=1", "label": "x"}]
+        await w.create("chatty", spec={"body": text, "extensions": {"a": secrets[1]}, "actionLinks": links})
+        await asyncio.sleep(1000)
+        status = json.dumps(await w.status())
+        events = json.dumps([event.to_dict() for event in await w.client.list("v1/Event", "default")])
+        assert (await w.status())["phase"] == "Sent"
+        assert reconciler.statistics().failed == 1
+    writing.cancel()
+    await asyncio.wait({writing})
     message = chatty.messages[0]
     delivered = f"{message.subject} {message.body} {dict(message.extensions)} {message.links}"
     printed = capsys.readouterr()
@@ -252,8 +256,8 @@ async def test_a_replaced_channel_is_closed_after_its_deliveries() -> None:
     registry = ChannelRegistry([Recorder("console")], close_after=20)
     running = asyncio.create_task(registry.run())
     kept, replaced = Closing("kept"), Closing("replaced")
-    registry.replace("routing", [kept, replaced])
-    registry.replace("routing", [kept])
+    registry.replace([kept, replaced])
+    registry.replace([kept])
     await asyncio.sleep(19)
     assert closed == []
     await asyncio.sleep(2)

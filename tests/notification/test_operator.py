@@ -30,7 +30,6 @@ from reconciler.notification import (
     NotificationRequest,
     PermanentDeliveryError,
     RetryableDeliveryError,
-    ledger,
 )
 from reconciler.testing import virtual_time
 from tests.depth import examples
@@ -486,15 +485,15 @@ async def test_each_request_is_read_from_the_server_once_and_not_at_every_attemp
 async def test_the_remembered_progress_is_limited_and_forgotten_progress_costs_a_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ledger, "PROGRESS_LIMIT", 2)
+    monkeypatch.setattr("reconciler.notification.reconciler.PROGRESS_LIMIT", 2)
     pager = Recorder("pager", [DOWN, DOWN, DOWN, None])
     async with world() as w, w.operator(pager) as (_, reconciler):
         for number in range(3):
             await w.create("pager", name=f"n-{number}")
         await asyncio.sleep(1)
-        assert len(reconciler._staleness._known) == 2
+        assert len(reconciler._written) == 2
         await asyncio.sleep(100)
-        assert (len(reconciler._staleness._known), len(reconciler._due_times)) == (0, 0)
+        assert (len(reconciler._written), len(reconciler._due_times)) == (0, 0)
         assert reconciler.statistics().live_reads > 3
     assert len(pager.calls) == 6
 

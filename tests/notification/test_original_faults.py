@@ -18,7 +18,7 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
+from reconciler.notification.channels.http import WebhookConfig
 from reconciler.notification.channels.slack import SlackConfig, slack_payload
 from tests.notification.receivers import answer, receiver
 from tests.notification.world import DOWN, Recorder, virtual, world
@@ -83,7 +83,7 @@ async def test_b15_a_rotated_url_is_used_by_the_next_message_without_reloading_t
     async with receiver(answer(200)) as old, receiver(answer(200)) as new:
         (tmp_path / "hook").write_text(old.url)
         config = WebhookConfig(url_credential="hook", allow_local_addresses=True)
-        channel = WebhookChannel("webhook:oncall", config, Credentials(tmp_path))
+        channel = config.build("webhook:oncall", Credentials(tmp_path))
         await channel.deliver(message())
         (tmp_path / "hook").write_text(new.url)
         await channel.deliver(message(uid="u-2"))

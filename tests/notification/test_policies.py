@@ -30,7 +30,7 @@ from reconciler.notification import (
     credentials,
 )
 from reconciler.notification.api import ChannelPolicySpec
-from reconciler.notification.channels.http import HTTPSender
+from reconciler.notification.channels.http import HTTPChannel, OutgoingRequest
 from reconciler.notification.credentials import SECRETS
 from reconciler.notification.policies import PolicyTable, PolicyValidator, _matches
 from reconciler.webhook import AdmissionRequest
@@ -325,11 +325,11 @@ async def test_a_delivery_waits_for_the_list_of_secrets_and_uses_no_attempt(
 ) -> None:
     sent: list[str] = []
 
-    async def send(_self: Any, message: Any, url: str, *_: Any, **__: Any) -> None:
+    async def send(_self: Any, message: Any, request: OutgoingRequest) -> None:
         message.mark_sent()
-        sent.append(url)
+        sent.append(request.url)
 
-    monkeypatch.setattr(HTTPSender, "send", send)  # no sockets under virtual time
+    monkeypatch.setattr(HTTPChannel, "send", send)  # no sockets under virtual time
     routing = tmp_path / "routing.yaml"
     entry = {"url_credential": "hook", "credentials_of": "namespace"}
     routing.write_text(

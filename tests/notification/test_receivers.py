@@ -30,9 +30,9 @@ from reconciler.notification import (
 )
 from reconciler.notification.channel import Link
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
-from reconciler.notification.channels.http import WebhookChannel, WebhookConfig
+from reconciler.notification.channels.http import HTTPChannel, WebhookConfig
 from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
-from reconciler.notification.channels.slack import SlackChannel, SlackConfig
+from reconciler.notification.channels.slack import SlackConfig
 from tests.notification.receivers import (
     Behaviour,
     MailServer,
@@ -65,9 +65,9 @@ def message(**changes: Any) -> Message:
     return Message(**{**members, **changes})
 
 
-def webhook(target: Receiver, credentials: Credentials = NOBODY, **options: Any) -> WebhookChannel:
+def webhook(target: Receiver, credentials: Credentials = NOBODY, **options: Any) -> HTTPChannel:
     config = {"url": target.url, "allow_local_addresses": True, "timeout": 5, **options}
-    return WebhookChannel("webhook:oncall", WebhookConfig(**config), credentials)
+    return WebhookConfig(**config).build("webhook:oncall", credentials)
 
 
 async def sent(channel: Any, told: Message | None = None) -> DeliveryError | None:
@@ -250,7 +250,7 @@ async def test_an_expired_or_foreign_certificate_gets_no_message(tmp_path: Path)
     ],
 )
 async def test_a_loopback_address_is_blocked_unless_allowed(url: str) -> None:
-    error = await sent(WebhookChannel("webhook:x", WebhookConfig(url=url), NOBODY))
+    error = await sent(WebhookConfig(url=url).build("webhook:x", NOBODY))
     assert type(error) is PermanentDeliveryError
     assert "allow_local_addresses" in str(error)
 
@@ -258,7 +258,7 @@ async def test_a_loopback_address_is_blocked_unless_allowed(url: str) -> None:
 async def test_a_url_credential_with_another_scheme_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "hook").write_text("file:///etc/passwd\n")
     config = WebhookConfig(url_credential="hook")
-    error = await sent(WebhookChannel("webhook:x", config, Credentials(tmp_path)))
+    error = await sent(config.build("webhook:x", Credentials(tmp_path)))
     assert type(error) is PermanentDeliveryError
     assert "passwd" not in str(error)
 
@@ -268,7 +268,7 @@ async def test_a_proxy_is_used_and_sees_the_receiver_s_name() -> None:
         config = WebhookConfig(
             url="http://hooks.example/x", proxy=f"http://localhost:{proxy.port}", allow_local_addresses=True
         )
-        assert await sent(WebhookChannel("webhook:x", config, NOBODY)) is None
+        assert await sent(config.build("webhook:x", NOBODY)) is None
     assert proxy.requests[0].path == "http://hooks.example/x"
 
 
@@ -404,7 +404,7 @@ async def test_b12_no_error_contains_the_secret_url(tmp_path: Path) -> None:
         (tmp_path / "url").write_text(target.url)
         credentials = Credentials(tmp_path)
         config = WebhookConfig(url_credential="url", allow_local_addresses=True, timeout=0.3)
-        channel = WebhookChannel("webhook:x", config, credentials)
+        channel = config.build("webhook:x", credentials)
         redactor = Redactor(credentials.values)
         texts = [redactor.describe(error) for _ in range(5) if (error := await sent(channel)) is not None]
     async with receiver() as gone:
@@ -427,7 +427,7 @@ async def test_slack_gets_blocks_within_its_limits(tmp_path: Path) -> None:
     async with receiver() as target:
         (tmp_path / "hook").write_text(target.url)
         config = SlackConfig(url_credential="hook", allow_local_addresses=True)
-        assert await sent(SlackChannel("slack:oncall", config, Credentials(tmp_path)), told) is None
+        assert await sent(config.build("slack:oncall", Credentials(tmp_path)), told) is None
     payload = json.loads(target.requests[0].body)
     header, *sections, actions, context = payload["blocks"]
     assert header["text"]["type"] == "plain_text"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from reconciler._core.redaction import redact as redact_forms
 from reconciler.notification import Redactor, RetryableDeliveryError
-from reconciler.notification.redaction import ERROR_LIMIT, SCAN_LIMIT, KnownSecrets, RedactingFilter
+from reconciler.notification.redaction import ERROR_LIMIT, SCAN_LIMIT, KnownSecrets, RedactingFormatter
 from reconciler.telemetry import JSONFormatter, TextFormatter
 from tests.depth import examples
 from tests.notification.steps import steps
@@ -331,8 +331,7 @@ def test_no_pattern_of_the_redaction_can_look_back_over_what_it_took() -> None:
 def _logged(caplog_handler: logging.Handler, redactor: Redactor, call: Callable[[logging.Logger], None]) -> str:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(caplog_handler.formatter)
-    handler.addFilter(RedactingFilter(redactor))
+    handler.setFormatter(RedactingFormatter(caplog_handler.formatter or logging.Formatter(), redactor))
     logger = logging.Logger("x")  # noqa: LOG001 - one that nobody else knows
     logger.addHandler(handler)
     call(logger)

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler._core.redaction import engine, forms, hints, values
+from reconciler._core.redaction import engine, forms, names, values
 from reconciler._core.redaction import redact as redact_forms
 
 PIECES = [
@@ -62,4 +62,4 @@ def test_a_hint_at_every_place_finds_the_same(text: str) -> None:
 
 
 def test_hints_are_found_in_any_case_at_the_characters_place() -> None:
-    assert hints.Hints("token", "key", "pass").starts("a token, an API-Key, héllo password=x") == [2, 16, 27]
+    assert names.Hints("token", "key", "pass").starts("a token, an API-Key, héllo password=x") == [2, 16, 27]

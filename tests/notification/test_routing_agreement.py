@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.notification.routing.config import RoutingConfigError, read_routing
+from reconciler.notification.routing_config import RoutingConfigError, read_routing
 from tests.notification.record_routing import GOLDEN
 
 TREES: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels.receivers import RECEIVER_KINDS
-from reconciler.notification.routing.config import RoutingConfigError, read_routing
-from reconciler.notification.routing.matchers import MatcherError, parse_matchers
-from reconciler.notification.routing.router import RoutingTable
+from reconciler.notification.channels.services import RECEIVER_KINDS
+from reconciler.notification.matchers import MatcherError, parse_matchers
+from reconciler.notification.router import RoutingTable
+from reconciler.notification.routing_config import RoutingConfigError, read_routing
 from tests.growth import check_linear
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -42,11 +42,11 @@ def load(text: str) -> RoutingTable:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (LAUGHS, r"line 6: more than 250000 values"),
-        (MERGES, r"line 7: more than 250000 values"),
-        (CHAIN, r"line 63: nested more than 64 levels deep"),
-        ("route: &a {routes: [*a]}", r"line 1: the alias \*a refers to a value that contains it"),
-        ("a:\n- &a [*a]", r"line 2: the alias \*a"),
+        (LAUGHS, r"line 6: a5: more than 250000 values"),
+        (MERGES, r"line 7: a6: more than 250000 values"),
+        (CHAIN, r"line 63: a62: nested more than 64 levels deep"),
+        ("route: &a {routes: [*a]}", r"line 1: route: nested more than 64 levels deep after expanding aliases"),
+        ("a:\n- &a [*a]", r"line 1: a: nested more than 64 levels"),
         ("[" * 100_000, r"line 1: .*nest"),
         ("{a: " * 100_000, r"line 1: nested more than 64 levels deep"),
         ("- " * 100_000, r"line 1: nested more than 64 levels deep"),
@@ -55,7 +55,7 @@ def load(text: str) -> RoutingTable:
         ("x" * 2_000_000, r"the document has 2000000 characters; the maximum is 1048576"),
         ("a: *b", r"line 1: invalid YAML: found undefined alias"),
         ("!!python/object:os.system x", r"line 1: invalid YAML: could not determine a constructor"),
-        (f"a: &a {'x' * 200_000}\nb: [*a, *a, *a, *a, *a]", r"line 2: more than 1048576 characters after expanding"),
+        (f"a: &a {'x' * 200_000}\nb: [*a, *a, *a, *a, *a]", r"line 2: b: more than 1048576 characters after expanding"),
         ("? [a]\n: b", r"line 1: a list or mapping cannot be a key"),
         ("route: {receiver: 0x" + "f" * 20_000 + "}\nreceivers: [{name: a}]", r"unknown receiver '0xf"),
         ("? 0x" + "f" * 20_000 + "\n: b", r"line 1: 0xf.*unknown key"),

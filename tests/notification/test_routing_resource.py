@@ -17,7 +17,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.notification import NotificationOperator, NotificationOptions, NotificationRequest
 from reconciler.notification.api import RoutingConfigObject
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.routing.router import RoutingTable
+from reconciler.notification.router import RoutingTable
 from tests.notification.world import Recorder, document, virtual, world
 
 GOOD = "route: {receiver: x}\nreceivers: [{name: x, channels: [pager]}]\n"

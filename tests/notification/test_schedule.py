@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.notification import NotificationRequestSpec, RetryPolicy
+from reconciler.notification import NotificationRequest, NotificationRequestSpec, RetryPolicy
 from reconciler.notification.api import TERMINAL_PHASES, ChannelStatus, DeliveryAttempt, NotificationRequestStatus
-from reconciler.notification.schedule import Delivery, DeliveryVerdict, Settlement, channels_of, plan, settle
+from reconciler.notification.schedule import Delivery, DeliveryVerdict, StatusChange, next_due, plan, settle
+from reconciler.objects import ObjectMeta
 from tests.depth import examples
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,16 +55,29 @@ def result(channel: str, verdict: DeliveryVerdict, when: float, *, took: float =
 
 def decide(
     wanted: NotificationRequestSpec, status: NotificationRequestStatus, *results: Delivery, now: float, seed: int = 0
-) -> Settlement:
-    return settle(wanted, channels_of(wanted, status), status, results, now=at(now), rng=random.Random(seed))
+) -> StatusChange:
+    return settle(request(wanted), status, results, now=at(now), rng=random.Random(seed))
+
+
+def request(wanted: NotificationRequestSpec) -> NotificationRequest:
+    return NotificationRequest(metadata=ObjectMeta(name="n", namespace="default"), spec=wanted)
+
+
+def unchanged(wanted: NotificationRequestSpec, status: NotificationRequestStatus) -> StatusChange:
+    return StatusChange(request=request(wanted), before=status, after=status)
+
+
+def upcoming(change: StatusChange, now: datetime) -> datetime | None:
+    """Return when the request is due next after a change; None if it has ended."""
+    return next_due(change.after.channels, now=now)
 
 
 def due(wanted: NotificationRequestSpec, status: NotificationRequestStatus, now: float) -> list[str]:
-    return [channel.name for channel in plan(wanted, channels_of(wanted, status), status, now=at(now)).due]
+    return [channel.name for channel in plan(wanted, status, now=at(now)).due]
 
 
 def wait(wanted: NotificationRequestSpec, status: NotificationRequestStatus, now: float) -> float | None:
-    return plan(wanted, channels_of(wanted, status), status, now=at(now)).wait
+    return plan(wanted, status, now=at(now)).wait
 
 
 def played(
@@ -79,11 +93,12 @@ def played(
             results.append(result(name, given[min(len(calls[name]), len(given) - 1)], now))
             calls[name].append(now)
         decision = decide(wanted, status, *results, now=now)
-        status = decision.status
+        status = decision.after
         phases.append(status.phase)
-        if decision.next_due is None:
+        following = upcoming(decision, at(now))
+        if following is None:
             return status, calls, phases
-        now = (decision.next_due - START).total_seconds()
+        now = (following - START).total_seconds()
     raise AssertionError(f"not at an end after {limit} passes: {status}")
 
 
@@ -112,7 +127,7 @@ def test_a_fractional_multiplier_and_a_multiplier_of_one_are_kept() -> None:
 
 def test_the_backoff_starts_at_the_end_of_the_attempt() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0, took=12.5), now=13).status
+    status = decide(wanted, NONE, result("a", RETRY, 0, took=12.5), now=13).after
     assert status.channels[0].next_attempt_time == at(42.5)
     assert due(wanted, status, 42.499999) == []
     assert due(wanted, status, 42.5) == ["a"]
@@ -120,7 +135,7 @@ def test_the_backoff_starts_at_the_end_of_the_attempt() -> None:
 
 def test_jitter_is_computed_once_and_stored() -> None:
     wanted = spec("a", jitter=0.5)
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=7).status
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=7).after
     stored = status.channels[0].delay_seconds
     assert stored is not None
     assert stored != 30
@@ -128,13 +143,13 @@ def test_jitter_is_computed_once_and_stored() -> None:
     assert status.channels[0].next_attempt_time == at(stored)
     for now in (0, 1, 10):
         assert wait(wanted, status, now) == pytest.approx(stored - now)
-        assert decide(wanted, status, now=now, seed=now).status == status
+        assert decide(wanted, status, now=now, seed=now).after == status
 
 
 def test_the_due_time_is_rounded_up_to_what_is_stored() -> None:
     wanted = spec("a", jitter=0.1)
     for seed in range(50):
-        channel = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=seed).status.channels[0]
+        channel = decide(wanted, NONE, result("a", RETRY, 0), now=0, seed=seed).after.channels[0]
         assert channel.next_attempt_time is not None
         exact = 30 * (1 + random.Random(seed).uniform(-0.1, 0.1))
         assert 0 <= (channel.next_attempt_time - START).total_seconds() - exact <= 2e-6
@@ -142,9 +157,9 @@ def test_the_due_time_is_rounded_up_to_what_is_stored() -> None:
 
 def test_each_channel_has_its_own_due_time() -> None:
     wanted = spec("a", "b")
-    first = decide(wanted, NONE, result("a", RETRY, 0), result("b", RETRY, 0, took=10), now=10).status
+    first = decide(wanted, NONE, result("a", RETRY, 0), result("b", RETRY, 0, took=10), now=10).after
     assert due(wanted, first, 30) == ["a"]
-    second = decide(wanted, first, result("a", RETRY, 30), now=30).status
+    second = decide(wanted, first, result("a", RETRY, 30), now=30).after
     assert due(wanted, second, 40) == ["b"]
     assert wait(wanted, second, 30) == 10
 
@@ -153,7 +168,7 @@ def test_due_times_within_a_second_are_delivered_together() -> None:
     wanted = spec("a", "b", "c")
     status = decide(
         wanted, NONE, result("a", RETRY, 0), result("b", RETRY, 0, took=1), result("c", RETRY, 0, took=1.000001), now=2
-    ).status
+    ).after
     assert wait(wanted, status, 30) == 1
     assert due(wanted, status, 30.999999) == []
     assert due(wanted, status, 31) == ["a", "b"]
@@ -162,13 +177,13 @@ def test_due_times_within_a_second_are_delivered_together() -> None:
 
 def test_a_channel_without_attempts_does_not_wait_for_others() -> None:
     wanted = spec("a", "b")
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).after
     assert due(wanted, status, 29.5) == ["b"]
 
 
 def test_a_longer_retry_after_replaces_the_backoff_and_a_shorter_one_does_not() -> None:
     for asked, waited in ((5.0, 30), (100.0, 100), (1e9, 3600)):
-        status = decide(spec("a"), NONE, result("a", RETRY, 0, retry_after=asked), now=0).status
+        status = decide(spec("a"), NONE, result("a", RETRY, 0, retry_after=asked), now=0).after
         assert status.channels[0].delay_seconds == waited
         assert status.channels[0].attempts == 1
 
@@ -178,20 +193,20 @@ def test_a_longer_retry_after_replaces_the_backoff_and_a_shorter_one_does_not() 
 
 def test_a_clock_set_back_by_a_year_delays_a_channel_by_one_backoff_at_most() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).after
     year = 365 * 86_400
-    early = plan(wanted, ("a",), status, now=at(-year))
+    early = plan(wanted, status, now=at(-year))
     assert (early.wait, early.needs_repair) == (30, True)
-    amended = decide(wanted, status, now=-year).status
+    amended = decide(wanted, status, now=-year).after
     assert amended.channels[0].next_attempt_time == at(30 - year)
     assert due(wanted, amended, 30 - year) == ["a"]
-    assert not plan(wanted, ("a",), amended, now=at(-year)).needs_repair
+    assert not plan(wanted, amended, now=at(-year)).needs_repair
 
 
 def test_a_small_clock_difference_does_not_change_the_stored_time() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
-    early = plan(wanted, ("a",), status, now=at(-2))
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).after
+    early = plan(wanted, status, now=at(-2))
     assert (early.wait, early.needs_repair) == (32, False)
 
 
@@ -229,9 +244,8 @@ def test_duplicate_channels_are_ignored() -> None:
 
 
 def test_a_request_without_channels_fails() -> None:
-    wanted = spec("a")
-    decision = settle(wanted, (), NONE, now=START)
-    assert (decision.status.phase, decision.status.reason) == ("Failed", "NoChannelsResolved")
+    decision = settle(request(NotificationRequestSpec(type="Simple", subject="s", body="b")), NONE, now=START)
+    assert (decision.after.phase, decision.after.reason) == ("Failed", "NoChannelsResolved")
 
 
 def test_an_unknown_channel_fails_without_an_attempt() -> None:
@@ -243,26 +257,26 @@ def test_an_unknown_channel_fails_without_an_attempt() -> None:
 
 def test_a_channel_that_existed_before_is_deferred_when_it_is_missing() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
-    later = decide(wanted, status, result("a", UNKNOWN, 30, retry_after=60.0), now=30).status
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).after
+    later = decide(wanted, status, result("a", UNKNOWN, 30, retry_after=60.0), now=30).after
     assert (later.phase, later.channels[0].attempts, later.channels[0].next_attempt_time) == ("Retrying", 1, at(90))
-    assert decide(wanted, later, result("a", OK, 90), now=90).status.phase == "Sent"
+    assert decide(wanted, later, result("a", OK, 90), now=90).after.phase == "Sent"
 
 
 def test_a_terminal_phase_never_changes() -> None:
     wanted = spec("a", "b")
     status, _, _ = played(wanted, {"a": [OK], "b": [PERMANENT]})
     again = decide(wanted, status, result("b", OK, 9), result("a", RETRY, 9), now=9)
-    assert again.status == status
+    assert again.after == status
     assert again.attempts == ()
-    assert plan(wanted, ("a", "b"), status, now=at(1e6)).due == ()
+    assert plan(wanted, status, now=at(1e6)).due == ()
 
 
 def test_a_terminal_phase_by_another_writer_ends_the_request() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status.model_copy(update={"phase": "Failed"})
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).after.model_copy(update={"phase": "Failed"})
     assert due(wanted, status, 100) == []
-    assert decide(wanted, status, result("a", OK, 100), now=100) == Settlement(status)
+    assert decide(wanted, status, result("a", OK, 100), now=100) == unchanged(wanted, status)
 
 
 # Deferrals
@@ -276,7 +290,7 @@ def test_a_deferral_uses_no_attempt() -> None:
 
 def test_a_deferral_waits_as_long_as_asked_between_a_second_and_an_hour() -> None:
     for asked, waited in ((20.0, 20), (0.0, 1), (None, 1), (1e9, 3600)):
-        status = decide(spec("a"), NONE, result("a", DEFERRED, 0, retry_after=asked), now=0).status
+        status = decide(spec("a"), NONE, result("a", DEFERRED, 0, retry_after=asked), now=0).after
         assert status.channels[0].delay_seconds == waited
         assert (status.channels[0].state, status.phase, status.reason) == ("Pending", "Retrying", "DeliveryDeferred")
 
@@ -287,9 +301,10 @@ def test_deferrals_end_after_24_hours_across_restarts() -> None:
     while status.total_attempts == 0:
         decision = decide(wanted, status, result("a", DEFERRED, now, retry_after=3500.0), now=now)
         # The next reconcile knows only what is stored.
-        status = NotificationRequestStatus.model_validate_json(decision.status.model_dump_json(by_alias=True))
-        assert decision.next_due is not None
-        before, now, deferrals = now, (decision.next_due - START).total_seconds(), deferrals + 1
+        status = NotificationRequestStatus.model_validate_json(decision.after.model_dump_json(by_alias=True))
+        following = upcoming(decision, at(now))
+        assert following is not None
+        before, now, deferrals = now, (following - START).total_seconds(), deferrals + 1
     assert (before, deferrals) == (86_400, 26)
     assert (status.channels[0].deferred_since, status.channels[0].reason) == (None, "AttemptFailed")
     assert status.delivery_attempts[0].result == "failure"
@@ -297,9 +312,9 @@ def test_deferrals_end_after_24_hours_across_restarts() -> None:
 
 def test_an_attempt_ends_a_series_of_deferrals() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", DEFERRED, 0, retry_after=60.0), now=0).status
+    status = decide(wanted, NONE, result("a", DEFERRED, 0, retry_after=60.0), now=0).after
     assert status.channels[0].deferred_since == at(0)
-    status = decide(wanted, status, result("a", RETRY, 60), now=60).status
+    status = decide(wanted, status, result("a", RETRY, 60), now=60).after
     assert status.channels[0].deferred_since is None
 
 
@@ -308,29 +323,29 @@ def test_an_attempt_ends_a_series_of_deferrals() -> None:
 
 def test_the_message_is_correct_after_every_reconcile() -> None:
     wanted = spec("console", "file", maxAttempts=2)
-    first = decide(wanted, NONE, result("console", OK, 0), result("file", RETRY, 0, error="disk full"), now=0).status
+    first = decide(wanted, NONE, result("console", OK, 0), result("file", RETRY, 0, error="disk full"), now=0).after
     assert first.message == (
         "Delivered to 1 of 2 channels (console); file will be retried at 2026-01-01T00:00:30.000000Z (attempt 2 of 2)"
     )
-    second = decide(wanted, first, result("file", RETRY, 30, error="disk full"), now=30).status
+    second = decide(wanted, first, result("file", RETRY, 30, error="disk full"), now=30).after
     assert second.message == "Delivered to 1 of 2 channels (console); file failed after 2 attempts: disk full"
 
 
 def test_a_channel_with_failed_attempts_counts_as_failed_until_it_delivers() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).status
+    status = decide(wanted, NONE, result("a", RETRY, 0), now=0).after
     assert (status.successful_deliveries, status.failed_deliveries) == (0, 1)
-    status = decide(wanted, status, result("a", OK, 30), now=30).status
+    status = decide(wanted, status, result("a", OK, 30), now=30).after
     assert (status.successful_deliveries, status.failed_deliveries) == (1, 0)
 
 
 def test_every_attempt_is_recorded_once() -> None:
     wanted = spec("a")
-    status = decide(wanted, NONE, result("a", RETRY, 0, took=0.25, error="e1"), now=1).status
+    status = decide(wanted, NONE, result("a", RETRY, 0, took=0.25, error="e1"), now=1).after
     assert status.delivery_attempts == [
         DeliveryAttempt(channel="a", attempt=1, timestamp=at(0), result="failure", error="e1", duration_seconds=0.25)
     ]
-    status = decide(wanted, status, result("a", OK, 31), now=31).status
+    status = decide(wanted, status, result("a", OK, 31), now=31).after
     assert [(entry.attempt, entry.result, entry.error) for entry in status.delivery_attempts] == [
         (1, "failure", "e1"),
         (2, "success", None),
@@ -344,9 +359,9 @@ def test_recorded_attempts_take_precedence_over_the_channel_state() -> None:
         *(DeliveryAttempt(channel="b", attempt=n, timestamp=at(n), result="failure") for n in (1, 2, 3)),
     ]
     status = NotificationRequestStatus(phase="Retrying", delivery_attempts=entries)
-    found = plan(wanted, ("a", "b"), status, now=at(10))
+    found = plan(wanted, status, now=at(10))
     assert (found.due, found.needs_repair) == ((), True)
-    assert decide(wanted, status, now=10).status.phase == "PartiallySent"
+    assert decide(wanted, status, now=10).after.phase == "PartiallySent"
 
 
 REMOVED: dict[str, Callable[[NotificationRequestStatus], dict[str, object]]] = {
@@ -367,14 +382,15 @@ def test_a_due_time_that_someone_removed_is_computed_again(what: str, failures: 
     wanted, status, now = spec("a"), NONE, 0.0
     for _ in range(failures):
         decision = decide(wanted, status, result("a", RETRY, now), now=now)
-        status, before = decision.status, now
-        assert decision.next_due is not None
-        now = (decision.next_due - START).total_seconds()
+        status, before = decision.after, now
+        following = upcoming(decision, at(now))
+        assert following is not None
+        now = (following - START).total_seconds()
     edited = status.model_copy(update=REMOVED[what](status))
     assert due(wanted, edited, before + 1) == []
     assert wait(wanted, edited, before + 1) == now - before - 1
     assert due(wanted, edited, now) == ["a"]
-    assert decide(wanted, edited, result("a", RETRY, now), now=now).status.channels[0].attempts == failures + 1
+    assert decide(wanted, edited, result("a", RETRY, now), now=now).after.channels[0].attempts == failures + 1
 
 
 MOMENTS = [
@@ -421,14 +437,15 @@ def test_times_that_someone_wrote_into_a_status_neither_fail_a_reconcile_nor_par
     status = NotificationRequestStatus(channels=[channel("a"), channel("b")], delivery_attempts=attempts)
     results = [result(name, RETRY, 0) for name in due(wanted, status, 0)]
     decision = decide(wanted, status, *results, now=0)
-    assert decision.next_due is None or at(0) <= decision.next_due <= at(2 * 86_400 + 2)
-    assert not plan(wanted, ("a", "b"), decision.status, now=at(0)).needs_repair
+    following = upcoming(decision, at(0))
+    assert following is None or at(0) <= following <= at(2 * 86_400 + 2)
+    assert not plan(wanted, decision.after, now=at(0)).needs_repair
 
 
 def test_settle_without_results_is_idempotent() -> None:
     wanted = spec("a", "b")
-    status = decide(wanted, NONE, result("a", OK, 0), result("b", RETRY, 0), now=0).status
-    assert decide(wanted, status, now=5).status == status
+    status = decide(wanted, NONE, result("a", OK, 0), result("b", RETRY, 0), now=0).after
+    assert decide(wanted, status, now=5).after == status
 
 
 # Properties
@@ -466,12 +483,12 @@ def test_the_invariants_hold_for_any_sequence_of_events(
     names: list[str], policy: dict[str, Any], passes: list[dict[str, Any]], seed: int
 ) -> None:
     wanted, rng = spec(*names, **policy), random.Random(seed)
-    channels = channels_of(wanted, NONE)
+    channels = tuple(dict.fromkeys(names))
     status, now = NONE, START
     calls = dict.fromkeys(channels, 0)
     succeeded = dict.fromkeys(channels, 0)
     for step in passes:
-        found = plan(wanted, channels, status, now=now)
+        found = plan(wanted, status, now=now)
         if not found.due:
             assert status.phase in TERMINAL_PHASES
             break
@@ -490,29 +507,30 @@ def test_the_invariants_hold_for_any_sequence_of_events(
             succeeded[channel.name] += verdict is OK
             assert channel.next_attempt_time is None or channel.next_attempt_time <= now
         now = max([now, *(delivery.ended for delivery in results)])
-        before, decision = status, settle(wanted, channels, status, results, now=now, rng=rng)
-        status = NotificationRequestStatus.model_validate_json(decision.status.model_dump_json(by_alias=True))
-        assert status == decision.status
+        before, decision = status, settle(request(wanted), status, results, now=now, rng=rng)
+        status = NotificationRequestStatus.model_validate_json(decision.after.model_dump_json(by_alias=True))
+        assert status == decision.after
         assert all(made <= policy["maxAttempts"] for made in calls.values())
         assert all(times <= 1 for times in succeeded.values())
         assert [c.state == "Delivered" for c in status.channels] == [succeeded[name] == 1 for name in channels]
         assert (status.phase == "Sent") == (all(succeeded.values()))
-        assert (status.phase in TERMINAL_PHASES) == (decision.next_due is None)
+        following = upcoming(decision, now)
+        assert (status.phase in TERMINAL_PHASES) == (following is None)
         assert len(status.delivery_attempts) >= len(before.delivery_attempts)
         assert {(e.channel, e.attempt) for e in before.delivery_attempts} <= {
             (e.channel, e.attempt) for e in status.delivery_attempts
         }
         assert status.total_attempts == len(status.delivery_attempts)
-        assert settle(wanted, channels, status, now=now, rng=rng).status == status
-        if decision.next_due is None:
+        assert settle(request(wanted), status, now=now, rng=rng).after == status
+        if following is None:
             assert status.completion_time == now
-            assert settle(wanted, channels, status, results, now=now, rng=rng).status == status
+            assert settle(request(wanted), status, results, now=now, rng=rng).after == status
             break
-        assert decision.next_due >= now
+        assert following >= now
         # A reconcile before the due time waits for exactly the rest.
         for share in step["peeks"]:
-            early = now + (decision.next_due - now) * share
-            if early < decision.next_due:
-                peek = plan(wanted, channels, status, now=early)
-                assert (peek.due, peek.wait) == ((), (decision.next_due - early).total_seconds())
-        now = decision.next_due + timedelta(seconds=step["late"])
+            early = now + (following - now) * share
+            if early < following:
+                peek = plan(wanted, status, now=early)
+                assert (peek.due, peek.wait) == ((), (following - early).total_seconds())
+        now = following + timedelta(seconds=step["late"])

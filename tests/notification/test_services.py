@@ -24,7 +24,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.channel import Link
-from reconciler.notification.channels.receivers import RECEIVER_KINDS, ReceiverChannels
+from reconciler.notification.channels.services import RECEIVER_KINDS, ReceiverChannels
 from tests.notification.receivers import Behaviour, Received, answer, own_address, receiver, reset, stall
 from tests.notification.test_receivers import sent
 
@@ -345,7 +345,7 @@ def test_a_service_is_named_in_its_module_and_in_the_table_of_kinds_only() -> No
     for kind in SERVICES:
         config = RECEIVER_KINDS[kind].__name__
         files = {path.name for path in (ROOT / "reconciler").rglob("*.py") if config in path.read_text()}
-        assert files == {"services.py", "receivers.py"}
+        assert files == {"services.py"}
 
 
 def test_every_kind_has_a_delivery_test() -> None:

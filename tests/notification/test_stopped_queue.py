@@ -1,45 +1,59 @@
-"""The queue of deliveries is stopped, and what still holds a slot of it ends after its event loop."""
+"""The queue of deliveries: an offer that nobody takes, and the end of the queue before its slots."""
 
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
-from typing import Any, cast
+from collections.abc import Callable
 
-from reconciler.clock import current_clock
 from reconciler.meta import Request
-from reconciler.notification.channels.limits import CircuitBreaker, Limiter
+from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
 from reconciler.notification.fair_queue import FairQueue
 from reconciler.notification.policies import PolicyTable
+from tests.notification.world import Recorder, virtual
 
-FIRST, SECOND = Request("first", "a"), Request("second", "b")
+FIRST, SECOND, THIRD = (Request(name, "a") for name in ("first", "second", "third"))
+
+
+def queue_of(channel: LimitedChannel, woken: list[Request], is_stopped: Callable[[], bool]) -> FairQueue:
+    return FairQueue(
+        ChannelRegistry([channel]),
+        workers=10,
+        max_deliveries=10,
+        wake=woken.append,
+        is_stopped=is_stopped,
+        policies=PolicyTable(),
+    )
 
 
 def test_a_slot_can_be_released_after_the_loop() -> None:
-    breaker = CircuitBreaker(
-        "pager", clock=lambda: current_clock().monotonic(), failures=3, open_seconds=10, on_change=lambda *_: None
-    )
-    limiter = Limiter("pager", breaker, max_concurrent=1)
-    channels = cast("Any", SimpleNamespace(get=lambda _: SimpleNamespace(name="pager", limiter=limiter)))
+    channel = LimitedChannel(Recorder("pager"), LimitsConfig(max_concurrent=1))
     woken: list[Request] = []
     stopped = False
 
     async def queued() -> FairQueue:
-        queue = FairQueue(
-            channels,
-            workers=10,
-            max_deliveries=10,
-            wake=woken.append,
-            is_stopped=lambda: stopped,
-            policies=PolicyTable(),
-        )
+        queue = queue_of(channel, woken, lambda: stopped)
         for request in (FIRST, SECOND):
-            queue.acquire(request, f"uid of {request.name}", "Medium", ["pager"])
+            queue.acquire(request, "Medium", ["pager"])
         return queue
 
     queue = asyncio.run(queued())
     stopped = True
     queue.release_all(FIRST, keep_queued=False)
-    with limiter.enter("another"):
-        pass
+    assert channel.limiter.wait("a") == 0
     assert woken == []
+
+
+@virtual
+async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next() -> None:
+    woken: list[Request] = []
+    queue = queue_of(LimitedChannel(Recorder("pager"), LimitsConfig(max_concurrent=1)), woken, lambda: False)
+    assert queue.acquire(FIRST, "Medium", ["pager"]) == {"pager"}
+    for request in (SECOND, THIRD):
+        assert queue.acquire(request, "Medium", ["pager"]) == set()
+        queue.release_all(request, keep_queued=True)
+    queue.release_all(FIRST, keep_queued=False)
+    await asyncio.sleep(59)
+    assert woken == [SECOND]
+    await asyncio.sleep(2)
+    assert woken == [SECOND, THIRD]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from reconciler.errors import ConfigurationError
+from reconciler.notification.channel import PermanentDeliveryError, RetryableDeliveryError
 from reconciler.notification.channels import template as templates
-from reconciler.notification.channels.template import Template
-from reconciler.notification.errors import PermanentDeliveryError, RetryableDeliveryError
+from reconciler.notification.channels.template import check_template, render_template
 
 DOUBLED = "".join("{% set x = [x, x] %}" for _ in range(40))
 GROWN = "".join("{% set x = x ~ x %}" for _ in range(40))
@@ -50,32 +50,33 @@ def document(body: str = "b" * 65_536) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_a_template_exhausts_only_its_own_process(name: str) -> None:
-    template = Template(f"{BIG}{HOSTILE[name]}{{% endif %}}", name="webhook:pager")
+    source = f"{BIG}{HOSTILE[name]}{{% endif %}}"
+    check_template(source, "webhook:pager")
     with contextlib.suppress(PermanentDeliveryError):
-        assert len(await template.render(document())) <= 1_048_576
-    assert await Template("{{ body }}", name="webhook:other").render(document(body="x")) == "x"
+        assert len(await render_template(source, "webhook:pager", document())) <= 1_048_576
+    assert await render_template("{{ body }}", "webhook:other", document(body="x")) == "x"
 
 
 @pytest.mark.parametrize("name", ["nested lists as JSON", "repeated list of ranges"])
 def test_a_template_that_exceeds_the_limits_with_a_sample_is_an_error_when_it_is_loaded(name: str) -> None:
     with pytest.raises(ConfigurationError, match="the template of webhook:pager exceeded"):
-        Template(HOSTILE[name], name="webhook:pager")
+        check_template(HOSTILE[name], "webhook:pager")
 
 
 async def test_a_process_that_someone_ended_is_started_again_and_the_message_is_not_given_up() -> None:
-    template = Template("{{ body }}", name="webhook:pager")
-    assert await template.render(document(body="x")) == "x"
+    template = "{{ body }}", "webhook:pager"
+    assert await render_template(*template, document(body="x")) == "x"
     process = templates._deliveries._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(RetryableDeliveryError, match="exit code -9"):
-        await template.render(document(body="x"))
-    assert await template.render(document(body="x")) == "x"
+        await render_template(*template, document(body="x"))
+    assert await render_template(*template, document(body="x")) == "x"
 
 
 async def test_the_event_loop_is_free_while_a_template_uses_its_time() -> None:
-    template = Template(f"{BIG}{HOSTILE['nested lists']}{{% endif %}}", name="webhook:pager")
-    rendering = asyncio.ensure_future(template.render(document()))
+    source = f"{BIG}{HOSTILE['nested lists']}{{% endif %}}"
+    rendering = asyncio.ensure_future(render_template(source, "webhook:pager", document()))
     turns = 0
     while not rendering.done():
         turns += 1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -291,25 +290,6 @@ async def test_a_receiver_that_stays_down_fails_a_request_after_the_deferral_lim
         await flood(w, "a", "down", count=100, maxAttempts=1)
         await asyncio.sleep(3 * 24 * 3600)
         assert set(await phases(w, "a")) == {"Failed"}
-
-
-@virtual
-async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.WARNING, "reconciler")
-    slow = Slow("slow")
-    channel = guarded(slow, max_concurrent=1)
-    channel.limiter.reserve("somebody else")
-    async with world() as w, w.operator(channel, workers=4):
-        await flood(w, "a", "slow", count=2)
-        await asyncio.sleep(59)
-        assert slow.calls == []
-        await asyncio.sleep(30)
-        assert len(slow.calls) == 2
-
-
-# Statuses that cannot be saved
 
 
 @virtual

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from reconciler.apiserver.schema.formats import FORMATS
+from reconciler.apiserver.encoding.formats import FORMATS
 from reconciler.objects import Duration, Model, format_duration, parse_duration
 
 

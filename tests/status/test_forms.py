@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-import kubernetes
-import kubernetes_asyncio
 import pytest
 from pydantic import Field
 
@@ -116,33 +114,6 @@ def test_the_stored_text_stays_when_another_field_changes() -> None:
         status.append("parts", {"since": "2026-01-02T10:00:00.5Z"})
     (body, _, _) = server.writes[0]
     assert body["status"] == {"text": "new", "parts": [*parts, {"since": "2026-01-02T10:00:00.5Z"}]}
-
-
-@pytest.mark.parametrize("library", [kubernetes_asyncio, kubernetes])
-def test_the_generated_models_of_the_official_clients_declare_times(library: Any) -> None:
-    """The times in a Deployment's conditions are as the client wrote them, with fractions."""
-    stored = {"conditions": [{"type": "Available", "status": "True", "lastTransitionTime": "2026-01-01T10:00:00Z"}]}
-    server = ScriptedServer(status=stored)
-    condition = library.client.V1DeploymentCondition(
-        type="Available", status="True", last_transition_time=datetime(2026, 1, 1, 10, tzinfo=UTC)
-    )
-    obj = library.client.V1Deployment(
-        api_version="example.com/v1",
-        kind="Database",
-        metadata=library.client.V1ObjectMeta(name="db1", namespace="prod", resource_version="100", uid="uid-1"),
-        spec=library.client.V1DeploymentSpec(
-            selector=library.client.V1LabelSelector(),
-            template=library.client.V1PodTemplateSpec(spec=library.client.V1PodSpec(containers=[])),
-        ),
-        status=library.client.V1DeploymentStatus(conditions=[condition]),
-    )
-    again = {**stored["conditions"][0], "lastTransitionTime": "2026-01-01T10:00:00.000Z"}
-    with StatusBatcher(server.blocking_writer(), obj) as status:
-        status.set(conditions=[again])
-    assert status.written is False
-    with StatusBatcher(server.blocking_writer(), obj) as status:
-        status.set(conditions=[{**again, "type": "2026-01-01T10:00:00.000Z"}])
-    assert status.written is True
 
 
 def test_an_equal_condition_is_not_a_change_whatever_the_format_of_its_time() -> None:

@@ -23,7 +23,7 @@ from reconciler.client import Client
 from reconciler.errors import NotFound, NotSent, OutcomeUnknown
 from reconciler.objects import ObjectMeta
 from reconciler.status import StatusBatcher, StatusInvalid, StatusOutcomeUnknown
-from reconciler.status.httpx_clients import from_httpx
+from reconciler.status.clients import from_httpx
 from tests.status.test_clients import Database, DatabaseSpec
 
 # This kr8s supports servers up to 1.35; the embedded one reports 1.36.

@@ -282,7 +282,7 @@ def test_the_memory_is_bounded(monkeypatch, clock):
         gvk = GVK._replace(kind=f"K{number}")
         known.learn("uid", [(f"f{number}",)], {}, {f"f{number}": 1}, clock)
         known.report(gvk, {f"f{n}": 1 for n in range(10)}, {})
-    assert len(known._answers) == 3
+    assert len(known.answers) == 3
     assert not known.foresees("uid", [("f0",)], {}, {"f0": 1}, clock)
     assert known.foresees("uid", [("f9",)], {}, {"f9": 1}, clock)
     assert len(known._reported) == 4

@@ -10,7 +10,9 @@ import pytest
 import urllib3  # noqa: F401 - a client has it loaded
 
 from reconciler._core.field_managers import program_name
+from reconciler._core.lru import LRU
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
+from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
 from reconciler.status import StatusBatcher, clients
@@ -53,7 +55,7 @@ def test_discovered_kinds_are_remembered_per_server_and_bounded(monkeypatch):
     assert requests("example.com/v1/Database", "db2", "prod").served() is not None
     elsewhere = requests("example.com/v1/Database", "a", "b", host="https://other")
     assert elsewhere.served() is None
-    monkeypatch.setattr(clients, "MAX_KINDS", 3)
+    monkeypatch.setattr(clients, "_served", LRU(3))
     for number in range(9):
         kind = f"K{number}"
         requests(f"example.com/v1/{kind}", "a").learn({"resources": [{"name": "ks", "kind": kind}]})
@@ -85,18 +87,18 @@ def test_an_invalid_kind_is_refused(kind, error):
 
 def test_an_answer_is_the_object_and_its_warnings():
     headers = [("Warning", "299 - one"), ("warning", "299 - two"), ("Date", "x")]
-    assert read_answer("PATCH /x", 200, headers, b'{"a": 1}') == ({"a": 1}, ["299 - one", "299 - two"])
+    assert read_answer(HTTPRequest("PATCH", "/x"), 200, headers, b'{"a": 1}') == ({"a": 1}, ["299 - one", "299 - two"])
 
 
 def test_failures_are_typed():
     status = json.dumps({"reason": "Forbidden", "message": "may not", "code": 403}).encode()
     with pytest.raises(Forbidden, match="PATCH /x: 403 Forbidden: may not"):
-        read_answer("PATCH /x", 403, [], status)
+        read_answer(HTTPRequest("PATCH", "/x"), 403, [], status)
     with pytest.raises(TooManyRequests) as caught:
-        read_answer("PATCH /x", 429, [("Retry-After", "7")], b"slow down")
+        read_answer(HTTPRequest("PATCH", "/x"), 429, [("Retry-After", "7")], b"slow down")
     assert caught.value.retry_after == 7.0
     with pytest.raises(NotServed):
-        read_answer("PATCH /x", 404, [("Content-Type", "text/plain")], b"404 page not found\n")
+        read_answer(HTTPRequest("PATCH", "/x"), 404, [("Content-Type", "text/plain")], b"404 page not found\n")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_failures_are_typed():
 )
 def test_a_success_without_an_object_is_an_error_of_a_proxy(body):
     with pytest.raises(ServerError):
-        read_answer("PATCH /x", 200, [], body)
+        read_answer(HTTPRequest("PATCH", "/x"), 200, [], body)
 
 
 class Pool:

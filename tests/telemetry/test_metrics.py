@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
+from collections import Counter
 
 import pytest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from reconciler.controller.controller import ControllerStatistics
+from reconciler.controller.reconcile.cycle import UnsavedStatistics
+from reconciler.controller.wake.echo import EchoStatistics
 from reconciler.telemetry.controllers import MAX_LABELS
 from reconciler.telemetry.registry import MetricsRegistry
 from reconciler.workqueue import WorkQueue
@@ -34,10 +39,32 @@ def bounds(metrics: MetricsRegistry, name: str) -> list[str]:
     return [line.partition('le="')[2].partition('"')[0] for line in lines]
 
 
+def statistics_of_a_controller() -> ControllerStatistics:
+    return ControllerStatistics(
+        name="database",
+        workers=4,
+        active=3,
+        reconciles=6,
+        results=Counter(success=1, error=2, requeue_after=3),
+        reasons=Counter(event=2, owned=1),
+        terminal_errors=4,
+        timeouts=5,
+        panics=6,
+        cancelled=7,
+        storms=8,
+        echo=EchoStatistics(known=0, in_progress=0, dropped=9, overtaken=0),
+        unsaved=UnsavedStatistics(kept=0, blocked=0, dropped=0),
+        mapper_errors=10,
+        mapper_pending=0,
+        unmapped=11,
+        queue=WorkQueue[str]().statistics(),
+    )
+
+
 def test_metric_names_of_controller_runtime_are_exported() -> None:
     metrics = MetricsRegistry()
     WorkQueue[str](metrics=metrics.queue("database"))
-    metrics.controller("database")
+    metrics.controller("database").watch(statistics_of_a_controller)
     metrics.leader("operator")
     metrics.requests.count("200", "GET", "10.0.0.1:443")
     _, body = metrics.render()
@@ -70,7 +97,8 @@ def test_metric_names_of_controller_runtime_are_exported() -> None:
 
 def test_counters_of_an_idle_controller_are_exported_as_zero() -> None:
     metrics = MetricsRegistry()
-    metrics.controller("database")
+    idle = dataclasses.replace(statistics_of_a_controller(), results=Counter(), terminal_errors=0)
+    metrics.controller("database").watch(lambda: idle)
     for result in ("success", "error", "requeue", "requeue_after"):
         assert value(metrics, "controller_runtime_reconcile_total", controller="database", result=result) == 0
 
@@ -132,38 +160,27 @@ async def test_number_of_series_for_priorities_is_bounded() -> None:
 def test_a_controller_is_measured() -> None:
     metrics = MetricsRegistry()
     controller = metrics.controller("database")
-    controller.set_max_concurrent_reconciles(4)
-    controller.watch_active_workers(lambda: 3)
-    plain = {"terminal": False, "timed_out": False, "panicked": False}
-    controller.reconciled("success", 0.2, ["event"], **plain)
-    controller.reconciled("error", 3, ["retry", "owned"], terminal=True, timed_out=True, panicked=True)
-    controller.reconciled("requeue_after", 0.2, {"event"}, **plain)
-    controller.echo_dropped()
-    controller.storm()
+    controller.watch(statistics_of_a_controller)
+    for seconds in (0.2, 3, 0.2):
+        controller.observe_reconcile_duration(seconds)
     name = {"controller": "database"}
     assert value(metrics, "controller_runtime_reconcile_total", result="success", **name) == 1
-    assert value(metrics, "controller_runtime_reconcile_total", result="requeue_after", **name) == 1
-    assert value(metrics, "controller_runtime_reconcile_errors_total", **name) == 1
-    assert value(metrics, "controller_runtime_terminal_reconcile_errors_total", **name) == 1
-    assert value(metrics, "controller_runtime_reconcile_panics_total", **name) == 1
-    assert value(metrics, "controller_runtime_reconcile_timeouts_total", **name) == 1
+    assert value(metrics, "controller_runtime_reconcile_total", result="requeue_after", **name) == 3
+    assert value(metrics, "controller_runtime_reconcile_total", result="requeue", **name) == 0
+    assert value(metrics, "controller_runtime_reconcile_errors_total", **name) == 2
+    assert value(metrics, "controller_runtime_terminal_reconcile_errors_total", **name) == 4
+    assert value(metrics, "controller_runtime_reconcile_timeouts_total", **name) == 5
+    assert value(metrics, "controller_runtime_reconcile_panics_total", **name) == 6
     assert value(metrics, "controller_runtime_reconcile_time_seconds_sum", **name) == pytest.approx(3.4)
     assert value(metrics, "controller_runtime_reconcile_time_seconds_bucket", le="0.2", **name) == 2
     assert value(metrics, "controller_runtime_max_concurrent_reconciles", **name) == 4
     assert value(metrics, "controller_runtime_active_workers", **name) == 3
     assert value(metrics, "reconciler_reconcile_reasons_total", reason="event", **name) == 2
     assert value(metrics, "reconciler_reconcile_reasons_total", reason="owned", **name) == 1
-    assert value(metrics, "reconciler_echoes_dropped_total", **name) == 1
-    assert value(metrics, "reconciler_storms_total", **name) == 1
-
-
-def test_number_of_series_for_reasons_is_bounded() -> None:
-    metrics = MetricsRegistry()
-    controller = metrics.controller("database")
-    for number in range(100):
-        controller.reconciled("success", 0, [str(number)], terminal=False, timed_out=False, panicked=False)
-    assert len(controller.reasons) == MAX_LABELS + 1
-    assert sum(controller.reasons.values()) == 100
+    assert value(metrics, "reconciler_echoes_dropped_total", **name) == 9
+    assert value(metrics, "reconciler_storms_total", **name) == 8
+    assert value(metrics, "reconciler_mapper_errors_total", **name) == 10
+    assert value(metrics, "reconciler_unmapped_total", **name) == 11
 
 
 def test_status_writes_are_counted_from_any_thread() -> None:
@@ -206,8 +223,7 @@ def test_same_name_returns_the_same_counters_per_registry() -> None:
     one, two = MetricsRegistry(), MetricsRegistry()
     assert one.controller("a") is one.controller("a")
     assert one.queue("a") is one.queue("a")
-    one.controller("a").storm()
-    assert two.controller("a").storms == 0
+    assert one.controller("a") is not two.controller("a")
 
 
 def test_collectors_of_the_user_are_scraped() -> None:

@@ -19,7 +19,6 @@ from reconciler import (
     StatusBatcher,
     effect,
 )
-from reconciler.apiserver import Delay, Match
 from reconciler.errors import ConfigurationError
 from reconciler.testing.operator_process import OperatorFailed
 from reconciler.testing.world import NotSettled, World
@@ -113,7 +112,7 @@ async def test_a_killed_process_runs_nothing_any_more_and_the_next_one_begins_an
 async def test_a_write_in_flight_takes_effect_although_the_process_was_killed() -> None:
     async with World(PlotReconciler) as world:
         await world.start()
-        fault = world.server.faults.add(Match(verb="patch", resource="configmaps"), Delay(5.0))
+        fault = world.server.faults.add(latency=5.0, verb="patch", resource="configmaps")
         await world.create(plot())
         await asyncio.sleep(1)
         assert fault.hits == 1

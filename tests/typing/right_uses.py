@@ -41,7 +41,7 @@ from reconciler import (
     Unstructured,
     Watch,
 )
-from reconciler.apiserver import APIServer, Delay, Match, Refuse
+from reconciler.apiserver import APIServer
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.client import retry_on_conflict
 from reconciler.client.ensure import Written
@@ -338,7 +338,7 @@ async def one_write() -> None:
         server.faults.add(lost=True, after_commit=True, method="PATCH", path="/apis/example.com/*")
         server.faults.add(cut_watches=True)
         server.faults.add(expired=True, verb="watch")
-        server.faults.add(Match(verb="patch"), Delay((0.1, 2.0)), Refuse(409), times=2, name="db1")
+        server.faults.add(latency=(0.1, 2.0), status=409, times=2, verb="patch", name="db1")
         server.cut_watches("databases")
         (entry,) = server.requests(verb="patch", subresource="status", name="db1")
         assert_type(entry.status, int)

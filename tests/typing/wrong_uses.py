@@ -30,7 +30,7 @@ from reconciler import (
     StatusBatcher,
     Watch,
 )
-from reconciler.apiserver import APIServer, Match, Refuse
+from reconciler.apiserver import APIServer
 from reconciler.controller import ChannelSource
 from reconciler.events import EventRecorder
 from reconciler.notification import Message, NotificationReconciler
@@ -229,8 +229,7 @@ def faults(server: APIServer) -> None:
     faults = server.faults
     faults.add(status="409")  # type: ignore[arg-type]
     faults.add(state=409)  # type: ignore[call-arg]
-    faults.add(Refuse(409))  # type: ignore[arg-type]
-    faults.add(Match(verbs="patch"), Refuse(409))  # type: ignore[call-arg]
+    faults.add(status=409, verbs="patch")  # type: ignore[call-arg]
     faults.chaos(status=409)  # type: ignore[call-arg]
 
 

@@ -8,8 +8,8 @@ import math
 import pytest
 
 from reconciler.workqueue import WorkQueue
-from reconciler.workqueue.entries import MAX_REASONS, InProgress
-from reconciler.workqueue.order import STARVATION_LIMIT
+from reconciler.workqueue.order import MAX_REASONS, STARVATION_LIMIT
+from reconciler.workqueue.queue import InProgress
 
 pytestmark = pytest.mark.virtual_time
 

@@ -6,7 +6,6 @@ It needs nothing but the standard library, so that every room can use it.
 from __future__ import annotations
 
 from reconciler._core.redaction.engine import redact, redact_error
-from reconciler._core.redaction.hints import PLACEHOLDER
-from reconciler._core.redaction.names import is_secret_name
+from reconciler._core.redaction.names import PLACEHOLDER, is_secret_name
 
 __all__ = ["PLACEHOLDER", "is_secret_name", "redact", "redact_error"]

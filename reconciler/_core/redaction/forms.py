@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from reconciler._core.redaction.hints import PLACEHOLDER, Hints, backslashes_before
+from reconciler._core.redaction.names import PLACEHOLDER, Hints, backslashes_before
 
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 KEY_HINTS = Hints("-----BEGIN")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 
-from reconciler._core.redaction.hints import PLACEHOLDER, closing_quote
 from reconciler._core.redaction.names import (
     KEY_OWNERS,
     NAME_HINTS,
+    PLACEHOLDER,
     Kind,
+    closing_quote,
     is_harmless,
     is_placeholder,
     kind_of_name,

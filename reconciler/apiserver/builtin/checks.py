@@ -24,9 +24,9 @@ from reconciler.apiserver.builtin.rule import (
     old_value,
     parsed_address,
 )
+from reconciler.apiserver.encoding.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, read_quantity, recorded
-from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 
 Error = Callable[[FieldRule, ValuePlace, Any, str], FieldError]
 Test = Callable[[FieldRule, ValuePlace, Any], bool]

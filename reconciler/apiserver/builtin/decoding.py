@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantity, go_type
-from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.schema import ANYTHING, Node
 
 _ABSENT = object()
 _PYTHON_TYPES: dict[str, Any] = {"string": str, "boolean": bool, "integer": int, "number": (int, float)}

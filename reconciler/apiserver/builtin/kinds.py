@@ -19,7 +19,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import ValuePlace, condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.schema import ANYTHING, Node
 
 Completion = Callable[[JSONObject], JSONObject]
 _NODES: dict[str, Node] = {}

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cel.rewriting import RESERVED_WORD
+from reconciler.apiserver.cel.syntax_tree import RESERVED_WORD
+from reconciler.apiserver.encoding import formats
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
-from reconciler.apiserver.schema import formats
 
 _PATH = re.compile(r"(/|\^*)(@?)(.*)")
 _PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")

@@ -19,8 +19,8 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from reconciler.apiserver.cel import parsers
+from reconciler.apiserver.encoding.formats import FORMATS, form_problems, label_problems, qualified_name_problems
 from reconciler.apiserver.encoding.text import data_file, quantity_text, read_quantity
-from reconciler.apiserver.schema.formats import FORMATS, form_problems, label_problems, qualified_name_problems
 from reconciler.errors import MissingExtra
 
 CelType = Any

@@ -13,9 +13,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler._core.limits import MAX_LEVELS, exceeds_max_levels
-from reconciler._core.scalars import use_kubernetes_scalars
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import MAX_LEVELS, JSONObject, exceeds_max_levels, use_kubernetes_scalars
 from reconciler.apiserver.encoding.text import quoted, recorded
 
 _INT64 = 2**63

@@ -9,9 +9,9 @@ from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.builtin.decoding import Decoding, Malformed, Place, restoring_problem
 from reconciler.apiserver.builtin.kinds import KindInfo, metadata_node
 from reconciler.apiserver.builtin.rule_table import violations
+from reconciler.apiserver.encoding.formats import name_problems
 from reconciler.apiserver.encoding.refusals import FieldError
 from reconciler.apiserver.encoding.text import go_type, quoted
-from reconciler.apiserver.schema.formats import name_problems
 
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
 """The fields of an owner reference, in the order of Go's struct."""

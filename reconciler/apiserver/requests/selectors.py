@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.encoding.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
 from reconciler.apiserver.encoding.text import go_int, quoted
-from reconciler.apiserver.schema.formats import form_problems, qualified_name_problems
 
 LabelTerm = Callable[[Mapping[str, str]], bool]
 

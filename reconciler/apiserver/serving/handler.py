@@ -14,8 +14,8 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl, Roles
 from reconciler.apiserver.admission import ConfiguredAdmission
 from reconciler.apiserver.cluster import ClusterStorage
-from reconciler.apiserver.definitions.conversion import with_conversions
-from reconciler.apiserver.definitions.definitions import Definitions
+from reconciler.apiserver.conversion import with_conversions
+from reconciler.apiserver.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.bodies import check_size
 from reconciler.apiserver.requests.routing import Call, route

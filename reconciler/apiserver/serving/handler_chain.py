@@ -13,22 +13,7 @@ from itertools import chain
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.faults import (
-    ALL_REQUESTS,
-    NO_STRIKE,
-    CutWatches,
-    EventOrder,
-    Faults,
-    Lose,
-    Match,
-    Refuse,
-    ReorderEvents,
-    RequestCallback,
-    Stale,
-    Stall,
-    StallWatches,
-    Strike,
-)
+from reconciler.apiserver.faults import NO_STRIKE, EventOrder, Faults, RequestCallback, RequestMatch, Strike, matches
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, log_entry
@@ -100,7 +85,7 @@ class HandlerChain:
 
     def restart(self) -> None:
         """Break off watches, drop the history, and answer none of the writes that are waiting for webhooks."""
-        self.cut_watches()
+        self.cut_watches({})
         self._starts += 1
         self.compact()
         self.note("the server restarted")
@@ -113,7 +98,7 @@ class HandlerChain:
         """
         if self.data is not None:
             self.data.replace(handler.cluster)
-        for watch in self._open_watches(self._matching(ALL_REQUESTS)):
+        for watch in self._open_watches(self._matching({})):
             watch.cut(lost=True)
         self._starts += 1
         self.handler, self._commits = handler, []
@@ -137,39 +122,35 @@ class HandlerChain:
             denied = self.handler.routed(request, refusal.user) if isinstance(refusal, AccessDenied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request) if self.faults.active else NO_STRIKE
-        handle = self._handle_with_faults if strike.effects else self._handle_in_order
+        handle = self._handle_with_faults if strike.hit else self._handle_in_order
         return await handle(request, call, strike)
 
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
-        await _call([each.before for each in strike.callbacks], request)
+        await _call(strike.all("before"), request)
         watching = call is not None and call.verb == "watch"
-        if Stall in strike.effects and not watching:
+        answer, refusal = strike.answer, strike.refusal(call)
+        if "stall" in answer and not watching:
             await self._stall(request, call, strike)
-        lose, refuse = strike.effects.get(Lose), strike.effects.get(Refuse)
-        if not (watching and refuse is not None and refuse.as_event):
-            if lose is not None and not lose.after_commit:
+        lost, after_commit = "lost" in answer, "after_commit" in answer
+        if not (after_commit or (watching and "expired" in answer)):
+            if lost:
                 self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
                 raise _unknown(request, "a fault withheld the response")
-            if refuse is not None and not refuse.after_commit:
-                refusal = refuse.refusal(call)
+            if refusal is not None:
                 return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
         response = await self._handle_in_order(request, call, strike)
-        await _call([each.after for each in strike.callbacks], request)
-        if call is not None:
-            self._disturb_watches(call.endpoint.info.plural, strike)
-        if lose is not None and lose.after_commit:
+        await _call(strike.all("after"), request)
+        if call is not None and strike.first("cut_watches"):
+            self.cut_watches({"resource": call.endpoint.info.plural})
+        if call is not None and strike.first("stall_watches"):
+            self.stall_watches({"resource": call.endpoint.info.plural})
+        if lost and after_commit:
             raise _unknown(request, "a fault withheld the response")
-        if refuse is not None and refuse.after_commit:
-            return refusal_response(refuse.refusal(call))
+        if refusal is not None and after_commit:
+            return refusal_response(refusal)
         return response
-
-    def _disturb_watches(self, plural: str, strike: Strike) -> None:
-        if CutWatches in strike.effects:
-            self.cut_watches(Match(resource=plural))
-        if StallWatches in strike.effects:
-            self.stall_watches(Match(resource=plural))
 
     async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         if request.timeout is not None and request.timeout < strike.delay:
@@ -195,8 +176,7 @@ class HandlerChain:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        reorder = strike.effects.get(ReorderEvents)
-        order: EventOrder = self._event_order if reorder is None else reorder.order
+        order: EventOrder = strike.first("event_order") or self._event_order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
         store = call.endpoint.store
@@ -219,14 +199,14 @@ class HandlerChain:
         return response
 
     async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
-        refuse, stale = strike.effects.get(Refuse), strike.effects.get(Stale)
-        as_event = refuse is not None and refuse.as_event and call is not None and call.verb == "watch"
-        expired = refuse.refusal(call) if refuse is not None and as_event else None
-        past: PastState | None = None if stale is None else (stale.seconds, stale.version)
+        watching = call is not None and call.verb == "watch"
+        expired = strike.refusal(call) if watching and "expired" in strike.answer else None
+        age, version = strike.first("stale"), strike.first("stale_version")
+        past: PastState | None = None if age is None and version is None else (age or 0.0, version)
         result = await self.handler.read(request, call, stale=past, expired=expired)
         if result.watch is not None and call is not None:
             self._watches[result.watch] = call, request
-            if Stall in strike.effects:
+            if "stall" in strike.answer:
                 result.watch.stall()
             for hold in self._holds:
                 if not hold.released and hold.covers(result.watch):
@@ -280,13 +260,13 @@ class HandlerChain:
         return ServerStatistics(
             objects=sum(len(store.objects) for store in stores),
             resource_version=cluster.revisions.current,
-            watches=len(self._open_watches(self._matching(ALL_REQUESTS))),
+            watches=len(self._open_watches(self._matching({}))),
             requests=self._answered,
             requests_dropped=self.log.dropped,
             events_dropped=sum(store.dropped for store in stores),
         )
 
-    def cut_watches(self, match: Match = ALL_REQUESTS) -> int:
+    def cut_watches(self, match: RequestMatch) -> int:
         """Break off watches and return how many."""
         chosen = self._open_watches(self._matching(match))
         for watch in chosen:
@@ -294,7 +274,7 @@ class HandlerChain:
         self._note_watches(len(chosen), match, "cut")
         return len(chosen)
 
-    def stall_watches(self, match: Match = ALL_REQUESTS) -> int:
+    def stall_watches(self, match: RequestMatch) -> int:
         """Keep watches open but silent, and return how many."""
         chosen = self._open_watches(self._matching(match))
         silent = [watch for watch in chosen if not watch.stalled]
@@ -303,7 +283,7 @@ class HandlerChain:
         self._note_watches(len(silent), match, "stalled")
         return len(silent)
 
-    def hold_watches(self, match: Match, *, later: bool) -> WatchHold:
+    def hold_watches(self, match: RequestMatch, *, later: bool) -> WatchHold:
         """Hide events from open watches, and perhaps from those that open before the release."""
         covers = self._matching(match)
         hold = self._hold(covers) if later else WatchHold(lambda _: False)
@@ -317,13 +297,13 @@ class HandlerChain:
         self._holds.append(WatchHold(covers))
         return self._holds[-1]
 
-    def _matching(self, match: Match) -> Callable[[WatchResponse], bool]:
-        return lambda watch: match.matches(*self._watches[watch])
+    def _matching(self, match: RequestMatch) -> Callable[[WatchResponse], bool]:
+        return lambda watch: matches(match, *self._watches[watch])
 
-    def _note_watches(self, count: int, match: Match, done: str) -> None:
+    def _note_watches(self, count: int, match: RequestMatch, done: str) -> None:
         if count:
-            whose = f" by {match.user_agent}" if match.user_agent else ""
-            self.note(f"{count} watches of {match.resource or 'all kinds'}{whose} were {done}")
+            agent, kind = match.get("user_agent"), match.get("resource") or "all kinds"
+            self.note(f"{count} watches of {kind}{f' by {agent}' if agent else ''} were {done}")
 
     def _open_watches(self, covers: Callable[[WatchResponse], bool]) -> list[WatchResponse]:
         return [watch for watch in self._watches if not watch.closed and covers(watch)]
@@ -346,7 +326,7 @@ class HandlerChain:
         Raises:
             ConfigurationError: they cannot be kept.
         """
-        for watch in self._open_watches(self._matching(ALL_REQUESTS)):
+        for watch in self._open_watches(self._matching({})):
             watch.cut()
         for stalled in self._stalled:
             if not stalled.done():
@@ -354,9 +334,9 @@ class HandlerChain:
         self.log_commits("by the server")
 
 
-async def _call(callbacks: Iterable[RequestCallback | None], request: HTTPRequest) -> None:
+async def _call(callbacks: Iterable[RequestCallback], request: HTTPRequest) -> None:
     for callback in callbacks:
-        result = None if callback is None else callback(request)
+        result = callback(request)
         if inspect.isawaitable(result):
             await result
 

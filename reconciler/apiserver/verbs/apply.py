@@ -31,7 +31,7 @@ from reconciler.apiserver.managed_fields import (
 )
 from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.shape import ANYTHING, NO_DEFAULT, Node
+from reconciler.apiserver.schema import ANYTHING, NO_DEFAULT, Node
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
 

@@ -120,7 +120,7 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
     if problems and validation == "Strict":
         if call.duplicates and bodies.media_type(call.request) == bodies.YAML:
             problems[: len(call.duplicates)] = [bodies.yaml_problem(call.duplicates)]
-        raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
+        raise decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
     call.warnings = warnings
     if isinstance(raw, dict) and raw is not earlier_metadata:
@@ -145,7 +145,7 @@ def _decode_fields(
     document = whole if contents is None else contents.decode(whole, before, decoding)
     if problems := [*about_metadata.problems, *decoding.problems]:
         order = None if decoding.restored else sorted(found) if call.verb == "patch" else list(found)
-        raise _decode_error(call, found, first_error(problems, order))
+        raise decode_error(call, found, first_error(problems, order))
     return {**document, "metadata": metadata}
 
 
@@ -156,7 +156,7 @@ def sort_by_document(found: JSONObject, paths: list[str]) -> list[str]:
     return sorted(paths, key=lambda path: order.get(path, order.get(_ROOT.split(path)[0], len(order))))
 
 
-def _decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
+def decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     """Return the error for a document that cannot be decoded; for a patch it shows the patched document."""
     if call.verb != "patch":
         kind = call.endpoint.info.kind

@@ -17,7 +17,7 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, timestamp
-from reconciler.apiserver.definitions.definitions import CLEANUP
+from reconciler.apiserver.definitions import CLEANUP
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_bool, go_int
 from reconciler.apiserver.requests.bodies import check_write_options

@@ -15,7 +15,7 @@ from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_value
 from reconciler.apiserver.requests import bodies
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.shape import ANYTHING, Node
+from reconciler.apiserver.schema import ANYTHING, Node
 from reconciler.apiserver.store import encode
 
 MAX_OPERATIONS = 10_000

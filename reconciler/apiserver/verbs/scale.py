@@ -7,24 +7,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from reconciler._core.wire import JSONObject, ManagedFieldsEntry
-from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
-from reconciler.apiserver.builtin.kinds import type_node
+from reconciler.apiserver.builtin.decoding import BuiltInContents
+from reconciler.apiserver.builtin.kinds import KindInfo, type_node
 from reconciler.apiserver.cluster import Endpoint, ScalePaths
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
-from reconciler.apiserver.encoding.text import go_json, go_value, quoted
 from reconciler.apiserver.managed_fields import FieldSet, ManagerKey, difference, intersection, manager_of, sort_entries
 from reconciler.apiserver.requests import bodies
-from reconciler.apiserver.requests.metadata import decode_metadata
 from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
-from reconciler.apiserver.verbs.decoding import sort_by_document
-from reconciler.apiserver.verbs.patches import apply_patch, merge_patch
+from reconciler.apiserver.verbs.decoding import decode_error, decode_patched, read_document
+from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Admitted, WriteResult
 
 _VERSION = "autoscaling/v1"
+_TYPE = {"apiVersion": _VERSION, "kind": "Scale"}
 
 _UNKNOWN = 'no kind is registered for the type v1.Scale in scheme "pkg/runtime/scheme.go:111"'
 """The error for a Scale of a custom kind that cannot be decoded."""
@@ -91,28 +90,30 @@ class Scaler:
         if call.verb == "patch":
             bodies.patch_type(call)
         dry_run = bodies.check_write_options(call)
-        sent = _read_update(call) if call.verb == "update" else None
+        asked = _call_of_scale(call)
+        sent = _read_update(call, asked) if call.verb == "update" else None
         old = call.existing()
         current = scale_of(endpoint, old)
         path, custom = _paths(endpoint).spec, endpoint.resource.custom
         if custom and value_at(old.doc, path) is None:
             current["spec"]["replicas"] = _UNSET_REPLICAS
-        scale = _apply_patch(call, current) if sent is None else sent
-        replicas, warnings = _decode(call, scale)
-        _check_object(call, scale, old)
+        scale, warnings = sent or _patched(asked, current)
+        call.warnings = warnings
+        _check_object(call, scale["metadata"], old)
         admitted = self.writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
         if admitted is not None:
             scale, warnings = await self.writer.mutate(admitted, warnings)
             self.writer.check_current(call, old)
-            replicas, _ = _decode(call, scale)
+            scale, _ = decode_patched(asked, scale, None)
             admitted = replace(admitted, doc=scale)
+        replicas = value_at(scale, "spec.replicas", 0)
         if replicas == _UNSET_REPLICAS and custom:
             raise Refusal.bad_request(f'the spec replicas field "{path}" cannot be empty')
         if replicas < 0 and not custom:
             error = FieldError.invalid("spec.replicas", replicas, "must be greater than or equal to 0")
             raise Refusal.invalid("Scale", "autoscaling", call.name, [error])
         doc = _put(endpoint.to_served(old.doc), path.lstrip(".").split("."), replicas)
-        version = (scale.get("metadata") or {}).get("resourceVersion") or str(old.rv)
+        version = scale["metadata"].get("resourceVersion") or str(old.rv)
         doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
         before = current["spec"].get("replicas", 0)
         known = write_rules.managed_fields_of(old)
@@ -123,45 +124,42 @@ class Scaler:
         return written
 
 
-def _read_update(call: Call) -> JSONObject:
+def _call_of_scale(call: Call) -> Call:
+    """Return the call as if the Scale were a kind: documents are read, patched and decoded as those of any kind."""
+    info = KindInfo("autoscaling", "scales", "Scale", call.endpoint.info.namespaced)
+    endpoint = Endpoint(replace(call.endpoint.resource, info=info, custom=False), "v1", contents=_CONTENTS)
+    request = call.request
+    if bodies.media_type(request) == bodies.APPLY_PATCH:
+        request = replace(request, headers={**request.headers, "content-type": bodies.MERGE_PATCH})
+    return replace(call, endpoint=endpoint, request=request)
+
+
+def _read_update(call: Call, asked: Call) -> tuple[JSONObject, list[str]]:
     try:
-        scale = bodies.read_object(call.request, "Scale")
+        scale, warnings = read_document(asked)
     except Refusal as refusal:
-        raise (
-            Refusal.bad_request(_UNKNOWN) if refusal.code == 400 and call.endpoint.resource.custom else refusal
-        ) from None
-    version, kind = str(scale.get("apiVersion") or _VERSION), str(scale.get("kind") or "Scale")
-    if (version, kind) != (_VERSION, "Scale"):
-        found = {**scale, "apiVersion": version, "kind": kind}
-        raise _decode_error(call, found, not_registered(kind, version))
-    _decode(call, scale)
-    _check_place(call, scale)
-    return scale
+        unknown = refusal.code == 400 and call.endpoint.resource.custom
+        raise (Refusal.bad_request(_UNKNOWN) if unknown else refusal) from None
+    write_rules.check_name_given(call, scale["metadata"])
+    write_rules.check_name_and_namespace(call, scale["metadata"])
+    return scale, warnings
 
 
-def _apply_patch(call: Call, current: JSONObject) -> JSONObject:
-    kind = bodies.media_type(call.request)
-    if kind == bodies.APPLY_PATCH:
-        found = merge_patch(current, bodies.decode_patch(call.request.body))
-    else:
-        found = apply_patch(call, kind, current)
-    if not isinstance(found, dict):
-        raise Refusal.bad_request("the patch leaves no Scale")
-    version, name = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
-    if kind not in (bodies.APPLY_PATCH, bodies.STRATEGIC_PATCH) and (version, name) != (_VERSION, "Scale"):
-        raise _decode_error(call, found, not_registered(name, version))
-    return found
+def _patched(asked: Call, current: JSONObject) -> tuple[JSONObject, list[str]]:
+    kind = bodies.media_type(asked.request)
+    found = apply_patch(asked, kind, current)
+    if isinstance(found, dict) and kind == bodies.STRATEGIC_PATCH:
+        found = {**found, **_TYPE}
+    elif isinstance(found, dict) and {**found, **_TYPE} != found:
+        version, name = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
+        raise decode_error(asked, found, not_registered(name, version))
+    return decode_patched(asked, found, None)
 
 
-def _check_place(call: Call, scale: JSONObject) -> None:
-    metadata = dict(scale.get("metadata") or {})
+def _check_object(call: Call, metadata: JSONObject, old: Stored) -> None:
     write_rules.check_name_given(call, metadata)
     write_rules.check_name_and_namespace(call, metadata)
-
-
-def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
-    _check_place(call, scale)
-    info, uid = call.endpoint.info, (scale.get("metadata") or {}).get("uid")
+    info, uid = call.endpoint.info, metadata.get("uid")
     if not uid or uid == old.uid:
         return
     if call.verb == "update":
@@ -169,35 +167,6 @@ def _check_object(call: Call, scale: JSONObject, old: Stored) -> None:
     if not call.endpoint.resource.custom:
         why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {old.uid}"
         raise Refusal.conflict(f"{info.plural}/scale", info.group, call.name, why)
-
-
-def _decode(call: Call, scale: JSONObject) -> tuple[int, list[str]]:
-    """Return the replicas of a Scale, and warnings about unknown fields."""
-    restored = call.verb == "patch" and bodies.media_type(call.request) == bodies.STRATEGIC_PATCH
-    found = dict(sorted(scale.items())) if call.verb == "patch" else scale
-    decoding = Decoding(restored)
-    decode_metadata(found.get("metadata"), decoding, kind="Scale")
-    document = _CONTENTS.decode(found, None, decoding)
-    if decoding.problems:
-        problem = first_error(decoding.problems, None if restored else list(found))
-        raise _decode_error(call, found, problem, restored=restored)
-    problems = [f"unknown field {quoted(path)}" for path in sort_by_document(found, decoding.unknown)]
-    validation = call.query.get("fieldValidation", "")
-    if problems and validation == "Strict":
-        raise _decode_error(call, found, f"strict decoding error: {', '.join(problems)}", restored=restored)
-    call.warnings = [] if validation == "Ignore" else problems
-    return (document.get("spec") or {}).get("replicas") or 0, list(call.warnings)
-
-
-def _decode_error(call: Call, scale: JSONObject, problem: str, *, restored: bool = False) -> Refusal:
-    if call.verb == "update" and call.endpoint.resource.custom:
-        return Refusal.bad_request(_UNKNOWN)
-    if call.verb == "update":
-        return Refusal.cannot_be_handled(
-            scale.get("kind") or "Scale", str(scale.get("apiVersion") or "v1"), "Scale", problem
-        )
-    shown = quoted(go_value(bodies.decode_patch(call.request.body))) if restored else go_json(go_json(scale))
-    return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
 
 
 def _managed_fields_after(

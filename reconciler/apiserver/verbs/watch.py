@@ -17,7 +17,7 @@ from typing import Self
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.kinds import shown_empty
 from reconciler.apiserver.cluster import Endpoint
-from reconciler.apiserver.definitions.conversion import ConversionNeeded, with_conversions
+from reconciler.apiserver.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.store import ADDED, DELETED, MODIFIED, Event, Stored, encode

@@ -18,8 +18,7 @@ from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_int, go_json, go_syntax, go_value, quoted
 from reconciler.apiserver.managed_fields import path_element
 from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema.shape import ANYTHING, Node
-from reconciler.apiserver.schema.validation import item_key
+from reconciler.apiserver.schema import ANYTHING, Node, item_key
 from reconciler.apiserver.store import Stored
 
 

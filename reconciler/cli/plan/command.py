@@ -26,7 +26,7 @@ from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.fork import NAMESPACES, Fork, ForkChange, ReadOnlyTransport
 from reconciler.apiserver.state import DEFINITIONS, private_file, read_state
-from reconciler.cli.operator.endpoint import printable
+from reconciler.cli.endpoint import printable
 from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
 from reconciler.cli.output import print_json
 from reconciler.cli.plan.document import OperatorPlan, compare, plan_lines

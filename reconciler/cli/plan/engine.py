@@ -14,7 +14,7 @@ from reconciler.apiserver import APIServer
 from reconciler.apiserver.fork import Fork
 from reconciler.apiserver.serving.request_log import Defined
 from reconciler.apiserver.state import DEFINITIONS, ForkReport
-from reconciler.cli.manifests.base import own_definitions
+from reconciler.cli.crd import own_definitions
 from reconciler.cli.plan.document import (
     OperatorPlan,
     PlannedBy,

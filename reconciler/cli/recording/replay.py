@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.cli.operator.endpoint import EndpointError, printable, read_debug
+from reconciler.cli.endpoint import EndpointError, printable, read_debug
 from reconciler.cli.options import AccessFlags
 from reconciler.cli.output import print_json, write_files
 from reconciler.cli.recording.show import Selection

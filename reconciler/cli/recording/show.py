@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.cli.operator.endpoint import printable
-from reconciler.cli.operator.explain import field_text, result_text
+from reconciler.cli.endpoint import printable
+from reconciler.cli.explain import field_text, result_text
 from reconciler.cli.output import print_json
 from reconciler.controller.wake.change import differences, format_fields
 from reconciler.controller.wake.reasons import because

@@ -7,13 +7,13 @@ import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import reconciler
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.cli.output import render
+from reconciler.errors import ConfigurationError
 from reconciler.objects.declaration import API_GROUP, CAMEL_CASE
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _LINE = 120
 """Maximum characters of a line, as the project's settings of ruff say."""
 
@@ -149,14 +149,9 @@ def certificate_files(kind: NewKind) -> dict[str, str]:
     return {"deploy/certificates.yaml": _render("webhook/certificates.yaml", kind)}
 
 
-def _render(template: str, kind: NewKind, **values: object) -> str:
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ModuleNotFoundError as error:
-        raise MissingExtra("jinja2", extra="cli", purpose="reconciler new") from error
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701 - it is not HTML
-    text = (_TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8")
-    return environment.from_string(text).render(
+def _render(template: str, kind: NewKind, **values: Any) -> str:
+    return render(
+        template,
         name=kind.package,
         dashed=kind.package.replace("_", "-"),
         library=reconciler.__version__,

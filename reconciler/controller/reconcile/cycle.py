@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from reconciler._core.cycle import RECONCILE_IDS, current_cycle
-from reconciler.controller.reconcile.threads import ThreadBridge
+from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Completion
 from reconciler.controller.wake.change import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version
 from reconciler.status.recording import StatusMetrics
+
+_is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
+"""Cached, since it is called twice in each reconcile with the same few functions."""
 
 MAX_UNSAVED = 1000
 """The highest number of objects per controller whose unsaved mutations are kept."""
@@ -187,6 +191,7 @@ class ReconcileContext(msgspec.Struct, frozen=True):
         tracker: the controller's echo tracker.
         unsaved: mutations that a batcher could not save, of the controller's keys.
         loop: the controller's event loop.
+        threads: run plain functions; None for none.
         stopping: returns whether the controller is stopping. Default: it is not.
         matches: returns whether an object with these labels belongs to this process. Default: every object does.
         status_metrics: receives the flushes of batchers without metrics of their own. Default: none.
@@ -197,6 +202,7 @@ class ReconcileContext(msgspec.Struct, frozen=True):
     tracker: EchoTracker[Request]
     unsaved: UnsavedStore
     loop: asyncio.AbstractEventLoop
+    threads: ReconcileThreads | None = None
     stopping: Callable[[], bool] = lambda: False
     matches: Callable[[Mapping[str, str]], bool] = lambda _: True
     status_metrics: StatusMetrics | None = None
@@ -215,6 +221,8 @@ class Reconcile:
     Args:
         context: shared by the controller's cycles.
         run: the description of the reconcile.
+        uid: of the object in the informer's store; None if there is none, or if it is not read yet.
+        basis: its resourceVersion there.
         by_timer: whether only the key's timer made it ready. Default False.
 
     Attributes:
@@ -223,6 +231,9 @@ class Reconcile:
         controller: the controller's name, for log records.
         request: the key.
         by_timer: whether only the key's timer made it ready.
+        uid: of the object that the reconcile began with; None if there was none, or none was read yet.
+        basis: the oldest version of the object that the reconcile can have read; None if there was none.
+        unsaved: mutations that batchers could not save, of all keys.
         changes: the changes that enqueued the key; None if no change did.
         completion: how it ended; None while it is in progress, and if it was cancelled.
         seconds: its duration; 0.0 while it is in progress.
@@ -236,7 +247,15 @@ class Reconcile:
         behind: whether a conflict showed that the cache is behind.
     """
 
-    def __init__(self, context: ReconcileContext, run: ReconcileRun, *, by_timer: bool = False) -> None:
+    def __init__(
+        self,
+        context: ReconcileContext,
+        run: ReconcileRun,
+        *,
+        uid: str | None = None,
+        basis: Version | None = None,
+        by_timer: bool = False,
+    ) -> None:
         self.run = run
         self.gvk = context.gvk
         self.controller = run.controller
@@ -254,8 +273,9 @@ class Reconcile:
         self.warnings: list[tuple[str, str]] = []
         self.changed_others = False
         self._context = context
-        self._uid: str | None = None
-        self._basis: Version | None = None
+        self.uid = uid
+        self.basis = basis
+        self.unsaved = context.unsaved
         self._ended = False
 
     @functools.cached_property
@@ -268,6 +288,21 @@ class Reconcile:
         """Return the thread that works for it; None for none."""
         return self.bridge.thread if "bridge" in vars(self) else None
 
+    def call(self, override: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        """Call a method that a subclass of `Reconciler` defines, ``async`` or plain; await its outcome.
+
+        Cancellation is raised when the call has really ended, also in a thread.
+        """
+        if _is_async(getattr(override, "__func__", override)):
+            outcome: Awaitable[Any] = override(*args)
+            return outcome
+        return self._call_in_thread(override, *args)
+
+    async def _call_in_thread(self, override: Callable[..., Any], *args: Any) -> Any:
+        assert self._context.threads is not None  # noqa: S101 - a worker has some
+        result = await self._context.threads.run(self.bridge, override, *args)
+        return await result if inspect.isawaitable(result) else result
+
     def set_basis(self, uid: str | None, version: Version | None) -> None:
         """Record the oldest version of the object that the reconcile can read.
 
@@ -278,20 +313,10 @@ class Reconcile:
             uid: of the object; None if there is none.
             version: its resourceVersion; None if there is none.
         """
-        if version == self._basis and uid == self._uid and not self.writes:
+        if version == self.basis and uid == self.uid and not self.writes:
             return
-        self._uid, self._basis = uid, version
+        self.uid, self.basis = uid, version
         self._context.tracker.set_basis(self.request, version)
-
-    @property
-    def basis(self) -> Version | None:
-        """Return the oldest version of the object that the reconcile can have read; None if there was none."""
-        return self._basis
-
-    @property
-    def uid(self) -> str | None:
-        """Return the uid of the object that the reconcile began with; None if there was none, or none was read yet."""
-        return self._uid
 
     @property
     def stopping(self) -> bool:
@@ -305,7 +330,7 @@ class Reconcile:
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""
-        if version == self._basis and uid == self._uid:  # nearly always; it may be read at any time up to now
+        if version == self.basis and uid == self.uid:  # nearly always; it may be read at any time up to now
             return
         if self.is_own(gvk, request):
             self._on_loop(self._record_read, uid, version)
@@ -335,7 +360,7 @@ class Reconcile:
         """Keep mutations of the reconcile's object that a batcher could not save, for the next reconcile."""
         if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
             return
-        self._context.unsaved.keep(self.request, uid, mutations)
+        self.unsaved.keep(self.request, uid, mutations)
 
     def warn(self, reason: str, message: str) -> None:
         """Record something that is wrong with the object, although nothing failed. Thread-safe."""
@@ -343,24 +368,7 @@ class Reconcile:
 
     def take_unsaved(self, uid: str) -> object | None:
         """Hand over what an earlier reconcile could not save for an object of this uid; None if there is nothing."""
-        return self._context.unsaved.take(self.request, uid)
-
-    @property
-    def has_unsaved(self) -> bool:
-        """Return whether an earlier reconcile left mutations that its batcher takes."""
-        return self.request in self._context.unsaved.entries
-
-    def unsaved_is_blocked(self, uid: str, generation: int | None) -> bool:
-        """Return whether the server refused the unsaved mutations, and would refuse them again."""
-        return self._context.unsaved.is_blocked(self.request, uid, generation)
-
-    def block_unsaved(self, uid: str, generation: int | None) -> bool:
-        """Record that the server refused the unsaved mutations; return whether that is new."""
-        return self._context.unsaved.block(self.request, uid, generation)
-
-    def unblock_unsaved(self) -> None:
-        """Record that the refused mutations are saved now."""
-        self._context.unsaved.unblock(self.request)
+        return self.unsaved.take(self.request, uid)
 
     def end(self, seconds: float) -> None:
         """Record how long it took, and ignore all reports from now on."""
@@ -379,7 +387,7 @@ class Reconcile:
             self._context.loop.call_soon_threadsafe(report, *args)
 
     def _record_read(self, uid: str, version: Version) -> None:
-        if not self._ended and uid == self._uid:
+        if not self._ended and uid == self.uid:
             self._context.tracker.record_read(self.request, version)
 
     def _record_write(self, uid: str, before: Version, after: Version, exact: bool, is_status: bool) -> None:
@@ -388,7 +396,7 @@ class Reconcile:
         if before != after:
             self.writes += 1
             self.status_written |= is_status
-        if uid == self._uid:
+        if uid == self.uid:
             self._context.tracker.record_write(self.request, before=before, after=after, exact=exact)
 
 

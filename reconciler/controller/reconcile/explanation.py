@@ -20,7 +20,7 @@ from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.progress import CodePlace, RunningReconciles, frames_of
+from reconciler.controller.reconcile.progress import CodePlace, RunningReconciles, frames_of, place_of
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
@@ -455,7 +455,7 @@ def explain_key(
         started: whether the workers have started.
         rows: the rows of the history to return as its reconciles; None for all of the key.
     """
-    queued, stored = state.queue.explain(request), state.stored(request)
+    queued, stored, reconcile = state.queue.explain(request), state.stored(request), running.of(request)
     runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
     seen = state.tracker.seen(request)
     waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
@@ -467,9 +467,9 @@ def explain_key(
         waits_for=waits_for if own is None else f"{waits_for}; {own}",
         exists=stored is not None,
         in_progress=queued.in_progress,
-        place=running.place(request),
+        place=place_of(reconcile),
         current_reasons=queued.current_reasons,
-        current_changes=changes.current(request),
+        current_changes=changes.current(reconcile),
         ready=queued.ready,
         due=queued.due,
         next_reasons=queued.next_reasons,

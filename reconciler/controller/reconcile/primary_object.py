@@ -16,12 +16,10 @@ import functools
 import logging
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
-from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.result import Outcome, error_message
 from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
@@ -140,14 +138,14 @@ def _report(
     cycle = current_cycle.get()
     if cycle is None:
         return
-    wrote = partial(cycle.wrote, is_status=False) if isinstance(cycle, Reconcile) else cycle.wrote
-    wrote(
+    cycle.wrote(
         gvk,
         request,
         uid_of(before),
         before=parse_version(version_of(before)),
         after=parse_version(version_of(after)),
         exact=equal(_comparable(desired), _comparable(after)),
+        is_status=False,
     )
 
 

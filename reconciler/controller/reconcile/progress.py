@@ -20,15 +20,12 @@ from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.meta import Request
 from reconciler.meta.documents import human_duration
+from reconciler.telemetry.logs import code_origin, own_frames
 
 _MAX_FRAMES = 6
 _MAX_CHAIN = 200
 
-_HOME = __file__.removesuffix("controller/reconcile/progress.py")
-_STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<frozen "})
-_INSTALLED = ("/site-packages/", "/dist-packages/")
-
-_LIBRARIES = ("reconciler", "python")
+_STANDARD = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
 
 
 class Frame(NamedTuple):
@@ -41,17 +38,6 @@ class Frame(NamedTuple):
     def __str__(self) -> str:
         # The last two parts of the path: enough to find the file, and nothing about the machine.
         return f"{'/'.join(self.path.replace(chr(92), '/').split('/')[-2:])}:{self.line} in {self.function}"
-
-    @property
-    def package(self) -> str:
-        """Return where the code comes from: one of `_LIBRARIES`, the path of an installed package, or ``""``."""
-        if self.path.startswith(_HOME):
-            return "reconciler"
-        for installed in _INSTALLED:
-            before, found, after = self.path.partition(installed)
-            if found:
-                return before + found + after.partition("/")[0]
-        return "python" if self.path.startswith(_STANDARD) else ""
 
 
 class CodePlace(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,7 +65,7 @@ def frames_of(traceback: TracebackType | None) -> tuple[str, ...]:
     """
     frames = _frames(traceback)
     own = _own(frames)
-    if frames and (not own or (frames[-1] not in own and frames[-1].package != "reconciler")):
+    if frames and (not own or (frames[-1] not in own and code_origin(frames[-1].path).owner != "reconciler")):
         own.append(frames[-1])
     return tuple(str(each) for each in own[-_MAX_FRAMES:])
 
@@ -93,6 +79,14 @@ def is_foreign(error: BaseException) -> bool:
             return False
         linked = linked.__cause__ or linked.__context__
     return True
+
+
+def place_of(reconcile: Reconcile | None) -> CodePlace | None:
+    """Return where a reconcile in progress is; None if it has not begun yet. Call it on the event loop."""
+    if reconcile is None or reconcile.task is None:
+        return None
+    thread = reconcile.thread
+    return place_of_task(reconcile.task) if thread is None else place_of_thread(thread)
 
 
 def place_of_task(task: asyncio.Task[Any]) -> CodePlace:
@@ -125,9 +119,8 @@ def _place(frames: Sequence[Frame]) -> CodePlace:
 
 
 def _own(frames: Sequence[Frame]) -> list[Frame]:
-    """Return the frames of your code: those of the package that the library calls first, and all not installed ones."""
-    others = [each for each in frames if each.package not in _LIBRARIES]
-    return [each for each in others if each.package in ("", others[0].package)]
+    """Return the frames of your code."""
+    return [each for each, is_own in zip(frames, own_frames(each.path for each in frames), strict=True) if is_own]
 
 
 def _frame(frame: FrameType) -> Frame:
@@ -225,13 +218,9 @@ class RunningReconciles(ReconcileObserver):
                 extra=run.log_fields(),
             )
 
-    def place(self, request: Request) -> CodePlace | None:
-        """Return where the reconcile of a key is; None if none is in progress. Call it on the event loop."""
-        reconcile = self._running.get(request)
-        if reconcile is None or reconcile.task is None:
-            return None
-        thread = reconcile.thread
-        return place_of_task(reconcile.task) if thread is None else place_of_thread(thread)
+    def of(self, request: Request) -> Reconcile | None:
+        """Return the reconcile of a key; None if none is in progress."""
+        return self._running.get(request)
 
     def stop(self) -> None:
         """Report nothing more."""
@@ -253,7 +242,7 @@ class RunningReconciles(ReconcileObserver):
             self._timer = asyncio.get_running_loop().call_later(max(0.001, min(delays)), self._look, stuck_after)
 
     def _report(self, reconcile: Reconcile, seconds: float) -> None:
-        run, place = reconcile.run, self.place(reconcile.request)
+        run, place = reconcile.run, place_of(reconcile)
         text = f"in progress for {human_duration(seconds)}, at {place}"
         _log.warning("%s: the reconcile of %s is %s", run.controller, run.request, text, extra=run.log_fields())
         if self._warn is not None:

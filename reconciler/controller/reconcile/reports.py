@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
-from reconciler._core.hooks import log_metrics_failure, report
-from reconciler._core.wire import JSONObject
+from reconciler._core.user_code import FAILURES, log_metrics_failure, report
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
@@ -24,6 +22,7 @@ from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.reconcile.progress import is_foreign
 from reconciler.controller.result import Completion, error_message
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.handlers import reference_to
 from reconciler.errors import ReconcilerError, TerminalError, describe_error, error_text
 from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
@@ -36,17 +35,21 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 
+_MAX_REASONS, _OTHER_REASONS = 25, "exceeded_cardinality_limit"
+"""Different reasons that are counted, and what further ones, of `WorkQueue.add`, are counted as."""
+
+
 class Outcomes(ReconcileObserver):
-    """The counters of reconciles since the start: plain integers, read by `Controller.statistics`, and the metrics.
+    """The counters of reconciles since the start: plain integers, read by `Controller.statistics`.
 
     Args:
-        metrics: receives each reconcile that ended, unless the shutdown cancelled it.
+        metrics: receives the duration of each reconcile that ended, unless the shutdown cancelled it; None for none.
     """
 
-    def __init__(self, metrics: ControllerMetrics) -> None:
-        self._metrics = metrics
-        self._reconciled = metrics.reconciled
+    def __init__(self, metrics: ControllerMetrics | None) -> None:
+        self._observe = None if metrics is None else metrics.observe_reconcile_duration
         self.reconciles = 0
+        self.reasons: Counter[str] = Counter()
         self.results: Counter[str] = Counter()
         self.terminal = 0
         self.timed_out = 0
@@ -64,21 +67,13 @@ class Outcomes(ReconcileObserver):
         self.terminal += completion.terminal
         self.timed_out += completion.timed_out
         self.panicked += completion.panicked
-        try:
-            self._reconciled(
-                completion.result,
-                reconcile.seconds,
-                reasons.words(reconcile.run.reasons),
-                terminal=completion.terminal,
-                timed_out=completion.timed_out,
-                panicked=completion.panicked,
-            )
-        except FAILURES:
-            log_metrics_failure(self._reconciled)
-
-    def echo(self, _key: Request, /) -> None:
-        """Count an event that was dropped."""
-        report(self._metrics.echo_dropped)
+        for word in reasons.words(reconcile.run.reasons):
+            self.reasons[word if word in self.reasons or len(self.reasons) < _MAX_REASONS else _OTHER_REASONS] += 1
+        if self._observe is not None:
+            try:
+                self._observe(reconcile.seconds)
+            except FAILURES:
+                log_metrics_failure(self._observe)
 
 
 class Spans(ReconcileObserver):
@@ -416,18 +411,6 @@ class FailureEvents(ReconcileObserver):
         obj = self._stored(key)
         if obj is not None and obj.uid == row.uid:
             self._events.normal(reference_to(self._gvk, obj), SUCCEEDED, "reconciled without an error again")
-
-
-def reference_to(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
-    """Return what an Event about an object must contain of it."""
-    metadata = {
-        "name": obj.name,
-        "namespace": obj.namespace,
-        "uid": obj.uid,
-        "resourceVersion": str(obj.version),
-    }
-    present = {key: value for key, value in metadata.items() if value}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _has_event(error: Exception) -> bool:

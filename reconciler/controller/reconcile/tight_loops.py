@@ -1,8 +1,4 @@
-"""Keys that are reconciled again and again: their backoff, and the detection of tight loops.
-
-The first step of ``Result(again=True)`` comes at once. Each further one waits as long as the rate limiter makes a
-failed key wait, but with the default limiter no longer than a few seconds. So a reconcile that never stops asking
-cannot occupy a worker, and many steps do not end in long pauses. A step is not counted as a failure.
+"""The detection of keys that are reconciled in a tight loop.
 
 A parent that rewrites its child in every reconcile, or two controllers that fight over one field: each looks like a
 busy, healthy controller. More than ten reconciles of one key within ten seconds that nobody asked for are reported
@@ -16,111 +12,20 @@ thousands of keys are in a tight loop, they have one cause: a few of them are lo
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
 import msgspec
 
-from reconciler._core.hooks import report
 from reconciler.clock import Clock
-from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
+from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons as words
 from reconciler.meta import Request
-from reconciler.workqueue import RateLimiter
-from reconciler.workqueue.rate_limiters import NeverRaises, SharedBudget, guarded_limiter
 
 _log = logging.getLogger("reconciler.controller")
 
-
-_MAX_DELAY = 5.0
-"""Seconds between two steps at most, with the default rate limiter: a step is work that is ready, and not a failure."""
-
-
-class AgainLimiter(NeverRaises):
-    """The rate limiter of a controller's queue: counts failures, and successive ``again``, with one limiter.
-
-    What the limiter has recorded of a key is the one or the other: an ``again`` forgets the failures before it, and a
-    failure the ``again`` before it. If the key goes back to failing, or to ``again`` after that, nothing is forgotten
-    any more, so a key that alternates between the two has a growing backoff as well.
-
-    Args:
-        limiter: computes the delays. Default None: `WorkQueue`'s default, with at most five seconds between two steps.
-    """
-
-    def __init__(self, limiter: RateLimiter | None = None) -> None:
-        self._limiter = guarded_limiter(limiter)
-        self._max_delay = _MAX_DELAY if limiter is None else math.inf
-        self._counted: set[Hashable] = set()  # keys that the limiter knows, or that have returned `again`
-        self._again: dict[Hashable, int] = {}  # how often a key has returned `again` up to its last reconcile
-        self._mixed: dict[Hashable, int] = {}  # those that failed before an `again`: what is recorded of them up to it
-
-    def again(self, key: Hashable, /, *, duplicate: bool = False) -> float:
-        """Count one ``again`` of a key; return the delay in seconds before its next reconcile, 0.0 for the first.
-
-        Args:
-            key: the key.
-            duplicate: whether the key is pending anyway, so that shared budgets are not charged. Default False.
-        """
-        delay = 0.0
-        self._counted.add(key)
-        steps = self._again[key] = self._again.get(key, 0) + 1
-        if steps > 1:
-            delay = min(self._max_delay, self._delay(key, duplicate=duplicate))
-        elif key not in self._mixed:
-            if self._limiter.retries(key):
-                self._mixed[key] = 0
-            self._limiter.forget(key)
-        if key in self._mixed:
-            self._mixed[key] = self._limiter.retries(key)
-        return delay
-
-    def steps(self, key: Hashable, /) -> int:
-        """Return how many reconciles of a key have returned ``again`` one after the other."""
-        return self._again.get(key, 0)
-
-    def when(self, key: Hashable, /) -> float:
-        """Count one failure of a key; return its delay in seconds."""
-        self._end_again(key)
-        return self._delay(key, duplicate=False)
-
-    def when_duplicate(self, key: Hashable, /) -> float:
-        """Return the delay as `when` does, without a charge to shared budgets."""
-        self._end_again(key)
-        return self._delay(key, duplicate=True)
-
-    def forget(self, key: Hashable, /) -> None:
-        """Drop the history of a key; nearly every key has none."""
-        if key in self._counted:
-            self._counted.discard(key)
-            self._again.pop(key, None)
-            self._mixed.pop(key, None)
-            self._limiter.forget(key)
-
-    def retries(self, key: Hashable, /) -> int:
-        """Return how often a key has failed since its last ``again``, or since it was last forgotten."""
-        if key not in self._counted or key in self._again:
-            return 0
-        return self._limiter.retries(key) - self._mixed.get(key, 0)
-
-    def _end_again(self, key: Hashable) -> None:
-        if key in self._again:
-            self._again.pop(key, None)
-            if key not in self._mixed:
-                self._limiter.forget(key)
-
-    def _delay(self, key: Hashable, *, duplicate: bool) -> float:
-        self._counted.add(key)
-        if duplicate and isinstance(self._limiter, SharedBudget):
-            return self._limiter.when_duplicate(key)
-        return self._limiter.when(key)
-
-
-K = TypeVar("K", bound=Hashable)
 
 _LIMIT = 10
 """Reconciles within a window that are normal."""
@@ -148,7 +53,7 @@ _DELAYED = _ASKED_FOR | {words.ENQUEUE, words.SOURCE}
 
 
 @dataclass(frozen=True, slots=True)
-class Storm(Generic[K]):
+class Storm:
     """A tight loop.
 
     Attributes:
@@ -161,7 +66,7 @@ class Storm(Generic[K]):
         steps: whether it consists of steps of ``Result(again=True)``.
     """
 
-    key: K
+    key: Request
     runs: int
     reasons: Counter[str]
     logged: bool = True
@@ -198,26 +103,55 @@ class _UnaskedReconcile(msgspec.Struct, gc=False):
         return runs
 
 
-class StormAlarm(Generic[K]):
-    """A detector of keys that reconcile in a tight loop, by counts in a sliding window. Idle keys take no memory.
+class TightLoops(ReconcileObserver):
+    """The observer that logs and counts tight loops, by counts in a sliding window. Idle keys take no memory.
 
     Reconciles that were asked for do not count: a retry, ``again``, or a delay, and no other reason.
 
     Args:
         clock: source of monotonic time.
+
+    Attributes:
+        storms: the number of tight loops since the start, logged or not.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._recent: OrderedDict[K, _UnaskedReconcile] = OrderedDict()
-        self._quiet_until: OrderedDict[K, float] = OrderedDict()
+        self._recent: OrderedDict[Request, _UnaskedReconcile] = OrderedDict()
+        self._quiet_until: OrderedDict[Request, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
         self._skipped = 0
-        self._storms = 0
+        self.storms = 0
+        self._changing: set[Request] = set()  # keys whose latest reconcile changed another object
+
+    def begun(self, reconcile: Reconcile, /) -> None:
+        """Count a reconcile, unless it was asked for."""
+        key, run = reconcile.request, reconcile.run
+        caused = key in self._changing
+        if caused:
+            self._changing.discard(key)
+        storm = self.note(key, run.reasons, by_timer=reconcile.by_timer, caused=caused)
+        if storm is not None:
+            self._report(run, storm)
+
+    def ended(self, reconcile: Reconcile, /) -> None:
+        """Remember a reconcile that changed another object, which can enqueue its key again."""
+        if reconcile.changed_others:
+            self._changing.add(reconcile.request)
+
+    def again(self, reconcile: Reconcile, steps: int, /) -> None:
+        """Look for successive steps that do not end."""
+        storm = self.note_steps(reconcile.request, steps)
+        if storm is not None:
+            self._report(reconcile.run, storm)
+
+    def forgotten(self, key: Request, /) -> None:
+        """Forget an object that is gone."""
+        self._changing.discard(key)
 
     def note(
-        self, key: K, reasons: AbstractSet[str], *, by_timer: bool = False, caused: bool = True
-    ) -> Storm[K] | None:
+        self, key: Request, reasons: AbstractSet[str], *, by_timer: bool = False, caused: bool = True
+    ) -> Storm | None:
         """Count a reconcile, unless it was asked for; return a description if the key has started a tight loop.
 
         Args:
@@ -244,7 +178,7 @@ class StormAlarm(Generic[K]):
             return None
         return self._found(Storm(key, len(runs), Counter(reason for run in runs for reason in run.reasons)), now)
 
-    def note_steps(self, key: K, steps: int) -> Storm[K] | None:
+    def note_steps(self, key: Request, steps: int) -> Storm | None:
         """Return a description if the successive steps of a key seem not to end.
 
         Args:
@@ -259,21 +193,16 @@ class StormAlarm(Generic[K]):
             return None
         return self._found(Storm(key, steps, Counter({words.AGAIN: steps}), steps=True), now)
 
-    @property
-    def storms(self) -> int:
-        """Return the number of tight loops since the start, logged or not."""
-        return self._storms
-
-    def is_quiet(self, key: K) -> bool:
-        """Return whether the key was found within the last five minutes, so that it is not reported again."""
+    def is_in_loop(self, key: Request) -> bool:
+        """Return whether a tight loop of a key was found within the last five minutes: it is not reported again."""
         return self._quiet_until.get(key, 0.0) > self._clock.monotonic()
 
     def __len__(self) -> int:
         return len(self._recent)
 
-    def _found(self, storm: Storm[K], now: float) -> Storm[K]:
+    def _found(self, storm: Storm, now: float) -> Storm:
         self._quiet_until[storm.key] = now + _QUIET
-        self._storms += 1
+        self.storms += 1
         if self._is_limit_reached(now):
             self._skipped += 1
             return replace(storm, logged=False)
@@ -290,55 +219,6 @@ class StormAlarm(Generic[K]):
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
 
-
-class TightLoops(ReconcileObserver):
-    """The observer that logs and counts tight loops.
-
-    Args:
-        clock: source of monotonic time.
-        metrics: receives each tight loop.
-    """
-
-    def __init__(self, clock: Clock, metrics: ControllerMetrics) -> None:
-        self._alarm: StormAlarm[Request] = StormAlarm(clock)
-        self._metrics = metrics
-        self._changing: set[Request] = set()  # keys whose latest reconcile changed another object
-
-    @property
-    def storms(self) -> int:
-        """Return the number of tight loops since the start, logged or not."""
-        return self._alarm.storms
-
-    def is_in_loop(self, key: Request) -> bool:
-        """Return whether a tight loop of a key was found within the last five minutes."""
-        return self._alarm.is_quiet(key)
-
-    def begun(self, reconcile: Reconcile, /) -> None:
-        """Count a reconcile, unless it was asked for."""
-        key, run = reconcile.request, reconcile.run
-        caused = key in self._changing
-        if caused:
-            self._changing.discard(key)
-        storm = self._alarm.note(key, run.reasons, by_timer=reconcile.by_timer, caused=caused)
-        if storm is not None:
-            self._report(run, storm)
-
-    def ended(self, reconcile: Reconcile, /) -> None:
-        """Remember a reconcile that changed another object, which can enqueue its key again."""
-        if reconcile.changed_others:
-            self._changing.add(reconcile.request)
-
-    def again(self, reconcile: Reconcile, steps: int, /) -> None:
-        """Look for successive steps that do not end."""
-        storm = self._alarm.note_steps(reconcile.request, steps)
-        if storm is not None:
-            self._report(reconcile.run, storm)
-
-    def forgotten(self, key: Request, /) -> None:
-        """Forget an object that is gone."""
-        self._changing.discard(key)
-
-    def _report(self, run: ReconcileRun, storm: Storm[Request]) -> None:
-        report(self._metrics.storm)
+    def _report(self, run: ReconcileRun, storm: Storm) -> None:
         if storm.logged:
             _log.warning("%s reconciles in a tight loop: %s", run.controller, storm, extra=run.log_fields())

@@ -3,6 +3,10 @@
 At the end of a reconcile the observers are notified: history, logs, Events, metrics, traces. The echo rule depends on
 the order of what follows, and nothing comes between its steps. First the observed version rises, and the key is
 enqueued if an event that was held is newer. Then the outcome sets the key's timer or backoff. Then the key is done.
+
+The first step of ``Result(again=True)`` comes at once. Each further one waits as long as the rate limiter makes a
+failed key wait, but with the default limiter no longer than a few seconds. So a reconcile that never stops asking
+cannot occupy a worker, and many steps do not end in long pauses. A step is not counted as a failure.
 """
 
 from __future__ import annotations
@@ -10,19 +14,23 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import math
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from typing import Any
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.cycle import current_cycle
+from reconciler._core.user_code import is_cancelled
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun
-from reconciler.controller.result import Completion, ControllerError, run_to_completion
+from reconciler.controller.reconcile.writes import Ownership
+from reconciler.controller.result import Completion, ControllerError, ReconcileTimeout, check_outcome
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import Wake
 from reconciler.controller.wake.handlers import ControllerState
+from reconciler.errors import describe_error
 from reconciler.meta import Request
-from reconciler.workqueue import QueueShutDown, WorkQueue
+from reconciler.workqueue import QueueShutDown, RateLimiter, WorkQueue
+from reconciler.workqueue.rate_limiters import NeverRaises, guarded_limiter, when_duplicate
 
 _log = logging.getLogger("reconciler.controller")
 
@@ -32,18 +40,21 @@ class Worker:
 
     Args:
         state: shared with the controller's other workers.
-        reconcile: runs one reconcile, and returns its outcome.
+        override: the reconciler's ``reconcile``, ``async`` or plain.
+        ownership: decides about the writes of a reconcile, where several processes share the kind.
     """
 
-    def __init__(self, state: ControllerState, reconcile: Callable[[Reconcile], Awaitable[object]]) -> None:
+    def __init__(self, state: ControllerState, override: Callable[[Request], object], ownership: Ownership) -> None:
         self._state = state
-        self._reconcile = reconcile
+        self._override = override
+        self._ownership = ownership
         queue = state.queue
         self._context = ReconcileContext(
             state.gvk,
             state.tracker,
             state.unsaved,
             asyncio.get_running_loop(),
+            state.threads,
             stopping=lambda: queue.shutting_down,
             matches=state.shard_filter.matches,
             status_metrics=state.status_metrics,
@@ -73,7 +84,9 @@ class Worker:
         state = self._state
         queued = state.queue.in_progress(key)
         assert queued is not None  # noqa: S101 - `get` has just returned it
-        state.tracker.begin(key)
+        stored = state.stored(key)
+        uid, version = (None, None) if stored is None else (stored.uid, stored.version)
+        state.tracker.begin(key, version)
         run = ReconcileRun(
             controller=state.name,
             request=key,
@@ -82,7 +95,7 @@ class Worker:
             priority=queued.priority,
             since=queued.since,
         )
-        return Reconcile(self._context, run, by_timer=queued.by_timer)
+        return Reconcile(self._context, run, uid=uid, basis=version, by_timer=queued.by_timer)
 
     async def _run(self, reconcile: Reconcile) -> Completion:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach
@@ -90,7 +103,7 @@ class Worker:
         context = contextvars.copy_context()
         context.run(self._begin, reconcile)
         task = asyncio.get_running_loop().create_task(
-            run_to_completion(self._reconcile, reconcile, timeout=self._state.options.timeout),
+            run_to_completion(self._call, reconcile, timeout=self._state.options.timeout),
             name=f"reconcile {self._state.name} {reconcile.request}",
             context=context,
         )
@@ -108,14 +121,42 @@ class Worker:
 
     def _begin(self, reconcile: Reconcile) -> None:
         current_cycle.set(reconcile)
-        self._state.observers.begun(reconcile)
+        for notify in self._state.observers.begun:
+            notify(reconcile)
+
+    def _call(self, reconcile: Reconcile) -> Awaitable[object]:
+        if self._state.shard_filter.sharded:
+            return self._reconcile_owned(reconcile)
+        return reconcile.call(self._override, reconcile.request)
+
+    async def _reconcile_owned(self, reconcile: Reconcile) -> object:
+        """Reconcile a key if it belongs to this process."""
+        state, key = self._state, reconcile.request
+        if not await state.shard_filter.may_reconcile(key):
+            state.forget(key)
+            return None
+        try:
+            stored = state.stored(key)
+            if stored is not None:
+                reconcile.set_basis(stored.uid, stored.version)
+            return await reconcile.call(self._override, key)
+        except Exception as error:
+            if reconcile.owned is not False:
+                raise
+            _log.info("%s: %s", state.name, describe_error(error), extra=reconcile.run.log_fields())
+            state.forget(key)
+            return None
+        finally:
+            self._ownership.end(reconcile, state.stored(key))
+            state.shard_filter.ended(key)
 
     def _end(self, reconcile: Reconcile) -> None:
         state, key = self._state, reconcile.request
         reconcile.end(state.clock.monotonic() - reconcile.run.since)
         stored = state.stored(key)
         state.unsaved.retain(key, None if stored is None else stored.uid)
-        state.observers.ended(reconcile)
+        for notify in state.observers.ended:
+            notify(reconcile)
         wake = state.tracker.finish(key)
         if wake is not None:
             self._enqueue_overtaken(reconcile, wake)
@@ -126,9 +167,10 @@ class Worker:
 
     def _enqueue_overtaken(self, reconcile: Reconcile, wake: Wake) -> None:
         state, key = self._state, reconcile.request
-        state.observers.overtaken(reconcile)
+        for notify in state.observers.overtaken:
+            notify(reconcile)
         for event in wake.events:
-            state.observers.event(key, state.gvk, event)
+            state.notify_of(key, state.gvk, event)
         after = None if wake.due is None else wake.due - state.clock.monotonic()
         state.queue.add(key, after=after, priority=wake.priority, reason=reasons.EVENT)
 
@@ -145,7 +187,8 @@ class Worker:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
                 after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
                 queue.add(key, after=after, priority=priority, reason=reasons.AGAIN)
-                self._state.observers.again(reconcile, self._state.limiter.steps(key))
+                for notify in self._state.observers.again:
+                    notify(reconcile, self._state.limiter.steps(key))
             return
         queue.forget(key)
         if outcome is not None and outcome.requeue_after is not None:
@@ -159,6 +202,125 @@ class Worker:
             self._state.queue.add(key, after=remaining, priority=priority, reason=reasons.REQUEUE_AFTER)
         else:
             self._state.deadlines.pop(key, None)
+
+
+async def run_to_completion(
+    call: Callable[[Reconcile], Awaitable[object]],
+    reconcile: Reconcile,
+    *,
+    timeout: float | None,  # noqa: ASYNC109 - a timeout is a completion
+) -> Completion:
+    """Run a reconcile, as the only content of a task, and return how it ended.
+
+    Every exception becomes part of the result, so that one key cannot end a worker. A BaseException that is not an
+    Exception (`SystemExit`, pytest's outcomes) is raised. Cancellation of the task cancels the reconcile and is raised
+    when that has ended.
+
+    Args:
+        call: starts it.
+        reconcile: its argument.
+        timeout: seconds after which it is cancelled, which counts as an error. None: no limit.
+    """
+    error: Exception | None = None
+    if timeout is None:
+        try:
+            return Completion(check_outcome(await call(reconcile)))
+        except Exception as raised:  # noqa: BLE001 - as below
+            return Completion(error=raised)
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            outcome = await call(reconcile)
+        if not scope.expired():
+            return Completion(check_outcome(outcome))
+    except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff
+        error = raised
+    if scope.expired():
+        late = ReconcileTimeout(f"the reconcile did not end within {timeout:g} s")
+        late.__cause__ = error
+        return Completion(error=late, timed_out=True)
+    return Completion(error=error)
+
+
+_MAX_DELAY = 5.0
+"""Seconds between two steps at most, with the default rate limiter: a step is work that is ready, and not a failure."""
+
+
+class AgainLimiter(NeverRaises):
+    """The rate limiter of a controller's queue: counts failures, and successive ``again``, with one limiter.
+
+    What the limiter has recorded of a key is the one or the other: an ``again`` forgets the failures before it, and a
+    failure the ``again`` before it. If the key goes back to failing, or to ``again`` after that, nothing is forgotten
+    any more, so a key that alternates between the two has a growing backoff as well.
+
+    Args:
+        limiter: computes the delays. Default None: `WorkQueue`'s default, with at most five seconds between two steps.
+    """
+
+    def __init__(self, limiter: RateLimiter | None = None) -> None:
+        self._limiter = guarded_limiter(limiter)
+        self._max_delay = _MAX_DELAY if limiter is None else math.inf
+        self._counted: set[Hashable] = set()  # keys that the limiter knows, or that have returned `again`
+        self._again: dict[Hashable, int] = {}  # how often a key has returned `again` up to its last reconcile
+        self._mixed: dict[Hashable, int] = {}  # those that failed before an `again`: what is recorded of them up to it
+
+    def again(self, key: Hashable, /, *, duplicate: bool = False) -> float:
+        """Count one ``again`` of a key; return the delay in seconds before its next reconcile, 0.0 for the first.
+
+        Args:
+            key: the key.
+            duplicate: whether the key is pending anyway, so that shared budgets are not charged. Default False.
+        """
+        delay = 0.0
+        self._counted.add(key)
+        steps = self._again[key] = self._again.get(key, 0) + 1
+        if steps > 1:
+            delay = min(self._max_delay, self._delay(key, duplicate=duplicate))
+        elif key not in self._mixed:
+            if self._limiter.retries(key):
+                self._mixed[key] = 0
+            self._limiter.forget(key)
+        if key in self._mixed:
+            self._mixed[key] = self._limiter.retries(key)
+        return delay
+
+    def steps(self, key: Hashable, /) -> int:
+        """Return how many reconciles of a key have returned ``again`` one after the other."""
+        return self._again.get(key, 0)
+
+    def when(self, key: Hashable, /) -> float:
+        """Count one failure of a key; return its delay in seconds."""
+        self._end_again(key)
+        return self._delay(key, duplicate=False)
+
+    def when_duplicate(self, key: Hashable, /) -> float:
+        """Return the delay as `when` does, without a charge to shared budgets."""
+        self._end_again(key)
+        return self._delay(key, duplicate=True)
+
+    def forget(self, key: Hashable, /) -> None:
+        """Drop the history of a key; nearly every key has none."""
+        if key in self._counted:
+            self._counted.discard(key)
+            self._again.pop(key, None)
+            self._mixed.pop(key, None)
+            self._limiter.forget(key)
+
+    def retries(self, key: Hashable, /) -> int:
+        """Return how often a key has failed since its last ``again``, or since it was last forgotten."""
+        if key not in self._counted or key in self._again:
+            return 0
+        return self._limiter.retries(key) - self._mixed.get(key, 0)
+
+    def _end_again(self, key: Hashable) -> None:
+        if key in self._again:
+            self._again.pop(key, None)
+            if key not in self._mixed:
+                self._limiter.forget(key)
+
+    def _delay(self, key: Hashable, *, duplicate: bool) -> float:
+        self._counted.add(key)
+        return when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
 
 
 _LOG_INTERVAL = 10.0

@@ -501,7 +501,6 @@ class ChangeLog(ReconcileObserver):
         self._budget = budget
         self._bytes = 0
         self._pending: dict[Request, Creation | WakingChanges] = {}  # of keys that are not reconciled yet
-        self._current: dict[Request, Creation | WakingChanges] = {}  # of keys in progress
         self._kept: OrderedDict[Request, list[WakingChanges]] = OrderedDict()  # last enqueued: at the end
 
     def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
@@ -522,22 +521,15 @@ class ChangeLog(ReconcileObserver):
 
     def begun(self, reconcile: Reconcile, /) -> None:
         """Set the changes that enqueued the key of a reconcile."""
-        changes = reconcile.changes = self._pending.pop(reconcile.request, None)
-        if changes is not None:
-            self._current[reconcile.request] = changes
+        reconcile.changes = self._pending.pop(reconcile.request, None)
 
-    def ended(self, reconcile: Reconcile, /) -> None:
-        """Record the end of a reconcile."""
-        if reconcile.changes is not None:
-            self._current.pop(reconcile.request, None)
-
-    def current(self, key: Request) -> tuple[ObjectChange, ...]:
-        """Return the changes that enqueued a key for the reconcile in progress."""
-        return self._told(self._current, key)
+    def current(self, reconcile: Reconcile | None) -> tuple[ObjectChange, ...]:
+        """Return the changes that enqueued the key of a reconcile in progress; none without one."""
+        return () if reconcile is None else self._told(reconcile.request, reconcile.changes)
 
     def pending(self, key: Request) -> tuple[ObjectChange, ...]:
         """Return the changes that enqueued a key for its next reconcile."""
-        return self._told(self._pending, key)
+        return self._told(key, self._pending.get(key))
 
     def _keep(self, key: Request, changes: WakingChanges, size: int) -> None:
         """Count what changes grew by, and make their key the last one; they may have been dropped in the meantime."""
@@ -552,8 +544,8 @@ class ChangeLog(ReconcileObserver):
             _, oldest = self._kept.popitem(last=False)
             self._bytes -= sum(each.forget() for each in oldest)
 
-    def _told(self, changes: Mapping[Request, Creation | WakingChanges], key: Request) -> tuple[ObjectChange, ...]:
-        return changes[key].told(key, self._now()) if key in changes else ()
+    def _told(self, key: Request, changes: Creation | WakingChanges | None) -> tuple[ObjectChange, ...]:
+        return () if changes is None else changes.told(key, self._now())
 
 
 _creation = functools.lru_cache(maxsize=256)(Creation)

@@ -40,7 +40,7 @@ No I/O, no queue, no time. One event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -124,10 +124,10 @@ class EchoTracker(Generic[K]):
         own_writes: whether own writes count as observed. False restores controller-runtime's behavior, where each own
             write wakes the controller.
         on_echo: called with the key of each event that is dropped; once for all events that are held during a
-            reconcile.
+            reconcile. Default: nothing.
     """
 
-    def __init__(self, *, own_writes: bool = True, on_echo: Callable[[K], None] = lambda _: None) -> None:
+    def __init__(self, *, own_writes: bool = True, on_echo: Sequence[Callable[[K], None]] = ()) -> None:
         self._own_writes = own_writes
         self._on_echo = on_echo
         self._seen: dict[K, _Seen] = {}
@@ -136,9 +136,16 @@ class EchoTracker(Generic[K]):
         self._dropped = 0
         self._overtaken = 0
 
-    def begin(self, key: K) -> None:
-        """Record that the key is in progress, so that its events are held until `finish`."""
+    def begin(self, key: K, version: Version | None = None) -> None:
+        """Record that the key is in progress, so that its events are held until `finish`.
+
+        Args:
+            key: the key.
+            version: as for `set_basis`. Default: not known yet.
+        """
         self._in_progress[key] = _InProgress()
+        if version is not None:
+            self.set_basis(key, version)
 
     def set_basis(self, key: K, version: Version | None) -> None:
         """Record the version that the reconcile may read first.
@@ -277,7 +284,8 @@ class EchoTracker(Generic[K]):
 
     def _drop(self, key: K) -> None:
         self._dropped += 1
-        self._on_echo(key)
+        for notify in self._on_echo:
+            notify(key)
 
     def _follow(self, key: K, progress: _InProgress) -> None:
         """Advance `tip` over the own writes that follow it."""

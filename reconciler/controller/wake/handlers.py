@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler._core.cancellation import FAILURES
+from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
-from reconciler.controller.observers import ControllerMetrics, Observers
+from reconciler.controller.observers import Observers
 from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from reconciler.cache.store import Store
     from reconciler.controller.options import ControllerOptions
     from reconciler.controller.reconcile.cycle import UnsavedStore
-    from reconciler.controller.reconcile.tight_loops import AgainLimiter
+    from reconciler.controller.reconcile.threads import ReconcileThreads
+    from reconciler.controller.reconcile.worker import AgainLimiter
     from reconciler.status.recording import StatusMetrics
 
 LOW_PRIORITY = -100
@@ -75,8 +76,8 @@ class ControllerState:
         observers: notified of events that enqueue keys, and of every reconcile.
         shard_filter: decides which keys this process reconciles.
         clock: source of time.
-        metrics: receives failures of mappers.
         status_metrics: receives each flush of a reconcile's batchers, or None.
+        threads: run plain functions.
         deadlines: for each key the monotonic second of the latest `requeue_after`.
         stored: returns the primary object of a key in the informer's store; None if it has none.
     """
@@ -93,10 +94,22 @@ class ControllerState:
     observers: Observers
     shard_filter: ShardFilter
     clock: Clock
-    metrics: ControllerMetrics
     status_metrics: StatusMetrics | None
+    threads: ReconcileThreads
     deadlines: dict[Request, float] = field(default_factory=dict)
     stored: Callable[[Request], CachedObject | None] = _no_object
+
+    def notify_of(self, key: Request, gvk: GroupVersionKind, event: CacheEvent) -> None:
+        """Notify the observers of an event of an object of this kind, which enqueues a key."""
+        for notify in self.observers.event:
+            notify(key, gvk, event)
+
+    def forget(self, key: Request) -> None:
+        """Forget a key whose object is gone, or belongs to another process."""
+        self.tracker.forget(key)
+        self.unsaved.forget(key)
+        for notify in self.observers.forgotten:
+            notify(key)
 
 
 class PrimaryHandler:
@@ -105,15 +118,11 @@ class PrimaryHandler:
     Args:
         state: the controller's.
         predicates: each returns whether an event matters; all must.
-        on_gone: called with the key of an object that was deleted or replaced by another one of the same name.
     """
 
-    def __init__(
-        self, state: ControllerState, predicates: Sequence[EventFilter], on_gone: Callable[[Request], None]
-    ) -> None:
+    def __init__(self, state: ControllerState, predicates: Sequence[EventFilter]) -> None:
         self._state = state
         self._predicates = predicates
-        self._on_gone = on_gone
 
     def handle(self, event: CacheEvent) -> None:
         """Handle one event of the informer."""
@@ -121,28 +130,28 @@ class PrimaryHandler:
         key, debounce, add = obj.request, state.options.debounce, state.queue.add
         gone = event.type is EventType.DELETED or _is_other_object(event)
         if gone:
-            self._on_gone(key)
+            state.forget(key)
             state.queue.forget(key)
         if state.shard_filter.sharded and _is_of_drain(event, state.shard_filter.must_drain):
-            state.observers.event(key, state.gvk, event)
+            state.notify_of(key, state.gvk, event)
             add(key, reason=reasons.DRAIN)
             return
         if self._predicates and not _matters(self._predicates, event):
             return
         if gone:
-            state.observers.event(key, state.gvk, event)
+            state.notify_of(key, state.gvk, event)
             add(key, after=debounce, reason=reasons.DELETED)
         elif event.type is EventType.RESYNC:
             add(key, priority=LOW_PRIORITY, reason=reasons.RESYNC)
         elif event.rewritten:
-            state.observers.event(key, state.gvk, event)
+            state.notify_of(key, state.gvk, event)
             add(key, priority=LOW_PRIORITY, reason=reasons.REWRITTEN)
         else:
             delay = None if event.initial else debounce
             due = None if delay is None else state.clock.monotonic() + delay
             wake = Wake(LOW_PRIORITY if event.initial else 0, due, (event,))
             if state.tracker.must_enqueue(key, obj.version, wake):
-                state.observers.event(key, state.gvk, event)
+                state.notify_of(key, state.gvk, event)
                 add(key, after=delay, priority=wake.priority, reason=reasons.EVENT)
 
 
@@ -178,7 +187,6 @@ class MappedHandler:
             workers=CONCURRENT_CALLS if self._is_async else 1,
             retry_priority=LOW_PRIORITY,
             clock=state.clock,
-            metrics=state.metrics,
         )
 
     def handle(self, event: CacheEvent) -> None:
@@ -224,7 +232,7 @@ class MappedHandler:
         if len(requests) > FAN_OUT_THRESHOLD:
             priority = min(priority, LOW_PRIORITY)
         for request in requests:
-            state.observers.event(request, self._gvk, event)
+            state.notify_of(request, self._gvk, event)
             state.queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
@@ -255,22 +263,18 @@ def _readable(kind: KindLike, obj: CachedObject) -> Any:
     try:
         document = obj.decode()
     except InvalidObject:
-        return Unstructured(_metadata_document(gvk_from(kind), obj))
+        document = _document(
+            gvk_from(kind),
+            name=obj.name,
+            namespace=obj.namespace,
+            uid=obj.uid,
+            resourceVersion=str(obj.version),
+            labels=dict(obj.labels),
+            annotations=dict(obj.annotations),
+            ownerReferences=msgspec.to_builtins(obj.owner_references),
+        )
+        return Unstructured(document)
     return from_document(kind, document, lenient=True)
-
-
-def _metadata_document(gvk: GroupVersionKind, obj: CachedObject) -> JSONObject:
-    metadata: JSONObject = {
-        "name": obj.name,
-        "namespace": obj.namespace,
-        "uid": obj.uid,
-        "resourceVersion": str(obj.version),
-        "labels": dict(obj.labels),
-        "annotations": dict(obj.annotations),
-        "ownerReferences": msgspec.to_builtins(obj.owner_references),
-    }
-    present = {key: value for key, value in metadata.items() if value}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}
 
 
 def _is_other_object(event: CacheEvent) -> bool:
@@ -394,7 +398,7 @@ class WatchedInformers:
 
         def handle_and_warn(event: CacheEvent) -> None:
             if event.new is not None and event.new.problem is not None and event.type is not EventType.RESYNC:
-                self._warn(_reference(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
+                self._warn(reference_to(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
             handle(event)
 
         registration = informer.add_handler(handle_and_warn, existing=False)
@@ -423,6 +427,13 @@ class WatchedInformers:
                 self._state.queue.add(obj.request, priority=LOW_PRIORITY, reason=reasons.RESTART)
 
 
-def _reference(gvk: GroupVersionKind, cached: CachedObject) -> JSONObject:
-    metadata: JSONObject = {"name": cached.name, "namespace": cached.namespace, "uid": cached.uid}
-    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
+def reference_to(gvk: GroupVersionKind, cached: CachedObject) -> JSONObject:
+    """Return what an Event about an object must contain of it."""
+    return _document(
+        gvk, name=cached.name, namespace=cached.namespace, uid=cached.uid, resourceVersion=str(cached.version)
+    )
+
+
+def _document(gvk: GroupVersionKind, **metadata: Any) -> JSONObject:
+    present = {key: value for key, value in metadata.items() if value}
+    return {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": present}

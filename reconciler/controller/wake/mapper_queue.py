@@ -14,10 +14,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from reconciler._core.hooks import report
 from reconciler.cache import CachedObject, CacheEvent
 from reconciler.clock import Clock
-from reconciler.controller.observers import ControllerMetrics
 from reconciler.controller.wake.watches import wait_at_most
 from reconciler.errors import describe_error
 from reconciler.meta import Request
@@ -84,7 +82,6 @@ class MapperQueue:
         workers: concurrent calls.
         retry_priority: of an object that failed; a low one, so that it does not delay those not tried yet.
         clock: times the retries.
-        metrics: receives failures and the number of versions given up.
 
     Attributes:
         errors: calls that failed or took too long.
@@ -100,7 +97,6 @@ class MapperQueue:
         workers: int,
         retry_priority: int,
         clock: Clock,
-        metrics: ControllerMetrics,
     ) -> None:
         self._name = name
         self._map_object = map_object
@@ -108,7 +104,6 @@ class MapperQueue:
         self._workers = workers
         self._retry_priority = retry_priority
         self._now = clock.monotonic
-        self._metrics = metrics
         self._queue: WorkQueue[Request] = WorkQueue(
             name="mapper", rate_limiter=ExponentialBackoff(0.1, 60.0), clock=clock
         )
@@ -122,8 +117,8 @@ class MapperQueue:
 
     @property
     def pending(self) -> int:
-        """Return how many versions wait."""
-        return sum(len(pending.versions) for pending in self._pending.values())
+        """Return how many versions wait. Thread-safe."""
+        return sum(len(pending.versions) for pending in list(self._pending.values()))
 
     @property
     def untried(self) -> int:
@@ -215,7 +210,6 @@ class MapperQueue:
 
     def _failed(self, key: Request, error: BaseException) -> None:
         self.errors += 1
-        report(self._metrics.mapper_failed)
         pending, now = self._pending.get(key), self._now()
         if pending is None:  # it was given up in between because too many waited
             return
@@ -239,7 +233,7 @@ class MapperQueue:
         number = len(pending.versions)
         self._remove(key, pending.versions[:])
         self._queue.forget(key)
-        self._count_dropped(number)
+        self.dropped += number
         _log.error(
             "mapper %s has failed on %s, which was deleted, for %.0f s and is not called again, so the keys of %s are "
             "not enqueued: %s",
@@ -264,7 +258,7 @@ class MapperQueue:
         self._superseded += pending.superseded - before
         while pending.versions and (len(pending.versions) > MAX_VERSIONS or self._superseded > MAX_SUPERSEDED):
             self._remove(key, pending.versions[:1])
-            self._count_dropped(1)
+            self.dropped += 1
             if self.dropped & (self.dropped - 1) == 0:  # each time the number has doubled
                 _log.warning(
                     "mapper %s is too slow or fails: %d versions of objects were given up, most recently of %s, so "
@@ -281,7 +275,3 @@ class MapperQueue:
         self._superseded += pending.superseded - before
         if not pending.versions:
             del self._pending[key]
-
-    def _count_dropped(self, versions: int) -> None:
-        self.dropped += versions
-        report(self._metrics.unmapped, versions)

@@ -17,8 +17,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
-from reconciler._core.cancellation import FAILURES, is_cancelled
 from reconciler._core.durations import DurationLike, Seconds, positive_seconds
+from reconciler._core.user_code import FAILURES, is_cancelled
 from reconciler.cache import CachedObject
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons

@@ -1,31 +1,25 @@
-"""The handlers of ``/healthz``, ``/readyz``, ``/metrics`` and ``/debug/queue``, and the health checks."""
+"""The handlers of ``/healthz``, ``/readyz``, ``/metrics`` and ``/debug/recording``, and the health checks."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
-from reconciler._core.cancellation import is_cancelled
 from reconciler._core.redaction import redact
-from reconciler._core.wire import JSONObject
+from reconciler._core.user_code import is_cancelled
 from reconciler.clock import Clock
-from reconciler.controller import Controller
 from reconciler.errors import describe_error
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler, LoopBlocked, MainLoop
 from reconciler.manager.event_loop import LIVENESS_LIMIT
 from reconciler.manager.waiting import Wait
-from reconciler.meta import Request
-from reconciler.meta.documents import format_micro_time
 from reconciler.telemetry.registry import MetricsRegistry
-from reconciler.workqueue import Explanation
 
 _log = logging.getLogger("reconciler.manager")
 
@@ -168,9 +162,6 @@ _READY_PATIENCE = 5.0
 _MAX_SCRAPES = 4
 """Concurrent scrapes; each takes a thread."""
 
-_MAX_KEYS = 500
-"""Keys per controller that an answer shows at most, since they are read in the event loop, each in about 0.1 ms."""
-
 
 def health(checks: Checks, main: MainLoop, *, live: bool, waits: Callable[[], Sequence[Wait]] = tuple) -> Handler:
     """Return the handler of ``/healthz`` or ``/readyz``: it runs all checks, or the one that the path names.
@@ -232,43 +223,6 @@ def metrics(registry: MetricsRegistry) -> Handler:
     return handle
 
 
-def debug_queue(
-    controllers: Callable[[], Sequence[Controller]], clock: Clock, turns: Turns, shard: JSONObject | None = None
-) -> Handler:
-    """Return the handler of ``/debug/queue``: a JSON list of keys that are in progress, ready or waiting, with reasons.
-
-    ``?controller=``, ``?namespace=`` and ``?name=`` select keys. ``?limit=`` is the number of keys per controller, 500
-    by default and at most.
-    """
-
-    async def handle(request: EndpointRequest) -> EndpointResponse:
-        query = dict(request.query)
-        limit = limit_of(query)
-        async with turns.turn():
-            selected = [each for each in controllers() if query.get("controller", each.name) == each.name]
-            document: JSONObject = {} if shard is None else {"shard": shard}
-            document["controllers"] = [_controller(each, query, limit, clock) for each in selected]
-            body = msgspec.json.format(msgspec.json.encode(document)) + b"\n"
-        return EndpointResponse(200, body, "application/json")
-
-    return handle
-
-
-def _controller(controller: Controller, query: dict[str, str], limit: int, clock: Clock) -> JSONObject:
-    queue, statistics = controller.queue, controller.statistics()
-    keys = [key for key in queue.keys() if is_selected(key, query)]  # noqa: SIM118 - a queue is not a dict
-    explanations = sorted((queue.explain(key) for key in keys[:limit]), key=_sort_key)
-    return {
-        "name": controller.name,
-        "ready": statistics.queue.ready,
-        "waiting": statistics.queue.waiting,
-        "in_progress": statistics.queue.in_progress,
-        "unsaved_statuses": msgspec.to_builtins(statistics.unsaved),
-        "keys": [_key(explanation, clock) for explanation in explanations],
-        "keys_left_out": max(0, len(keys) - limit),
-    }
-
-
 def debug_recording(segments: Callable[[], Sequence[Path]]) -> Handler:
     """Return the handler of ``/debug/recording``: the names of the segments, or one with ``?segment=``.
 
@@ -292,44 +246,3 @@ def debug_recording(segments: Callable[[], Sequence[Path]]) -> Handler:
         return EndpointResponse(200, await asyncio.to_thread(found[name].read_bytes), "application/octet-stream")
 
     return handle
-
-
-def limit_of(query: dict[str, str], default: int = _MAX_KEYS) -> int:
-    """Return the number of keys per controller that a query asks for, at most `_MAX_KEYS`."""
-    given = query.get("limit", "")
-    # int() refuses thousands of digits.
-    return min(int(given.lstrip("0")[:10] or 0), _MAX_KEYS) if given.isdecimal() else default
-
-
-def is_selected(key: Request, query: Mapping[str, str]) -> bool:
-    """Return whether a query selects a key by name and namespace."""
-    return query.get("name", key.name) == key.name and query.get("namespace", key.namespace or "") == (
-        key.namespace or ""
-    )
-
-
-def _sort_key(explanation: Explanation[Request]) -> tuple[float, float]:
-    """Return a sort key: in progress, oldest first; then ready, oldest first; then waiting, next due first."""
-    if explanation.in_progress is not None:
-        return 0.0, -explanation.in_progress
-    if explanation.ready is not None:
-        return 1.0, -explanation.ready
-    return 2.0, explanation.due or 0.0
-
-
-def _key(explanation: Explanation[Request], clock: Clock) -> JSONObject:
-    due = explanation.due
-    fields = {
-        "namespace": explanation.key.namespace,
-        "name": explanation.key.name,
-        "in_progress_seconds": explanation.in_progress,
-        "current_reasons": sorted(explanation.current_reasons) or None,
-        "ready_seconds": explanation.ready,
-        "due_in_seconds": due,
-        "due": None if due is None else format_micro_time(clock.now() + timedelta(seconds=due)),
-        "priority": explanation.priority,
-        "reasons": sorted(explanation.reasons) or None,
-        "failures": explanation.failures,
-        "explanation": str(explanation),
-    }
-    return {name: value for name, value in fields.items() if value is not None}

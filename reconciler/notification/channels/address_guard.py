@@ -18,7 +18,7 @@ import socket
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
-from reconciler.notification.errors import PermanentDeliveryError, RetryableDeliveryError
+from reconciler.notification.channel import PermanentDeliveryError, RetryableDeliveryError
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver, ResolveResult

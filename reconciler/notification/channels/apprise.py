@@ -25,18 +25,19 @@ from pydantic import Field
 
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channel import DurationSeconds, Message
-from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
-from reconciler.notification.channels.http import status_error
-from reconciler.notification.channels.limits import LimitsConfig
-from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import (
+from reconciler.notification.channel import (
     DeferredDeliveryError,
     DeliveryError,
+    DurationSeconds,
+    Message,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
 )
+from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
+from reconciler.notification.channels.http import status_error
+from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import visible, visible_line
 
 if TYPE_CHECKING:

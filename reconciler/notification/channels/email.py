@@ -19,16 +19,18 @@ from pydantic import Field, model_validator
 from reconciler._core.certificates import client_tls_context
 from reconciler.clock import current_clock
 from reconciler.errors import MissingExtra
-from reconciler.notification.channel import DurationSeconds, Message, footer
-from reconciler.notification.channels.address_guard import check_mail_server
-from reconciler.notification.channels.limits import LimitsConfig
-from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import (
+from reconciler.notification.channel import (
     DeliveryError,
+    DurationSeconds,
+    Message,
     PermanentDeliveryError,
     RetryableDeliveryError,
     UnknownDeliveryError,
+    footer,
 )
+from reconciler.notification.channels.address_guard import check_mail_server
+from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import one_line, visible, visible_line
 
 if TYPE_CHECKING:

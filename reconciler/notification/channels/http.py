@@ -9,7 +9,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.request import getproxies_environment, proxy_bypass
 
 import msgspec.json
@@ -19,7 +19,16 @@ from reconciler._core.certificates import client_tls_context
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.http import parse_retry_after
-from reconciler.notification.channel import DurationSeconds, Message, message_document
+from reconciler.notification.channel import (
+    DeferredDeliveryError,
+    DeliveryError,
+    DurationSeconds,
+    Message,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+    message_document,
+)
 from reconciler.notification.channels.address_guard import (
     canonical_host,
     check_literal,
@@ -28,15 +37,8 @@ from reconciler.notification.channels.address_guard import (
     guarded_resolver,
 )
 from reconciler.notification.channels.limits import LimitsConfig
-from reconciler.notification.channels.template import Template
+from reconciler.notification.channels.template import check_template, render_template
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import (
-    DeferredDeliveryError,
-    DeliveryError,
-    PermanentDeliveryError,
-    RetryableDeliveryError,
-    UnknownDeliveryError,
-)
 from reconciler.notification.redaction import encodable
 
 if TYPE_CHECKING:
@@ -55,113 +57,6 @@ RESPONSE_TAIL = 256
 _RETRYABLE = frozenset({408, 425, 500, 501, 502, 503, 504})
 _DOUBTFUL = frozenset({500, 502, 504})
 """Responses after which the receiver may have processed the message: it failed halfway, or a gateway lost the reply."""
-
-
-class HTTPSender:
-    """An HTTP client with persistent connections, opened in a running event loop at first use and closed by `close`.
-
-    Redirects are not followed, since they could send a secret or a message elsewhere. Requests share nothing but
-    connections, and ``.netrc`` is not read.
-    """
-
-    def __init__(self, config: ConnectionConfig) -> None:
-        self._config = config
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    async def send(
-        self, message: Message, url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST"
-    ) -> None:
-        """Send a request, and return when the receiver has confirmed it with a 2xx response.
-
-        Cancellation closes the connection. If the request was sent by then, the message is marked as sent.
-
-        Raises:
-            PermanentDeliveryError: the URL is invalid, or the response says that a retry cannot succeed.
-            DeferredDeliveryError: the response is 429.
-            RetryableDeliveryError: the response is 408, 425 or 5xx, or the receiver is unreachable.
-            UnknownDeliveryError: the connection was lost after the message was sent.
-        """
-        import aiohttp
-
-        target = self._parsed(url)
-        environment = _proxy_of_environment(target) if self._config.proxy is None else None
-        proxy = self._config.proxy or environment
-        try:
-            async with asyncio.timeout(self._config.timeout):
-                await self._check(target, through_proxy=proxy is not None)
-            async with self._opened(guarded=environment is None).request(
-                method,
-                target,
-                data=body,
-                headers={"Accept-Encoding": "identity", **headers},
-                allow_redirects=False,
-                proxy=proxy,
-                trace_request_ctx=message,
-            ) as response:
-                await _raise_for_status(response)
-        except DeliveryError:
-            raise
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            raise _failure(error, message, self._config) from error
-
-    async def close(self) -> None:
-        """Close the connections. If cancelled, they are left to the event loop."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            await session.close()
-
-    def _parsed(self, url: str) -> URL:
-        """Return the URL as it is requested. It is parsed once, so that the checked URL is the requested one."""
-        from yarl import URL
-
-        try:
-            if _UNREADABLE.search(url):
-                raise ValueError(url)
-            target = URL(url)
-            if target.scheme in {"http", "https"} and target.host:
-                return target.with_host(canonical_host(target.host))
-        except ValueError:
-            raise PermanentDeliveryError("the receiver's URL is invalid") from None
-        raise PermanentDeliveryError("the receiver's URL must start with http:// or https:// and contain a host")
-
-    async def _check(self, target: URL, *, through_proxy: bool) -> None:
-        if self._config.allow_local_addresses:
-            return
-        host = target.raw_host or ""
-        check_literal(host)
-        if through_proxy:
-            await check_name(host, target.port or 0)
-
-    def _opened(self, *, guarded: bool) -> aiohttp.ClientSession:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._sessions, self._loop = {}, loop
-        session = self._sessions.get(guarded)
-        if session is None or session.closed:
-            session = self._sessions[guarded] = self._new_session(guarded=guarded)
-        return session
-
-    def _new_session(self, *, guarded: bool) -> aiohttp.ClientSession:
-        """Return a new session. An unguarded one is for proxies from the environment, which may be local."""
-        import aiohttp
-
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_mark_sent)
-        guarded = guarded and not self._config.allow_local_addresses
-        connector = aiohttp.TCPConnector(
-            ssl=client_tls_context(self._config.ca_file),
-            resolver=guarded_resolver() if guarded else None,
-            socket_factory=checked_socket if guarded else None,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=self._config.timeout),
-            trust_env=False,  # it would read .netrc as well
-            trace_configs=[trace],
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
 
 
 def _proxy_of_environment(target: URL) -> str | None:
@@ -280,17 +175,22 @@ class ConnectionConfig(LimitsConfig):
     allow_local_addresses: bool = False
     """Whether the URL may lead to a loopback, link-local or metadata address. Then a proxy may resolve names, too."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
-        """Return the request for a message.
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+        """Return the request for a message. Cancellation changes nothing.
 
         Raises:
-            RetryableDeliveryError: a credential does not exist.
+            RetryableDeliveryError: a credential does not exist, or the request cannot be made now.
             PermanentDeliveryError: the service cannot accept this message.
         """
         raise NotImplementedError
 
-    def build(self, name: str, credentials: Credentials) -> HTTPChannel[Self]:
-        """Build a channel of this name."""
+    def build(self, name: str, credentials: Credentials) -> HTTPChannel:
+        """Build a channel of this name.
+
+        Raises:
+            ConfigurationError: an option is invalid.
+            MissingExtra: a library that the channel needs is not installed.
+        """
         return HTTPChannel(name, self, credentials)
 
 
@@ -318,42 +218,113 @@ class HTTPConfig(ConnectionConfig):
         return self.url if self.url is not None else credentials.get(self.url_credential or "")
 
 
-_HEADERS = {"Content-Type": "application/json", "User-Agent": "kube-reconciler"}
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "kube-reconciler", "Accept-Encoding": "identity"}
 """The headers that a request has unless it brings its own."""
 
 
-C_co = TypeVar("C_co", bound=ConnectionConfig, covariant=True)
+class HTTPChannel:
+    """A channel that sends each message as one HTTP request: the one that its configuration returns.
 
+    Its connections are persistent, opened at first use and closed by `close`. Redirects are not followed, since they
+    could send a secret or a message elsewhere. Requests share nothing but connections, and ``.netrc`` is not read.
+    """
 
-class HTTPChannel(Generic[C_co]):
-    """A channel that sends each message as one HTTP request, by default the one that its configuration returns."""
-
-    def __init__(self, name: str, config: C_co, credentials: Credentials) -> None:
+    def __init__(self, name: str, config: ConnectionConfig, credentials: Credentials) -> None:
         self.name = name
         self._config = config
         self._credentials = credentials
-        self._sender = HTTPSender(config)
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def deliver(self, message: Message) -> None:
-        """Send the message. Cancellation closes the connection; the receiver may have the message by then.
+        """Send the message, and return when the receiver has confirmed it with a 2xx response.
+
+        Cancellation closes the connection. If the request was sent by then, the message is marked as sent.
 
         Raises:
-            DeliveryError: depends on the response; see `HTTPSender.send`.
+            PermanentDeliveryError: the URL is invalid, or the response says that a retry cannot succeed.
+            DeferredDeliveryError: the response is 429.
+            RetryableDeliveryError: the response is 408, 425 or 5xx, or the receiver is unreachable.
+            UnknownDeliveryError: the connection was lost after the message was sent.
         """
-        request = await self.request(message)
+        await self.send(message, await self._config.outgoing(message, self._credentials))
+
+    async def send(self, message: Message, request: OutgoingRequest) -> None:
+        """Send the request for a message; see `deliver`."""
+        import aiohttp
+
         names = {name.lower() for name in request.headers}
         headers = {name: value for name, value in _HEADERS.items() if name.lower() not in names}
-        await self._sender.send(
-            message, request.url, request.body, {**headers, **request.headers}, method=request.method
-        )
-
-    async def request(self, message: Message) -> OutgoingRequest:
-        """Return the request for a message."""
-        return self._config.outgoing(message, self._credentials)
+        target = _parsed(request.url)
+        environment = _proxy_of_environment(target) if self._config.proxy is None else None
+        proxy = self._config.proxy or environment
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                await self._check(target, through_proxy=proxy is not None)
+            async with self._session(guarded=environment is None).request(
+                request.method,
+                target,
+                data=request.body,
+                headers={**headers, **request.headers},
+                allow_redirects=False,
+                proxy=proxy,
+                trace_request_ctx=message,
+            ) as response:
+                await _raise_for_status(response)
+        except DeliveryError:
+            raise
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raise _failure(error, message, self._config) from error
 
     async def close(self) -> None:
         """Close the connections. If cancelled, they are left to the event loop."""
-        await self._sender.close()
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
+
+    async def _check(self, target: URL, *, through_proxy: bool) -> None:
+        if self._config.allow_local_addresses:
+            return
+        host = target.raw_host or ""
+        check_literal(host)
+        if through_proxy:
+            await check_name(host, target.port or 0)
+
+    def _session(self, *, guarded: bool) -> aiohttp.ClientSession:
+        """Return the session; an unguarded one is for proxies from the environment, which may be local."""
+        import aiohttp
+
+        if guarded in self._sessions:
+            return self._sessions[guarded]
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_mark_sent)
+        checks = guarded and not self._config.allow_local_addresses
+        session = self._sessions[guarded] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=client_tls_context(self._config.ca_file),
+                resolver=guarded_resolver() if checks else None,
+                socket_factory=checked_socket if checks else None,
+            ),
+            timeout=aiohttp.ClientTimeout(total=self._config.timeout),
+            trust_env=False,  # it would read .netrc as well
+            trace_configs=[trace],
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return session
+
+
+def _parsed(url: str) -> URL:
+    """Return the URL as it is requested. It is parsed once, so that the checked URL is the requested one."""
+    from yarl import URL
+
+    try:
+        if _UNREADABLE.search(url):
+            raise ValueError(url)
+        target = URL(url)
+        if target.scheme in {"http", "https"} and target.host:
+            return target.with_host(canonical_host(target.host))
+    except ValueError:
+        raise PermanentDeliveryError("the receiver's URL is invalid") from None
+    raise PermanentDeliveryError("the receiver's URL must start with http:// or https:// and contain a host")
 
 
 def encoded(message: Message, document: Callable[[Message], JSONObject], limit: int) -> bytes:
@@ -417,54 +388,39 @@ class WebhookConfig(HTTPConfig):
                 raise ValueError(f"the value of the header {name} contains a line break")
         return self
 
-    def build(self, name: str, credentials: Credentials) -> WebhookChannel:
+    def build(self, name: str, credentials: Credentials) -> HTTPChannel:
         """Build a channel of this name.
 
         Raises:
-            ConfigurationError: the template has a syntax error.
+            ConfigurationError: the template has a syntax error, or exceeds the limits with a sample.
+            MissingExtra: minijinja is not installed, and there is a template.
         """
-        return WebhookChannel(name, self, credentials)
+        if self.template is not None:
+            check_template(self.template, name)
+        return super().build(name, credentials)
 
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+        """Return the request with the message as JSON or rendered by the template, signed if configured.
 
-class WebhookChannel(HTTPChannel[WebhookConfig]):
-    """A channel that calls a webhook with the message as JSON or rendered by a template, signed if configured.
-
-    Each request has an ``Idempotency-Key``, the same for all attempts of a message.
-
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each request.
-
-    Raises:
-        ConfigurationError: the template has a syntax error.
-    """
-
-    def __init__(self, name: str, config: WebhookConfig, credentials: Credentials) -> None:
-        super().__init__(name, config, credentials)
-        self._template = Template(config.template, name=name) if config.template is not None else None
-
-    async def request(self, message: Message) -> OutgoingRequest:
-        """Return the request for a message. Cancellation changes nothing.
+        Its ``Idempotency-Key`` is the same for all attempts of a message. Cancellation changes nothing.
 
         Raises:
             RetryableDeliveryError: a credential does not exist, or templates cannot be rendered now.
             PermanentDeliveryError: the template fails.
         """
-        config, credentials = self._config, self._credentials
         document = message_document(message)
-        if self._template is None:
+        if self.template is None:
             body = msgspec.json.encode(document)
         else:
-            body = (await self._template.render(document)).encode()
+            body = (await render_template(self.template, message.channel, document)).encode()
         headers = {
-            **config.headers,
-            **{name: credentials.get(credential) for name, credential in config.header_credentials.items()},
+            **self.headers,
+            **{name: credentials.get(credential) for name, credential in self.header_credentials.items()},
             "Idempotency-Key": message.idempotency_key,
         }
         if "content-type" not in {name.lower() for name in headers}:
-            headers["Content-Type"] = config.content_type
-        if config.hmac_credential is not None:
-            key = credentials.get(config.hmac_credential).encode()
-            headers[config.hmac_header] = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
-        return OutgoingRequest(config.current_url(credentials), body, headers, config.method)
+            headers["Content-Type"] = self.content_type
+        if self.hmac_credential is not None:
+            key = credentials.get(self.hmac_credential).encode()
+            headers[self.hmac_header] = "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
+        return OutgoingRequest(self.current_url(credentials), body, headers, self.method)

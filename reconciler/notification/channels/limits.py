@@ -12,17 +12,25 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.notification.channel import Channel, DurationSeconds, Message, call_channel, close_channel
-from reconciler.notification.errors import DeferredDeliveryError, RetryableDeliveryError, UnknownDeliveryError
-from reconciler.notification.routing.config import ReceiverConfig
+from reconciler.notification.channel import (
+    Channel,
+    DeferredDeliveryError,
+    DurationSeconds,
+    Message,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+    call_channel,
+    close_channel,
+)
+from reconciler.notification.routing_config import ReceiverConfig
 
 _log = logging.getLogger("reconciler.notification")
 
-RESERVATION_TIMEOUT = 60.0
-"""Seconds after which a reservation expires. It is normally used within moments, unless the process was stopped."""
-
 NAMESPACE_LIMIT = 1_000
 """Maximum namespaces whose channels are kept; the least recently used is closed."""
+
+BUSY_RETRY = 5.0
+"""Seconds until a message is tried again while as many of its namespace are being sent as the receiver allows."""
 
 _FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError)
 
@@ -99,8 +107,8 @@ class CircuitBreaker:
         """Return the only namespace for which the breaker is not closed; None if it is the same for all."""
         return self._only_for if self._opened is not None else None
 
-    def state_for(self, namespace: str | None) -> BreakerState:
-        """Return the state for a namespace; None for those without a state of their own."""
+    def state_for(self, namespace: str) -> BreakerState:
+        """Return the state for a namespace."""
         return "closed" if self.only_for not in (None, namespace) else self.state
 
     @property
@@ -130,27 +138,18 @@ class CircuitBreaker:
             raise
         self._record_success(namespace)
 
-    def check(self, namespace: str = "") -> None:
-        """Raise if a call for a namespace would be refused now, without claiming the probe.
-
-        Raises:
-            DeferredDeliveryError: a call would be refused; carries the time to wait.
-        """
+    def _enter(self, namespace: str) -> None:
         if self.state_for(namespace) == "closed":
             return
         left = self.seconds_left
-        if left > 0 or self._probing:
-            wait = left if left > 0 else self._open_seconds
+        if self._probing:
             why = "circuit breaker half open: another message is the probe"
-            if not self._probing:
-                why = "circuit breaker open: too many consecutive failures"
-            raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=wait)
-
-    def _enter(self, namespace: str) -> None:
-        self.check(namespace)
-        if self.state_for(namespace) != "closed":
-            self._probing = True
-            self._report()
+            raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=left if left > 0 else self._open_seconds)
+        if left > 0:
+            why = "circuit breaker open: too many consecutive failures"
+            raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=left)
+        self._probing = True
+        self._report()
 
     def _record_failure(self, namespace: str) -> None:
         if self._opened is not None and self.state_for(namespace) != "closed":  # the probe, or a call that began before
@@ -205,11 +204,10 @@ class Pacer:
 class Limiter:
     """The limits of one receiver: concurrent messages, messages a minute, and none while the receiver is down.
 
-    A slot can be reserved for a message, so that a waiting request does not hold a connection or a worker. While the
-    breaker is not closed, at most one message has a slot: the probe.
+    A request has a slot before its delivery starts, so that while it waits it holds neither a connection nor a worker.
+    While the breaker is not closed, at most one message has a slot: the probe.
 
     Args:
-        name: name of the receiver, for errors.
         breaker: the receiver's circuit breaker.
         max_concurrent: maximum concurrent messages.
         rate_per_minute: maximum messages a minute, or None. The messages of one second may come as a burst.
@@ -218,114 +216,54 @@ class Limiter:
         listeners: called whenever a slot may have become free.
     """
 
-    def __init__(
-        self, name: str, breaker: CircuitBreaker, *, max_concurrent: int, rate_per_minute: float | None = None
-    ) -> None:
+    def __init__(self, breaker: CircuitBreaker, *, max_concurrent: int, rate_per_minute: float | None = None) -> None:
         self.listeners: list[Callable[[], None]] = []
-        self._name = name
         self._breaker = breaker
         self._max_concurrent = max_concurrent
-        self._rate = rate_per_minute
         self._pacer = Pacer(rate_per_minute)
-        self._active: Counter[str] = Counter()  # by namespace
-        self._reserved: dict[str, tuple[float, str]] = {}  # by token: when it expires, and the namespace
-        self._last_duration = 1.0  # seconds
+        self._slots: Counter[str] = Counter()  # by namespace
 
-    @property
-    def only_for(self) -> str | None:
-        """Return the only namespace for which the receiver counts as down; None if it is the same for all."""
-        return self._breaker.only_for
-
-    def is_down(self, namespace: str | None = None) -> bool:
-        """Return whether the breaker is open for a namespace; None for those without a state of their own."""
+    def is_down(self, namespace: str) -> bool:
+        """Return whether the breaker is open for a namespace."""
         return self._breaker.state_for(namespace) == "open"
 
-    def wait(self, namespace: str | None = None) -> float:
+    def wait(self, namespace: str) -> float:
         """Return the seconds until a message gets a slot: 0 for now, infinite if a slot must become free first."""
-        now = current_clock().monotonic()
-        for token in [token for token, (until, _) in self._reserved.items() if until <= now]:
-            del self._reserved[token]
         if self.is_down(namespace):
             return self._breaker.seconds_left
-        if self._is_full(namespace):
-            return min((until for until, _ in self._reserved.values()), default=math.inf) - now
-        return self._pacer.wait()
+        return math.inf if self._is_full(namespace) else self._pacer.wait()
 
-    def _is_full(self, namespace: str | None) -> bool:
-        held = self._active.total() + len(self._reserved)
-        if self._breaker.state_for(namespace) == "closed" or held >= self._max_concurrent:
-            return held >= self._max_concurrent
+    def _is_full(self, namespace: str) -> bool:
+        used = self._slots.total()
+        if self._breaker.state_for(namespace) == "closed" or used >= self._max_concurrent:
+            return used >= self._max_concurrent
         only = self._breaker.only_for
-        if only is None:
-            return held >= 1
-        return self._active[only] + sum(each == only for _, each in self._reserved.values()) >= 1
+        return (used if only is None else self._slots[only]) >= 1
 
-    def reserve(self, token: str, namespace: str = "") -> bool:
-        """Reserve a slot for a message, identified by its token; return False if no slot is free."""
-        if self.wait(namespace) > 0:
-            return False
+    def acquire(self, namespace: str) -> None:
+        """Take a slot, which must be free, for a message that is about to start."""
         self._pacer.charge()
-        self._reserved[token] = current_clock().monotonic() + RESERVATION_TIMEOUT, namespace
-        return True
+        self._slots[namespace] += 1
 
-    def cancel(self, token: str) -> None:
-        """Cancel an unused reservation, if there is one."""
-        if self._reserved.pop(token, None) is not None:
-            self._notify()
-
-    @contextmanager
-    def enter(self, token: str, namespace: str = "") -> Iterator[None]:
-        """Hold a slot for the length of the block: the one reserved for the token, or a free one.
-
-        Raises:
-            DeferredDeliveryError: no slot is free; carries the time to wait.
-        """
-        if self._reserved.pop(token, None) is None:
-            self._check(namespace)
-            self._pacer.charge()
-        self._active[namespace] += 1
-        started = current_clock().monotonic()
-        try:
-            yield
-        finally:
-            self._last_duration = current_clock().monotonic() - started
-            self._active[namespace] -= 1
-            if not self._active[namespace]:
-                del self._active[namespace]
-            self._notify()
-
-    def _check(self, namespace: str) -> None:
-        self._breaker.check(namespace)
-        wait = self.wait(namespace)
-        if wait <= 0:
-            return
-        if self._breaker.state_for(namespace) != "closed":
-            why = "circuit breaker half open: another message is the probe"
-        elif self._is_full(namespace):
-            why = f"limit of {self._max_concurrent} concurrent messages reached"
-        else:
-            why = f"rate limit of {self._rate:g} messages per minute reached"
-        retry_after = wait if math.isfinite(wait) else self._last_duration
-        raise DeferredDeliveryError(f"{self._name}: {why}", retry_after=retry_after)
-
-    def _notify(self) -> None:
+    def release(self, namespace: str) -> None:
+        """Return a slot: the message has ended, or was not sent."""
+        self._slots[namespace] -= 1
+        if not self._slots[namespace]:
+            del self._slots[namespace]
         for listener in self.listeners:
             listener()
 
 
 class LimitedChannel:
-    """A channel with the limits of its receiver.
-
-    The reconciler waits for a slot of the `limiter` before it calls. A call without a reservation is deferred if no
-    slot is free, which uses no attempt.
+    """A channel with the limits of its receiver. The reconciler waits for a slot of the limiter before it calls.
 
     Args:
         channel: the channel to call.
         config: the limits.
 
     Attributes:
-        limiter: the limits.
         limits: the limits as text.
+        limiter: the limits.
         breaker: the circuit breaker.
     """
 
@@ -342,21 +280,17 @@ class LimitedChannel:
             on_change=_log_state,
         )
         self.limiter = Limiter(
-            channel.name,
-            self.breaker,
-            max_concurrent=config.max_concurrent,
-            rate_per_minute=config.rate_per_minute,
+            self.breaker, max_concurrent=config.max_concurrent, rate_per_minute=config.rate_per_minute
         )
 
     async def deliver(self, message: Message) -> None:
-        """Deliver within the limits. Cancellation is up to the channel, and changes nothing in the breaker.
+        """Deliver unless the breaker is open. Cancellation is up to the channel, and changes nothing in the breaker.
 
         Raises:
-            DeferredDeliveryError: a limit is reached, or the breaker is open.
+            DeferredDeliveryError: the breaker is open.
             DeliveryError: raised by the channel.
         """
-        namespace = message.namespace
-        with self.limiter.enter(message.idempotency_key, namespace), self.breaker.call(_FAILURES, namespace):
+        with self.breaker.call(_FAILURES, message.namespace):
             await call_channel(self.inner, message)
 
     async def close(self) -> None:
@@ -379,16 +313,25 @@ class NamespacedChannel:
         """Deliver over the channel of the message's namespace. Cancellation is up to that channel.
 
         Raises:
+            DeferredDeliveryError: a limit is reached.
             DeliveryError: raised by the channel.
         """
-        channel = self._channels.get(message.namespace)
-        if channel is None:
-            channel = self._channels[message.namespace] = self._build(message.namespace)
-            if len(self._channels) > NAMESPACE_LIMIT:
-                await self._channels.popitem(last=False)[1].close()
-        else:
-            self._channels.move_to_end(message.namespace)
-        await channel.deliver(message)
+        namespace = message.namespace
+        if namespace not in self._channels:
+            self._channels[namespace] = self._build(namespace)
+        self._channels.move_to_end(namespace)
+        channel = self._channels[namespace]
+        if len(self._channels) > NAMESPACE_LIMIT:
+            await self._channels.popitem(last=False)[1].close()
+        wait = channel.limiter.wait(namespace)
+        if wait > 0 and channel.breaker.state == "closed":
+            why, wait = ("rate", wait) if math.isfinite(wait) else ("concurrent messages", BUSY_RETRY)
+            raise DeferredDeliveryError(f"{self.name}: its limit of {why} is reached", retry_after=wait)
+        channel.limiter.acquire(namespace)
+        try:
+            await channel.deliver(message)
+        finally:
+            channel.limiter.release(namespace)
 
     async def close(self) -> None:
         """Close the channels of all namespaces. If cancelled, their connections stay open."""

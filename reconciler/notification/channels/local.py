@@ -14,8 +14,7 @@ from typing import TextIO
 import msgspec.json
 
 from reconciler.errors import ConfigurationError
-from reconciler.notification.channel import Message, message_json
-from reconciler.notification.errors import RetryableDeliveryError
+from reconciler.notification.channel import Message, RetryableDeliveryError, message_json
 from reconciler.notification.redaction import visible, visible_line
 
 _HEAD_BEGIN = re.compile(r"^(?=[^\S\n]*\[)", re.MULTILINE)

@@ -1,8 +1,12 @@
-"""Channels of single services that take one HTTP request for each message. A service is a configuration."""
+"""The kinds of receivers of a routing configuration, and those that take one HTTP request for each message.
+
+A service is a configuration, which returns the request.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import quote
 
@@ -10,11 +14,22 @@ import msgspec.json
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reconciler._core.wire import JSONObject
-from reconciler.notification.channel import Message, footer, message_document
-from reconciler.notification.channels.http import ConnectionConfig, HTTPConfig, OutgoingRequest, WebURL, encoded
+from reconciler.notification.channel import Channel, Message, PermanentDeliveryError, footer, message_document
+from reconciler.notification.channels.apprise import AppriseConfig
+from reconciler.notification.channels.email import EmailConfig
+from reconciler.notification.channels.http import (
+    ConnectionConfig,
+    HTTPConfig,
+    OutgoingRequest,
+    WebhookConfig,
+    WebURL,
+    encoded,
+)
+from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig, NamespacedChannel
+from reconciler.notification.channels.slack import SlackConfig
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.errors import PermanentDeliveryError
 from reconciler.notification.redaction import one_line, shortened, visible, visible_line
+from reconciler.notification.routing_config import ReceiverConfig, RoutingConfig
 
 DISCORD_TITLE = 256
 DISCORD_DESCRIPTION = 4_096
@@ -32,7 +47,7 @@ class DiscordConfig(HTTPConfig):
     """Maximum messages a minute. Discord names no fixed limit; 30 is what a channel's webhooks allow today. Its
     responses 429 are honored as well."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the embed of a message. No mention in it notifies anybody."""
         document = {"embeds": [discord_embed(message)], "allowed_mentions": {"parse": []}}
         return OutgoingRequest(self.current_url(credentials), msgspec.json.encode(document))
@@ -82,7 +97,7 @@ class MattermostConfig(HTTPConfig):
     channel: str | None = Field(default=None, min_length=1)
     """Channel to post to, if the webhook is not locked to one. Default: the webhook's."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the post of a message."""
         document = mattermost_post(message)
         if self.channel is not None:
@@ -124,7 +139,7 @@ class TeamsConfig(HTTPConfig):
     rate_per_minute: float | None = Field(default=100.0, gt=0)
     """Maximum messages a minute; the Teams connector of Power Automate accepts 100 calls in 60 seconds."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the card of a message."""
         return OutgoingRequest(self.current_url(credentials), encoded(message, teams_card, TEAMS_LIMIT))
 
@@ -177,7 +192,7 @@ class PagerDutyConfig(ConnectionConfig):
     severity: Literal["critical", "error", "warning", "info"] | None = None
     """Severity of all events. Default: by priority, Critical is critical, High error, Medium warning, Low info."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the event of a message.
 
         Raises:
@@ -245,7 +260,7 @@ class CloudEventsConfig(HTTPConfig):
     max_bytes: int = Field(default=CLOUDEVENTS_LIMIT, ge=4_096)
     """Maximum bytes of a body; the end of a longer message is dropped."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request with the event of a message."""
         attributes = {
             "specversion": "1.0",
@@ -313,7 +328,7 @@ class JSMConfig(ConnectionConfig):
     tags: list[str] = Field(default_factory=list, max_length=TAGS)
     """Tags of the alerts."""
 
-    def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
         """Return the request that creates, acknowledges or closes the alert of a message.
 
         Raises:
@@ -360,3 +375,56 @@ def _details(message: Message) -> dict[str, str]:
             break
         details[visible_line(name)] = visible_line(value)
     return details
+
+
+RECEIVER_KINDS: Mapping[str, type[LimitsConfig]] = {
+    "webhook": WebhookConfig,
+    "slack": SlackConfig,
+    "email": EmailConfig,
+    "teams": TeamsConfig,
+    "pagerduty": PagerDutyConfig,
+    "jsm": JSMConfig,
+    "discord": DiscordConfig,
+    "mattermost": MattermostConfig,
+    "cloudevents": CloudEventsConfig,
+    "apprise": AppriseConfig,
+}
+"""The models of ``webhook_configs``, ``slack_configs`` and so on. A model builds its own channel."""
+
+
+class ReceiverChannels:
+    """A factory for the channels of receivers.
+
+    Args:
+        credentials: the source of the secrets that the receivers name.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def build(self, name: str, config: ReceiverConfig) -> Channel:
+        """Build a channel of this name, with the limits of its receiver.
+
+        Raises:
+            ConfigurationError: the channel cannot be created.
+            MissingExtra: a library that the channel needs is not installed.
+        """
+        if not isinstance(config, LimitsConfig):
+            return config.build(name, self._credentials)
+        if config.credentials_of == "operator":
+            return LimitedChannel(config.build(name, self._credentials), config)
+        config.build(name, self._credentials)  # reports a missing library or a wrong template now
+        return NamespacedChannel(
+            name,
+            lambda namespace: LimitedChannel(config.build(name, self._credentials.of_namespace(namespace)), config),
+        )
+
+    def missing_credentials(self, config: RoutingConfig) -> Sequence[str]:
+        """Return a sentence for each credential that a configuration names and that does not exist."""
+        return self._credentials.missing(
+            name
+            for receiver in config.receivers.values()
+            for _, entry in receiver.configured
+            if not (isinstance(entry, LimitsConfig) and entry.credentials_of == "namespace")
+            for name in entry.credential_names()
+        )

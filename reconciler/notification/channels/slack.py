@@ -54,36 +54,23 @@ class SlackConfig(HTTPConfig):
     rate_per_minute: float | None = Field(default=60.0, gt=0)
     """Maximum messages a minute; Slack accepts one message a second for each webhook."""
 
-    def build(self, name: str, credentials: Credentials) -> SlackChannel:
+    def build(self, name: str, credentials: Credentials) -> HTTPChannel:
         """Build a channel of this name.
 
         Raises:
             MissingExtra: markdown-it-py is not installed.
         """
-        return SlackChannel(name, self, credentials)
-
-
-class SlackChannel(HTTPChannel[SlackConfig]):
-    """A channel that posts messages as blocks: a header, the body as mrkdwn, links as buttons, and a context line.
-
-    Args:
-        name: the channel's name.
-        config: the receiver's options.
-        credentials: read for each request.
-
-    Raises:
-        MissingExtra: markdown-it-py is not installed.
-    """
-
-    def __init__(self, name: str, config: SlackConfig, credentials: Credentials) -> None:
         markdown_parser()
-        super().__init__(name, config, credentials)
+        return super().build(name, credentials)
 
-    async def request(self, message: Message) -> OutgoingRequest:
-        """Return the request with the blocks of a message. The conversion runs in a thread, also after cancellation."""
+    async def outgoing(self, message: Message, credentials: Credentials) -> OutgoingRequest:
+        """Return the request with the blocks of a message: a header, the body as mrkdwn, buttons, and a context line.
+
+        The conversion runs in a thread, also after cancellation.
+        """
         body = msgspec.json.encode(await asyncio.to_thread(slack_payload, message))
         headers = {"Content-Type": "application/json; charset=utf-8"}
-        return OutgoingRequest(self._config.current_url(self._credentials), body, headers)
+        return OutgoingRequest(self.current_url(credentials), body, headers)
 
 
 def slack_payload(message: Message) -> JSONObject:

@@ -1,4 +1,4 @@
-"""Templates of request bodies. They are rendered in a process of their own, whose memory and CPU time are limited."""
+"""Templates of request bodies, rendered in a process of their own, whose memory and CPU time are limited."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.notification.channel import Message, message_document
+from reconciler.notification.channel import (
+    DeliveryError,
+    Message,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    message_document,
+)
 from reconciler.notification.channels import template_process
-from reconciler.notification.errors import DeliveryError, PermanentDeliveryError, RetryableDeliveryError
 
 _INVALID = frozenset({"SyntaxError", "UnknownFilter", "UnknownTest", "UnknownFunction"})
 _EXCEEDED = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGPROF, template_process.LIMIT_EXCEEDED})
@@ -91,40 +96,38 @@ _checks, _deliveries = _TemplateProcess(), _TemplateProcess()
 """A check at load does not wait for deliveries."""
 
 
-class Template:
-    """A Jinja template (minijinja's dialect) that renders a message; the filter ``tojson`` encodes a value as JSON.
-
-    Undefined values and their members render as the empty string, because a lost message would be worse than a missing
-    extension.
+def check_template(source: str, name: str) -> None:
+    """Check the template of a channel: in Jinja's language (minijinja's dialect), rendered with a sample.
 
     Raises:
-        ConfigurationError: the template has a syntax error, or exceeds the limits with a sample.
+        ConfigurationError: the template has a syntax error, or exceeds the limits with the sample.
         MissingExtra: minijinja is not installed.
     """
+    if importlib.util.find_spec("minijinja") is None:
+        raise MissingExtra("minijinja", extra="notification", purpose="a template")
+    try:
+        response = _checks.render_now(source=source, name=name, document=_SAMPLE)
+    except DeliveryError as error:
+        raise ConfigurationError(str(error)) from None
+    if response.get("error") in _INVALID:
+        raise ConfigurationError(f"invalid template of {name}: {response['message']}")
 
-    def __init__(self, source: str, *, name: str) -> None:
-        if importlib.util.find_spec("minijinja") is None:
-            raise MissingExtra("minijinja", extra="notification", purpose="a template")
-        self._request = {"source": source, "name": name}
-        try:
-            response = _checks.render_now(**self._request, document=_SAMPLE)
-        except DeliveryError as error:
-            raise ConfigurationError(str(error)) from None
-        if response.get("error") in _INVALID:
-            raise ConfigurationError(f"invalid template of {name}: {response['message']}")
 
-    async def render(self, document: JSONObject) -> str:
-        """Render the template with the members of a document. Cancellation changes nothing.
+async def render_template(source: str, name: str, document: JSONObject) -> str:
+    """Render the template of a channel with the members of a message. Cancellation changes nothing.
 
-        Raises:
-            PermanentDeliveryError: the template fails, or reaches a limit.
-            RetryableDeliveryError: the process that renders templates cannot be started.
-        """
-        members = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
-        response = await _deliveries.render(**self._request, document=members)
-        if "error" in response:
-            raise PermanentDeliveryError(f"the template of {self._request['name']} failed: {response['error']}")
-        return response["text"]
+    The filter ``tojson`` encodes a value as JSON. Undefined values and their members render as the empty string,
+    because a lost message would be worse than a missing extension.
+
+    Raises:
+        PermanentDeliveryError: the template fails, or reaches a limit.
+        RetryableDeliveryError: the process that renders templates cannot be started.
+    """
+    members = {"recipients": [], "extensions": {}, "actionLinks": [], **document}
+    response = await _deliveries.render(source=source, name=name, document=members)
+    if "error" in response:
+        raise PermanentDeliveryError(f"the template of {name} failed: {response['error']}")
+    return response["text"]
 
 
 _SAMPLE = message_document(

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver import Callbacks, Delay, Lose, Match, Refuse, Stale
-from reconciler.apiserver.faults import Effect
+from reconciler.apiserver.faults import FaultOptions
 from reconciler.controller import current_run
 from reconciler.controller.effects import EffectCall
 from reconciler.errors import ConfigurationError, ReconcilerError
@@ -45,14 +44,13 @@ _SLOW_SECONDS = 5.0
 _HANDOVER_SECONDS = 40.0
 """Seconds within which a leader that cannot renew its lease ends, and a standby has become leader."""
 
-_REFUSALS: Mapping[str, tuple[Effect, ...]] = {
-    "429": (Refuse(429, retry_after=1.0),),
-    "500": (Refuse(500),),
-    "webhook": (
-        Refuse(403, reason="Forbidden", message='admission webhook "policy.example.com" denied the request: try later'),
-    ),
-    "before": (Lose(),),
-    "after": (Lose(after_commit=True),),
+_DENIAL = 'admission webhook "policy.example.com" denied the request: try later'
+_REFUSALS: Mapping[str, FaultOptions] = {
+    "429": {"status": 429, "retry_after": 1.0},
+    "500": {"status": 500},
+    "webhook": {"status": 403, "reason": "Forbidden", "message": _DENIAL},
+    "before": {"lost": True},
+    "after": {"lost": True, "after_commit": True},
 }
 
 
@@ -175,10 +173,13 @@ def _strike(each: Disturbance, world: World, windows: Windows, act: Act) -> None
     if point.verb == "effect":
         windows.effects.append(_EffectStrike(point, each.variant != "effect", note_and_act))
         return
-    callbacks = Callbacks(after=lambda _: note_and_act()) if each.variant == "after" else None
-    callbacks = callbacks or Callbacks(before=lambda _: note_and_act())
-    extra = [Lose()] if each.family == "crash" and each.variant == "before" else []
-    world.server.faults.add(point.match(world.name), callbacks, *extra, nth=point.nth)
+    fault = point.match(world.name)
+    if each.variant == "after":
+        fault["after"] = lambda _: note_and_act()
+    else:
+        fault["before"] = lambda _: note_and_act()
+        fault["lost"] = each.family == "crash" and each.variant == "before"
+    world.server.faults.add(nth=point.nth, **fault)
 
 
 class _EffectStrike:
@@ -219,8 +220,8 @@ def _hand_over(each: Disturbance, world: World, windows: Windows) -> None:
         await world.start()
 
     async def lose_lease() -> None:
-        lease = Match(resource="leases", user_agent=f"{world.name}/1 ", verb=("get", "update", "create", "patch"))
-        world.server.faults.add(lease, Refuse(500), times=None)
+        verbs, agent = ("get", "update", "create", "patch"), f"{world.name}/1 "
+        world.server.faults.add(status=500, times=None, resource="leases", user_agent=agent, verb=verbs)
         await asyncio.sleep(_HANDOVER_SECONDS)
 
     windows.befores.setdefault(1, []).append(start_standby)
@@ -250,8 +251,8 @@ def _lag(each: Disturbance, world: World, windows: Windows) -> None:
 def _travel(each: Disturbance, world: World, windows: Windows) -> None:
     async def kill() -> None:
         world.crash(restart_after=_RESTART_SECONDS)
-        reads = Match(verb=("get", "list", "watch"), user_agent=world.name)
-        stale = world.server.faults.add(reads, Stale(version=int(each.variant)), times=None)
+        reads, version = ("get", "list", "watch"), int(each.variant)
+        stale = world.server.faults.add(stale_version=version, times=None, verb=reads, user_agent=world.name)
 
         async def catch_up() -> None:
             stale.remove()
@@ -270,7 +271,8 @@ def _write(each: Disturbance, world: World, _windows: Windows) -> None:
         with contextlib.suppress(ReconcilerError):  # the object may be gone, and the write invalid
             await interfere(world, request, each.variant)
 
-    world.server.faults.add(point.match(world.name), Callbacks(before=write), nth=point.nth)
+    fault: FaultOptions = {**point.match(world.name), "before": write}
+    world.server.faults.add(nth=point.nth, **fault)
 
 
 def _fail(each: Disturbance, world: World, _windows: Windows) -> None:
@@ -280,8 +282,10 @@ def _fail(each: Disturbance, world: World, _windows: Windows) -> None:
     def note(_: HTTPRequest) -> None:
         world.happened(TraceEvent(what="disturbed", at=world.now, author="somebody", text=each.describe()))
 
-    effects = (Delay(_SLOW_SECONDS),) if each.family == "slow" else _REFUSALS[each.variant]
-    world.server.faults.add(point.match(world.name), Callbacks(before=note), *effects, nth=point.nth)
+    slow: FaultOptions = {"latency": _SLOW_SECONDS}
+    effects = slow if each.family == "slow" else _REFUSALS[each.variant]
+    fault: FaultOptions = {**point.match(world.name), **effects, "before": note}
+    world.server.faults.add(nth=point.nth, **fault)
 
 
 def _cancel(each: Disturbance, world: World, windows: Windows) -> None:

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver import LoggedRequest, Match
+from reconciler.apiserver import LoggedRequest
+from reconciler.apiserver.faults import FaultOptions
 from reconciler.testing.differences import ObjectKey, key_of
 from reconciler.testing.explore.run import Run
 from reconciler.testing.trace import TraceEvent, WorldTrace, is_bookkeeping
@@ -32,9 +33,9 @@ class Point:
     subresource: str
     nth: int
 
-    def match(self, user_agent: str) -> Match:
+    def match(self, user_agent: str) -> FaultOptions:
         """Return the requests that are alike."""
-        return Match(
+        return FaultOptions(
             verb=self.verb,
             resource=self.resource,
             namespace=self.namespace or None,

@@ -423,7 +423,7 @@ def _smaller(before: JSONObject, after: JSONObject) -> Iterator[tuple[JSONObject
 def _loosened(schema: Any) -> Any:
     """Return a definition whose schema has the structure alone, and accepts values that the model may refuse."""
     if isinstance(schema, dict):
-        dropped = {*recorded("schema/keywords.json")["validating"], *_COMBINED} - {"required"}
+        dropped = {*recorded("schema_keywords.json")["validating"], *_COMBINED} - {"required"}
         return {
             key: {name: _loosened(each) for name, each in value.items()} if key == "properties" else _loosened(value)
             for key, value in schema.items()

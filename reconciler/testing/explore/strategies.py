@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.cluster import CustomContents, contents_of
+from reconciler.apiserver.encoding.formats import ecma_pattern
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.schema.formats import ecma_pattern
 from reconciler.apiserver.server import documents_of
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.meta.documents import without_nulls
@@ -47,7 +47,7 @@ _NAME = "[a-z]([a-z0-9-]{0,6}[a-z0-9])?"
 """Strings without a form are names, which a typical operator can use."""
 _TEXT = st.characters(min_codepoint=32, max_codepoint=126)
 _FORMATS: Mapping[str, str] = {
-    **recorded("schema/formats.json"),
+    **recorded("encoding/formats.json"),
     **json.loads(Path(__file__).with_name("formats.json").read_text(encoding="utf-8")),
 }
 """The patterns of strings with a format; a string with another format is a name."""

@@ -1,20 +1,23 @@
-"""The command ``reconciler crd``: print CustomResourceDefinitions, or compare them with earlier ones."""
+"""CustomResourceDefinitions: those of an operator's own kinds, and the command ``reconciler crd``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard
 
 import yaml
+from cyclopts import Parameter
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.output import print_json
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
-from reconciler.objects import AnyResource, compare_crds, generate_crd
+from reconciler.manager import Manager
+from reconciler.objects import AnyResource, Resource, compare_crds, generate_crd
 from reconciler.objects.compatibility import CRDChange
+from reconciler.webhook import Converter
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _API_VERSION = "apiextensions.k8s.io/v1"
@@ -23,18 +26,37 @@ _NESTING = 200
 """Maximum levels of a YAML document; a structural schema of a real kind has about forty."""
 
 
-def print_crd(targets: Sequence[str], *, as_json: bool) -> int:
-    """Print the definitions of the classes that targets name."""
+def crd(
+    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, 'notification', or a YAML file of CRDs.")],
+    /,
+    *versions: Annotated[str, Parameter(help="MODULE:CLASS of each further version, or of another kind.")],
+    check: Annotated[
+        Path | None,
+        Parameter(help="Instead of printing, compare with the definitions in this YAML file; exit 1 if one is broken."),
+    ] = None,
+    output: Annotated[
+        Literal["yaml", "json"] | None, Parameter(help="Output format. Default: yaml; with --check text.")
+    ] = None,
+) -> int:
+    """Print the CustomResourceDefinition of a Resource class. Needs no cluster.
+
+    Classes of the same group and kind are versions of one definition. With --check OLD.yaml nothing is printed but the
+    changes from that file, each with its path and whether it is breaking or harmless: breaking is what refuses, prunes
+    or changes the meaning of an existing object, or lets a request fail. To check against a cluster, write the file
+    with 'kubectl get crd NAME -o yaml'; then versions that are still stored are checked, too.
+    """
+    targets = [target, *versions]
+    if check is not None:
+        return _check(targets, check, as_json=output == "json")
     documents = _generated(targets)
-    if as_json:
-        everything = documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents}
-        print_json(everything)
+    if output == "json":
+        print_json(documents[0] if len(documents) == 1 else {"apiVersion": "v1", "kind": "List", "items": documents})
     else:
         sys.stdout.write(dump_yaml(documents))
     return 0
 
 
-def check_crd(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
+def _check(targets: Sequence[str], old: Path, *, as_json: bool) -> int:
     """Print the changes from the definitions in a file; return 1 if one of them is breaking.
 
     Raises:
@@ -75,6 +97,62 @@ def definitions_of(
     for cls in classes:
         kinds.setdefault((cls.gvk.group, cls.gvk.kind), []).append(cls)
     return [generate_crd(*versions, conversion=(conversions or {}).get(kind)) for kind, versions in kinds.items()]
+
+
+def own_definitions(
+    manager: Manager, target: str, conversions: Mapping[tuple[str, str], JSONObject] | None = None
+) -> list[JSONObject]:
+    """Return the definitions of an operator's own kinds, each with all its versions.
+
+    These are the Resource classes of the target's package, or of its module if it is in none, whose API group is that
+    of a controller's kind.
+
+    Args:
+        manager: the manager with the controllers.
+        target: the target of ``reconciler run``.
+        conversions: ``spec.conversion`` by group and kind. Default: none.
+
+    Raises:
+        ConfigurationError: a converter of one of these kinds has other versions than its classes.
+    """
+    package = target.partition(":")[0].partition(".")[0]
+    groups = {controller.kind.group for controller in manager.controllers}
+    classes = {cls for cls in _subclasses(Resource) if cls.__module__.partition(".")[0] == package}
+    own = [cls for cls in classes if cls.gvk.group in groups and _is_current(cls)]
+    for webhook in manager.webhooks:
+        if isinstance(webhook, Converter):
+            _check_versions(
+                webhook, [cls for cls in own if (cls.gvk.group, cls.gvk.kind) == (webhook.group, webhook.kind)]
+            )
+    own.sort(key=lambda cls: (cls.gvk.kind, not cls.definition.storage, cls.gvk.version))
+    return definitions_of(own, conversions)
+
+
+def _check_versions(converter: Converter, classes: Sequence[type[AnyResource]]) -> None:
+    """Refuse a definition without a version whose class was not imported: its objects could not be read anymore."""
+    by_version = {cls.gvk.version: cls for cls in classes}
+    for version in converter.versions if classes else ():
+        if version not in by_version:
+            raise ConfigurationError(
+                f"the converter of {converter.kind} converts {version}, but no class has this version: import its "
+                "module where the operator is defined, or remove the conversion"
+            )
+    for version in by_version.keys() - set(converter.versions):
+        raise ConfigurationError(
+            f"the converter of {converter.kind} does not convert {version}, the version of the class "
+            f"{by_version[version].__name__}: add it with Converter.add"
+        )
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[AnyResource]]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _is_current(cls: type[AnyResource]) -> bool:
+    """Return whether a class is still what its module contains, which may have been imported again."""
+    return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
 def dump_yaml(documents: Sequence[JSONObject]) -> str:

@@ -26,7 +26,7 @@ from reconciler.notification.api import (
     RoutingError,
 )
 from reconciler.notification.channel import Channel, ChannelRegistry
-from reconciler.notification.routing.config import (
+from reconciler.notification.routing_config import (
     Problem,
     ReceiverConfig,
     RoutingConfig,
@@ -48,14 +48,14 @@ class Resolution:
     Attributes:
         receivers: names of the receivers, in order, without duplicates.
         channels: names of their channels, in order, without duplicates; empty if they have none.
-        problem: why the latest routing configuration is not in use; None if it is.
+        problem: why the latest routing configuration is not in use; empty if it is.
         pending: whether no configuration has been loaded yet, so that the request must wait. Default False.
         fallback: why the fallback channel is used; empty if it is not.
     """
 
     receivers: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
-    problem: str | None = None
+    problem: str = ""
     pending: bool = False
     fallback: str = ""
 
@@ -69,32 +69,19 @@ class Router(Protocol):
         ...
 
 
-class FallbackRouter:
-    """A `Router` that selects the fallback channel where another one selects none.
+def fallback_reason(found: Resolution | None) -> str:
+    """Return why a request needs the fallback channel; empty if it does not.
 
-    A request that waits for the first routing configuration gets the channel only if that is invalid.
+    A request that waits for the first routing configuration needs it only if that is invalid.
 
     Args:
-        router: the other router; None if the operator has no routing.
+        found: what routing selected; None if the operator has no routing.
     """
-
-    def __init__(self, router: Router | None, channel: str) -> None:
-        self._router = router
-        self._channel = channel
-
-    def resolve(self, attributes: Mapping[str, str]) -> Resolution:
-        """Ask the other router; choose the fallback channel, with the reason, if it selects none."""
-        if self._router is None:
-            return self._fall_back("the operator has no routing")
-        found = self._router.resolve(attributes)
-        if found.channels or (found.pending and not found.problem):
-            return found
-        if found.pending:
-            return self._fall_back(f"the routing configuration is invalid: {found.problem}")
-        return self._fall_back(f"the receivers {', '.join(found.receivers) or 'none'} have no channels")
-
-    def _fall_back(self, why: str) -> Resolution:
-        return Resolution(channels=(self._channel,), fallback=why)
+    if found is None:
+        return "the operator has no routing"
+    if found.pending:
+        return f"the routing configuration is invalid: {found.problem}" if found.problem else ""
+    return "" if found.channels else f"the receivers {', '.join(found.receivers) or 'none'} have no channels"
 
 
 def attributes_of(obj: NotificationRequest) -> dict[str, str]:
@@ -114,28 +101,8 @@ def attributes_of(obj: NotificationRequest) -> dict[str, str]:
 BUILD_PROBLEM_LIMIT = 10
 """Errors after which no more channels are created, because each template may use its whole CPU time."""
 
-OWNER = "routing"
-"""The owner of the receivers' channels in the registry."""
-
 Build = Callable[[str, ReceiverConfig], Channel]
 """Creates the channel of a name from its configuration."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingStatistics:
-    """Counts of loaded configurations.
-
-    Attributes:
-        loaded: configurations that were loaded.
-        refused: invalid configurations, which left the previous one in use.
-        receivers: receivers of the configuration in use.
-        digest: the first 12 characters of the SHA-256 of the configuration in use; empty if there is none.
-    """
-
-    loaded: int
-    refused: int
-    receivers: int
-    digest: str
 
 
 class RoutingTable:
@@ -153,7 +120,10 @@ class RoutingTable:
             raises. Default: none.
 
     Attributes:
-        problem: why the latest configuration is not in use; None if it is.
+        config: the configuration in use; None before the first.
+        problem: why the latest configuration is not in use; empty if it is.
+        loaded: number of configurations that were loaded.
+        refused: number of invalid configurations, which left the previous one in use.
     """
 
     def __init__(
@@ -168,24 +138,14 @@ class RoutingTable:
         self._kinds = dict(kinds or {})
         self._build = build
         self._check = check
-        self._config: RoutingConfig | None = None
+        self.config: RoutingConfig | None = None
         self._digest = ""
         self._refused_digest = ""
-        self._loaded = 0
-        self._refused = 0
-        self.problem: str | None = None
+        self.loaded = 0
+        self.refused = 0
+        self.problem = ""
         self._built: dict[str, tuple[ReceiverConfig, Channel]] = {}
-        channels.expect(OWNER)
-
-    @property
-    def config(self) -> RoutingConfig | None:
-        """Return the configuration in use; None before the first."""
-        return self._config
-
-    def statistics(self) -> RoutingStatistics:
-        """Return the current counts."""
-        receivers = len(self._config.receivers) if self._config is not None else 0
-        return RoutingStatistics(self._loaded, self._refused, receivers, self._digest[:12])
+        channels.is_complete = False
 
     def load(self, text: str, *, name: str = "", again: bool = False, required: bool = False) -> bool:
         """Load a configuration; return whether it differs from the one in use.
@@ -202,7 +162,7 @@ class RoutingTable:
         """
         digest = hashlib.sha256(text.encode()).hexdigest()
         if digest == self._digest:
-            self.problem = None
+            self.problem = ""
             return False
         if digest == self._refused_digest and not again:
             return False
@@ -211,24 +171,24 @@ class RoutingTable:
         except Exception as error:
             self._refuse(digest, error, required=required)
             raise
-        self._channels.replace(OWNER, [channel for _, channel in built.values()])
+        self._channels.replace([channel for _, channel in built.values()])
         self._built = built
-        self._config, self._digest, self._refused_digest, self.problem = config, digest, "", None
-        self._loaded += 1
+        self.config, self._digest, self._refused_digest, self.problem = config, digest, "", ""
+        self.loaded += 1
         _log.info("loaded routing configuration %s; receivers: %d", name, len(config.receivers))
         return True
 
     def resolve(self, attributes: Mapping[str, str]) -> Resolution:
         """Select the receivers and channels for these attributes; pending before the first configuration."""
-        if self._config is None:
+        if self.config is None:
             return Resolution(problem=self.problem, pending=True)
-        receivers = self._config.route.receivers(attributes)
-        channels = [name for receiver in receivers for name in self._config.receivers[receiver].channel_names]
+        receivers = self.config.route.receivers(attributes)
+        channels = [name for receiver in receivers for name in self.config.receivers[receiver].channel_names]
         return Resolution(receivers, tuple(dict.fromkeys(channels)), self.problem)
 
     def _prepare(self, text: str, name: str) -> tuple[RoutingConfig, dict[str, tuple[ReceiverConfig, Channel]]]:
         """Return a configuration and its channels. Channels with an unchanged configuration are kept."""
-        config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.names(except_owner=OWNER))
+        config = read_routing(text, name=name, kinds=self._kinds, channels=self._channels.own)
         wrong = self._check(config) if self._check is not None else ()
         if wrong:
             raise RoutingConfigError(name, [Problem(0, "", each) for each in wrong])
@@ -254,10 +214,10 @@ class RoutingTable:
         if before == self.problem and self._refused_digest == digest:
             return
         self._refused_digest = digest
-        self._refused += 1
+        self.refused += 1
         if required:
             return
-        effect = "keeping the previous one" if self._config is not None else "requests without channels wait"
+        effect = "keeping the previous one" if self.config is not None else "requests without channels wait"
         _log.error("%s; %s", self.problem, effect)
 
 

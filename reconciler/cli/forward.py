@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from reconciler._core.wire import JSONObject
-from reconciler.cli.operator.endpoint import HINT, EndpointError
+from reconciler.cli.endpoint import HINT, EndpointError
 from reconciler.cli.options import KUBECONFIG, AccessFlags, OperatorOptions, PodOptions
 from reconciler.cli.output import noted_endpoint
 from reconciler.client import Client
@@ -30,6 +30,7 @@ from reconciler.client.configuration import ConfiguredTransport, context_namespa
 from reconciler.client.requests import ListOptions
 from reconciler.errors import ConfigurationError, Forbidden, NotFound, ReconcilerError
 from reconciler.manager.election import LEASE_ANNOTATIONS
+from reconciler.meta.metadata import selector_text
 
 _PORT_NAMES = ("metrics", "health", "http-metrics")
 _DEFAULT_PORT = 8080
@@ -95,21 +96,11 @@ async def _selected(client: Client, options: PodOptions, namespace: str) -> tupl
         except NotFound:
             message = f"there is no Deployment {namespace}/{options.deployment}"
             raise PodError(f"{message}; choose its namespace with --operator-namespace") from None
-        selector = _selector_text(deployment["spec"]["selector"])
+        selector = selector_text(deployment["spec"]["selector"])
     pods = [pod.to_dict() for pod in (await client.list("v1/Pod", namespace, label_selector=selector))]
     if not pods:
         raise PodError(f"there is no pod {what} in namespace {namespace}")
     return pods, what
-
-
-def _selector_text(selector: JSONObject) -> str:
-    """Return a label selector as text."""
-    parts = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
-    for each in selector.get("matchExpressions") or []:
-        key, values = each["key"], ",".join(each.get("values") or ())
-        form = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}[each["operator"]]
-        parts.append(form.format(key, values))
-    return ",".join(parts)
 
 
 async def _leader_of(client: Client, pods: Sequence[JSONObject], namespace: str) -> JSONObject | None:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from reconciler._core.scalars import use_kubernetes_scalars
+from reconciler._core.wire import use_kubernetes_scalars
 from reconciler.errors import ConfigurationError
 from reconciler.notification.channel import CHANNEL_PATTERN, Channel
 from reconciler.notification.credentials import Credentials
+from reconciler.notification.matchers import Matcher, MatcherError, Operator, parse_matchers
 from reconciler.notification.redaction import listed, shortened
-from reconciler.notification.routing.matchers import Matcher, MatcherError, Operator, parse_matchers
 
 Path = tuple[str | int, ...]
 """The keys and indexes that lead to a value from the top of the document."""
@@ -41,6 +41,10 @@ class Problem:
         return f"line {self.line}: {place}{self.message}" if self.line else f"{place}{self.message}"
 
 
+class _TooLarge(Exception):
+    """Raised with a path and the limit that the document exceeds there."""
+
+
 @dataclass(slots=True)
 class YAMLDocument:
     """A document with line numbers and the errors found so far.
@@ -49,11 +53,15 @@ class YAMLDocument:
         data: the document.
         lines: the line of each value, by its path.
         problems: the errors.
+        nodes: number of values, after expanding aliases.
+        length: number of characters in them.
     """
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    nodes: int = 0
+    length: int = 0
 
     def add_problem(self, path: Path, message: str) -> None:
         """Add an error at a path, with the line of the nearest existing value."""
@@ -61,6 +69,40 @@ class YAMLDocument:
             return
         line = next((self.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.lines), 0)
         self.problems.append(Problem(line, place_of(path), shortened(message, TEXT_LIMIT)))
+
+    def read(self, node: yaml.Node, path: Path = ()) -> None:
+        """Note the lines of a value and of what is in it, count them, and report duplicate keys.
+
+        Raises:
+            _TooLarge: with its aliases expanded the document exceeds a limit.
+        """
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        self.nodes += 1
+        self.length += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if len(path) >= NESTING_LIMIT:
+            raise _TooLarge(path[:1], _NESTED)
+        if self.nodes > NODE_LIMIT or self.length > SIZE_LIMIT:
+            what = f"{NODE_LIMIT} values" if self.nodes > NODE_LIMIT else f"{SIZE_LIMIT} characters"
+            raise _TooLarge(path[:1], f"more than {what} after expanding aliases")
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.read(item, (*path, index))
+        elif isinstance(node, yaml.MappingNode):
+            self._read_mapping(node, path)
+
+    def _read_mapping(self, node: yaml.MappingNode, path: Path) -> None:
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                self.add_problem(path, f"a list or mapping cannot be a key, on line {line}")
+                continue
+            inner = (*path, key.value)
+            if key.value in seen:
+                self.add_problem(inner, f"duplicate key {shortened(key.value, 80)!r}, also on line {line}")
+            seen.add(key.value)
+            self.lines.setdefault(inner, line)
+            self.read(value, inner)
 
 
 def place_of(path: Path) -> str:
@@ -99,110 +141,44 @@ class _RoutingLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ig
 use_kubernetes_scalars(_RoutingLoader)
 
 
+_NESTED = f"nested more than {NESTING_LIMIT} levels deep after expanding aliases"
+
+
 def read_yaml(text: str) -> YAMLDocument:
-    """Parse one YAML document; syntax errors and duplicate keys become problems."""
+    """Parse one YAML document; syntax errors, duplicate keys and exceeded limits become problems."""
     source = YAMLDocument()
     if len(text) > SIZE_LIMIT:
-        source.problems.append(Problem(0, "", f"the document has {len(text)} characters; the maximum is {SIZE_LIMIT}"))
+        source.add_problem((), f"the document has {len(text)} characters; the maximum is {SIZE_LIMIT}")
         return source
     loader = _RoutingLoader(text)
     try:
-        problem = _excess(text)
-        if problem is not None:
-            source.problems.append(problem)
-            return source
+        _check_levels(source, text)
         node = loader.get_single_node()
         if node is not None:
-            for path, message in _walk(node, (), source.lines):
-                source.add_problem(path, message)
+            source.read(node)
             if not source.problems:  # the time to merge many duplicates of the key << is quadratic
                 source.data = loader.construct_document(node)
+    except _TooLarge as error:
+        source.add_problem(*error.args)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         text = ", ".join(part for part in (error.context, error.problem) if part)
         source.problems.append(Problem(mark.line + 1 if mark else 0, "", f"invalid YAML: {text}"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        source.problems.append(Problem(0, "", f"invalid YAML: {error}"))
+    except (yaml.YAMLError, ValueError) as error:
+        source.add_problem((), f"invalid YAML: {error}")
     finally:
         loader.dispose()
     return source
 
 
-@dataclass(slots=True)
-class _Size:
-    """The size of a value.
-
-    Attributes:
-        anchor: the anchor by which aliases refer to it, if any.
-        nodes: number of values, including itself.
-        depth: number of levels, including itself.
-        length: number of characters.
-    """
-
-    anchor: str | None = None
-    nodes: int = 1
-    depth: int = 1
-    length: int = 0
-
-    def add(self, inner: _Size) -> None:
-        """Add the size of a value inside this one."""
-        self.nodes += inner.nodes
-        self.length += inner.length
-        self.depth = max(self.depth, inner.depth + 1)
-
-
-def _excess(text: str) -> Problem | None:
-    """Return which limit a document exceeds after expanding aliases, or None."""
-    anchors: dict[str, _Size] = {}
-    open_values: list[_Size] = [_Size()]
+def _check_levels(source: YAMLDocument, text: str) -> None:
+    """Raise `_TooLarge` if values are nested too deeply for the loader, which recurses without a limit."""
+    level = 0
     for event in yaml.parse(text, Loader=_RoutingLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_values.append(_Size(event.anchor))
-            if event.anchor:
-                anchors.pop(event.anchor, None)
-            size = open_values[-1]
-        elif isinstance(event, yaml.CollectionEndEvent):
-            size = open_values.pop()
-            open_values[-1].add(size)
-        elif isinstance(event, yaml.ScalarEvent):
-            size = _Size(event.anchor, length=len(event.value))
-            open_values[-1].add(size)
-        elif isinstance(event, yaml.AliasEvent):
-            if any(value.anchor == event.anchor for value in open_values):
-                return Problem(line, "", f"the alias *{event.anchor} refers to a value that contains it")
-            size = anchors.get(event.anchor or "", _Size())  # unknown ones are reported when the document is built
-            open_values[-1].add(size)
-        else:
-            continue
-        if not isinstance(event, (yaml.CollectionStartEvent, yaml.AliasEvent)) and size.anchor:
-            anchors[size.anchor] = size
-        if len(open_values) + (size.depth if isinstance(event, yaml.AliasEvent) else 0) > NESTING_LIMIT + 1:
-            return Problem(line, "", f"nested more than {NESTING_LIMIT} levels deep")
-        if open_values[-1].nodes > NODE_LIMIT:
-            return Problem(line, "", f"more than {NODE_LIMIT} values after expanding aliases")
-        if open_values[-1].length > SIZE_LIMIT:
-            return Problem(line, "", f"more than {SIZE_LIMIT} characters after expanding aliases")
-    return None
-
-
-def _walk(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Iterator[tuple[Path, str]]:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _walk(item, (*path, index), lines)
-    elif isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                yield path, f"a list or mapping cannot be a key, on line {key.start_mark.line + 1}"
-                continue
-            name = key.value
-            if name in seen:
-                yield (*path, name), f"duplicate key {shortened(name, 80)!r}, also on line {key.start_mark.line + 1}"
-            seen.add(name)
-            lines.setdefault((*path, name), key.start_mark.line + 1)
-            yield from _walk(value, (*path, name), lines)
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > NESTING_LIMIT:
+            source.lines[()] = event.start_mark.line + 1 if event.start_mark else 0
+            raise _TooLarge((), _NESTED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The code of users that the library calls: misspelled hooks of subclasses, and metrics back ends that raise.
+"""The code of users that the library calls: what counts as its failure, and names that are misspelled.
 
 A misspelled method would never be called, and a misspelled attribute never be read: both are refused when the class is
 defined. What a metrics back end raises is logged, and does not reach what it measures.
@@ -6,6 +6,7 @@ defined. What a metrics back end raises is logged, and does not reach what it me
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import math
@@ -13,8 +14,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from reconciler._core.cancellation import FAILURES
 from reconciler.errors import RepeatedFailures
+
+FAILURES = (Exception, asyncio.CancelledError)
+"""What counts as a failure of user code, for ``except``.
+
+Nobody can cancel a call that does not await, so a CancelledError that comes from one is a failure like any other.
+Around an ``await``, check `is_cancelled` first.
+"""
+
+
+def is_cancelled() -> bool:
+    """Return whether the current task was cancelled; False for a CancelledError that the code in it raised itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
 
 _SIMILAR = 0.85
 """The similarity from which a name counts as a misspelled one: ``finalise`` and ``finalize_`` do, ``finalize_all`` does

@@ -14,7 +14,7 @@ import msgspec
 from yarl import URL
 
 from reconciler._core.certificates import client_tls_context
-from reconciler._core.limits import exceeds_max_levels
+from reconciler._core.wire import exceeds_max_levels
 from reconciler.cli.options import AccessFlags
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager.endpoints.keys import KeysDocument

@@ -49,7 +49,7 @@ _FLAGS = re.compile(r"(\^?)\(\?([ims]+)\)")
 
 def form_problems(form: str, text: str) -> list[str]:
     """Return why a string does not have a form of ``names.json``."""
-    found = recorded("schema/names.json")[form]
+    found = recorded("encoding/names.json")[form]
     if isinstance(found, dict):
         return [message for pattern, message in found.items() if re.search(pattern, text)]
     pattern, most, unit, message = found
@@ -60,7 +60,7 @@ def form_problems(form: str, text: str) -> list[str]:
 def label_problems(text: str) -> list[str]:
     """Return why a string is not an RFC 1123 label."""
     problems = form_problems("label", text)
-    if "." in text and re.fullmatch(recorded("schema/names.json")["subdomain"][0], text):
+    if "." in text and re.fullmatch(recorded("encoding/names.json")["subdomain"][0], text):
         problems[-1] = "must not contain dots"
     return problems
 
@@ -200,7 +200,7 @@ def _is_card(text: str) -> bool:
 
 
 FORMATS: dict[str, Callable[[str], bool]] = {
-    **{name: _matches(pattern) for name, pattern in recorded("schema/formats.json").items()},
+    **{name: _matches(pattern) for name, pattern in recorded("encoding/formats.json").items()},
     "byte": _is_base64,
     "cidr": _is_cidr,
     "creditcard": _is_card,
@@ -243,7 +243,7 @@ def _to_ecma(found: re.Match[str]) -> str:
     if found["named"]:
         return "(?<"
     if found["class"]:
-        return str(recorded("schema/patterns.json")["classes"].get(found["class"], found[0]))
+        return str(recorded("encoding/patterns.json")["classes"].get(found["class"], found[0]))
     return {"A": "^", "z": "$"}.get(found["escaped"], found[0])
 
 
@@ -262,7 +262,7 @@ def pattern_problem(pattern: str) -> str:
     problem, _, part = str(outcome.value()).partition("invalid regular expression: ")[2].partition(": ")
     if part.startswith("(?<"):
         problem, part = "invalid named capture", pattern[pattern.index("(?<") :]
-    return f"error parsing regexp: {recorded('schema/patterns.json')['messages'].get(problem, problem)}: `{part}`"
+    return f"error parsing regexp: {recorded('encoding/patterns.json')['messages'].get(problem, problem)}: `{part}`"
 
 
 @functools.cache

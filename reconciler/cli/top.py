@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 
-from reconciler.cli.operator.endpoint import printable, read_keys
-from reconciler.cli.options import AccessFlags
+from reconciler.cli.endpoint import printable, read_keys
+from reconciler.cli.forward import reached
+from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.manager.endpoints.attention import rate_text, reasons_text
@@ -49,30 +53,29 @@ _LONGEST = 86_400.0
 """Seconds between two updates at most; the system cannot sleep for any number."""
 
 
-def print_top(
+def top(
     *,
-    endpoint: str,
-    watch: float | None,
-    as_json: bool,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
-    sleep: Callable[[float], None] = time.sleep,
+    watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
+    output: Annotated[
+        Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
+    ] = "text",
 ) -> int:
-    """Print the controllers of an operator, once or until interrupted.
+    """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
 
-    Args:
-        endpoint: the operator's.
-        watch: seconds between two updates; None for one print.
-        as_json: print a JSON document, or one per line with `watch`.
-        access: the token to send, and which certificates to trust.
-        sleep: waits.
-
-    Raises:
-        ConfigurationError: an option is invalid.
-        EndpointError: the operator cannot be asked.
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     if watch is not None and not 0 < watch <= _LONGEST:
         raise ConfigurationError(f"--watch must be a number of seconds above 0, and at most {_LONGEST:g}, not {watch}")
-    document = read_keys(endpoint, access)
+    with reached(operator, access) as found:
+        _print(functools.partial(read_keys, found.endpoint, access), watch, as_json=output == "json")
+    return 0
+
+
+def _print(ask: Callable[[], KeysDocument], watch: float | None, *, as_json: bool) -> None:
+    """Print the document once, or every so many seconds until interrupted."""
+    document = ask()
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:  # for grep and files: one line a row
         console.width = _WIDE
@@ -81,7 +84,7 @@ def print_top(
             print_json(document)
         else:
             console.print(view(document, console.width))
-        return 0
+        return
     # Elsewhere than on a terminal, rich shows a live display only when it ends.
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     with live or contextlib.nullcontext():
@@ -93,8 +96,8 @@ def print_top(
             else:
                 console.print(view(document, console.width))
             sys.stdout.flush()
-            sleep(watch)
-            document = read_keys(endpoint, access)
+            time.sleep(watch)
+            document = ask()
 
 
 def view(document: KeysDocument, width: int) -> RenderableType:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
+from cyclopts import Parameter
 
-from reconciler.cli.operator.endpoint import EndpointError, printable, read_keys
-from reconciler.cli.options import AccessFlags
+from reconciler.cli.endpoint import EndpointError, printable, read_keys
+from reconciler.cli.forward import reached
+from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json, width
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
@@ -37,37 +41,29 @@ _MAX_NAMED = 5
 _WITHHELD = "the message is shown only to local requests (kubectl port-forward), and is in the log"
 
 
-def print_explanation(
-    kind: str,
-    key: str,
+def explain(
+    kind: Annotated[
+        str, Parameter(help="Kind, plural or short name, with or without .GROUP; or the name of a controller.")
+    ],
+    key: Annotated[str, Parameter(name="object", help="NAME or NAMESPACE/NAME.")],
+    /,
     *,
-    endpoint: str,
-    namespace: str | None = None,
-    default_namespace: str | None = None,
-    as_json: bool,
+    namespace: Annotated[
+        str | None,
+        Parameter(name=["--namespace", "-n"], help="Namespace of the object. Default: that of the context."),
+    ] = None,
+    operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
+    output: Format = "text",
 ) -> int:
-    """Explain the state of an object, once for each controller of its kind.
+    """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
-    Args:
-        kind: its kind, in one of the forms that kubectl accepts, or the name of a controller.
-        key: ``NAMESPACE/NAME`` or ``NAME``.
-        endpoint: the operator's.
-        namespace: the object's; not together with ``NAMESPACE/NAME``.
-        default_namespace: the one of the kubeconfig's context, for ``NAME`` alone. Default: ``default``.
-        as_json: print a JSON document.
-        access: the token to send, and which certificates to trust.
-
-    Raises:
-        ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``, or has another namespace than `namespace`.
-        EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
+    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
-
-    def ask(**query: str) -> KeysDocument:
-        return read_keys(endpoint, access, **query)
-
-    document = find_key(ask, kind, key, namespace=namespace, default_namespace=default_namespace)
-    if as_json:
+    with reached(operator, access) as found:
+        ask = functools.partial(read_keys, found.endpoint, access)
+        document = find_key(ask, kind, key, namespace=namespace, default_namespace=found.namespace)
+    if output == "json":
         print_json(document)
     else:
         print(explanation(document, width()))
@@ -86,10 +82,14 @@ def find_key(
 
     Args:
         ask: returns the operator's document for a query.
-        kind: its kind; this and the other arguments are those of `print_explanation`, and so are the errors.
-        key: the object.
-        namespace: the object's.
-        default_namespace: that of ``NAME`` alone.
+        kind: its kind, in one of the forms that kubectl accepts, or the name of a controller.
+        key: ``NAMESPACE/NAME`` or ``NAME``.
+        namespace: the object's; not together with another ``NAMESPACE/NAME``.
+        default_namespace: the one of the kubeconfig's context, for ``NAME`` alone. Default: ``default``.
+
+    Raises:
+        ConfigurationError: the key is not ``NAMESPACE/NAME`` or ``NAME``, or has another namespace than `namespace`.
+        EndpointError: the operator cannot be asked, or knows neither the kind nor the object.
     """
     given, slash, name = key.rpartition("/")
     if not name or "/" in given or (slash and not given) or not key.isprintable():

@@ -1,1 +1,0 @@
-"""CustomResourceDefinitions, and the OpenAPI documents of all served kinds."""

@@ -1,1 +1,0 @@
-"""Structural schemas: pruning, defaulting, validation, formats and names."""

@@ -1,1 +1,0 @@
-"""The commands ``reconciler crd`` and ``reconciler manifests``: definitions, roles, and a kustomize base of both."""
