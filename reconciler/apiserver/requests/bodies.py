@@ -24,7 +24,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 YAML = "application/yaml"
-_JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
+JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
 MAX_BODY_BYTES = 3 * 1024 * 1024
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """Escapes of surrogates, which JSON allows and YAML does not."""
@@ -61,7 +61,7 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
         Refusal: 415 for an unsupported media type, 400 if the body is not an object.
     """
     media = media_type(request)
-    if media in ("", _JSON):
+    if media in ("", JSON):
         try:
             found = read_json(request.body)
         except OutOfRange as error:
@@ -76,12 +76,12 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
             found = read_protobuf(request.body)
         except Unreadable as error:
             # A custom kind, for example, has no such form.
-            raise Refusal.unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
+            raise Refusal.unsupported_media_type((JSON, YAML), f"{error}: send {kind} as application/json") from None
     else:
-        raise Refusal.unsupported_media_type((_JSON, YAML, _PROTOBUF))
+        raise Refusal.unsupported_media_type((JSON, YAML, _PROTOBUF))
     if found is None:
         return {}
-    if duplicates is not None and media in ("", _JSON):
+    if duplicates is not None and media in ("", JSON):
         duplicates += duplicate_fields(request.body, found)
     if not isinstance(found, dict):
         fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
@@ -142,26 +142,35 @@ def duplicate_fields(body: bytes, found: JSONValue) -> list[str]:
         return []
     if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
         return []
-    paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
-    return [f"duplicate field {quoted(path)}" for path in paths]
+    return [message for message in _field_messages(stripped) if message.startswith("duplicate")]
+
+
+def in_document_order(body: bytes, problems: list[str]) -> list[str]:
+    """Return messages about unknown and duplicate fields of a JSON body in the order in which a decoder meets them."""
+    order = {message: index for index, message in enumerate(_field_messages(body))}
+    return sorted(problems, key=lambda message: order.get(message, len(order)))
 
 
 class _Members(list[tuple[str, Any]]):
     pass
 
 
-def _duplicates(value: Any, path: str) -> Iterator[str]:
+def _field_messages(body: bytes) -> Iterator[str]:
+    """Yield what is to be said of each field of a JSON body if it is unknown, or of its second value."""
+    return _messages(json.loads(body.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
+
+
+def _messages(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, _Members):
         seen: set[str] = set()
         for key, member in value:
             here = f"{path}.{key}" if path else key
-            if key in seen:
-                yield here
+            yield f"{'duplicate' if key in seen else 'unknown'} field {quoted(here)}"
             seen.add(key)
-            yield from _duplicates(member, here)
+            yield from _messages(member, here)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _duplicates(item, f"{path}[{index}]")
+            yield from _messages(item, f"{path}[{index}]")
 
 
 def check_write_options(call: Call, options: JSONObject | None = None) -> bool:

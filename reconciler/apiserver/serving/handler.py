@@ -27,7 +27,7 @@ from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
 from reconciler.apiserver.verbs.read import PastState, Reader
 from reconciler.apiserver.verbs.scale import Scaler, read_scale
 from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
-from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
+from reconciler.apiserver.verbs.views import WHOLE, WRITTEN, WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
@@ -265,6 +265,8 @@ class Handler:
 
     async def _create(self, call: Call) -> WriteResult:
         if "list" not in call.endpoint.info.verbs:
+            if self._view(call)[0] is not WHOLE:  # a review has no metadata to show
+                raise Refusal.not_acceptable(WRITTEN)
             return self._reviews.create(call)
         if call.subresource == "token":
             return self._token_requests.create(call)

@@ -116,6 +116,8 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
         # The order is that of a typed decoder; the result of a patch is in alphabetical order.
         paths = sorted(unknown) if call.verb == "patch" else sort_by_document(found, unknown)
     problems += [f"unknown field {quoted(path)}" for path in paths]
+    if call.duplicates and not custom and call.verb != "patch" and bodies.media_type(call.request) in ("", bodies.JSON):
+        problems = bodies.in_document_order(call.request.body, problems)
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         if call.duplicates and bodies.media_type(call.request) == bodies.YAML:

@@ -16,8 +16,7 @@ from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.store import Stored, encode
 from reconciler.clock import Clock
 
-_WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
-_META = "meta.k8s.io/v1"
+WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _STEP = re.compile(
     r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
@@ -42,9 +41,9 @@ class WholeView:
         """Return the JSON of a document that represents an object, such as its Scale."""
         return encode(document)
 
-    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Return apiVersion and kind of single objects in this view."""
-        return endpoint.api_version, endpoint.info.kind
+    def encode_bookmark(self, endpoint: Endpoint, document: JSONObject) -> bytes:  # noqa: ARG002 - a table has columns
+        """Return the JSON of the object of a bookmark, which has a version and no name."""
+        return self.encode_subresource(document)
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
@@ -71,44 +70,40 @@ def _list(head: bytes, items: list[bytes]) -> bytes:
 class MetadataView(WholeView):
     """The view that shows metadata only."""
 
-    name = "#metadata"
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self.name = f"#{version}"
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return the JSON of one object's metadata."""
-        return stored.encoded(f"{endpoint.api_version}#metadata", _only_metadata)
+        return stored.encoded(f"{endpoint.api_version}{self.name}", self._only_metadata)
 
     def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
-        return encode(_only_metadata(doc))
+        return encode(self._only_metadata(doc))
 
     def encode_subresource(self, document: JSONObject) -> bytes:
         """Return the JSON of a document's metadata."""
-        return encode(_only_metadata(document))
-
-    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
-        """Return apiVersion and kind of PartialObjectMetadata."""
-        return _META, "PartialObjectMetadata"
+        return encode(self._only_metadata(document))
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         shown = {key: value for key, value in metadata.items() if value != ""}
-        head = encode({"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": shown})
+        head = encode({"kind": "PartialObjectMetadataList", "apiVersion": self._version, "metadata": shown})
         if not items:
             return b'%b,"items":null}' % head[:-1]
         return _list(head, [self.encode(endpoint, item) for item in items])
 
+    def _only_metadata(self, doc: JSONObject) -> JSONObject:
+        return {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": doc["metadata"]}
 
-def _only_metadata(doc: JSONObject) -> JSONObject:
-    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": doc["metadata"]}
 
-
-class TableView(WholeView):
+class TableView(MetadataView):
     """The view that shows rows, as ``kubectl get`` prints them, with Metadata, the Object or None of it in each."""
 
-    # Ages change, so rows are not cached.
-    name = None
-
-    def __init__(self, include: str, clock: Clock) -> None:
+    def __init__(self, version: str, include: str, clock: Clock) -> None:
+        super().__init__(version)
+        self.name = None  # ages change, so rows are not cached
         self._include = include
         self._clock = clock
         self._titled = False
@@ -129,13 +124,13 @@ class TableView(WholeView):
     def encode_subresource(self, document: JSONObject) -> bytes:
         """Return a table of one Scale."""
         definitions, cells = self._built_in("autoscaling", "scale", [document])
-        shown = {"None": None, "Object": document}.get(self._include, _only_metadata(document))
+        shown = {"None": None, "Object": document}.get(self._include, self._only_metadata(document))
         metadata = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
-        return encode(_table(definitions, cells, [shown], metadata))
+        return encode(self._rows(definitions, cells, [shown], metadata))
 
-    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
-        """Return apiVersion and kind of a table."""
-        return _META, "Table"
+    def encode_bookmark(self, endpoint: Endpoint, document: JSONObject) -> bytes:
+        """Return a table of one row."""
+        return self.encode_document(endpoint, document)
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return a table of all rows."""
@@ -147,10 +142,12 @@ class TableView(WholeView):
             name, age = (column.definition for column in built_in_columns("", "serviceaccounts"))
             columns = endpoint.columns or ({**_AGE, "description": age["description"]},)
             definitions = [name, *(_definition(column) for column in columns)]
-            cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
+            cells = [
+                [doc["metadata"].get("name", ""), *(self._cell(column, doc) for column in columns)] for doc in docs
+            ]
         else:
             definitions, cells = self._built_in(endpoint.info.group, endpoint.info.plural, docs)
-        return _table(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
+        return self._rows(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
 
     def _built_in(self, group: str, plural: str, docs: list[JSONObject]) -> tuple[list[JSONObject], list[list[Any]]]:
         known, now = built_in_columns(group, plural), self._clock.now()
@@ -170,14 +167,14 @@ class TableView(WholeView):
     def _object(self, endpoint: Endpoint, doc: JSONObject) -> Any:
         if self._include == "None":
             return None
-        return endpoint.to_served(doc) if self._include == "Object" else _only_metadata(doc)
+        return endpoint.to_served(doc) if self._include == "Object" else self._only_metadata(doc)
 
-
-def _table(
-    definitions: list[JSONObject], cells: list[list[Any]], objects: list[Any], metadata: Mapping[str, Any]
-) -> JSONObject:
-    rows = [{"cells": row, "object": item} for row, item in zip(cells, objects, strict=True)]
-    return {"kind": "Table", "apiVersion": _META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
+    def _rows(
+        self, definitions: list[JSONObject], cells: list[list[Any]], objects: list[Any], metadata: Mapping[str, Any]
+    ) -> JSONObject:
+        rows = [{"cells": row, "object": item} for row, item in zip(cells, objects, strict=True)]
+        head = {"kind": "Table", "apiVersion": self._version, "metadata": metadata}
+        return {**head, "columnDefinitions": definitions, "rows": rows}
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:
@@ -229,9 +226,9 @@ def negotiate(
             return view, media == "application/yaml"
         refused = True
     if not refused:
-        offered = f"Available representations: {', '.join(_WRITTEN)}"
+        offered = f"Available representations: {', '.join(WRITTEN)}"
         raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
-    raise Refusal.not_acceptable(_WRITTEN)
+    raise Refusal.not_acceptable(WRITTEN)
 
 
 def _view(
@@ -240,13 +237,14 @@ def _view(
     form = options.get("as")
     if form is None:
         return WHOLE
-    if (options.get("g"), options.get("v")) != ("meta.k8s.io", "v1"):
+    if options.get("g") != "meta.k8s.io" or options.get("v") not in ("v1", "v1beta1"):
         return None
+    version = f"meta.k8s.io/{options['v']}"
     if form == "Table":
         if include not in ("", "Metadata", "Object", "None"):
             problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
             raise Refusal.bad_request(f"Unable to convert to Table as requested: {problem}")
-        return TableView(include or "Metadata", clock)
+        return TableView(version, include or "Metadata", clock)
     if form == "PartialObjectMetadata" and many:
         what = f"but the requested object is a list (*{kind})"
         raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadata, {what}")
@@ -255,10 +253,7 @@ def _view(
         if custom:
             raise Refusal.internal_error("content is not a list")
         raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
-    return _METADATA if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
-
-
-_METADATA = MetadataView()
+    return MetadataView(version) if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
 
 
 def to_yaml(body: bytes) -> bytes:
