@@ -1,4 +1,4 @@
-"""A generator of reconciler/apiserver/requests/protobuf.json from the sources of k8s.io/api, apimachinery and
+"""A generator of reconciler/apiserver/encoding/protobuf.json from the sources of k8s.io/api, apimachinery and
 apiextensions-apiserver.
 
 Run it with the directory that contains these Go modules to update the built-in kinds to a newer Kubernetes::

@@ -14,9 +14,10 @@ from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.store import Stored, encode
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.clock import Clock
 
-WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+_WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _STEP = re.compile(
     r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
@@ -37,17 +38,13 @@ class WholeView:
         """Return the JSON of a document that is not a stored version."""
         return encode(endpoint.to_served(doc))
 
-    def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return the JSON of a document that represents an object, such as its Scale."""
-        return encode(document)
-
-    def encode_bookmark(self, endpoint: Endpoint, document: JSONObject) -> bytes:  # noqa: ARG002 - a table has columns
+    def encode_bookmark(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - a table has columns
         """Return the JSON of the object of a bookmark, which has a version and no name."""
-        return self.encode_subresource(document)
+        return encode(doc)
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
-        head = encode({"kind": endpoint.info.list_name, "apiVersion": endpoint.api_version, "metadata": metadata})
+        head = encode({"kind": endpoint.info.list_kind, "apiVersion": endpoint.api_version, "metadata": metadata})
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
@@ -82,9 +79,9 @@ class MetadataView(WholeView):
         """Return the JSON of a document's metadata."""
         return encode(self._only_metadata(doc))
 
-    def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return the JSON of a document's metadata."""
-        return encode(self._only_metadata(document))
+    def encode_bookmark(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
+        """Return the JSON of the metadata of a bookmark, or a table of one row."""
+        return self.encode_document(endpoint, doc)
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
@@ -121,17 +118,6 @@ class TableView(MetadataView):
         self._titled = True
         return encode(table)
 
-    def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return a table of one Scale."""
-        definitions, cells = self._built_in("autoscaling", "scale", [document])
-        shown = {"None": None, "Object": document}.get(self._include, self._only_metadata(document))
-        metadata = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
-        return encode(self._rows(definitions, cells, [shown], metadata))
-
-    def encode_bookmark(self, endpoint: Endpoint, document: JSONObject) -> bytes:
-        """Return a table of one row."""
-        return self.encode_document(endpoint, document)
-
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return a table of all rows."""
         shown = {key: value for key, value in metadata.items() if value != ""}
@@ -142,16 +128,17 @@ class TableView(MetadataView):
             name, age = (column.definition for column in built_in_columns("", "serviceaccounts"))
             columns = endpoint.columns or ({**_AGE, "description": age["description"]},)
             definitions = [name, *(_definition(column) for column in columns)]
+            names = [doc["metadata"].get("name", "") for doc in docs]
             cells = [
-                [doc["metadata"].get("name", ""), *(self._cell(column, doc) for column in columns)] for doc in docs
+                [name, *(self._cell(column, doc) for column in columns)] for name, doc in zip(names, docs, strict=True)
             ]
         else:
-            definitions, cells = self._built_in(endpoint.info.group, endpoint.info.plural, docs)
-        return self._rows(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
-
-    def _built_in(self, group: str, plural: str, docs: list[JSONObject]) -> tuple[list[JSONObject], list[list[Any]]]:
-        known, now = built_in_columns(group, plural), self._clock.now()
-        return [column.definition for column in known], [[column.cell(doc, now) for column in known] for doc in docs]
+            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
+            definitions = [column.definition for column in known]
+            cells = [[column.cell(doc, now) for column in known] for doc in docs]
+        rows = [{"cells": row, "object": self._object(endpoint, doc)} for row, doc in zip(cells, docs, strict=True)]
+        head = {"kind": "Table", "apiVersion": self._version, "metadata": metadata}
+        return {**head, "columnDefinitions": definitions, "rows": rows}
 
     def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
         found = _json_path(doc, column["jsonPath"])
@@ -168,13 +155,6 @@ class TableView(MetadataView):
         if self._include == "None":
             return None
         return endpoint.to_served(doc) if self._include == "Object" else self._only_metadata(doc)
-
-    def _rows(
-        self, definitions: list[JSONObject], cells: list[list[Any]], objects: list[Any], metadata: Mapping[str, Any]
-    ) -> JSONObject:
-        rows = [{"cells": row, "object": item} for row, item in zip(cells, objects, strict=True)]
-        head = {"kind": "Table", "apiVersion": self._version, "metadata": metadata}
-        return {**head, "columnDefinitions": definitions, "rows": rows}
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:
@@ -208,52 +188,55 @@ def _json_path(doc: Any, path: str) -> Any:
     return found[0] if found else None
 
 
-def negotiate(
-    accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
-) -> tuple[WholeView, bool]:
-    """Return the view for an Accept header, and whether it asks for YAML; raise the 406 if it asks for another type."""
+def negotiate(call: Call, clock: Clock) -> tuple[WholeView, bool]:
+    """Return the view that a request accepts, and whether it asks for YAML; raise the 406 if it accepts neither."""
+    accept = call.request.headers.get("accept", "")
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False
-    refused = custom
+    refused = call.endpoint.resource.custom
     for clause in accept.split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
-        named = (parameter.partition("=") for parameter in parameters)
-        options = {name: value for name, _, value in named}
         if media not in ("application/json", "application/yaml", "*/*", "application/*"):
             continue
-        view = _view(options, include, clock, many=many, kind=kind, custom=custom)
+        named = (parameter.partition("=") for parameter in parameters)
+        view = _view(call, {name: value for name, _, value in named}, clock)
         if view is not None:
             return view, media == "application/yaml"
         refused = True
-    if not refused:
-        offered = f"Available representations: {', '.join(WRITTEN)}"
-        raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
-    raise Refusal.not_acceptable(WRITTEN)
+    if refused:
+        raise not_acceptable()
+    offered = f"Available representations: {', '.join(_WRITTEN)}"
+    raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
 
 
-def _view(
-    options: Mapping[str, str], include: str, clock: Clock, *, many: bool, kind: str, custom: bool
-) -> WholeView | None:
-    form = options.get("as")
+def not_acceptable() -> Refusal:
+    """Return the 406 for a form that an object does not have."""
+    return Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(_WRITTEN)}")
+
+
+def _view(call: Call, options: Mapping[str, str], clock: Clock) -> WholeView | None:
+    form, many = options.get("as"), call.verb in ("list", "deletecollection")
     if form is None:
         return WHOLE
     if options.get("g") != "meta.k8s.io" or options.get("v") not in ("v1", "v1beta1"):
         return None
     version = f"meta.k8s.io/{options['v']}"
     if form == "Table":
+        include = call.query.get("includeObject", "")
         if include not in ("", "Metadata", "Object", "None"):
             problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
             raise Refusal.bad_request(f"Unable to convert to Table as requested: {problem}")
         return TableView(version, include or "Metadata", clock)
-    if form == "PartialObjectMetadata" and many:
-        what = f"but the requested object is a list (*{kind})"
-        raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadata, {what}")
-    if form == "PartialObjectMetadataList" and not many:
-        what = f"but the requested object is not a list (*{kind})"
-        if custom:
+    if form not in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+        return None
+    if many is not form.endswith("List"):
+        custom = call.endpoint.resource.custom
+        if custom and not many:
             raise Refusal.internal_error("content is not a list")
-        raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
-    return MetadataView(version) if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
+        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_kind
+        what = f"but the requested object is {'a' if many else 'not a'} list (*{kind})"
+        raise Refusal(406, "NotAcceptable", f"you requested {form}, {what}")
+    return MetadataView(version)
 
 
 def to_yaml(body: bytes) -> bytes:
