@@ -152,7 +152,7 @@ class TableView(MetadataView):
         return found
 
     def _object(self, endpoint: Endpoint, doc: JSONObject) -> Any:
-        if self._include == "None":
+        if self._include == "None" and "name" in doc["metadata"]:  # a bookmark always has its annotations
             return None
         return endpoint.to_served(doc) if self._include == "Object" else self._only_metadata(doc)
 
