@@ -27,7 +27,7 @@ from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
 from reconciler.apiserver.verbs.read import PastState, Reader
 from reconciler.apiserver.verbs.routing import Call, route
 from reconciler.apiserver.verbs.subresources import UnstoredDocuments, read_scale, scale_endpoint, write_scale
-from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
+from reconciler.apiserver.verbs.views import WHOLE, WholeView, negotiate, not_acceptable, to_yaml
 from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
@@ -258,7 +258,11 @@ class Handler:
     async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
             stored = "list" in call.endpoint.info.verbs and not call.subresource
-            return await self._writer.create(call) if stored else self._unstored.create(call)
+            if stored:
+                return await self._writer.create(call)
+            if not call.subresource and negotiate(call, self._clock)[0] is not WHOLE:
+                raise not_acceptable()  # a review has no metadata to show
+            return self._unstored.create(call)
         if call.verb == "delete":
             return await self._deleter.delete(call)
         if call.verb == "deletecollection":

@@ -153,26 +153,35 @@ def duplicate_fields(body: bytes, found: JSONValue) -> list[str]:
         return []
     if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
         return []
-    paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
-    return [f"duplicate field {quoted(path)}" for path in paths]
+    return [message for message in _field_messages(stripped) if message.startswith("duplicate")]
+
+
+def _in_document_order(body: bytes, problems: list[str]) -> list[str]:
+    """Return messages about unknown and duplicate fields of a JSON body in the order in which a decoder meets them."""
+    order = {message: index for index, message in enumerate(_field_messages(body))}
+    return sorted(problems, key=lambda message: order.get(message, len(order)))
 
 
 class _Members(list[tuple[str, Any]]):
     pass
 
 
-def _duplicates(value: Any, path: str) -> Iterator[str]:
+def _field_messages(body: bytes) -> Iterator[str]:
+    """Yield what is to be said of each field of a JSON body if it is unknown, or of its second value."""
+    return _messages(json.loads(body.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
+
+
+def _messages(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, _Members):
         seen: set[str] = set()
         for key, member in value:
             here = f"{path}.{key}" if path else key
-            if key in seen:
-                yield here
+            yield f"{'duplicate' if key in seen else 'unknown'} field {quoted(here)}"
             seen.add(key)
-            yield from _duplicates(member, here)
+            yield from _messages(member, here)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _duplicates(item, f"{path}[{index}]")
+            yield from _messages(item, f"{path}[{index}]")
 
 
 def check_write_options(call: Call, options: JSONObject | None = None) -> None:
@@ -391,6 +400,8 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> JSONObj
         # The order is that of a typed decoder; the result of a patch is in alphabetical order.
         paths = sorted(unknown) if call.verb == "patch" else sort_by_document(found, unknown)
     problems += [f"unknown field {quoted(path)}" for path in paths]
+    if call.duplicates and not custom and call.verb != "patch" and media_type(call.request) in ("", _JSON):
+        problems = _in_document_order(call.request.body, problems)
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         if call.duplicates and media_type(call.request) == YAML:

@@ -383,11 +383,18 @@ class GarbageCollector:
         elif _FOREGROUND in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
                 if not dependent.doc["metadata"].get("deletionTimestamp"):
-                    self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
+                    self._delete_in_foreground(other, dependent)
             if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
                 self._remove_finalizer(resource, stored, _FOREGROUND)
         elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
             self._empty_namespace(stored)
+
+    def _delete_in_foreground(self, resource: APIResource, dependent: Stored) -> None:
+        """Delete a dependent of an object that waits for it, which it no longer blocks if they own each other."""
+        if any(_is_waiting(each) for _, each in self._dependents_of(dependent.uid)):
+            owners = [{**owner, "blockOwnerDeletion": False} for owner in _owner_references(dependent)]
+            dependent = self._set_metadata(resource, dependent, "ownerReferences", owners)
+        self._deleter.delete_stored(resource, dependent, {"propagationPolicy": "Foreground"})
 
     def _remove_owner(self, resource: APIResource, stored: Stored, uid: str) -> None:
         owners = [owner for owner in _owner_references(stored) if owner.get("uid") != uid]
@@ -403,11 +410,11 @@ class GarbageCollector:
         else:
             self._cluster.remove(resource, current)
 
-    def _set_metadata(self, resource: APIResource, stored: Stored, field: str, value: list[Any]) -> None:
+    def _set_metadata(self, resource: APIResource, stored: Stored, field: str, value: list[Any]) -> Stored:
         metadata = {**stored.doc["metadata"], field: value}
         if not value:
             del metadata[field]
-        self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
+        return self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
 
     # namespaces
 
@@ -453,6 +460,12 @@ def _find_owner(endpoint: Endpoint, reference: JSONObject, dependent: Stored) ->
     """Return the object that a reference means: one with its name and uid, in the namespace of the dependent."""
     found = endpoint.resource.find(dependent.doc["metadata"].get("namespace"), reference["name"])
     return found if found is not None and found.uid == reference["uid"] else None
+
+
+def _is_waiting(stored: Stored) -> bool:
+    """Return whether an object is being deleted, after its dependents."""
+    metadata = stored.doc["metadata"]
+    return bool(metadata.get("deletionTimestamp")) and _FOREGROUND in (metadata.get("finalizers") or ())
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

@@ -23,6 +23,7 @@ ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"
 """The subresources that support create only, with their kinds."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 _FINALIZE = {"PUT": "update"}
+_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _OF_A_NODE = {
     "nodes": frozenset({"proxy"}),
@@ -83,10 +84,16 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
     Raises:
-        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
+        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not, 400 if
+            the timeout is no duration in Go's form.
     """
     if _INVALID_ESCAPE.search(request.path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
+    query = dict(request.query)
+    timeout = query.get("timeout")
+    if timeout and not _GO_DURATION.fullmatch(timeout) and not go_bool(query.get("watch", "")):
+        problem = f'time: invalid duration "{timeout}"'
+        raise Refusal.bad_request(f"invalid timeout specified in the request URL - {problem}")
     found = split_path(request.path)
     if found is None or not found.plural or (found.group, found.plural) == ("", "componentstatuses"):
         return None
@@ -96,7 +103,7 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
         raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
-    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
+    call = Call(request, "", endpoint, namespace, name, subresource, query, user=user)
     verbs = _OBJECT if name else _COLLECTION
     if subresource:
         verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
