@@ -61,7 +61,7 @@ class CustomContents:
         self.node: Node = compile_schema(schema, root=True)
         self._validator = SchemaValidator(schema)
         status = (schema.get("properties") or {}).get("status")
-        self._status_validator = SchemaValidator(status) if status else None
+        self._status_validator = SchemaValidator(status, "status") if status else None
         self._rules = RuleSet(self.node)
 
     def rule_errors(self, path: str) -> list[FieldError]:
@@ -86,8 +86,7 @@ class CustomContents:
         if subresource == "status":
             status = doc.get("status")
             validator = self._status_validator if "status" in doc else None
-            findings = [] if validator is None else validator.findings(status, "status")
-            findings = [type(found)(("status", *found.path), found.error) for found in findings]
+            findings = [] if validator is None else validator.findings(status)
             findings += duplicates({"status": status}, self.node)
         else:
             findings = self._validator.findings(doc)

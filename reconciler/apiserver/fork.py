@@ -204,7 +204,7 @@ def find_resource(cluster: ClusterStorage, name: str) -> APIResource:
     known: dict[str, APIResource] = {}
     for resource in cluster.registry.resources():
         info = resource.info
-        for each in (info.plural, info.singular_name, info.kind.lower(), *info.short_names):
+        for each in (info.plural, info.singular, info.kind.lower(), *info.short_names):
             known.setdefault(each, resource)
             known.setdefault(f"{each}.{info.group}", resource)
     if (found := known.get(name.lower())) is not None:

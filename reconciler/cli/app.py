@@ -99,8 +99,8 @@ app.command(recording)
 
 
 for command in (
-    "scaffold.project:new",
-    "scaffold.project:add",
+    "project:new",
+    "project:add",
     "run:run",
     "dev:dev",
     "dev:certificates",
@@ -159,10 +159,10 @@ def demo(
     shows one of them, with short delays and in real time, until interrupted.
     """
     if console is not None:
-        from reconciler.cli.demo_timeline import run_live
+        from reconciler.cli.demo import run_live
 
         return run_live(console, naive=naive)
-    from reconciler.cli.demo_timeline import run_demo
+    from reconciler.cli.demo import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json", record=record)
 
@@ -249,7 +249,7 @@ def recording_show(
     output: Format = "text",
 ) -> int:
     """Show what was recorded: the objects, or the reconciles of one, with the fields that each of them wrote."""
-    from reconciler.cli.recording.show import Selection, show_recording
+    from reconciler.cli.recording import Selection, show_recording
 
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
     return show_recording(directory, selection, html=html, as_json=output == "json")
@@ -268,7 +268,7 @@ def recording_fetch(
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
     """
     from reconciler.cli.forward import reached
-    from reconciler.cli.recording.replay import fetch_recording
+    from reconciler.cli.recording import fetch_recording
 
     with reached(operator, access) as found:
         return fetch_recording(found.endpoint, access, directory)
@@ -287,8 +287,7 @@ def recording_to_test(
     output: Annotated[Path | None, Parameter(help="The test file. Default: test_NAME.py.")] = None,
 ) -> int:
     """Write a pytest file that replays one reconcile, or those of one object, and the recording cut down to them."""
-    from reconciler.cli.recording.replay import write_test
-    from reconciler.cli.recording.show import Selection
+    from reconciler.cli.recording import Selection, write_test
 
     kind, key = object or (None, None)
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
@@ -313,8 +312,7 @@ def replay(
     Reads, responses, times and random numbers are those of the recording, in virtual time; breakpoints work. The exit
     status is 1 if one does something else.
     """
-    from reconciler.cli.recording.replay import check_choice, replay_recording
-    from reconciler.cli.recording.show import Selection
+    from reconciler.cli.recording import Selection, check_choice, replay_recording
 
     kind, key = object or (None, None)
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)

@@ -16,7 +16,6 @@ from reconciler.clock import Clock, current_clock
 from reconciler.controller.observers import (
     ControllerMetrics,
     Observers,
-    ReconcileRecorder,
     additional_observers,
 )
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
@@ -32,7 +31,7 @@ from reconciler.controller.reconcile.explanation import (
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
 from reconciler.controller.reconcile.watchdogs import RunningReconciles, TightLoops
 from reconciler.controller.reconcile.worker import AgainLimiter, Worker, WorkerPool
-from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
+from reconciler.controller.reconcile.writes import LatencyObserver, OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
@@ -49,6 +48,7 @@ from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
@@ -99,6 +99,11 @@ class ControllerStatistics:
     unmapped: int
     queue: QueueStatistics
 
+    @property
+    def low_priority_workers(self) -> int:
+        """The highest number of concurrent reconciles of low priority: `workers`, or fewer for a slow API server."""
+        return self.workers if self.queue.low_limit is None else self.queue.low_limit
+
 
 class Controller:
     """A controller: runs a reconciler for the objects of one kind, and for changes that concern them.
@@ -117,7 +122,6 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
-        recorder: sees all that the reconciles read and write. Default: none.
         keywords: options as keywords, which take precedence over `options`.
 
     Attributes:
@@ -151,7 +155,6 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
-        recorder: ReconcileRecorder | None = None,
         **keywords: Unpack[ControllerKeywords],
     ) -> None:
         options = (options or ControllerOptions()).replace(**keywords)
@@ -164,12 +167,14 @@ class Controller:
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics
         limiter = AgainLimiter(options.rate_limiter)
+        low_limit = ConcurrencyLimit(self._workers, clock=clock) if options.adaptive_concurrency else None
         self.queue: WorkQueue[Request] = WorkQueue(
             name=self.name,
             rate_limiter=limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
+            low_limit=low_limit,
         )
         gvk = self.kind = gvk_from(checked.kind)
         self.access: Sequence[AccessRule] = access_rules(
@@ -177,11 +182,13 @@ class Controller:
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
+        if low_limit is not None:
+            client = client.through(lambda transport: LatencyObserver(transport, low_limit, clock))
         rng = client.live.session.connection.rng
         events_to = events or EventRecorder(client.live, source=self.name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
-        if recorder is not None:
-            client = recorder.client(client)
+        for observer in additional_observers():
+            client = observer.client(client)
         self._binding = ControllerBinding(
             name=self.name,
             kind=checked.kind,
@@ -214,7 +221,6 @@ class Controller:
                 self._running,
                 self.history,
                 *additional_observers(),
-                *(() if recorder is None else [recorder]),
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(

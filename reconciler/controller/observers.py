@@ -22,6 +22,10 @@ class ReconcileObserver:
     depend on them.
     """
 
+    def client(self, client: CachedClient, /) -> CachedClient:
+        """Return the client that the reconciler gets; a wrapper lets this observer see its reads and requests."""
+        return client
+
     def event(self, key: Request, gvk: GroupVersionKind, event: CacheEvent, /) -> None:
         """Called when a watch event of an object of this kind has enqueued a key."""
 
@@ -42,14 +46,6 @@ class ReconcileObserver:
 
     def again(self, reconcile: Reconcile, steps: int, /) -> None:
         """Called after `ended` if a number of successive reconciles, and this one, returned ``Result(again=True)``."""
-
-
-class ReconcileRecorder(ReconcileObserver):
-    """An observer that also sees what reconciles read and write."""
-
-    def client(self, client: CachedClient, /) -> CachedClient:
-        """Return a client in place of the reconcilers' one, which lets this observer see its reads and requests."""
-        return client
 
 
 _additional: ContextVar[tuple[ReconcileObserver, ...]] = ContextVar("additional_observers", default=())

@@ -86,6 +86,9 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
+        adaptive_concurrency: reconcile fewer keys of low priority at once while the API server rejects requests (429),
+            or becomes slower because of them, so that a backlog delays neither fresh changes nor other clients. The
+            existing objects at the start and resyncs have a low priority: any below 0. Default True.
         sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
@@ -103,6 +106,7 @@ class ControllerOptions:
     debounce: OptionalSeconds = OptionalSeconds(None)
     wake_on_own_status: bool = False
     failure_events: bool = True
+    adaptive_concurrency: bool = True
     sync_timeout: Seconds = Seconds(120.0)
 
     def __post_init__(self) -> None:
@@ -184,6 +188,7 @@ class ControllerKeywords(TypedDict, total=False):
     debounce: DurationLike | None
     wake_on_own_status: bool
     failure_events: bool
+    adaptive_concurrency: bool
     sync_timeout: DurationLike
 
 

@@ -18,6 +18,7 @@ from reconciler.cache.cache import CacheStatistics
 from reconciler.client import Client, Retries
 from reconciler.controller import Controller, ControllerOptions, Reconciler
 from reconciler.controller.controller import ControllerStatistics
+from reconciler.controller.observers import observe_reconciles
 from reconciler.controller.options import ControllerKeywords
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
@@ -136,7 +137,7 @@ class Manager:
         connection = client.session.connection
         self._clock, self._rng = connection.clock, connection.rng
         self.recording = recording
-        self._collector = None if recording is None else Collector(recording, self._clock)
+        self._collector = None if recording is None else Collector(self._clock, recording)
         if self._collector is not None:
             self._clock = self._collector.clock
         self.metrics = MetricsRegistry()
@@ -206,19 +207,19 @@ class Manager:
                     f"controller {name!r}: this {type(reconciler).__name__} already belongs to the controller "
                     f"{each.name!r}: create one instance per controller"
                 )
-        controller = Controller(
-            reconciler,
-            cache=self.cache,
-            client=self.client,
-            options=options,
-            clock=self._clock,
-            metrics=self.metrics.controller(name),
-            queue_metrics=self.metrics.queue(name),
-            status_metrics=self.metrics.status(name),
-            check_leader=self.check_leader,
-            shard_filter=self._shard.shard_filter(name, checked.kind, checked.watches, self.client),
-            recorder=self._collector,
-        )
+        with contextlib.nullcontext() if self._collector is None else observe_reconciles(self._collector):
+            controller = Controller(
+                reconciler,
+                cache=self.cache,
+                client=self.client,
+                options=options,
+                clock=self._clock,
+                metrics=self.metrics.controller(name),
+                queue_metrics=self.metrics.queue(name),
+                status_metrics=self.metrics.status(name),
+                check_leader=self.check_leader,
+                shard_filter=self._shard.shard_filter(name, checked.kind, checked.watches, self.client),
+            )
         self._lifecycle.add_controller(controller)
         return controller
 

@@ -1,7 +1,8 @@
-"""The collector: writes the record of each reconcile while it runs, and passes it to a sink.
+"""The collector: traces what each reconcile reads, writes, calls and is woken by, for recordings, replays and worlds.
 
-It observes the controllers, the transport and the cached reads of their clients, the clock, the log, the effects and
-the source of random numbers. What happens outside a reconcile is not recorded.
+It observes the controllers, the transport and the cached reads of their clients, the effects and, for recordings, the
+clock, the log and the source of random numbers. What happens outside a reconcile is not traced. While a reconcile runs
+it only takes references; `ReconcileTrace.record` makes data of them, in another thread or later.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import msgspec
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.informer import Informer
 from reconciler.cache.store import IdleObject, restored
-from reconciler.clock import Clock, use_clock
-from reconciler.controller.effects import EffectCall, current_effect_handler, set_effect_handler
-from reconciler.controller.observers import ReconcileRecorder
-from reconciler.controller.reconcile.cycle import Reconcile
-from reconciler.controller.reconcile.explanation import failure_of
+from reconciler.clock import Clock, current_clock, use_clock
+from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
+from reconciler.controller.observers import ReconcileObserver
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
+from reconciler.controller.reconcile.explanation import ReconcileFailure, failure_of
+from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import error_text
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
@@ -37,6 +39,7 @@ from reconciler.recording.records import (
     ReadStep,
     ReconcileRecord,
     RequestStep,
+    Step,
     WakeUp,
     drawn_through,
 )
@@ -47,7 +50,7 @@ _MAX_DRAWS = 1000
 
 
 class RecordSink(Protocol):
-    """Receives the records of a manager's reconciles."""
+    """Receives the traces of a manager's reconciles."""
 
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Called before the first reconcile.
@@ -56,38 +59,181 @@ class RecordSink(Protocol):
             kinds: returns how the kinds that the client knows are served. Thread-safe.
         """
 
-    def begun(self, record: ReconcileRecord) -> None:
-        """Called when a reconcile begins; its record grows until `ended`."""
+    def begun(self, trace: ReconcileTrace) -> None:
+        """Called when a reconcile begins; its trace grows until `ended`."""
 
-    def ended(self, record: ReconcileRecord) -> None:
+    def ended(self, trace: ReconcileTrace) -> None:
         """Called when a reconcile has ended."""
 
     async def stop(self) -> None:
         """Called after the last reconcile. Cancellation abandons what is not stored yet."""
 
 
-class Trace:
-    """A sink that keeps the records in memory, for tests and tools: ``Manager(client, recording=Trace())``.
+_kind_text = functools.lru_cache(maxsize=256)(str)
+
+
+class CacheRead(msgspec.Struct):
+    """The read of one object from the cache; see `ReadStep`."""
+
+    at: float
+    gvk: GroupVersionKind
+    request: Request
+    found: CachedObject | None
+
+    def step(self, since: float) -> ReadStep:
+        """Return it as data, with its time after the begin of the reconcile."""
+        kind, request, found = _kind_text(self.gvk), self.request, self.found
+        if found is None:
+            return ReadStep(self.at - since, kind, request.name, request.namespace)
+        return ReadStep(self.at - since, kind, request.name, request.namespace, str(found.version), found.data)
+
+
+class CacheList(msgspec.Struct):
+    """A list of objects from the cache; see `ListStep`."""
+
+    at: float
+    gvk: GroupVersionKind
+    namespace: str | None
+    labels: str
+    fields: str
+    found: Sequence[CachedObject]
+
+    def step(self, since: float) -> ListStep:
+        """Return it as data, with its time after the begin of the reconcile."""
+        items = [CacheRead(self.at, self.gvk, each.request, each).step(since) for each in self.found]
+        return ListStep(self.at - since, _kind_text(self.gvk), self.namespace, self.labels, self.fields, items)
+
+
+class SentRequest(msgspec.Struct):
+    """A request to the API server, and its response; see `RequestStep`."""
+
+    at: float
+    request: HTTPRequest
+    answered: float = 0.0
+    response: HTTPResponse | None = None
+    error: tuple[str, str] = ("", "")
+
+    def step(self, since: float) -> RequestStep:
+        """Return it as data, with its time after the begin of the reconcile."""
+        request, response, (error, message) = self.request, self.response, self.error
+        return RequestStep(
+            at=self.at - since,
+            seconds=max(0.0, self.answered - self.at),
+            method=request.method,
+            target=request.target,
+            content_type=request.headers.get("content-type", ""),
+            body=request.body,
+            status=0 if response is None else response.status,
+            response=b"" if response is None else response.body,
+            retry_after="" if response is None else response.headers.get("retry-after", ""),
+            error=error,
+            message=message,
+        )
+
+
+LiveStep = CacheRead | CacheList | SentRequest | EffectStep | LogStep
+
+
+class ReconcileTrace(msgspec.Struct, eq=False):
+    """What one reconcile read, wrote, called, logged and was woken by, in order: references, which nobody changes.
 
     Attributes:
-        records: the records, in the order in which the reconciles began; those in progress have no result yet.
+        run: why it runs.
+        gvk: the primary kind.
+        started: the wall time at which it began.
+        changes: the changes that enqueued the key; empty if another reason did.
+        steps: what it did, in order; the times of `EffectStep` and `LogStep` are those of the clock, too.
+        times: the wall times that it read from the clock, in order.
+        draws: the random numbers and bytes that it drew, in order.
+        size: roughly the bytes that only this trace refers to.
+        seconds: its duration; 0 while it is in progress.
+        result: how it ended; ``""`` while it is in progress.
+        requeue_after: the delay in seconds that it returned; None for none.
+        failure: how it failed; None if it did not.
+        overtaken: whether the object changed during the reconcile, so that another one followed.
+    """
+
+    run: ReconcileRun
+    gvk: GroupVersionKind
+    started: datetime
+    changes: tuple[ObjectChange, ...]
+    steps: list[LiveStep] = []
+    times: list[datetime] = []
+    draws: list[Any] = []
+    size: int = 500
+    seconds: float = 0.0
+    result: str = ""
+    requeue_after: float | None = None
+    failure: ReconcileFailure | None = None
+    overtaken: bool = False
+
+    def record(self) -> ReconcileRecord:
+        """Return it as data."""
+        run, since = self.run, self.run.since
+        return ReconcileRecord(
+            id=run.reconcile_id,
+            controller=run.controller,
+            kind=_kind_text(self.gvk),
+            name=run.request.name,
+            namespace=run.request.namespace,
+            started=self.started,
+            reasons=tuple(sorted(run.reasons)),
+            attempt=run.attempt,
+            priority=run.priority,
+            wake_ups=tuple(
+                WakeUp(
+                    _kind_text(each.gvk),
+                    *each.request,
+                    each.type,
+                    None if each.version is None else str(each.version),
+                    each.at,
+                )
+                for each in self.changes
+            ),
+            steps=[_as_data(each, since) for each in self.steps],
+            times=self.times,
+            draws=self.draws,
+            seconds=self.seconds,
+            result=self.result,
+            requeue_after=self.requeue_after,
+            failure=self.failure,
+            overtaken=self.overtaken,
+        )
+
+
+def _as_data(step: LiveStep, since: float) -> Step:
+    if isinstance(step, (EffectStep, LogStep)):
+        return msgspec.structs.replace(step, at=step.at - since)
+    return step.step(since)
+
+
+class Trace:
+    """A sink that keeps the traces in memory, for tests and tools: ``Manager(client, recording=Trace())``.
+
+    Attributes:
+        traces: the traces, in the order in which the reconciles began; those in progress have no result yet.
         kinds: returns how the kinds that the client knows are served.
     """
 
     def __init__(self) -> None:
-        self.records: list[ReconcileRecord] = []
+        self.traces: list[ReconcileTrace] = []
         self.kinds: Callable[[], Sequence[ResourceType]] = tuple
+
+    @property
+    def records(self) -> list[ReconcileRecord]:
+        """Return the traces as data."""
+        return [each.record() for each in self.traces]
 
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Keep the function that returns the kinds."""
         self.kinds = kinds
 
-    def begun(self, record: ReconcileRecord) -> None:
-        """Add a record."""
-        self.records.append(record)
+    def begun(self, trace: ReconcileTrace) -> None:
+        """Add a trace."""
+        self.traces.append(trace)
 
-    def ended(self, record: ReconcileRecord) -> None:
-        """Ignore it: the record is the one that was added."""
+    def ended(self, trace: ReconcileTrace) -> None:
+        """Ignore it: the trace is the one that was added."""
 
     async def stop(self) -> None:
         """Ignore it; cancellation has no effect."""
@@ -96,53 +242,44 @@ class Trace:
         return "in memory"
 
 
-class _Current:
-    """The record of the reconcile in progress, and the seconds since it began."""
-
-    __slots__ = ("_clock", "_since", "record")
-
-    def __init__(self, record: ReconcileRecord, clock: Clock, since: float) -> None:
-        self.record = record
-        self._clock = clock
-        self._since = since
-
-    @property
-    def at(self) -> float:
-        return self._clock.monotonic() - self._since
+_current: ContextVar[ReconcileTrace | None] = ContextVar("reconcile_trace", default=None)
 
 
-_current: ContextVar[_Current | None] = ContextVar("reconcile_record", default=None)
+def current_trace() -> ReconcileTrace | None:
+    """Return the trace of this context; None outside a reconcile, and in a task that outlived its reconcile."""
+    trace = _current.get()
+    return trace if trace is not None and not trace.result else None
 
 
-def _recorded() -> _Current | None:
-    """Return the record of this context; None outside a reconcile, and in a task that outlived its reconcile."""
-    current = _current.get()
-    return current if current is not None and not current.record.result else None
-
-
-class Collector(ReconcileRecorder):
-    """The observer that writes the records of a manager's controllers.
+class Collector(ReconcileObserver):
+    """The observer that traces the reconciles of controllers. It is a handler of effects as well.
 
     Args:
-        sink: receives the records.
         clock: source of time; `clock` is what the recorded controllers use in its place.
+        sink: receives the traces. Default: nobody; `begun` and `ended` may be overridden.
+        effects: handles the effects. Default: they are called.
 
     Attributes:
         clock: a clock whose wall times are recorded.
+        planning: whether reconcilers see `Reconciler.planning` as true.
+        latest: the trace of the reconcile that ended last; None before the first.
     """
 
-    def __init__(self, sink: RecordSink, clock: Clock) -> None:
+    def __init__(self, clock: Clock, sink: RecordSink | None = None, effects: EffectHandler | None = None) -> None:
         self._sink = sink
         self._time = clock
+        self._effects = effects
+        self.planning = effects is not None and effects.planning
         self.clock = _RecordedClock(clock)
-        self._records: dict[Request | tuple[str, Request], ReconcileRecord] = {}
+        self._open: dict[Reconcile, ReconcileTrace] = {}
+        self.latest: ReconcileTrace | None = None
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Record times, random numbers and log records until the block ends."""
+        """Record times, random numbers, effects and log records until the block ends."""
         handler = _RecordingHandler()
         root = logging.getLogger()
-        with use_clock(self.clock), drawn_through(_draw):
+        with use_clock(self.clock), drawn_through(_draw), use_effect_handler(self):
             root.addHandler(handler)
             try:
                 yield
@@ -151,105 +288,110 @@ class Collector(ReconcileRecorder):
 
     def client(self, client: CachedClient) -> CachedClient:
         """Return a client whose reads and requests are recorded."""
-        return RecordedClient.over_cached(client)
+        return RecordedClient.over_cached(client, self._time.monotonic)
 
     def begun(self, reconcile: Reconcile, /) -> None:
-        """Begin a record, in the context of the reconcile."""
-        run = reconcile.run
-        record = ReconcileRecord(
-            id=run.reconcile_id,
-            controller=run.controller,
-            kind=_kind_text(reconcile.gvk),
-            name=run.request.name,
-            namespace=run.request.namespace,
-            started=self._time.now(),
-            reasons=tuple(sorted(run.reasons)),
-            attempt=run.attempt,
-            priority=run.priority,
-        )
-        if reconcile.changes is not None:
-            record.wake_ups = tuple(
-                WakeUp(_kind_text(each.gvk), *each.request, each.type, _text(each.version), each.at)
-                for each in reconcile.changes.told(run.request, record.started)
-            )
-        self._records[run.controller, run.request] = record
-        _current.set(_Current(record, self._time, run.since))
-        set_effect_handler(_RecordedEffects())
-        self._sink.begun(record)
+        """Begin a trace, in the context of the reconcile."""
+        started, changes = self._time.now(), reconcile.changes
+        told = () if changes is None else changes.told(reconcile.request, started)
+        trace = self._open[reconcile] = ReconcileTrace(reconcile.run, reconcile.gvk, started, told)
+        _current.set(trace)
+        if self._sink is not None:
+            self._sink.begun(trace)
 
     def ended(self, reconcile: Reconcile, /) -> None:
-        """Complete a record, and pass it on."""
-        record = self._records.pop((reconcile.run.controller, reconcile.request))
+        """Complete a trace, and pass it on."""
+        trace = self.latest = self._open.pop(reconcile)
         completion = reconcile.completion
-        record.seconds = reconcile.seconds
+        trace.seconds = reconcile.seconds
         if completion is None:
-            record.result = "cancelled"
+            trace.result = "cancelled"
         else:
-            record.result = completion.result
+            trace.result = completion.result
             if completion.outcome is not None:
-                record.requeue_after = completion.outcome.requeue_after
+                trace.requeue_after = completion.outcome.requeue_after
             if completion.error is not None:
-                record.failure = failure_of(completion.error, completion)
-        self._sink.ended(record)
+                # Now, since the frames of a traceback must be released in the thread that made them.
+                trace.failure = failure_of(completion.error, completion)
+        if self._sink is not None:
+            self._sink.ended(trace)
+
+    def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
+        """Note that the object of the reconcile that has ended just now changed meanwhile."""
+        if self.latest is not None:
+            self.latest.overtaken = True
+
+    async def __call__(self, call: EffectCall, /) -> Any:
+        """Call an effect, or its handler, and record the result."""
+        run = call.run() if self._effects is None else self._effects(call)
+        trace = current_trace()
+        if trace is None:
+            return await run
+        arguments = encoded(dict(call.arguments))  # now: the reconcile may change them
+        step = EffectStep(self._time.monotonic(), call.name, key_of(call), arguments)
+        trace.steps.append(step)
+        try:
+            value = await run
+        except BaseException as error:
+            step.error, step.message = class_path(error), error_text(error)
+            step.attributes = encoded(vars(error))
+            raise
+        step.value = encoded(value)
+        trace.size += len(arguments) + len(step.value)
+        return value
 
 
 class RecordedClient(CachedClient):
     """A cached client whose reads and requests are recorded."""
 
+    _now: Callable[[], float]
+
     @classmethod
-    def over_cached(cls, client: CachedClient) -> RecordedClient:
-        """Return a recorded client that reads and writes as another one."""
+    def over_cached(cls, client: CachedClient, now: Callable[[], float]) -> RecordedClient:
+        """Return a recorded client that reads and writes as another one.
+
+        Args:
+            client: the other one.
+            now: returns the monotonic time.
+        """
         recorded = cls.__new__(cls)
-        vars(recorded).update(vars(client.through(_RecordedTransport)))
+        own = client.through(lambda transport: _RecordedTransport(transport, now))
+        vars(recorded).update(vars(own), _now=now)
         return recorded
 
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return the object that `get` would read, and record it."""
         found = await super().peek(kind, request)
-        _record_read(gvk_from(kind), request, found)
+        trace = current_trace()
+        if trace is not None:
+            trace.steps.append(CacheRead(self._now(), gvk_from(kind), request, found))
         return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
-        _record_read(informer.gvk, request, found)
+        trace = current_trace()
+        if trace is not None:
+            trace.steps.append(CacheRead(self._now(), informer.gvk, request, found))
         return found
 
     async def _select(
         self, informer: Informer, namespace: str | None, labels: str, fields: str
     ) -> Sequence[CachedObject | IdleObject]:
         found = await super()._select(informer, namespace, labels, fields)
-        current = _recorded()
-        if current is not None:
-            at, kind = current.at, _kind_text(informer.gvk)
-            items = [_read_step(at, kind, each.request, restored(each)) for each in found]
-            current.record.steps.append(ListStep(at, kind, namespace, labels, fields, items))
+        trace = current_trace()
+        if trace is not None:
+            items = [restored(each) for each in found]
+            trace.steps.append(CacheList(self._now(), informer.gvk, namespace, labels, fields, items))
+            trace.size += 100 * len(found)  # the cache has most of them, too
         return found
-
-
-def _record_read(gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> None:
-    current = _recorded()
-    if current is not None:
-        current.record.steps.append(_read_step(current.at, _kind_text(gvk), request, found))
-
-
-def _read_step(at: float, kind: str, request: Request, found: CachedObject | None) -> ReadStep:
-    if found is None:
-        return ReadStep(at, kind, request.name, request.namespace)
-    return ReadStep(at, kind, request.name, request.namespace, str(found.version), found.data)
-
-
-_kind_text = functools.lru_cache(maxsize=256)(str)
-
-
-def _text(version: object) -> str | None:
-    return None if version is None else str(version)
 
 
 class _RecordedTransport:
     """A transport that records the requests of reconciles, and their responses."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, now: Callable[[], float]) -> None:
         self._transport = transport
+        self._now = now
 
     @property
     def host(self) -> str:
@@ -258,22 +400,19 @@ class _RecordedTransport:
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request and record it. A cancelled request is recorded without a response."""
-        current = _recorded()
-        if current is None:
+        trace = current_trace()
+        if trace is None:
             return await self._transport.send(request)
-        step = RequestStep(
-            current.at, 0.0, request.method, request.target, request.headers.get("content-type", ""), request.body
-        )
-        current.record.steps.append(step)
+        sent = SentRequest(self._now(), request)
+        trace.steps.append(sent)
         try:
-            response = await self._transport.send(request)
+            response = sent.response = await self._transport.send(request)
         except BaseException as error:
-            step.error, step.message = class_path(error), error_text(error)
+            sent.error = class_path(error), error_text(error)
             raise
         finally:
-            step.seconds = current.at - step.at
-        step.status, step.response = response.status, response.body
-        step.retry_after = response.headers.get("retry-after", "")
+            sent.answered = self._now()
+        trace.size += len(request.body) + len(response.body)
         return response
 
 
@@ -286,37 +425,13 @@ class _RecordedClock:
 
     def now(self) -> datetime:
         now = self._clock.now()
-        current = _recorded()
-        if current is not None:
-            current.record.times.append(now)
+        trace = current_trace()
+        if trace is not None:
+            trace.times.append(now)
         return now
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._clock, name)
-
-
-class _RecordedEffects:
-    """The handler of effects: calls them, or the handler of the surrounding context, and records the results."""
-
-    def __init__(self) -> None:
-        self._outer = current_effect_handler()
-        self.planning = self._outer is not None and self._outer.planning
-
-    async def __call__(self, call: EffectCall, /) -> Any:
-        run = call.run() if self._outer is None else self._outer(call)
-        current = _recorded()
-        if current is None:
-            return await run
-        step = EffectStep(current.at, call.name, key_of(call), encoded(dict(call.arguments)))
-        current.record.steps.append(step)
-        try:
-            value = await run
-        except BaseException as error:
-            step.error, step.message = class_path(error), error_text(error)
-            step.attributes = encoded(vars(error))
-            raise
-        step.value = encoded(value)
-        return value
 
 
 def key_of(call: EffectCall) -> str:
@@ -356,18 +471,19 @@ class _RecordingHandler(logging.Handler):
         last = logging.lastResort
         if last is not None and record.levelno >= last.level and logging.getLogger().handlers == [self]:
             last.handle(record)  # which this handler would replace
-        current = _recorded()
-        if current is not None:
+        trace = current_trace()
+        if trace is not None:
             try:
                 message = record.getMessage()
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = str(record.msg)
-            current.record.steps.append(LogStep(current.at, record.levelname, record.name, message))
+            trace.steps.append(LogStep(current_clock().monotonic(), record.levelname, record.name, message))
+            trace.size += len(message)
 
 
 def _draw(make: Callable[[], Any]) -> Any:
     value = make()
-    current = _recorded()
-    if current is not None and len(current.record.draws) < _MAX_DRAWS:
-        current.record.draws.append(value)
+    trace = current_trace()
+    if trace is not None and len(trace.draws) < _MAX_DRAWS:
+        trace.draws.append(value)
     return value

@@ -24,25 +24,28 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from reconciler._core.durations import parse_duration
-from reconciler._core.wire import UNDECODABLE
 from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
+from reconciler.recording.collector import ReconcileTrace
 from reconciler.recording.records import (
     DocumentKey,
-    EffectStep,
-    ListStep,
-    LogStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
-    Step,
     document_key,
     reads_of,
 )
-from reconciler.recording.redaction import DocumentRedactor, RedactKnown, concerns_secret, redact_step
+from reconciler.recording.redaction import (
+    DocumentRedactor,
+    ObjectParts,
+    RedactKnown,
+    concerns_secret,
+    object_in,
+    redact_step,
+)
 from reconciler.telemetry.registry import RecordingStatistics
 
 if TYPE_CHECKING or cold.AVAILABLE:
@@ -102,38 +105,20 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
 
 
-class _AnsweredMetadata(msgspec.Struct, rename="camel", gc=False):
-    name: str = ""
-    namespace: str | None = None
-    resource_version: str = ""
-    managed_fields: msgspec.Raw = msgspec.Raw(b"")
-
-
-class _Answer(msgspec.Struct, rename="camel", gc=False):
-    api_version: str
-    kind: str
-    metadata: _AnsweredMetadata
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 _MANAGED_FIELDS = len('"managedFields":,')
 
 
-def answered_document(step: RequestStep) -> tuple[DocumentKey, int] | None:
-    """Return the key of the object in a response, and its length without managedFields; None if there is none.
+def answered_object(step: RequestStep) -> ObjectParts | None:
+    """Return the object in the response to a write; None if there is none.
 
-    A cache that has stored the response has the same bytes, so they need not be stored twice.
+    A cache that has stored the response has the same bytes apart from managedFields, so they need not be stored twice.
     """
-    if not 200 <= step.status < 300 or not step.is_write:
-        return None
-    try:
-        answer = _decode_answer(step.response)
-    except UNDECODABLE:
-        return None
-    metadata = answer.metadata
-    managed = len(bytes(metadata.managed_fields))
-    key = f"{answer.api_version}/{answer.kind}", metadata.name, metadata.namespace, metadata.resource_version
-    return key, len(step.response.rstrip()) - (managed + _MANAGED_FIELDS if managed else 0)
+    return object_in(step.response) if 200 <= step.status < 300 and step.is_write else None
+
+
+def _key_of(found: ObjectParts) -> DocumentKey:
+    metadata = found.metadata
+    return f"{found.api_version}/{found.kind}", metadata.name, metadata.namespace, metadata.resource_version
 
 
 class SegmentWriter:
@@ -154,7 +139,7 @@ class SegmentWriter:
         self.path = path
         self.known: set[DocumentKey] = set()
         self.answers: dict[DocumentKey, int] = {}
-        self.kinds: set[str] = set()
+        self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
         self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress if cold.AVAILABLE else _deflated
@@ -245,10 +230,11 @@ class RecordingReader:
 def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
     """Yield the documents in the responses of a record, as a cache keeps them."""
     for step in record.steps:
-        if isinstance(step, RequestStep) and (found := answered_document(step)) is not None:
-            cached = WireReader(GroupVersionKind.parse(found[0][0])).read(step.response)
+        if isinstance(step, RequestStep) and (found := answered_object(step)) is not None:
+            key = _key_of(found)
+            cached = WireReader(GroupVersionKind.parse(key[0])).read(step.response)
             if cached is not None:
-                yield found[0], cached.data
+                yield key, cached.data
 
 
 def _decompressed(codec: int, payload: bytes, segment: Path) -> bytes:
@@ -346,7 +332,7 @@ class Recording:
         self._keep = _duration(keep)
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
-        self._waiting: deque[tuple[int, ReconcileRecord]] = deque()  # with their weights
+        self._waiting: deque[ReconcileTrace] = deque()
         self._queued = self._taken = 0  # bytes, each counted by one thread
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
@@ -394,17 +380,16 @@ class Recording:
         )
         self._thread.start()
 
-    def begun(self, record: ReconcileRecord) -> None:
+    def begun(self, trace: ReconcileTrace) -> None:
         """Ignore it: a reconcile is written when it has ended."""
 
-    def ended(self, record: ReconcileRecord) -> None:
-        """Pass a record to the thread."""
+    def ended(self, trace: ReconcileTrace) -> None:
+        """Pass a trace to the thread, which does everything else."""
         if self._problem is not None:
             self._lost += 1
             return
-        weight = _weight(record)
-        self._waiting.append((weight, record))
-        self._queued += weight
+        self._waiting.append(trace)
+        self._queued += trace.size
         if self._queued - self._taken > _MAX_WAITING:
             self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
 
@@ -461,17 +446,16 @@ class Recording:
     def _write_waiting(self) -> None:
         records: list[ReconcileRecord] = []
         while self._waiting:
-            weight, record = self._waiting.popleft()
-            self._taken += weight
-            records.append(record)
+            trace = self._waiting.popleft()
+            self._taken += trace.size
+            records.append(trace.record())
         if not records:
             return
         segment = self._current(records[0].started)
         batch = Batch([], [], records)
         for resource in self._kinds():
-            kind = str(resource.gvk)
-            if kind not in segment.kinds:
-                segment.kinds.add(kind)
+            if resource.gvk not in segment.kinds:
+                segment.kinds.add(resource.gvk)
                 batch.kinds.append(ServedKind.of(resource))
         for record in records:
             self._prepare(record, segment, batch)
@@ -489,9 +473,12 @@ class Recording:
                 batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
             read.data = b""
         for step in record.steps:
-            if isinstance(step, RequestStep) and (answered := answered_document(step)) is not None:
-                segment.answers[answered[0]] = answered[1]
-            redact_step(step, self._redactor, record.namespace)
+            answer = answered_object(step) if isinstance(step, RequestStep) else None
+            if answer is not None and isinstance(step, RequestStep):
+                managed = memoryview(answer.metadata.managed_fields).nbytes
+                length = len(step.response.rstrip()) - (managed + _MANAGED_FIELDS if managed else 0)
+                segment.answers[_key_of(answer)] = length
+            redact_step(step, self._redactor, record.namespace, answer)
         if record.failure is not None:
             message = self._redactor.text(record.failure.message, record.namespace)
             record.failure = msgspec.structs.replace(record.failure, message=message)
@@ -518,21 +505,6 @@ class Recording:
             path, oldest, _ = self._full.popleft()
             path.unlink(missing_ok=True)
             size -= oldest
-
-
-def _weight(record: ReconcileRecord) -> int:
-    """Return roughly the bytes of a record, apart from what the cache has as well."""
-    return sum(map(_step_weight, record.steps), 500)
-
-
-def _step_weight(step: Step) -> int:
-    if isinstance(step, RequestStep):
-        return len(step.body) + len(step.response)
-    if isinstance(step, EffectStep):
-        return len(step.arguments) + len(step.value) + len(step.attributes)
-    if isinstance(step, LogStep):
-        return len(step.message)
-    return 100 * len(step.items) if isinstance(step, ListStep) else 200
 
 
 def _duration(keep: str | timedelta) -> timedelta:

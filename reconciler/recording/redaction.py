@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -32,7 +32,78 @@ _PLAIN = (
 _is_plain_text = re.compile(_PLAIN).fullmatch
 _is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encode()).fullmatch
 
+_are_stamps = re.compile(r"[0-9a-f-]{0,36} \d{0,20} (None|[0-9TZ:.-]{0,30}) (None|[0-9TZ:.-]{0,30})").fullmatch
+"""Matches the uid, the version and the times that a server gives to an object."""
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+_ABSENT = msgspec.Raw(b"")
+
+
+class _PartsOfMetadata(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    name: str = ""
+    namespace: str | None = None
+    resource_version: str = ""
+    annotations: msgspec.Raw = _ABSENT
+    labels: msgspec.Raw = _ABSENT
+    owner_references: msgspec.Raw = _ABSENT
+    finalizers: msgspec.Raw = _ABSENT
+    managed_fields: msgspec.Raw = _ABSENT
+    uid: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+
+
+class ObjectParts(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """The parts of the document of an object that has no others."""
+
+    api_version: str
+    kind: str
+    metadata: _PartsOfMetadata
+    spec: msgspec.Raw = _ABSENT
+    status: msgspec.Raw = _ABSENT
+    data: msgspec.Raw = _ABSENT
+
+
+_object_parts = msgspec.json.Decoder(ObjectParts).decode
+
+
+def _searched(found: ObjectParts) -> list[tuple[str, msgspec.Raw]]:
+    """Return the parts of an object that may contain a secret."""
+    metadata = found.metadata
+    parts = (
+        ("spec", found.spec),
+        ("status", found.status),
+        ("data", found.data),
+        ("annotations", metadata.annotations),
+        ("labels", metadata.labels),
+        ("ownerReferences", metadata.owner_references),
+        ("finalizers", metadata.finalizers),
+    )
+    return [part for part in parts if part[1] is not _ABSENT]
+
+
+_OF_METADATA = frozenset({"annotations", "labels", "ownerReferences", "finalizers"})
+
+
+def _with_parts(data: bytes, parts: list[tuple[str, bytes]], of_metadata: Collection[str]) -> bytes:
+    """Return a document with other parts; those of its metadata are named."""
+    document = msgspec.json.decode(data)
+    for name, part in parts:
+        place = document["metadata"] if name in of_metadata else document
+        place[name] = msgspec.Raw(part)
+    return msgspec.json.encode(document)
+
+
+def object_in(data: bytes) -> ObjectParts | None:
+    """Return the parts of an object's document; None if it is something else, or has further parts."""
+    try:
+        return _object_parts(data)
+    except UNDECODABLE:
+        return None
 
 
 RedactKnown = Callable[[str, str], str]
@@ -49,28 +120,41 @@ class DocumentRedactor:
     def __init__(self) -> None:
         self.known: RedactKnown | None = None
         self._harmless: set[str | bytes] = set()  # texts, and parts of documents
+        self._replaced: dict[bytes, bytes] = {}  # other parts, and what is written in their places
         self._neutral: set[str] = set()  # names of members
         self._bytes = 0
 
-    def redact(self, data: bytes, namespace: str | None = None, *, secret: bool = False) -> bytes:
+    def redact(
+        self, data: bytes, namespace: str | None = None, *, secret: bool = False, found: ObjectParts | None = None
+    ) -> bytes:
         """Return a document without secrets; text that is not JSON as well.
 
         Args:
             data: the document.
             namespace: where it belongs. Default: nowhere.
             secret: whether it is a Secret, or a change of one. Default: as its kind says.
+            found: its parts, if they are known. Default: they are read, if it is an object.
         """
         if not data:
             return data
         if self.known is not None:
-            data = _without_known(data, self.known, namespace or "")
-        if secret or b'"Secret' in data:
+            unknown = _without_known(data, self.known, namespace or "")
+            data, found = unknown, found if unknown is data else None
+        if secret or (b"Secret" in data and b'"Secret' in data):  # a quote would be found again and again
             masked = _without_values(data, secret=secret)
             if masked is not None:
                 return masked
+        found = found or object_in(data)
         try:
-            if self._is_harmless(data):
-                return data
+            if found is None:
+                parts = list(_members(data).items())
+                searchable = all(map(self._is_neutral, [name for name, _ in parts]))
+            else:
+                parts = _searched(found)
+                searchable = self._are_harmless_texts(found)
+            if searchable:
+                replaced = [(name, new) for name, raw in parts if (new := self._replacement(name, bytes(raw)))]
+                return data if not replaced else _with_parts(data, replaced, _OF_METADATA if found else ())
         except UNDECODABLE:
             pass
         return redact(data.decode("utf-8", "replace")).encode()
@@ -81,27 +165,28 @@ class DocumentRedactor:
             return text
         return _redacted(text if self.known is None else self.known(text, namespace or ""))
 
-    def _is_harmless(self, data: bytes) -> bool:
-        """Return whether nothing in a document could be a secret; the parts that were seen before are not searched."""
-        members = _members(data)
-        metadata = members.pop("metadata", None)
-        if metadata is not None:
-            described = _members(metadata)
-            described.pop("managedFields", None)
-            if not self._are_harmless(described):
-                return False
-        return self._are_harmless(members)
+    def _are_harmless_texts(self, found: ObjectParts) -> bool:
+        metadata = found.metadata
+        times = f"{metadata.creation_timestamp} {metadata.deletion_timestamp}"
+        if not _are_stamps(f"{metadata.uid} {metadata.resource_version} {times}"):
+            return False
+        names = (found.api_version, found.kind, metadata.name, metadata.namespace or "")
+        together = "\n".join(names)
+        return together in self._harmless or (self._learn(list(names)) and self._remember(together))
 
-    def _are_harmless(self, members: dict[str, msgspec.Raw]) -> bool:
-        for name, raw in members.items():
-            part = bytes(raw)
-            if name in self._neutral and (part in self._harmless or _is_plain(part)):
-                continue
+    def _replacement(self, name: str, part: bytes) -> bytes:
+        """Return what replaces a part of a document; nothing if it is harmless. Known parts are not searched again."""
+        if part in self._harmless or _is_plain(part):
+            return b""
+        if part not in self._replaced:
             unknown: list[str] = []
-            if not self._collect({name: msgspec.json.decode(part)}, unknown) or not self._learn(unknown):
-                return False
-            self._remember(part)
-        return True
+            if self._collect({name: msgspec.json.decode(part)}, unknown) and self._learn(unknown):
+                self._remember(part)
+                return b""
+            redacted = redact(f"{{{_quoted(name).decode()}:{part.decode()}}}")
+            self._bytes += len(part) + len(redacted)
+            self._replaced[part] = bytes(_members(redacted)[name])
+        return self._replaced[part]
 
     def _collect(self, value: Any, unknown: list[str]) -> bool:
         """Collect the texts of a value that were not seen before; return False if a name says that one is a secret."""
@@ -134,13 +219,15 @@ class DocumentRedactor:
             self._remember(text)
         return True
 
-    def _remember(self, part: str | bytes) -> None:
+    def _remember(self, part: str | bytes) -> bool:
         self._bytes += len(part)
         if self._bytes > _MAX_BYTES or len(self._neutral) > _MAX_NAMES:
             self._harmless.clear()
+            self._replaced.clear()
             self._neutral.clear()
             self._bytes = len(part)
         self._harmless.add(part)
+        return True
 
 
 def _without_known(data: bytes, known: RedactKnown, namespace: str) -> bytes:
@@ -206,14 +293,23 @@ def _mask(secret: dict[str, Any]) -> dict[str, Any]:
     return masked
 
 
-def redact_step(step: Step, redactor: DocumentRedactor, namespace: str | None) -> None:
-    """Replace the secrets in a step of a reconcile in a namespace, apart from reads."""
+def redact_step(
+    step: Step, redactor: DocumentRedactor, namespace: str | None, answer: ObjectParts | None = None
+) -> None:
+    """Replace the secrets in a step of a reconcile in a namespace, apart from reads.
+
+    Args:
+        step: the step, which is changed.
+        redactor: replaces them.
+        namespace: of the reconcile.
+        answer: the object in a response, if that is known. Default: it is read.
+    """
     if isinstance(step, RequestStep):
         secret = concerns_secret(step.path)
         path, mark, query = step.target.partition("?")
         step.target = path + mark + redactor.text(query, namespace)
         step.body = redactor.redact(step.body, namespace, secret=secret)
-        step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300)
+        step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300, found=answer)
         step.message = redactor.text(step.message, namespace)
     elif isinstance(step, LogStep):
         step.message = redactor.text(step.message, namespace)
@@ -230,6 +326,8 @@ _redacted = functools.lru_cache(maxsize=1024)(redact)
 
 def concerns_secret(path: str) -> bool:
     """Return whether a path is that of Secrets, or of one of them; or of the token of a service account."""
+    if "secrets" not in path and not path.endswith("token"):
+        return False
     parts = path.split("/")
     resource = parts[5:6] if parts[3:4] == ["namespaces"] else parts[3:4]
     return resource == ["secrets"] or parts[-1] == "token"

@@ -181,6 +181,10 @@ _CONTROLLER_GAUGES = {
         "workers",
     ),
     "controller_runtime_active_workers": ("Number of currently used workers per controller", "active"),
+    "reconciler_low_priority_concurrency": (
+        "Number of keys of low priority that may be reconciled at once, fewer while the API server is slow",
+        "low_priority_workers",
+    ),
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,10 +18,10 @@ from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import NotServed
 from reconciler.objects import Unstructured
-from reconciler.testing.timeline import format_audit_records
 
 if TYPE_CHECKING:
     from reconciler.testing.control_plane import ControlPlane
+    from reconciler.testing.control_plane.plane import AuditRecord
 
 _CRD = "apiextensions.k8s.io/v1/CustomResourceDefinition"
 _SERVED_WITHIN = 30.0
@@ -177,3 +177,33 @@ async def _is_served(client: Client, kind: str) -> bool:
 def _is_established(crd: Any) -> bool:
     conditions = (crd.to_dict().get("status") or {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+_MOST_LINES = 200
+_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+
+
+def format_audit_records(records: Iterable[AuditRecord]) -> list[str]:
+    """Return the writes of an audit log, one line each: time, request, user agent, status, and the sent fields."""
+    lines = [_format_record(record) for record in records if record.verb in _WRITES]
+    left_out = len(lines) - _MOST_LINES
+    return lines if left_out <= 0 else [f"({left_out} earlier lines omitted)", *lines[-_MOST_LINES:]]
+
+
+def _format_record(record: AuditRecord) -> str:
+    what = "/".join(part for part in (record.resource, record.name, record.subresource) if part)
+    where = f" in {record.namespace}" if record.namespace else ""
+    moment = record.received.isoformat(sep=" ", timespec="milliseconds").partition("+")[0]
+    sent = " ".join(_pointers(record.request_object)) if record.verb == "patch" else ""
+    return f"{moment} {record.verb} {what}{where} by {record.user_agent}: {record.code}" + (
+        f", sent {sent}" * bool(sent)
+    )
+
+
+def _pointers(patch: Any, path: str = "") -> list[str]:
+    """Return the paths in a merge patch, down to its leaves; names only, no values."""
+    if isinstance(patch, list):
+        return [str(step.get("path", "")) for step in patch if isinstance(step, dict)] if not path else [path]
+    if not isinstance(patch, dict) or not patch:
+        return [path] if path else []
+    return [pointer for key, value in patch.items() for pointer in _pointers(value, f"{path}/{key}")][:64]

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.cache import CacheEvent
 from reconciler.client import Client
+from reconciler.clock import current_clock
 from reconciler.controller import Controller
 from reconciler.controller.effects import EffectCall, use_effect_handler
-from reconciler.controller.observers import ReconcileObserver, observe_reconciles
-from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
+from reconciler.controller.observers import observe_reconciles
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons
 from reconciler.errors import NotSent, ReconcilerError, describe_error
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.recording.collector import Collector, ReconcileTrace, current_trace
 from reconciler.testing.life import Life
 from reconciler.testing.trace import (
     Author,
@@ -42,11 +44,17 @@ class Sender:
     """Who sends a request, and what it changed."""
 
     def __init__(
-        self, author: Author, process: int = 0, run: ReconcileRun | None = None, *, line: str = "", text: str = ""
+        self,
+        author: Author,
+        process: int = 0,
+        reconcile: ReconcileTrace | None = None,
+        *,
+        line: str = "",
+        text: str = "",
     ) -> None:
         self.author: Author = author
         self.process = process
-        self.run = run
+        self.reconcile = reconcile
         self.line = line
         self.text = text
         self.changes: list[StateChange] = []
@@ -73,7 +81,7 @@ def sent_by(author: Author, process: int = 0, *, text: str = "") -> Iterator[Non
 def sending_run() -> ReconcileRun | None:
     """Return the reconcile whose request the server handles in the running code; None if it belongs to none."""
     sender = current_sender.get()
-    return None if sender is None else sender.run
+    return None if sender is None or sender.reconcile is None else sender.reconcile.run
 
 
 class Interference:
@@ -126,7 +134,6 @@ class OperatorProcess:
         life: ends with the process.
         manager: the manager; None until it is created.
         failure: the exception with which the process ended by itself; None if it did not.
-        in_progress: its reconciles in progress.
     """
 
     def __init__(self, number: int, world: World) -> None:
@@ -134,7 +141,6 @@ class OperatorProcess:
         self.life = Life()
         self.manager: Manager | None = None
         self.failure: Exception | None = None
-        self.in_progress: set[Reconcile] = set()
         self._world = world
         self._ready = asyncio.Event()
         self._in_flight = 0
@@ -156,11 +162,11 @@ class OperatorProcess:
     async def _run(self) -> None:
         world = self._world
         rng = random.Random(f"{world.seed}/{self.number}")  # noqa: S311 - reproducible on purpose
-        handler = _ProcessEffects(self, world)
+        collector = _ProcessCollector(self, world)
         current_process.set(self)
         world.interference.started(self)
         try:
-            with use_effect_handler(handler), observe_reconciles(_ProcessObserver(self, world)):
+            with use_effect_handler(collector), observe_reconciles(collector):
                 manager = self.manager = Manager(
                     Client(self, user_agent=f"{world.name}/{self.number} test", rng=rng), **world.manager_options
                 )
@@ -184,7 +190,7 @@ class OperatorProcess:
         reads = request.method in ("GET", "HEAD")
         text = "at version 0" if reads and ("resourceVersion", "0") in request.query else ""
         line = "" if reads and not text else calling_line()
-        sender = Sender("operator", self.number, current_run(), line=line, text=text)
+        sender = Sender("operator", self.number, current_trace(), line=line, text=text)
         if reads:
             token = current_sender.set(sender)
             try:
@@ -238,14 +244,19 @@ class OperatorProcess:
                 if state.is_active or (is_due and not self._world.is_idle(controller.name, key, state.reasons)):
                     yield controller, state
 
-    def unfinished(self, horizon: float) -> list[str]:
-        """Return what still runs, or will within a number of seconds; idle timers do not count."""
-        found = [f"{self._in_flight} requests wait for their responses"] if self._in_flight else []
+    def unfinished(self, horizon: float) -> list[tuple[float, str]]:
+        """Return what still runs, or will within a number of seconds, and in how many; idle timers do not count."""
+        found = [(0.0, f"{self._in_flight} requests wait for their responses")] if self._in_flight else []
         found += [
-            f"{each.name}: a mapper has not ended" for each in self.controllers if each.statistics().mapper_pending
+            (0.0, f"{each.name}: a mapper has not ended")
+            for each in self.controllers
+            if each.statistics().mapper_pending
         ]
         for controller, state in self.pending(horizon):
-            found.append(f"{controller.kind.kind} {state}{self._world.failure_of(controller.name, state.key)}")
+            if self._world.waits_for(controller.name, state.key):
+                due = 0.0 if state.is_active else state.due or 0.0
+                failed = self._world.failure_of(controller.name, state.key)
+                found.append((due, f"{controller.kind.kind} {state}{failed}"))
         return found
 
 
@@ -254,10 +265,16 @@ def is_declared(reason: str) -> bool:
     return reason == reasons.REQUEUE_AFTER or reason.startswith(reasons.ENQUEUE)
 
 
-class _ProcessObserver(ReconcileObserver):
-    """Adds the reconciles of a process, and the events that enqueue their keys, to the trace of its world."""
+class _ProcessCollector(Collector):
+    """Adds what a process is told, reconciles and calls to the trace of its world.
+
+    Args:
+        process: the process.
+        world: its world.
+    """
 
     def __init__(self, process: OperatorProcess, world: World) -> None:
+        super().__init__(current_clock(), effects=world.effects)
         self._process = process
         self._world = world
 
@@ -266,46 +283,26 @@ class _ProcessObserver(ReconcileObserver):
         self._add("event", key=key, text=text)
 
     def begun(self, reconcile: Reconcile, /) -> None:
-        self._process.in_progress.add(reconcile)
+        super().begun(reconcile)
         self._world.begun(reconcile)
-        self._add("begun", run=reconcile.run, key=reconcile.request)
+        self._add("begun", reconcile=current_trace(), key=reconcile.request)
 
     def ended(self, reconcile: Reconcile, /) -> None:
-        self._process.in_progress.discard(reconcile)
+        super().ended(reconcile)
         error = None if reconcile.completion is None else reconcile.completion.error
         self._world.ended(reconcile, error)
-        self._add("done", run=reconcile.run, key=reconcile.request, error=error, basis=reconcile.basis)
+        self._add("done", reconcile=self.latest, key=reconcile.request, error=error, basis=reconcile.basis)
 
     def _add(self, what: Happening, **fields: Any) -> None:
         self._world.happened(TraceEvent(what=what, at=self._world.now, process=self._process.number, **fields))
 
-
-class _ProcessEffects:
-    """Adds the effects of a process to the trace of its world, and passes them on.
-
-    Args:
-        process: the process.
-        world: its world.
-    """
-
-    def __init__(self, process: OperatorProcess, world: World) -> None:
-        handler = world.effects
-        self.planning = handler is not None and handler.planning
-        self._process = process
-        self._world = world
-        self._handler = handler
-
     async def __call__(self, call: EffectCall, /) -> Any:
         if self._process.life.ended:
             raise asyncio.CancelledError  # the code of a killed process cleans up, and must not reach anything
-        world, process = self._world, self._process
-        await world.interference.before_effect(call)
-        await process.unless_ended()
-        event = TraceEvent(
-            what="effect", at=world.now, process=process.number, run=current_run(), effect=call, line=calling_line()
-        )
-        world.happened(event)
-        result = await (call.run() if self._handler is None else self._handler(call))
-        await world.interference.after_effect(call)
-        await process.unless_ended()
+        await self._world.interference.before_effect(call)
+        await self._process.unless_ended()
+        self._add("effect", reconcile=current_trace(), effect=call, line=calling_line())
+        result = await super().__call__(call)
+        await self._world.interference.after_effect(call)
+        await self._process.unless_ended()
         return result

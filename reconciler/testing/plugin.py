@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,10 +96,84 @@ def pytest_runtest_makereport(
     if report.when == "setup":
         item.stash[_STARTED] = call.start
     if report.failed and report.when != "teardown" and call.excinfo is not None:
-        from reconciler.testing.timeline import sections
-
-        report.sections.extend(sections(item, call.excinfo, item.stash[_STARTED]))
+        report.sections.extend(_sections(item, call.excinfo, item.stash[_STARTED]))
     return report
+
+
+_MOST_OBJECTS = 20
+
+
+def _sections(
+    item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], started: float
+) -> Iterator[tuple[str, str]]:
+    """Yield the title and text of a report section for each API server of a failed test.
+
+    Servers are found among the values of its fixtures and the local variables of the functions in the traceback.
+
+    Args:
+        item: the test.
+        excinfo: the failure.
+        started: when its setup began, in seconds since the epoch.
+    """
+    seen: set[int] = set()
+    for thing in _things(item, excinfo):
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        try:
+            found = _section(thing, seen, started)
+        except Exception as error:  # noqa: BLE001 - a failure here must not hide the test's
+            found = "what happened on the API server", f"unknown: {type(error).__name__}: {error}"
+        if found is not None:
+            yield found
+
+
+def _things(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException]) -> Iterator[object]:
+    values = list(getattr(item, "funcargs", {}).values())
+    # A cluster shows its own part of a server, so it precedes the server itself.
+    yield from sorted(values, key=lambda value: type(value).__name__ != "Cluster")
+    frames = [(entry.name, entry.frame.f_locals) for entry in excinfo.traceback]
+    # What failed in its constructor has nothing to show.
+    unfinished = {id(variables.get("self")) for name, variables in frames if name == "__init__"}
+    for _, variables in frames:
+        yield from [value for value in variables.values() if id(value) not in unfinished]
+
+
+def _section(thing: Any, seen: set[int], started: float) -> tuple[str, str] | None:
+    # Looked up, not imported: a test run that uses none of these pays nothing.
+    if _is(thing, "reconciler.testing.cluster", "Cluster"):
+        seen.add(id(thing.server))
+        return _format_section(f"what happened on the {thing.kind} API server", thing.timeline())
+    if _is(thing, "reconciler.apiserver", "APIServer"):
+        touched = Counter(
+            f"{entry.resource}/{entry.name}" + (f" in {entry.namespace}" if entry.namespace else "")
+            for entry in thing.log.writes()
+        )
+        return _format_section("what happened on the embedded API server", thing.log.timeline(), touched)
+    if _is(thing, "reconciler.testing.control_plane", "ControlPlane"):
+        from reconciler.testing.cluster import format_audit_records
+
+        since = datetime.fromtimestamp(started, UTC)
+        records = [record for record in thing.audit() if record.received >= since]
+        return _format_section("what happened on the real API server", format_audit_records(records))
+    return None
+
+
+def _is(thing: object, module: str, name: str) -> bool:
+    loaded = sys.modules.get(module)
+    # Not isinstance: a mock can pretend to be an instance.
+    return loaded is not None and issubclass(type(thing), getattr(loaded, name))
+
+
+def _format_section(title: str, lines: list[str], touched: Counter[str] | None = None) -> tuple[str, str] | None:
+    if not lines:
+        return None
+    head = []
+    if touched:
+        shown = [f"{name} ({count})" for name, count in touched.most_common(_MOST_OBJECTS)]
+        more = f" and {len(touched) - _MOST_OBJECTS} more" if len(touched) > _MOST_OBJECTS else ""
+        head = [f"objects by writes: {', '.join(shown)}{more}"]
+    return title, "\n".join([*head, *lines])
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

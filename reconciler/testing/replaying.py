@@ -20,7 +20,6 @@ import reconciler
 from reconciler._core.cycle import current_cycle
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler
-from reconciler.controller.effects import use_effect_handler
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.reconcile.threads import ReconcileThreads
 from reconciler.controller.reconcile.worker import run_to_completion
@@ -157,7 +156,7 @@ async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[
     controller = _controller_of(manager, record)
     clock = _ReplayClock(record.started, answers)
     clock.follow(asyncio.get_running_loop())
-    collector = Collector(trace := Trace(), clock)
+    collector = Collector(clock, trace := Trace(), answers)
     binding = _bind(controller, client, answers, collector)
     cycle = _cycle_of(record, controller, binding.threads, clock.monotonic())
     answers.elapsed = lambda: clock.monotonic() - cycle.run.since
@@ -172,7 +171,7 @@ async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[
 
     state = random.getstate()
     random.seed(record.id)  # for what was not recorded
-    with use_effect_handler(answers), drawn_through(answers.draw), collector.recording():
+    with drawn_through(answers.draw), collector.recording():
         current_cycle.set(cycle)
         collector.begun(cycle)
         clock.replays = True
@@ -221,7 +220,7 @@ def _bind(controller: Controller, client: Client, answers: Answers, collector: C
     replaying = ReplayClient.__new__(ReplayClient)
     replaying.session = client.session
     replaying.answers = answers
-    own = RecordedReplayClient.over_cached(replaying)
+    own = RecordedReplayClient.over_cached(replaying, collector.clock.monotonic)
     binding = dataclasses.replace(
         binding_of(controller.reconciler, "client"),
         client=own,

@@ -17,6 +17,7 @@ from reconciler.controller.effects import EffectCall
 from reconciler.controller.reconcile.cycle import ReconcileRun
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
+from reconciler.recording.collector import ReconcileTrace
 
 Happening = Literal["step", "started", "ended", "event", "begun", "request", "effect", "done", "disturbed"]
 
@@ -59,7 +60,7 @@ class TraceEvent:
         at: virtual seconds since the world began.
         author: who sent the request.
         process: the number of the operator's process, from 1; 0 for others.
-        run: the reconcile that it belongs to; None outside a reconcile.
+        reconcile: the trace of the reconcile that it belongs to; None outside a reconcile.
         request: the request and its outcome.
         changes: the changes that the request caused, also those of objects that were collected with it.
         key: the key of a reconcile or of an event.
@@ -74,7 +75,7 @@ class TraceEvent:
     at: float
     author: Author = "operator"
     process: int = 0
-    run: ReconcileRun | None = None
+    reconcile: ReconcileTrace | None = None
     request: LoggedRequest | None = None
     changes: tuple[StateChange, ...] = ()
     key: Request | None = None
@@ -83,6 +84,11 @@ class TraceEvent:
     line: str = ""
     text: str = ""
     error: Exception | None = None
+
+    @property
+    def run(self) -> ReconcileRun | None:
+        """Return why the reconcile runs that it belongs to; None outside a reconcile."""
+        return None if self.reconcile is None else self.reconcile.run
 
 
 class WorldTrace:

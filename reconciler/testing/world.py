@@ -19,16 +19,18 @@ from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Reconciler
 from reconciler.controller.effects import EffectCall, EffectDeclaration, EffectHandler
-from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun, current_run
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.wake import reasons
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
 from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta.documents import human_duration
 from reconciler.meta.metadata import gvk_of
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, from_document, gvk_from, to_document
+from reconciler.recording.collector import current_trace
 from reconciler.testing.operator_process import (
     Interference,
     OperatorFailed,
@@ -49,7 +51,15 @@ from reconciler.testing.trace import (
 
 
 class NotSettled(ReconcilerError):
-    """The operator still works after the bounds of `World.settle`. The message says what still runs, and why."""
+    """The operator still works after the bounds of `World.settle`. The message says what still runs, and why.
+
+    Attributes:
+        bound: the bound, such as ``"1000 reconciles"``.
+    """
+
+    def __init__(self, bound: str, still: str) -> None:
+        super().__init__(f"the operator still works after {bound}: {still}")
+        self.bound = bound
 
 
 class _PersonsTransport:
@@ -163,8 +173,9 @@ class World:
         self.failures: dict[tuple[str, Request], Exception] = {}
         self._reconciled: dict[tuple[str, Request], int] = {}
         self._effects_seen: set[tuple[str, str]] = set()
-        self._activity = self._changed_at = self._most = self._reconciles_left = 0
-        self._enough: asyncio.Future[None] | None = None
+        self._activity = self._changed_at = self._reconciles = self._activity_before = 0
+        self._most_reconciles: int | None = None
+        self._enough: asyncio.Future[str] | None = None
 
     async def __aenter__(self) -> Self:
         """Start the server. Cancellation closes it.
@@ -424,9 +435,11 @@ class World:
         call = EffectCall(declaration, self, {"key": key}, nothing)
         sender = current_process.get()
         process = 0 if sender is None else sender.number
-        self.happened(TraceEvent(what="effect", at=self.now, process=process, run=current_run(), effect=call))
+        self.happened(TraceEvent(what="effect", at=self.now, process=process, reconcile=current_trace(), effect=call))
 
-    async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
+    async def settle(
+        self, *, horizon: float | None = 60.0, limit: float = 3600.0, reconciles: int | None = 1000
+    ) -> None:
         """Wait until nothing happens any more but declared timers.
 
         Cancellation ends the waiting.
@@ -436,38 +449,59 @@ class World:
         reconcile that one caused after the last change changes nothing.
 
         Args:
-            horizon: how many virtual seconds ahead timers and retries are waited for. Default 60.
+            horizon: how many virtual seconds ahead timers and retries are waited for; None: up to the limit. Default
+                60.
             limit: the highest number of virtual seconds. Default 3600.
-            reconciles: the highest number of reconciles. Default 1000.
+            reconciles: the highest number of reconciles; None for any. Default 1000.
 
         Raises:
             NotSettled: a bound is exceeded; the message says what still runs, and why.
         """
         await self.ensure_started()
-        ahead = await self.interference.before_wait(horizon)
+        until = self.now + limit
+        ahead = await self.interference.before_wait(limit if horizon is None else horizon)
         if ahead is None:
             return
-        until = self.now + limit
-        self._most = self._activity + reconciles * _PER_RECONCILE
-        self._reconciles_left = reconciles
+        self._most_reconciles = reconciles
+        self._reconciles, self._activity_before = 0, self._activity
         self._enough = asyncio.get_running_loop().create_future()
+        pause = self.quiet
         try:
             while True:
                 activity = self._activity
-                await asyncio.wait({self._enough}, timeout=self.quiet)
+                await asyncio.wait({self._enough}, timeout=pause)
                 self._take_over_failures()
                 running = [process for process in self.processes if process.running]
                 if not running and not self._pending:
                     return
+                if horizon is None:
+                    ahead = until - self.now
                 unfinished = [each for process in running for each in process.unfinished(ahead)]
-                unfinished += ["something was to happen later"] * bool(self._pending)
+                unfinished += [(0.0, "something was to happen later")] * bool(self._pending)
                 if activity == self._activity and not unfinished:
                     await self.interference.after_wait()
                     return
                 if self._enough.done() or self.now >= until:
-                    raise NotSettled(self._explained(unfinished, limit, reconciles))
+                    bound = self._enough.result() if self._enough.done() else f"{human_duration(limit)} of virtual time"
+                    raise NotSettled(bound, self._described_work([text for _, text in unfinished]))
+                pause = self._pause([due for due, _ in unfinished])
         finally:
             self._enough = None
+
+    def _pause(self, dues: Sequence[float]) -> float:  # noqa: ARG002 - for overrides
+        """Return after how many seconds it is looked again whether something happens.
+
+        Args:
+            dues: in how many seconds what is waited for happens.
+        """
+        return self.quiet
+
+    def _exceeded_bound(self) -> str:
+        """Return the bound of `settle` that what has happened exceeds; ``""`` for none."""
+        most = self._most_reconciles
+        if most is None or (self._reconciles < most and self._activity - self._activity_before < most * _PER_RECONCILE):
+            return ""
+        return f"{most} reconciles"
 
     def _take_over_failures(self) -> None:
         """Raise what ended a process, unless another one runs, and what was raised later."""
@@ -480,28 +514,25 @@ class World:
         if failure is not None and self.process is None and not self._pending:
             raise OperatorFailed(f"the operator's process ended by itself: {describe_error(failure)}") from failure
 
-    def _explained(self, unfinished: list[str], limit: float, reconciles: int) -> str:
-        bound = f"{reconciles} reconciles" if self._reconciles_left <= 0 else f"{limit:g} s"
+    def _described_work(self, unfinished: list[str]) -> str:
         last = self.trace.writes()[-3:]
         still = "; ".join(unfinished[:5]) or "requests or effects outside of reconciles"
         writes = "; ".join(event.request.summary() for event in last if event.request is not None)
-        return f"the operator still works after {bound}: {still}. Its latest writes: {writes or 'none'}"
+        return f"{still}. Its latest writes: {writes or 'none'}"
 
     # What happens, as it happens
 
     def happened(self, event: TraceEvent) -> None:
         """Add an event to the trace."""
         self.trace.add(event)
-        if event.what == "begun":
-            self._reconciles_left -= 1
+        self._reconciles += event.what == "begun"
         if event.what in ("begun", "effect") or (event.request is not None and self._is_activity(event.request)):
             self._activity += 1
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
             self._changed_at = self._activity
-        is_enough = self._reconciles_left <= 0 or self._activity >= self._most
-        if is_enough and self._enough is not None and not self._enough.done():
-            self._enough.set_result(None)
+        if self._enough is not None and not self._enough.done() and (bound := self._exceeded_bound()):
+            self._enough.set_result(bound)
 
     def _is_activity(self, entry: LoggedRequest) -> bool:
         return not is_bookkeeping(entry)
@@ -517,7 +548,7 @@ class World:
                 at=self.now,
                 author=sender.author,
                 process=sender.process,
-                run=sender.run,
+                reconcile=sender.reconcile,
                 line=sender.line,
                 text=sender.text,
                 request=entry,
@@ -552,6 +583,10 @@ class World:
     def is_idle(self, controller: str, key: Request, waits_for: Collection[str]) -> bool:
         """Return whether a key waits for a declared timer only, and nothing changed since a reconcile of it."""
         return all(map(is_declared, waits_for)) and self._reconciled.get((controller, key), -1) >= self._changed_at
+
+    def waits_for(self, controller: str, key: Request) -> bool:  # noqa: ARG002 - for overrides
+        """Return whether `settle` waits for a key that is reconciled, or soon will be."""
+        return True
 
     def failure_of(self, controller: str, key: Request) -> str:
         """Return how the latest reconcile of a key failed, for a message; ``""`` if it did not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
+from reconciler.cli.output import note_endpoint
 from reconciler.cli.plan.command import DryRunTransport
 from reconciler.errors import Invalid, NotSent
 from reconciler.http import HTTPRequest
@@ -346,6 +348,20 @@ def on_a_cluster(work: Callable[[APIServer], Awaitable[None]], *, rbac: bool = F
             await work(cluster)
 
     asyncio.run(serve())
+
+
+def test_the_server_of_a_running_dev_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    codes = []
+
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("reconciler.kubeconfig")
+        with socket.create_server(("127.0.0.1", 0)) as operator:
+            note_endpoint(Path("reconciler.kubeconfig"), f"http://127.0.0.1:{operator.getsockname()[1]}")
+            codes.append((await asyncio.to_thread(run, capsys, "plan", "sites:Plain"))[0])
+        codes.append((await asyncio.to_thread(run, capsys, "plan", "sites:Plain"))[0])
+
+    on_a_cluster(work)
+    assert codes == [2, 1]
 
 
 def test_a_fork_is_written_for_its_owner_alone_and_planned_without_a_cluster(

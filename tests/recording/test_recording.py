@@ -16,7 +16,6 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.recording import recording as recording_module
 from reconciler.recording.recording import RecordingReader, SegmentWriter
-from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep
+from reconciler.recording.records import ReadStep, RequestStep
 
 pytestmark = pytest.mark.virtual_time
 
@@ -242,17 +241,6 @@ async def test_a_slow_disk_ends_the_recording(tmp_path: Path, monkeypatch: pytes
             await client.create(config_map(name))
         await asyncio.sleep(10)
         assert "too slow" in str(recording.statistics().problem)
-
-
-def test_what_waits_for_the_disk_is_weighed() -> None:
-    now = datetime.now(UTC)
-    record = ReconcileRecord(id="", controller="", kind="", name="", namespace=None, started=now, reasons=())
-    record.steps += [LogStep(0.0, "INFO", "log", "x" * 1000), EffectStep(0.0, "call", "a", b"{}", b"x" * 1000)]
-    record.steps.append(ListStep(0.0, "v1/Pod", None, "", "", [ReadStep(0.0, "v1/Pod", "a", "b")] * 1000))
-    recording = Recording("r")
-    recording.ended(record)
-    assert recording._queued > 100_000
-    assert recording._waiting[0][0] == recording._queued
 
 
 PROGRAM = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.testing.timeline import _pointers
+from reconciler.testing.cluster import _pointers
 
 pytest_plugins = "pytester"
 

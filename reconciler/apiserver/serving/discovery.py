@@ -19,7 +19,6 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.cluster import CustomContents, Endpoint, Registry
 from reconciler.apiserver.encoding.protobuf import write_field
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -138,7 +137,7 @@ def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
         ("example.template.vtemplate", f"{'.'.join(reversed(info.group.split('.')))}.{version}"),
         ("template.example", info.group),
         ("vtemplate", version),
-        (f"{kind}List", info.list_name),
+        (f"{kind}List", info.list_kind),
         (f"{kind.lower()}s", info.plural),
         (kind, info.kind),
     ):
@@ -295,7 +294,7 @@ class DiscoveryDocuments:
             group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
             resources = [*map(_resource, endpoints)]
             group["versions"].append({"version": version, "resources": resources, "freshness": "Current"})
-        return [*recorded_groups(), *(custom[name] for name in sorted(custom))]
+        return [*recorded("builtin/discovery.json"), *(custom[name] for name in sorted(custom))]
 
     def _aggregated(self, *, core: bool) -> JSONObject:
         return {
@@ -364,7 +363,7 @@ def _resource(endpoint: Endpoint) -> JSONObject:
         "resource": info.plural,
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",
-        "singularResource": info.singular_name,
+        "singularResource": info.singular,
         "verbs": _VERBS,
     }
     members = {"shortNames": [*info.short_names], "categories": [*info.categories]}

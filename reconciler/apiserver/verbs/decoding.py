@@ -18,6 +18,7 @@ from reconciler.apiserver.builtin.decoding import (
     Malformed,
     Place,
     first_error,
+    read_value,
     restoring_problem,
 )
 from reconciler.apiserver.builtin.kinds import (
@@ -231,8 +232,8 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
     if not isinstance(found, dict):
         target = f"Go struct field {kind}.metadata" if kind else "Go value"
         problem = f"json: cannot unmarshal {go_type(found)} into {target} of type v1.ObjectMeta"
-        decoding.problems.append(Malformed(problem, restoring_problem(found, metadata_node())))
-        decoding.problems[-1].member = "metadata"
+        restoring = restoring_problem(found, metadata_node())
+        decoding.problems.append(Malformed(problem, restoring, member="metadata"))
         return {}
     metadata: JSONObject = {}
     for key, value in found.items():
@@ -247,7 +248,7 @@ def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", len
         if key != "managedFields" or type(value) is not list or any(type(entry) is not dict for entry in value):
             place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
             known = len(decoding.problems)
-            kept = decoding.read_member("metadata", value, node, place)
+            kept = read_value(value, node, place)
             if lenient and (node.format == "date-time" or node.type == "integer"):
                 del decoding.problems[known:]
         if key == "ownerReferences" and not decoding.problems:

@@ -45,7 +45,7 @@ class WholeView:
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
-        head = encode({"kind": endpoint.info.list_name, "apiVersion": endpoint.api_version, "metadata": metadata})
+        head = encode({"kind": endpoint.info.list_kind, "apiVersion": endpoint.api_version, "metadata": metadata})
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
@@ -229,7 +229,7 @@ def _view(call: Call, options: Mapping[str, str], clock: Clock) -> WholeView | N
         custom = call.endpoint.resource.custom
         if custom and not many:
             raise Refusal.internal_error("content is not a list")
-        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_name
+        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_kind
         what = f"but the requested object is {'a' if many else 'not a'} list (*{kind})"
         raise Refusal(406, "NotAcceptable", f"you requested {form}, {what}")
     return _METADATA

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -36,7 +35,7 @@ from reconciler.status.write_guard import stack_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
 from reconciler.testing.operator_process import OperatorFailed, OperatorProcess
 from reconciler.testing.trace import TraceEvent, WorldTrace
-from reconciler.testing.world import World
+from reconciler.testing.world import NotSettled, World
 
 Key = tuple[str, Request]
 """A controller and a key of it."""
@@ -71,58 +70,41 @@ class PlanTrace(WorldTrace):
     """The trace of a plan: what is needed of each key and object, and not each event.
 
     Args:
-        bounds: when there is enough.
+        rounds: reconciles of a key, after which it is not waited for.
         progress: called occasionally with the number of reconciles.
     """
 
-    def __init__(self, bounds: Bounds, progress: Callable[[int], None]) -> None:
+    def __init__(self, rounds: int, progress: Callable[[int], None]) -> None:
         super().__init__()
-        self._bounds, self._progress = bounds, progress
-        self._until = process_time() + bounds.seconds
-        self._hot = 0
-        self.enough: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._rounds, self._progress = rounds, progress
+        self.hot = 0  # successive reconciles of keys that are not waited for
         self.reconciles: Counter[Key] = Counter()
         self.effects: Counter[tuple[str, str, str, bool]] = Counter()
         self.causes: defaultdict[tuple[str, str], dict[tuple[str, Request], ReconcileRun]] = defaultdict(dict)
         self.recent: defaultdict[tuple[Key, str, str], list[tuple[str, ...]]] = defaultdict(list)
-        self.activity = 0
 
     def add(self, event: TraceEvent) -> None:
         """Count an event."""
         run, request = event.run, event.request
         if event.what == "begun" and run is not None:
-            self.activity += 1
-            self._begun((run.controller, run.request))
+            key = run.controller, run.request
+            self.reconciles[key] += 1
+            self.hot = self.hot + 1 if self.reconciles[key] > self._rounds else 0
+            if self.reconciles.total() % 100 == 0:
+                self._progress(self.reconciles.total())
         elif event.effect is not None:
-            self.activity += 1
             effect, controller = event.effect, "" if run is None else run.controller
             lasting = effect.declaration.once or bool(effect.declaration.undoes)
             self.effects[effect.name, redact(effect.key), controller, lasting] += 1
         elif request is not None and request.writes and request.effective and request.resource not in _EVENTS:
-            self.activity += 1
             resource = f"{request.resource}.{request.group}" if request.group else request.resource
-            key = f"{request.namespace}/{request.name}" if request.namespace else request.name
+            name = f"{request.namespace}/{request.name}" if request.namespace else request.name
             if run is not None:
                 by = (run.controller, run.request)
-                self.causes[resource, key].setdefault(by, run)
-                recent = self.recent[by, f"{request.kind} {key}", resource]
+                self.causes[resource, name].setdefault(by, run)
+                recent = self.recent[by, f"{request.kind} {name}", resource]
                 recent.append(request.changed)
                 del recent[:-_RECENT]
-
-    def _begun(self, key: Key) -> None:
-        self.reconciles[key] += 1
-        self._hot = self._hot + 1 if self.reconciles[key] > self._bounds.rounds else 0
-        total = self.reconciles.total()
-        if total % 100 == 0:
-            self._progress(total)
-            if process_time() >= self._until:
-                self._stop(f"{self._bounds.seconds:g} s of CPU time")
-        if self._hot > max(_MIN_HOT, len(self.reconciles)):
-            self._stop(f"{self._bounds.rounds} reconciles of each key that was still active")
-
-    def _stop(self, why: str) -> None:
-        if not self.enough.done():
-            self.enough.set_result(why)
 
 
 class _Planned:
@@ -163,12 +145,44 @@ class _PlannedWorld(World):
     trace: PlanTrace
 
     def __init__(
-        self, target: str, setup: Callable[[Manager], Awaitable[None]], trace: PlanTrace, **options: Any
+        self, target: str, setup: Callable[[Manager], Awaitable[None]], fork: Fork, bounds: Bounds, **options: Any
     ) -> None:
-        super().__init__(setup, name=program_name(target), **options)
-        self.trace = trace
-        self._target, self._setup = target, setup
+        super().__init__(setup, name=program_name(target), effects=_Planned(), **options)
+        self._target, self._setup, self._fork, self._bounds = target, setup, fork, bounds
+        self._until = process_time() + bounds.seconds
         self.notes: list[str] = []
+
+    async def settle_within_bounds(self) -> str:
+        """Wait until nothing happens any more; return the bound that ended it, or an empty text."""
+        try:
+            await self.settle(horizon=None, limit=self._bounds.hours * 3600, reconciles=None)
+        except NotSettled as error:
+            return error.bound
+        if self.process is None:
+            raise OperatorFailed("it ended by itself, without an error")
+        left = self.pending(self._bounds.hours * 3600 - self.now) - self.failures.keys()
+        return f"{self._bounds.rounds} reconciles of a key" if left else ""
+
+    def pending(self, horizon: float) -> set[Key]:
+        """Return the keys that are reconciled within some seconds; not those that would change nothing."""
+        return {(controller.name, state.key) for controller, state in self.processes[0].pending(horizon)}
+
+    def waits_for(self, controller: str, key: Request) -> bool:
+        """Return whether a key was not reconciled too often."""
+        return self.trace.reconciles[controller, key] <= self._bounds.rounds
+
+    def _pause(self, dues: Sequence[float]) -> float:
+        return max(self.quiet, min(dues, default=0.0) - self.quiet)
+
+    def _exceeded_bound(self) -> str:
+        if self.trace.hot > max(_MIN_HOT, len(self.trace.reconciles)):
+            return f"{self._bounds.rounds} reconciles of each key that was still active"
+        return f"{self._bounds.seconds:g} s of CPU time" if process_time() >= self._until else ""
+
+    def _take_over_failures(self) -> None:
+        if self._fork.failure is not None:
+            raise self._fork.failure
+        super()._take_over_failures()
 
     def can_be_idle_after(self, run: ReconcileRun) -> bool:  # noqa: ARG002 - a plan is about now, not about timers
         """Return True: what a timer does later is not planned."""
@@ -177,8 +191,7 @@ class _PlannedWorld(World):
     async def set_up(self, manager: Manager) -> None:
         """Add the controllers to a manager, and apply the definitions."""
         await self._setup(manager)
-        fork = self.server.forked
-        known = {} if fork is None else fork.before.get(DEFINITIONS, {})
+        known = self._fork.before.get(DEFINITIONS, {})
         kinds: list[object] = [kind for each in manager.controllers for kind in each.kinds]
         classes = (kind.crd() for kind in kinds if isinstance(kind, Defined))
         for definition in (*classes, *own_definitions(manager, self._target)):
@@ -222,15 +235,15 @@ async def make_plan(
     if fork is None:
         raise ConfigurationError("a plan needs a fork of a cluster")
     options = {"namespaces": namespaces} if namespaces else {}
-    trace = PlanTrace(bounds, progress)
-    world = _PlannedWorld(target, setup, trace, server=server, manager_options=options, effects=_Planned())
+    world = _PlannedWorld(target, setup, fork, bounds, server=server, manager_options=options)
+    world.trace = PlanTrace(bounds.rounds, progress)
     listen(outside)
     try:
         async with world:
             await world.start()
-            stopped = await _settle(world, trace, bounds, fork)
+            stopped = await world.settle_within_bounds()
             process = world.processes[0]
-            pending = set(_pending(process, bounds.hours * 3600)) if stopped else set()
+            pending = world.pending(bounds.hours * 3600) if stopped else set()
             timers = list(_timers(process, pending))
             kinds = {each.name: each.kind.kind for each in process.controllers}
             plan = _plan_of(target, fork, world, pending, kinds)
@@ -241,38 +254,6 @@ async def make_plan(
         raise fork.failure or ConfigurationError(f"{target}: {error}") from error
     finally:
         stop_listening(outside)
-
-
-async def _settle(world: World, trace: PlanTrace, bounds: Bounds, fork: Fork) -> str:
-    """Wait until nothing happens any more; return the bound that ended it, or an empty text."""
-    limit = bounds.hours * 3600
-    while True:
-        before = trace.activity
-        await asyncio.wait({trace.enough}, timeout=world.quiet)
-        if fork.failure is not None:
-            raise fork.failure
-        process = world.process
-        if process is None:
-            failure = world.processes[-1].failure
-            raise OperatorFailed(f"it ended by itself: {describe_error(failure) if failure else 'without an error'}")
-        if trace.enough.done():
-            return trace.enough.result()
-        pending = _pending(process, limit - world.now)
-        waits = [due for key, due in pending.items() if trace.reconciles[key] <= bounds.rounds]
-        if trace.activity == before and not waits:
-            return f"{bounds.rounds} reconciles of a key" if pending.keys() - world.failures.keys() else ""
-        if world.now >= limit:
-            return f"{bounds.hours:g} h of virtual time"
-        if waits and min(waits) > world.quiet:
-            await asyncio.wait({trace.enough}, timeout=min(waits) - world.quiet)
-
-
-def _pending(process: OperatorProcess, horizon: float) -> dict[Key, float]:
-    """Return the keys that are reconciled within some seconds, and in how many; not those that would change nothing."""
-    return {
-        (controller.name, state.key): 0.0 if state.is_active else state.due or 0.0
-        for controller, state in process.pending(max(horizon, 0.0))
-    }
 
 
 def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTimer]:

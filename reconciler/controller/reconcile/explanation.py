@@ -551,6 +551,12 @@ def _waits_for(state: ControllerState, queued: Explanation[Request], *, started:
         return "the end of the reconcile in progress"
     if queued.ready is not None and not started:
         return "the start of the workers: the caches are not synced, or this process is not the leader"
+    low = state.queue.low_limit
+    if queued.ready is not None and (queued.priority or 0) < 0 and low is not None and low.full and low.limit < workers:
+        return (
+            f"the end of another reconcile of low priority: {low.in_use} of at most {low.limit} are in progress, since "
+            "the API server answers more slowly because of them"
+        )
     if queued.ready is not None:
         return (
             f"a free worker ({state.queue.active} of {state.workers} are busy; keys that are ready: {len(state.queue)})"

@@ -27,8 +27,7 @@ from reconciler.errors import ConfigurationError, describe_error
 from reconciler.meta import Request, request_of
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, to_document
+from reconciler.objects.kinds import KindLike, TypedObject, to_document
 from reconciler.workqueue import WorkQueue
 
 T = TypeVar("T")

@@ -175,9 +175,9 @@ class ProgramProcess(OperatorProcess):
         """Return whether the program runs."""
         return not self.life.ended
 
-    def unfinished(self, horizon: float) -> list[str]:  # noqa: ARG002 - nobody sees its timers
+    def unfinished(self, horizon: float) -> list[tuple[float, str]]:  # noqa: ARG002 - nobody sees its timers
         """Return what keeps the program from being at rest."""
-        return [] if self._connected.is_set() else ["the program has not connected"]
+        return [] if self._connected.is_set() else [(0.0, "the program has not connected")]
 
 
 class _ProgramServer(APIServer):
@@ -270,7 +270,9 @@ class ProgramWorld(World):
         """Start the program again, which then reads all its objects anew."""
         self.crash(restart_after=0.0)
 
-    async def settle(self, *, horizon: float = 60.0, limit: float = 3600.0, reconciles: int = 1000) -> None:
+    async def settle(
+        self, *, horizon: float | None = 60.0, limit: float = 3600.0, reconciles: int | None = 1000
+    ) -> None:
         """Wait until the program has written nothing for a second, except what keeps Leases and Events.
 
         Raises:

@@ -12,7 +12,7 @@ from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError
 from reconciler.testing.explore.exploration import Budget, Exploration, Failure, Outcome
 from reconciler.testing.explore.oracles import ORACLES
-from reconciler.testing.explore.report import report
+from reconciler.testing.explore.report import page_of, report
 from reconciler.testing.explore.run import Subject
 
 
@@ -114,8 +114,6 @@ def _report(failure: Failure, outcome: Outcome, request: Any) -> str:
         return text
     page = request.config.getoption("--explore-html")
     if page:
-        from reconciler.testing.explore.page import page_of
-
         Path(page).write_text(page_of(failure, title=request.node.nodeid, text=text), encoding="utf-8")
         text += f"\n\nThe same as a page: {page}"
     return text

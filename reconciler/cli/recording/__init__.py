@@ -1,1 +1,0 @@
-"""The commands about recordings: ``recording show``, ``recording fetch``, ``recording to-test`` and ``replay``."""
