@@ -552,7 +552,13 @@ def _waits_for(state: ControllerState, queued: Explanation[Request], *, started:
     if queued.ready is not None and not started:
         return "the start of the workers: the caches are not synced, or this process is not the leader"
     low = state.queue.low_limit
-    if queued.ready is not None and (queued.priority or 0) < 0 and low is not None and low.full and low.limit < workers:
+    if (
+        queued.ready is not None
+        and (queued.priority or 0) < 0
+        and low is not None
+        and low.full
+        and low.limit < state.workers
+    ):
         return (
             f"the end of another reconcile of low priority: {low.in_use} of at most {low.limit} are in progress, since "
             "the API server answers more slowly because of them"
