@@ -237,7 +237,7 @@ class EndedReconcile(msgspec.Struct, gc=False):
 
     def rows(self) -> list[EndedReconcile]:
         """Return this one and the earlier ones, oldest first; ten at most, and forget all others."""
-        found = [self]
+        found: list[EndedReconcile] = [self]
         while len(found) < MAX_RUNS and (earlier := found[-1].earlier) is not None:
             found.append(earlier)
         found[-1].earlier = None
