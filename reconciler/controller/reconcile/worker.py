@@ -183,6 +183,8 @@ class Worker:
             self._restore_timer(key, priority)
             return
         self._state.deadlines.pop(key, None)
+        if outcome is not None and outcome.priority is None:
+            priority = max(priority, 0)  # it no longer belongs to a backlog, behind which its timer could wait for long
         if outcome is not None and outcome.again:
             if not queue.shutting_down:  # like a delay, it is left to the next process, which reconciles every key
                 after = self._state.limiter.again(key, duplicate=bool(queue.reasons(key)))
