@@ -391,6 +391,17 @@ class Fork:
             if resource.info.plural != "events":
                 await self.copy(resource)
 
+    async def collect_dependents(self) -> None:
+        """Collect the dependents of what is gone, also those of kinds that nobody asked for; they are copied for that.
+
+        Cancellation copies nothing more.
+        """
+        gone = [each.before["metadata"]["uid"] for each in self.changes() if each.before and each.after is None]
+        if gone:
+            await self.copy_all()
+        for uid in gone:
+            self._handler.collect_dependents(uid)
+
     async def prepare_kind(self, document: Mapping[str, Any]) -> None:
         """Copy the objects of the kind of a document, as `prepare`."""
         kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))

@@ -348,6 +348,26 @@ def on_a_cluster(work: Callable[[APIServer], Awaitable[None]], *, rbac: bool = F
     asyncio.run(serve())
 
 
+def test_dependents_of_kinds_that_the_operator_does_not_read_are_deleted_with_their_owner(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("kubeconfig")
+        async with Client(cluster) as client:
+            owner = await client.get("v1/Secret", "password", "default")
+            reference = {"apiVersion": "v1", "kind": "Secret", "name": "password", "uid": owner.uid}
+            metadata = {"name": "reader", "namespace": "default", "ownerReferences": [reference]}
+            await client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        arguments = ["plan", "sites:Deletes", "--kubeconfig", "kubeconfig", "--output", "json"]
+        plans.append(json.loads((await asyncio.to_thread(run, capsys, *arguments))[1]))
+
+    plans: list[Any] = []
+    on_a_cluster(work)
+    deleted = {each["name"]: each.get("by", []) for each in plans[0]["objects"] if each["action"] == "deleted"}
+    assert deleted.keys() == {"password", "reader"}
+    assert deleted["reader"] == []  # the cluster itself
+
+
 def test_a_fork_is_written_for_its_owner_alone_and_planned_without_a_cluster(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
