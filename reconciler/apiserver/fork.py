@@ -417,12 +417,14 @@ class Fork:
         return find_resource(self._handler.cluster, kind)
 
     def policies(self) -> list[str]:
-        """Return the names of the admission policies of the cluster, which the fork does not evaluate."""
+        """Return the names of the admission policies for what has changed; the fork does not evaluate them."""
+        changed = {change.resource for change in self.changes()}
         return [
             key
             for name, found in self.before.items()
             if name.endswith(f"policies.{_ADMISSION}")
-            for key in sorted(found)
+            for key, policy in sorted(found.items())
+            if any(_is_about(policy, resource) for resource in changed)
         ]
 
     def version_note(self) -> str | None:
@@ -560,6 +562,17 @@ class Fork:
                 pause = _PAUSE.delay(attempt, retry_after=error.retry_after)
             await self._source.pause(pause)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _is_about(policy: JSONObject, resource: str) -> bool:
+    """Return whether an admission policy concerns a resource such as ``deployments.apps``, or a part of it."""
+    plural, _, group = resource.partition(".")
+    rules = ((policy.get("spec") or {}).get("matchConstraints") or {}).get("resourceRules") or ()
+    return any(
+        not {"*", group}.isdisjoint(rule.get("apiGroups") or ())
+        and not {"*", "*/*", plural}.isdisjoint(name.partition("/")[0] for name in rule.get("resources") or ())
+        for rule in rules
+    )
 
 
 def _minor(version: str) -> list[str]:

@@ -393,6 +393,26 @@ def test_a_fork_is_written_for_its_owner_alone_and_planned_without_a_cluster(
     assert "not overwritten" in err
 
 
+def test_only_policies_about_what_changes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("kubeconfig")
+        async with Client(cluster) as client:
+            for name, resource in (("about-configs", "configmaps"), ("about-pods", "pods")):
+                rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
+                spec = {
+                    "matchConstraints": {"resourceRules": [rule]},
+                    "validations": [{"expression": "object.metadata.name != 'x'"}],
+                }
+                kind = {"apiVersion": POLICY, "kind": "ValidatingAdmissionPolicy"}
+                await client.create({**kind, "metadata": {"name": name}, "spec": spec})
+        printed.append(await asyncio.to_thread(run, capsys, "plan", "sites:Plain", "--kubeconfig", "kubeconfig"))
+
+    printed: list[tuple[int, str, str]] = []
+    on_a_cluster(work)
+    assert "policy about-configs; --ask-cluster asks them" in printed[0][1]
+    assert "about-pods" not in printed[0][1]
+
+
 def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     results, requests = [], []
 
