@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,9 @@ from reconciler.apiserver.encoding.text import data_file, quoted
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, UserInfo, account_name
 from reconciler.http import HTTPRequest
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.verbs.write_rules import Admitted
 
 _MEMBERS = ("verbs", "nonResourceURLs", "apiGroups", "resources", "resourceNames")
 _SHOWN = {
@@ -250,6 +253,89 @@ def _described(binding: JSONObject, subject: JSONObject) -> str:
         f"{binding['kind']} {quoted(metadata['name'] + place)} of {role.get('kind')} {quoted(role.get('name'))} "
         f"to {subject.get('kind')} {quoted(who)}"
     )
+
+
+_EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
+_FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
+
+
+def needs_permissions(write: Admitted) -> bool:
+    """Return whether writes of a kind may need permissions of their own."""
+    return write.call.endpoint.info.group == RBAC or _creates_by_update(write)
+
+
+def _creates_by_update(write: Admitted) -> bool:
+    return write.operation == "CREATE" and write.call.verb != "create"
+
+
+def check_permissions(write: Admitted, roles: Roles) -> None:
+    """Return if the user of a write has the permissions that it needs.
+
+    Raises:
+        Refusal: 403; 404 if a binding names a role that does not exist.
+    """
+    if write.doc is None or MASTERS in write.call.user.groups:
+        return
+    call, info = write.call, write.call.endpoint.info
+    if _creates_by_update(write):
+        asked = Attributes("create", "", info.group, info.plural, "", call.namespace or "", write.name)
+        decision = roles.decide(call.user, asked)
+        if not decision.allowed:
+            raise users.denied(call.user, asked, decision.reason)
+    if info.group == RBAC:
+        _check_escalation(write, write.doc, roles)
+
+
+def _check_escalation(write: Admitted, doc: JSONObject, roles: Roles) -> None:
+    """Return if the user of a write has all permissions that it grants, or may grant others."""
+    call = write.call
+    if _only_for_garbage_collection(doc, write.before):
+        return
+    plural, namespace = call.endpoint.info.plural, call.namespace or ""
+    role = doc.get("roleRef")
+    if role is None:
+        asked = Attributes("escalate", "", RBAC, plural, "", namespace, call.name)
+    else:
+        asked = Attributes("bind", "", RBAC, f"{role.get('kind', '').lower()}s", "", namespace, role.get("name", ""))
+    if roles.decide(call.user, asked).allowed:
+        return
+    if role is None:
+        granted = doc.get("rules") or []
+    else:
+        try:
+            granted = roles.rules_of(role, namespace)
+        except Refusal:
+            raise Refusal.not_found(plural, RBAC, role.get("name", "")) from None
+    _require(write, roles, granted)
+    if doc.get("aggregationRule") or (write.before or {}).get("aggregationRule"):
+        words = "must have cluster-admin privileges to use the aggregationRule"
+        _require(write, roles, _EVERYTHING, words)
+
+
+def _require(write: Admitted, roles: Roles, granted: Sequence[JSONObject], words: str = "") -> None:
+    call = write.call
+    held = roles.grants(call.user, call.namespace or "")
+    missing = missing_rules([rule for _, rule in held.rules], granted)
+    if not missing:
+        return
+    if not words:
+        who = f"user {quoted(call.user.name)} (groups=[{' '.join(map(quoted, call.user.groups))}])"
+        words = f"{who} is attempting to grant RBAC permissions not currently held:\n{describe_missing(missing)}"
+        if held.problems:
+            words += f"; resolution errors: [{' '.join(held.problems)}]"
+    raise Refusal.forbidden(call.endpoint.info.plural, RBAC, write.name, words)
+
+
+def _only_for_garbage_collection(doc: JSONObject, before: JSONObject | None) -> bool:
+    """Return whether a write changes only what the garbage collector needs to delete an object."""
+    if before is None:
+        return False
+
+    def rest(document: JSONObject) -> JSONObject:
+        kept = {key: value for key, value in document["metadata"].items() if key not in _FOR_GARBAGE_COLLECTION}
+        return {**document, "metadata": kept}
+
+    return rest(doc) == rest(before)
 
 
 _AUTHENTICATION = "authentication.k8s.io"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -60,7 +61,7 @@ class CustomContents:
         self.node: Node = compile_schema(schema, root=True)
         self._validator = SchemaValidator(schema)
         status = (schema.get("properties") or {}).get("status")
-        self._status_validator = SchemaValidator(status) if status else None
+        self._status_validator = SchemaValidator(status, "status") if status else None
         self._rules = RuleSet(self.node)
 
     def rule_errors(self, path: str) -> list[FieldError]:
@@ -85,8 +86,7 @@ class CustomContents:
         if subresource == "status":
             status = doc.get("status")
             validator = self._status_validator if "status" in doc else None
-            findings = [] if validator is None else validator.findings(status, "status")
-            findings = [type(found)(("status", *found.path), found.error) for found in findings]
+            findings = [] if validator is None else validator.findings(status)
             findings += duplicates({"status": status}, self.node)
         else:
             findings = self._validator.findings(doc)
@@ -180,7 +180,7 @@ class Endpoint:
         columns: the columns of a table besides the name, as in ``additionalPrinterColumns``.
         schema: the schema of whole documents, for field ownership.
         warning: the warning for clients that use a deprecated version; empty for none.
-        scale: the paths of a Scale in a custom object; None for built-in kinds, and for kinds without ``/scale``.
+        scale: the paths of a Scale in an object; None without ``/scale``.
         served: False once it is no longer served, which ends its watches.
         skeleton: the fields that a document has even when they are empty.
     """
@@ -241,6 +241,41 @@ def _api_version(group: str, version: str) -> str:
     return f"{group}/{version}" if group else version
 
 
+class ResourcePath(NamedTuple):
+    """The parts of a path under ``/api/v1`` or ``/apis/group/version``; `plural` is empty for the discovery of it.
+
+    A path whose first part below the version is ``watch`` is the older form of a watch.
+    """
+
+    group: str
+    version: str
+    namespace: str | None
+    plural: str
+    name: str
+    subresource: str
+    watched: bool
+
+
+def split_path(path: str) -> ResourcePath | None:
+    """Return the parts of a path; None if it names no version of a group."""
+    parts = list(map(unquote, path.split("/")[1:]))
+    if parts and not parts[-1]:
+        parts.pop()
+    if parts[:1] == ["api"] and len(parts) > 1:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[:1] == ["apis"] and len(parts) > 2:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    watched = rest[:1] == ["watch"] and len(rest) > 1
+    rest = rest[1:] if watched else rest
+    namespace: str | None = None
+    if rest[:1] == ["namespaces"] and len(rest) > 2 and not (group == "" and rest[2] in ("status", "finalize")):
+        namespace, rest = rest[1], rest[2:]
+    plural, name = (*rest[:2], "", "")[:2]
+    return ResourcePath(group, version, namespace, plural, name, "/".join(rest[2:]), watched)
+
+
 class Registry:
     """The served kinds, by path and by name."""
 
@@ -265,9 +300,9 @@ class Registry:
             node = built_in_node(info.group, version, info.kind)
             contents = None if node is None else BuiltInContents(node)
             fields, skeleton = kinds.selectable_fields(info), kinds.skeleton_of(info, version)
-            self.serve(
-                Endpoint(resource, version, subresources, fields, contents, warning=info.warning, skeleton=skeleton)
-            )
+            endpoint = Endpoint(resource, version, subresources, fields, contents, (), info.warning, skeleton=skeleton)
+            endpoint.scale = ScalePaths(".spec.replicas", ".status.replicas", "") if "scale" in subresources else None
+            self.serve(endpoint)
 
     def add(self, info: kinds.KindInfo, *, storage: str, custom: bool = False) -> APIResource:
         """Register a kind and create its store."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler._core.wire import ConditionObject, JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
@@ -22,10 +22,13 @@ from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.managed_fields import FieldManager, ManagerKey
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema import SchemaValidator, compile_schema, prune
 from reconciler.apiserver.store import Stored
 from reconciler.http import Transport
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.verbs.routing import Call
+
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
 _IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
@@ -82,13 +85,6 @@ def _branches(schema: JSONObject) -> Iterator[tuple[str, JSONObject]]:
 
 def _check_map_list(keys: list[str], items: JSONObject, path: str) -> Findings:
     field = f"{path}.x-kubernetes-list-map-keys"
-    if not keys:
-        yield FieldError.required(field, "must not be empty if x-kubernetes-list-type is map")
-    if items.get("type") != "object":
-        message = "must be object if parent array's x-kubernetes-list-type is map"
-        yield FieldError.invalid(f"{path}.items.type", items.get("type", ""), message)
-    if items.get("nullable"):
-        yield FieldError.forbidden(f"{path}.items.nullable", "cannot be nullable when x-kubernetes-list-type is map")
     properties = items.get("properties") or {}
     if any(key not in properties for key in keys):
         yield FieldError.invalid(field, keys, "entries must all be names of item properties")
@@ -222,10 +218,8 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Findings:
         yield FieldError.invalid_struct("spec.versions", shown, "must contain unique version names")
     for index, version in enumerate(versions):
         yield from violations(_VERSION, version, None, f"spec.versions[{index}]")
-        if index == 0:
-            yield from (
-                FieldError.invalid("spec.version", names[0], each) for each in form_problems("label-1035", names[0])
-            )
+    for name in names[:1]:
+        yield from (FieldError.invalid("spec.version", name, each) for each in form_problems("label-1035", name))
     storage = [version.get("name") for version in versions if version.get("storage")]
     if len(storage) != 1:
         message = "must have exactly one version marked as storage version"
@@ -477,8 +471,8 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
         plural=names["plural"],
         kind=names["kind"],
         namespaced=spec["scope"] == "Namespaced",
-        singular=names.get("singular") or "",
-        list_kind=names.get("listKind") or "",
+        singular=names["singular"],
+        list_kind=names["listKind"],
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
         status=any("status" in (version.get("subresources") or {}) for version in versions),

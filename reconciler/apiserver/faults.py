@@ -13,8 +13,8 @@ from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.users import ADMIN
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.http import HTTPRequest
 
 EventOrder = Literal["before", "after", "late", "seeded"]
@@ -180,26 +180,21 @@ class Strike:
     """The combined effects of all faults that hit one request.
 
     Attributes:
-        hit: whether any fault hit.
+        faults: the faults.
+        effects: what the first fault that has an effect says about it, by effect.
         answer: the effects of the fault that takes the place of the server's response; empty for none.
         delay: seconds to wait first.
         text: the effects in a few words, for the request log.
     """
 
     def __init__(self, faults: Sequence[Fault] = (), delay: float = 0.0) -> None:
-        self._effects: list[Mapping[str, Any]] = [fault.effects for fault in faults]
-        self.hit = bool(faults)
+        self.faults = faults
+        self.effects = FaultOptions()
+        for fault in reversed(faults):
+            self.effects.update(fault.effects)
         self.answer = next((fault.effects for fault in faults if fault.answers), FaultOptions())
         self.delay = delay
         self.text = ", ".join(map(str, faults))
-
-    def all(self, effect: str) -> list[Any]:
-        """Return what the faults say about an effect, in order."""
-        return [effects[effect] for effects in self._effects if effect in effects]
-
-    def first(self, effect: str) -> Any:
-        """Return what the first fault that has an effect says about it; None if none has."""
-        return next(iter(self.all(effect)), None)
 
     def refusal(self, call: Call | None) -> Refusal | None:
         """Return the error response to a request; None if it is not refused."""

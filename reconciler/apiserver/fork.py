@@ -24,9 +24,8 @@ import msgspec
 
 from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, timestamp
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, ResourcePath, split_path, timestamp
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.requests.routing import ResourcePath, split_path
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.state import DEFINITIONS, ForkReport, State, StoredObject, resource_name
 from reconciler.clock import Clock
@@ -205,7 +204,7 @@ def find_resource(cluster: ClusterStorage, name: str) -> APIResource:
     known: dict[str, APIResource] = {}
     for resource in cluster.registry.resources():
         info = resource.info
-        for each in (info.plural, info.singular_name, info.kind.lower(), *info.short_names):
+        for each in (info.plural, info.singular, info.kind.lower(), *info.short_names):
             known.setdefault(each, resource)
             known.setdefault(f"{each}.{info.group}", resource)
     if (found := known.get(name.lower())) is not None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 
 from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.encoding.text import go_json
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema import ANYTHING, Node, item_key
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.verbs.routing import Call
+
 
 FieldSet: TypeAlias = dict[str, "FieldSet"]
 
@@ -190,12 +193,12 @@ def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, 
     """Return the fields below a value that were added or modified, and those that were removed."""
     changed: FieldSet = {}
     removed: FieldSet = {}
-    old = {element: value for element, value, _ in _children(before, node)}
+    old = {element: (value, schema) for element, value, schema in _children(before, node)}
     for element, value, schema in _children(after, node):
         if element not in old:
             changed[element] = _added(value, schema)
             continue
-        earlier = old.pop(element)
+        earlier, _ = old.pop(element)
         if earlier is value or (earlier == value and type(earlier) is type(value)):
             continue
         more, less = _compare_values(earlier, value, schema)
@@ -203,9 +206,8 @@ def compare(before: JSONValue, after: JSONValue, node: Node) -> tuple[FieldSet, 
             changed[element] = more
         if less is not None:
             removed[element] = less
-    schemas = {element: schema for element, _, schema in _children(before, node)} if old else {}
-    for element, value in old.items():
-        removed[element] = _added(value, schemas[element])
+    for element, (value, schema) in old.items():
+        removed[element] = _added(value, schema)
     return changed, removed
 
 
@@ -240,7 +242,7 @@ _UNTRACKED = frozenset(
 """The fields of metadata that have no owner."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, unsafe_hash=True)
 class ManagerKey:
     """The identity of a manager: one name is several managers if operation, version or subresource differ.
 
@@ -249,23 +251,17 @@ class ManagerKey:
 
     manager: str
     operation: str
-    api_version: str
+    api_version: str = field(compare=False)
     subresource: str = ""
+    _version: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._version = "" if self.operation == "Apply" else self.api_version
 
     @classmethod
     def of(cls, entry: ManagedFieldsEntry) -> ManagerKey:
         """Return the identity of the manager of an entry."""
         return cls(*(str(entry.get(name) or "") for name in ("manager", "operation", "apiVersion", "subresource")))
-
-    def _identity(self) -> tuple[str, str, str, str]:
-        version = "" if self.operation == "Apply" else self.api_version
-        return (self.manager, self.operation, version, self.subresource)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ManagerKey) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
 
     def __str__(self) -> str:
         words = [f'"{self.manager}"']
@@ -328,24 +324,23 @@ def ownable_content(call: Call, doc: Mapping[str, Any]) -> JSONObject:
     return content
 
 
-@dataclass(frozen=True)
-class ResetFields:
+class ResetFields(NamedTuple):
     """The changes of a request to fields that it cannot write, such as the status outside the subresource.
 
     These changes are not stored. The real server excludes them from the comparison only for managers of the request's
     version: managers that wrote in another version lose the fields.
     """
 
-    changed: FieldSet
-    removed: FieldSet
-
-    @staticmethod
-    def seen_by(other: ManagerKey, key: ManagerKey, fields: FieldSet, reset: FieldSet) -> FieldSet:
-        """Return the changes of a request by `key` that affect the manager `other`."""
-        return union(fields, reset) if reset and other.api_version != key.api_version else fields
+    changed: FieldSet = _LEAF
+    removed: FieldSet = _LEAF
 
 
-NO_RESET_FIELDS = ResetFields({}, {})
+NO_RESET_FIELDS = ResetFields()
+
+
+def _seen_by(other: ManagerKey, key: ManagerKey, fields: FieldSet, reset: FieldSet) -> FieldSet:
+    """Return the changes of a request by `key` that affect the manager `other`."""
+    return union(fields, reset) if reset and other.api_version != key.api_version else fields
 
 
 def reset_fields_of(call: Call, before: Mapping[str, Any], after: Mapping[str, Any]) -> ResetFields:
@@ -413,7 +408,7 @@ class FieldManager:
         found = {}
         for other, fields in self.sets.items():
             if other != key:
-                both = intersection(fields, reset.seen_by(other, key, changed, reset.changed))
+                both = intersection(fields, _seen_by(other, key, changed, reset.changed))
                 if both:
                     found[other] = both
         return found
@@ -433,8 +428,8 @@ class FieldManager:
     def _take(self, key: ManagerKey, changed: FieldSet, removed: FieldSet, reset: ResetFields) -> None:
         for other in list(self.sets):
             if other != key:
-                theirs = difference(self.sets[other], reset.seen_by(other, key, changed, reset.changed))
-                self._set(other, difference(theirs, reset.seen_by(other, key, removed, reset.removed)))
+                theirs = difference(self.sets[other], _seen_by(other, key, changed, reset.changed))
+                self._set(other, difference(theirs, _seen_by(other, key, removed, reset.removed)))
 
     def _set(self, key: ManagerKey, fields: FieldSet) -> None:
         if fields:

@@ -13,7 +13,7 @@ import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.formats import FORMATS, INTEGER_RANGES, ecma_pattern
@@ -23,6 +23,8 @@ from reconciler.errors import MissingExtra
 
 NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""
+_PRUNED: Any = object()
+"""Stands for the value of a member that is removed."""
 _EMPTY: JSONObject = {}
 
 
@@ -160,28 +162,21 @@ def prune_and_default(value: Any, node: Node, path: str, unknown: list[str], bef
 
 
 def prune(value: Any, node: Node) -> Any:
-    """Return a value with its unknown members pruned; unchanged parts are shared with the argument."""
-    if node is ANYTHING:
-        return value
+    """Return a value with its unknown members pruned; the value is never changed."""
     if isinstance(value, dict):
-        kept: JSONObject = {}
-        changed = False
-        for key, member in value.items():
-            child = node.child(key)
-            if child is None and not node.preserve:
-                changed = True
-                continue
-            kept[key] = inner = member if child is None else prune(member, child)
-            changed = changed or inner is not member
-        return kept if changed else value
+        members = ((key, member, node.child(key)) for key, member in value.items())
+        return {
+            key: member if child is None else prune(member, child)
+            for key, member, child in members
+            if child is not None or node.preserve
+        }
     if isinstance(value, list) and node.items is not None:
-        items = [prune(item, node.items) for item in value]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
+        return [prune(item, node.items) for item in value]
     return value
 
 
 def _prune_object(value: JSONObject, node: Node, path: str, unknown: list[str], before: Any) -> JSONObject:
-    changed: JSONObject | None = None
+    changes: JSONObject = {}
     earlier = before if isinstance(before, dict) else _EMPTY
     prefix = f"{path}." if path else ""
     get = node.properties.get
@@ -190,42 +185,35 @@ def _prune_object(value: JSONObject, node: Node, path: str, unknown: list[str], 
         if child is None:
             if not node.preserve:
                 unknown.append(f"{prefix}{key}")
-                changed = dict(value) if changed is None else changed
-                del changed[key]
-            continue
-        if member is None:
+                changes[key] = _PRUNED
+        elif member is None:
             if not child.nullable:
-                changed = dict(value) if changed is None else changed
-                del changed[key]
-            continue
-        if isinstance(member, (dict, list)) and child is not ANYTHING:
+                changes[key] = _PRUNED
+        elif isinstance(member, (dict, list)) and child is not ANYTHING:
             pruned = prune_and_default(member, child, f"{prefix}{key}", unknown, earlier.get(key, NO_DEFAULT))
+            if pruned is not member:
+                changes[key] = pruned
         elif node.embedded and key == "metadata" and isinstance(member, dict):
-            pruned = _embedded_metadata(member, f"{prefix}{key}", unknown)
-        else:
-            continue
-        if pruned is not member:
-            changed = dict(value) if changed is None else changed
-            changed[key] = pruned
+            changes[key] = _embedded_metadata(member, f"{prefix}{key}", unknown)
     for key, child in node.defaults:
-        if key not in value or (changed is not None and key not in changed):
-            changed = dict(value) if changed is None else changed
-            changed[key] = child.default
-    return value if changed is None else changed
+        if key not in value or changes.get(key) is _PRUNED:
+            changes[key] = child.default
+    if not changes:
+        return value
+    return {key: member for key, member in {**value, **changes}.items() if member is not _PRUNED}
 
 
 def _prune_list(value: list[Any], node: Node, path: str, unknown: list[str], before: Any) -> list[Any]:
     if node is ANYTHING:
         return value
     earlier = before if isinstance(before, list) else ()
-    changed: list[Any] | None = None
-    for index, item in enumerate(value):
-        same_place = earlier[index] if index < len(earlier) else NO_DEFAULT
-        pruned = prune_and_default(item, node, f"{path}[{index}]", unknown, same_place)
-        if pruned is not item:
-            changed = list(value) if changed is None else changed
-            changed[index] = pruned
-    return value if changed is None else changed
+    pruned = [
+        prune_and_default(
+            item, node, f"{path}[{index}]", unknown, earlier[index] if index < len(earlier) else NO_DEFAULT
+        )
+        for index, item in enumerate(value)
+    ]
+    return value if all(new is old for new, old in zip(pruned, value, strict=True)) else pruned
 
 
 def _embedded_metadata(metadata: JSONObject, path: str, unknown: list[str]) -> JSONObject:
@@ -241,22 +229,50 @@ _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
 _INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
 
 
-@dataclass(frozen=True, slots=True)
-class SchemaFinding:
+class SchemaFinding(NamedTuple):
     """A field error and the path of the value that it is about."""
 
     path: tuple[str | int, ...]
     error: FieldError
 
 
-@dataclass(frozen=True, slots=True)
-class Translator:
-    """A translator of errors of values that were validated with a schema; `root` is their path in the object."""
+class SchemaValidator:
+    """A validator of values by one schema.
 
-    schema: JSONObject
-    root: str
+    Args:
+        schema: the structural schema.
+        root: the member of the object that the values are; empty for whole objects. Paths and fields begin with it; the
+            messages do not, as in the real server.
 
-    def findings(self, errors: Iterable[Any]) -> Iterator[SchemaFinding]:
+    Raises:
+        MissingExtra: jsonschema-rs is not installed.
+        ValueError: the schema cannot be compiled, for example because a pattern is not a regular expression.
+    """
+
+    def __init__(self, schema: JSONObject, root: str = "") -> None:
+        try:
+            import jsonschema_rs
+        except ModuleNotFoundError as error:
+            purpose = "the embedded API server's validation of custom resources"
+            raise MissingExtra("jsonschema_rs", extra="apiserver", purpose=purpose) from error
+        self._root = root
+        self._schema = _plain_schema(schema)
+        try:
+            self._validator = jsonschema_rs.Draft4Validator(
+                self._schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=True
+            )
+        except jsonschema_rs.ValidationError as error:
+            raise ValueError(f"the embedded API server cannot compile this schema: {error.message}") from None
+
+    def findings(self, value: Any) -> list[SchemaFinding]:
+        """Return the errors of a value."""
+        if self._validator.is_valid(value):
+            return []
+        start = (self._root,) if self._root else ()
+        found = self._translated(self._validator.iter_errors(value))
+        return [SchemaFinding((*start, *path), error) for path, error in found]
+
+    def _translated(self, errors: Iterable[Any]) -> Iterator[SchemaFinding]:
         """Yield the field errors for errors of jsonschema-rs."""
         wrong_lengths: set[tuple[Any, ...]] = set()
         for place, group in itertools.groupby(errors, key=_all_of):
@@ -275,7 +291,9 @@ class Translator:
         elif error.kind.name == "pattern" and checked in wrong_lengths:
             # The real server does not match a string of the wrong length.
             return
-        schema, field, keyword = self._schema_of(error), self._field(name), error.kind.name
+        keyword = error.kind.name
+        schema: JSONObject = functools.reduce(operator.getitem, checked[1], self._schema)
+        field = ".".join(filter(None, (self._root, name)))
         if self._is_map_key(path) and keyword != "pattern":
             name = f".{name}"
         if keyword == "type" and schema.get("format") and not isinstance(error.instance, (str, list, type(None))):
@@ -288,27 +306,16 @@ class Translator:
         if error.kind.name in ("oneOf", "anyOf"):
             # The real server adds the errors of the branch that came closest.
             branches: list[list[Any]] = sorted(error.kind.context, key=len)
-            yield from self.findings(branches[0])
-
-    def _field(self, name: str) -> str:
-        return f"{self.root}.{name}" if self.root and name else self.root or name
+            yield from self._translated(branches[0])
 
     def _is_map_key(self, path: tuple[str | int, ...]) -> bool:
         """Return whether a path begins with a key of a map that is validated alone: its name begins with a dot."""
-        begins = path[0] if self.root and path else 0
-        return isinstance(begins, str) and begins not in (self.schema.get("properties") or {})
-
-    def _schema_of(self, error: Any) -> JSONObject:
-        schema: Any = self.schema
-        for step in list(error.schema_path)[:-1]:
-            schema = (
-                schema.get(step) if isinstance(schema, dict) else schema[step] if isinstance(schema, list) else None
-            )
-        return schema if isinstance(schema, dict) else {}
+        begins = path[0] if self._root and path else 0
+        return isinstance(begins, str) and begins not in (self._schema.get("properties") or {})
 
     def _not_all(self, place: tuple[Any, ...], branches: set[Any]) -> SchemaFinding:
         schema_path, path = place
-        schema: Any = functools.reduce(operator.getitem, schema_path, self.schema)
+        schema: Any = functools.reduce(operator.getitem, schema_path, self._schema)
         # The last part may be the range of an integer format, which is not a branch as written.
         none = "" if len(branches) < len(schema) else ". None validated"
         message = f'Invalid value: "": "{path_of(path)}" must validate all the schemas (allOf){none}'
@@ -409,38 +416,6 @@ _COMPUTED: dict[str, Callable[[Any, str, str], Findings]] = {
     "required": _required,
     "type": _type,
 }
-
-
-class SchemaValidator:
-    """A validator of values by one schema.
-
-    Raises:
-        MissingExtra: jsonschema-rs is not installed.
-        ValueError: the schema cannot be compiled, for example because a pattern is not a regular expression.
-    """
-
-    def __init__(self, schema: JSONObject) -> None:
-        try:
-            import jsonschema_rs
-        except ModuleNotFoundError as error:
-            purpose = "the embedded API server's validation of custom resources"
-            raise MissingExtra("jsonschema_rs", extra="apiserver", purpose=purpose) from error
-        self._schema = _plain_schema(schema)
-        try:
-            self._validator = jsonschema_rs.Draft4Validator(
-                self._schema, formats=FORMATS, validate_formats=True, ignore_unknown_formats=True
-            )
-        except jsonschema_rs.ValidationError as error:
-            raise ValueError(f"the embedded API server cannot compile this schema: {error.message}") from None
-
-    def findings(self, value: Any, root: str = "") -> list[SchemaFinding]:
-        """Return the errors of a value.
-
-        Their fields begin with `root`, the path of the value in the object; the messages do not, as in the real server.
-        """
-        if self._validator.is_valid(value):
-            return []
-        return list(Translator(self._schema, root).findings(self._validator.iter_errors(value)))
 
 
 def _plain_schema(schema: JSONObject) -> JSONObject:

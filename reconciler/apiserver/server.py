@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import os
 import random
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.faults import EventOrder, OneOrMore
 from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
-from reconciler.apiserver.serving.handler import Handler
+from reconciler.apiserver.manifests import documents_of
+from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, stand_ins_of
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
-from reconciler.apiserver.serving.request_log import Defined, LoggedRequest, RequestLog
-from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, snapshot_of
+from reconciler.apiserver.serving.request_log import LoggedRequest, RequestConditions, RequestLog
+from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, state_of
 from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
 from reconciler.apiserver.verbs.watch import WatchHold
 from reconciler.clock import Clock, current_clock
@@ -28,123 +29,6 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 
 if TYPE_CHECKING:
     from reconciler._workloads import WorkloadControllers
-
-
-_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
-
-
-@runtime_checkable
-class _Documented(Protocol):
-    def to_dict(self) -> Mapping[str, Any]: ...
-
-
-def documents_of(thing: object) -> Iterator[Mapping[str, Any]]:
-    """Yield the documents of a class with ``crd()``, a document, a ``List``, a file, or the files of a directory.
-
-    Raises:
-        ConfigurationError: `thing` is none of these, or the file cannot be read.
-    """
-    if isinstance(thing, Mapping):
-        yield from _flat(thing)
-    elif isinstance(thing, (str, Path)):
-        path = Path(thing)
-        files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES) if path.is_dir() else [path]
-        if not files:
-            raise ConfigurationError(f"no YAML or JSON file in {path}")
-        found = [document for file in files for whole in _read(file) for document in _flat(whole)]
-        # Of a directory, definitions come first: files have no order that its author chose.
-        yield from sorted(found, key=lambda each: len(files) > 1 and each["kind"] != "CustomResourceDefinition")
-    elif isinstance(thing, Defined):
-        yield thing.crd()
-    elif isinstance(thing, _Documented):
-        yield from _flat(thing.to_dict())
-    else:
-        raise ConfigurationError(
-            f"{thing!r} cannot be applied: pass a class with crd(), a document, or the path of a YAML or JSON file, or "
-            "of a directory of them"
-        )
-
-
-def _flat(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    if str(document.get("kind", "")).endswith("List") and isinstance(document.get("items"), list):
-        for item in document["items"]:
-            yield from _flat(item)
-    else:
-        yield document
-
-
-def _read(path: Path) -> list[Mapping[str, Any]]:
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid UTF-8") from error
-    try:
-        found = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f": see line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        raise ConfigurationError(f"{path} is not valid YAML{where}") from error
-    except (ValueError, RecursionError) as error:  # a date that does not exist, or too many levels
-        raise ConfigurationError(f"{path} contains a value that cannot be read: {error}") from error
-    for document in found:
-        if not isinstance(document, Mapping):
-            raise ConfigurationError(f"{path} contains {document!r}, which is not an object")
-        if not (document.get("apiVersion") and document.get("kind")):
-            raise ConfigurationError(f"{path} contains a document without apiVersion or kind; it needs both")
-    return found
-
-
-IMMEDIATE = ("garbage", "namespaces")
-"""The controllers that are a part of each write."""
-
-_STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
-_SECONDS = 1.0
-
-
-class StandIns:
-    """The stand-ins of a server, which are clients of it.
-
-    A mapping gives each the seconds until its pods are ready, or end.
-
-    Raises:
-        ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite.
-    """
-
-    def __init__(self, server: Transport, controllers: Collection[str] | Mapping[str, float], clock: Clock) -> None:
-        known = (*IMMEDIATE, *_STAND_INS)
-        unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
-        if unknown:
-            shown = ", ".join(sorted(map(str, unknown)))
-            raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
-        chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
-        self._delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
-        for name, delay in self._delays.items():
-            if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
-                raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
-        self._server = server
-        self._clock = clock
-        self._running: WorkloadControllers | None = None
-
-    async def start(self) -> None:
-        """Start them, if there are any. Cancellation stops them."""
-        if self._delays:
-            from reconciler._workloads import WorkloadControllers
-
-            self._running = WorkloadControllers(self._server, self._delays, clock=self._clock)
-            await self._running.start()
-
-    async def stop(self) -> None:
-        """Stop them, if they run. If cancelled, they stop by themselves."""
-        running, self._running = self._running, None
-        if running is not None:
-            await running.stop()
-
-
-S = TypeVar("S", bound="APIServer")
 
 
 class APIServer:
@@ -181,6 +65,7 @@ class APIServer:
 
     Raises:
         MissingExtra: `tls` is set, and the extra ``develop`` is not installed.
+        ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite.
     """
 
     def __init__(
@@ -202,12 +87,14 @@ class APIServer:
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._credentials = StaticTokens()
         self._open = False
-        self._stand_ins = StandIns(self, controllers, clock)
+        self._clock = clock
+        self._stand_ins = stand_ins_of(controllers)
+        self._workloads: WorkloadControllers | None = None
         self._data = None if data is None else DataDirectory(Path(data))
         self._fork: Fork | None = None
         self._kinds_at_once: Sequence[str] = ()
         self._webhook_servers: dict[str, Transport] = {}
-        context, self._authority = serving_certificate() if tls else (None, "")
+        context, self.authority = serving_certificate() if tls else (None, "")
         self._listener = SocketListener(self.send, lambda: self._handler_chain.handler.access, clock, context)
         self._new_handler = functools.partial(
             Handler,
@@ -237,7 +124,7 @@ class APIServer:
         copy_secrets: bool = False,
         progress: Progress | None = None,
         **options: Any,
-    ) -> _Forking[Self]:
+    ) -> Self:
         """Return a server that begins as a copy of another cluster: ``async with APIServer.fork(client) as server``.
 
         ``await APIServer.fork(client)`` also starts it; `close` stops it then. Definitions, namespaces and webhook
@@ -270,16 +157,18 @@ class APIServer:
             raise ConfigurationError("a fork keeps no data= directory: write its snapshot() to a file")
         server = cls(**options)
         report = ForkReport(namespaces=list(namespaces), selectors=dict(selectors or {}))
-        server._fork = Fork(
-            client, server._handler_chain.handler.cluster.clock, report, copies_secrets=copy_secrets, progress=progress
-        )
+        server._fork = Fork(client, server._clock, report, copies_secrets=copy_secrets, progress=progress)
         server._kinds_at_once = [str(getattr(kind, "gvk", kind)) for kind in kinds]
-        return _Forking(server)
+        return server
 
     @property
     def forked(self) -> Fork | None:
         """Return what a fork has of the other cluster, and lacks; None for other servers."""
         return self._fork
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Start the server, as ``async with`` does; `close` stops it."""
+        return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Self:
         """Start the server.
@@ -297,24 +186,30 @@ class APIServer:
         self._open = True
         self._listener.attach(asyncio.get_running_loop())
         try:
-            await self._stand_ins.start()
+            if self._stand_ins:
+                from reconciler._workloads import WorkloadControllers
+
+                self._workloads = WorkloadControllers(self, self._stand_ins, clock=self._clock)
+                await self._workloads.start()
         except BaseException:
             await self.close()
             raise
         return self
 
+    @property
+    def _cluster(self) -> ClusterStorage:
+        return self._handler_chain.handler.cluster
+
     async def _copy(self, fork: Fork) -> None:
-        state = await fork.definitions(self._handler_chain.handler.cluster)
-        handler = self._forked_handler(state, fork)
-        self._handler_chain.replace_handler(handler)
+        state = await fork.definitions(self._cluster)
+        self._handler_chain.replace_handler(self._forked_handler(state, fork))
         for kind in self._kinds_at_once:
             await fork.copy(kind)
 
     def _forked_handler(self, state: State, fork: Fork) -> Handler:
         # Without permission to list namespaces, those of the copied objects are unknown, and must not be missed.
-        handler = self._new_handler(
-            state=state, unasked=fork.unasked, provision_namespaces=NAMESPACES in fork.report.denied
-        )
+        unlisted = NAMESPACES in fork.report.denied
+        handler = self._new_handler(state=state, unasked=fork.unasked, provision_namespaces=unlisted)
         fork.attach(handler)
         return handler
 
@@ -338,7 +233,9 @@ class APIServer:
 
         Cancellation may leave sockets to the event loop, which closes them.
         """
-        await self._stand_ins.stop()
+        workloads, self._workloads = self._workloads, None
+        if workloads is not None:
+            await workloads.stop()
         self._open = False
         try:
             self._handler_chain.close()
@@ -370,7 +267,7 @@ class APIServer:
         That of a fork has the kinds that were copied so far.
         """
         report = None if self._fork is None else self._fork.report
-        return b"".join(snapshot_of(self._handler_chain.handler.cluster, report))
+        return b"".join(state_of(self._cluster, report).lines())
 
     async def restore(self, snapshot: bytes, *, bump_revision: int | None = None) -> None:
         """Replace the state by a snapshot, as when etcd is restored from a backup; this or another server took it.
@@ -390,7 +287,7 @@ class APIServer:
                 replaced.
         """
         state = read_state(snapshot, "the snapshot").bumped(bump_revision)
-        fork = None if state.fork is None else Fork.restored(state, self._handler_chain.handler.cluster.clock)
+        fork = None if state.fork is None else Fork.restored(state, self._clock)
         handler = self._new_handler(state=state) if fork is None else self._forked_handler(state, fork)
         await self._continue_with(handler, "the server was restored from a snapshot")
         self._fork = fork
@@ -406,28 +303,18 @@ class APIServer:
         self._handler_chain.compact()
 
     def cut_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
-        """Break off open watches.
+        """Break off open watches, and return how many.
 
         Args:
             resource: the plural name of the kind, or several; None for all.
             user_agent: a part of the User-Agent header of their client; None for all clients.
-
-        Returns:
-            how many were cut.
         """
         return self._handler_chain.cut_watches({"resource": resource, "user_agent": user_agent})
 
     def stall_watches(self, resource: OneOrMore | None = None, *, user_agent: OneOrMore | None = None) -> int:
-        """Keep open watches open but silent, without even bookmarks, until their timeout ends them.
+        """Keep open watches, as chosen for `cut_watches`, silent until their timeout ends them; return how many.
 
-        This cannot be undone; ``hold_watches(later=False)`` can.
-
-        Args:
-            resource: as for `cut_watches`.
-            user_agent: as for `cut_watches`.
-
-        Returns:
-            how many were stalled.
+        They receive not even bookmarks. This cannot be undone; ``hold_watches(later=False)`` can.
         """
         return self._handler_chain.stall_watches({"resource": resource, "user_agent": user_agent})
 
@@ -495,53 +382,16 @@ class APIServer:
         """Return the request log: `RequestLog.writes`, `RequestLog.cycles`, `RequestLog.timeline`."""
         return self._handler_chain.log
 
-    def requests(
-        self,
-        *,
-        verb: str | Collection[str] | None = None,
-        kind: str | None = None,
-        resource: str | None = None,
-        name: str | None = None,
-        namespace: str | None = None,
-        subresource: str | None = None,
-        status: int | None = None,
-        user_agent: str | None = None,
-        effective: bool | None = None,
-    ) -> list[LoggedRequest]:
+    def requests(self, **conditions: Unpack[RequestConditions]) -> list[LoggedRequest]:
         """Return the logged requests that meet all conditions, oldest first.
 
-        The writes of `apply` are not among them.
-
-        Args:
-            verb: such as ``"patch"``, or several.
-            kind: the kind.
-            resource: the plural name.
-            name: the object's name.
-            namespace: the namespace.
-            subresource: ``"status"``; ``""`` for requests to objects themselves.
-            status: the HTTP status of the response.
-            user_agent: a part of the User-Agent header.
-            effective: whether the request changed stored data.
+        The writes of `apply` are not among them. `RequestConditions` has the conditions; others raise a TypeError.
         """
-        found = self.log.find(
-            verb=verb,
-            kind=kind,
-            resource=resource,
-            name=name,
-            namespace=namespace,
-            subresource=subresource,
-            status=status,
-            effective=effective,
-        )
-        return found if user_agent is None else [entry for entry in found if user_agent in entry.user_agent]
+        return self.log.find(**conditions)
 
     def status_writes(self, name: str | None = None, *, kind: str | None = None) -> list[LoggedRequest]:
         """Return the logged requests that tried to write a ``/status``."""
         return self.requests(verb=("update", "patch"), subresource="status", name=name, kind=kind)
-
-    def clear_requests(self) -> None:
-        """Clear the request log."""
-        self.log.clear()
 
     def statistics(self) -> ServerStatistics:
         """Return the current counts."""
@@ -574,8 +424,7 @@ class APIServer:
 
     def objects(self) -> list[JSONObject]:
         """Return the documents of all stored objects, in the version that is stored. Do not modify them."""
-        resources = self._handler_chain.handler.cluster.registry.resources()
-        own = [resource for resource in resources if resource.info.stored_as is None]
+        own = [resource for resource in self._cluster.registry.resources() if resource.info.stored_as is None]
         return [stored.doc for resource in own for stored in resource.store.objects.values()]
 
     def follow_changes(self, follower: ChangeFollower) -> None:
@@ -618,24 +467,12 @@ class APIServer:
         return await self._listener.listen(host, port)
 
     def kubeconfig(self) -> JSONObject:
-        """Return a kubeconfig for this server.
-
-        Over TLS, it holds the certificate of a CA. Otherwise it holds the token twice: as the user's token, and as the
-        first part of the server's path, because kubectl and client-go send no credentials without TLS.
-
-        Raises:
-            ConfigurationError: as for `url`.
-        """
-        return self._connection(self.token).kubeconfig()
+        """Return a kubeconfig for this server, as `UserConnection.kubeconfig`."""
+        return UserConnection(self.token, self).kubeconfig()
 
     def write_kubeconfig(self, path: str | Path) -> Path:
-        """Write the kubeconfig to a file that only its owner can read, and return its path.
-
-        Raises:
-            OSError: the file cannot be written.
-            ConfigurationError: as for `url`.
-        """
-        return self._connection(self.token).write_kubeconfig(path)
+        """Write the kubeconfig to a file that only its owner can read, and return its path."""
+        return UserConnection(self.token, self).write_kubeconfig(path)
 
     # users
 
@@ -651,7 +488,7 @@ class APIServer:
         """
         if isinstance(groups, str):
             raise ConfigurationError(f"groups must be a list of names, not the string {groups!r}")
-        return self._connection(self._credentials.add(with_groups(UserInfo(name, tuple(groups)), ())))
+        return UserConnection(self._credentials.add(with_groups(UserInfo(name, tuple(groups)), ())), self)
 
     def service_account(self, name: str, namespace: str = "default") -> UserConnection:
         """Return a connection of a service account, with a token that is valid for ten years of the server's clock.
@@ -659,25 +496,4 @@ class APIServer:
         Raises:
             NotFound: there is no such service account.
         """
-        return self._connection(self._handler_chain.handler.account_token(name, namespace))
-
-    def _connection(self, token: str) -> UserConnection:
-        return UserConnection(token, self.send, lambda: self.url, self._authority)
-
-
-class _Forking(Generic[S]):
-    """A fork that is not started: ``await`` starts it, and ``async with`` starts and closes it."""
-
-    def __init__(self, server: S) -> None:
-        self._server = server
-
-    def __await__(self) -> Generator[Any, None, S]:
-        return self._server.__aenter__().__await__()
-
-    async def __aenter__(self) -> S:
-        return await self._server.__aenter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._server.close()
+        return UserConnection(self._handler_chain.handler.account_token(name, namespace), self)

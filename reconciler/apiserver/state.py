@@ -72,7 +72,8 @@ class State(NamedTuple):
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of a snapshot."""
-        yield _header(self.version, sum(map(len, self.objects.values())), self.fork)
+        count, fork = sum(map(len, self.objects.values())), {} if self.fork is None else {"fork": self.fork}
+        yield encode({"format": _FORMAT, "resourceVersion": self.version, "objects": count, **fork}) + b"\n"
         for name, documents in self.objects.items():
             for document in documents.values():
                 yield b'{"resource":"%b","object":%b}\n' % (name.encode(), encode(document))
@@ -142,19 +143,14 @@ def record_of(resource: APIResource, old: Stored | None, new: Stored | None, ver
     return encode({"resource": name, "removed": removed, "resourceVersion": version}) + b"\n"
 
 
-def _header(version: int, objects: int, fork: ForkReport | None) -> bytes:
-    found = {"format": _FORMAT, "resourceVersion": version, "objects": objects}
-    return encode(found if fork is None else {**found, "fork": fork}) + b"\n"
-
-
-def snapshot_of(cluster: ClusterStorage, fork: ForkReport | None = None) -> Iterator[bytes]:
-    """Yield the lines of a snapshot; of a fork, with what it has of the other cluster."""
+def state_of(cluster: ClusterStorage, fork: ForkReport | None = None) -> State:
+    """Return the state of a cluster; of a fork, with what it has of the other cluster."""
     resources = [resource for resource in cluster.registry.resources() if resource.info.stored_as is None]
-    version, count = cluster.revisions.current, sum(len(resource.store.objects) for resource in resources)
-    yield _header(version, count, fork)
-    for resource in resources:
-        for stored in resource.store.objects.values():
-            yield record_of(resource, None, stored, version)
+    objects = {
+        resource_name(resource): {key: stored.doc for key, stored in resource.store.objects.items()}
+        for resource in resources
+    }
+    return State(cluster.revisions.current, objects, fork)
 
 
 def read_state(content: bytes, source: str) -> State:
@@ -251,7 +247,7 @@ class DataDirectory:
         new = self._place.with_suffix(".new")
         try:
             with private_file(new) as file:
-                file.writelines(snapshot_of(cluster))
+                file.writelines(state_of(cluster).lines())
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self._place)

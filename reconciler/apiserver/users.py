@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cluster import ClusterStorage
+from reconciler.apiserver.cluster import ClusterStorage, split_path
 from reconciler.apiserver.encoding.refusals import Refusal, qualified
 from reconciler.apiserver.encoding.text import go_bool, quoted
 from reconciler.apiserver.store import Stored
@@ -27,7 +27,6 @@ MASTERS = "system:masters"
 _ACCOUNT = "system:serviceaccount:"
 _ANONYMOUS = "system:anonymous"
 _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_OF_A_NAMESPACE = ("status", "finalize")
 _SELECTED_NAME = re.compile(r"(?:^|,)metadata\.name==?([^,]*)")
 
 
@@ -153,28 +152,20 @@ class Attributes:
 
 def attributes_of(request: HTTPRequest) -> Attributes:
     """Return the attributes of a request; its kind need not exist."""
-    path = unquote(request.path)
-    first, *parts = path.strip("/").split("/")
-    if first not in ("api", "apis") or len(parts) < (2 if first == "api" else 3):
-        return Attributes(request.method.lower(), path or "/")
-    group, rest = ("", parts[1:]) if first == "api" else (parts[0], parts[2:])
-    verb = _VERBS.get(request.method, "")
-    if rest[0] == "watch" and len(rest) > 1:
-        verb, rest = "watch", rest[1:]
-    namespace = ""
-    if rest[0] == "namespaces" and len(rest) > 1:
-        namespace = rest[1]
-        if len(rest) > 2 and rest[2] not in _OF_A_NAMESPACE:
-            rest = rest[2:]
-    resource, name, subresource = (*rest, "", "")[:3]
+    found = split_path(request.path)
+    if found is None or not found.plural:
+        return Attributes(request.method.lower(), unquote(request.path) or "/")
+    verb, name, query = _VERBS.get(request.method, ""), found.name, dict(request.query)
     if not name and verb == "get":
-        query = dict(request.query)
         verb = "watch" if go_bool(query.get("watch", "")) else "list"
         selected = _SELECTED_NAME.search(query.get("fieldSelector", ""))
         name = selected[1] if selected else ""
     elif not name and verb == "delete":
         verb = "deletecollection"
-    return Attributes(verb, "", group, resource, subresource, namespace, name)
+    # A Namespace is in itself.
+    namespace = found.namespace or (found.name if found.plural == "namespaces" else "")
+    subresource = found.subresource.partition("/")[0]
+    return Attributes("watch" if found.watched else verb, "", found.group, found.plural, subresource, namespace, name)
 
 
 class AccessDenied(Refusal):

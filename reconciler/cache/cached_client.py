@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack
 
 from reconciler._core.cycle import current_cycle
 from reconciler.cache.cache import Cache
@@ -19,9 +19,8 @@ from reconciler.errors import NotFound
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import ResourceType
-from reconciler.objects import InvalidObject, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, gvk_from
+from reconciler.objects import InvalidObject
+from reconciler.objects.kinds import KindLike, KindOf, R, gvk_from
 
 READ_TIMEOUT = 30.0
 """Seconds that a read waits for the initial list of its kind."""
@@ -29,7 +28,6 @@ READ_TIMEOUT = 30.0
 MOST_REQUESTS = 100
 """Objects that a read requests one by one; if more are unconfirmed, it waits for a list of the kind."""
 
-R = TypeVar("R", bound=TypedObject)
 T = TypeVar("T")
 
 
@@ -58,11 +56,7 @@ class CachedClient(Client):
         """Return a client that reads from the server. Its writes are applied to the cache as well."""
         return Client.over(self.session)
 
-    @overload
-    async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
-    @overload
-    async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
-    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> TypedObject | Unstructured:
+    async def get(self, kind: KindOf[R], name: str, namespace: str | None = None) -> R:
         """Return one object from the cache.
 
         Waits up to 30 s for the kind's initial list. Cancellation changes nothing.
@@ -90,17 +84,9 @@ class CachedClient(Client):
             cycle.saw(gvk, request, cached.uid, cached.version)
         return cached.read_as(kind)
 
-    @overload
     async def list(
-        self, kind: type[R], namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> ListResult[R]: ...
-    @overload
-    async def list(
-        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> ListResult[Unstructured]: ...
-    async def list(
-        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> ListResult[Any]:
+        self, kind: KindOf[R], namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> ListResult[R]:
         """Return objects from the cache, sorted by namespace and name.
 
         Waits up to 30 s for the kind's initial list. An object that cannot be decoded or does not fit the class is left

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -24,14 +24,10 @@ from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.cache import cold
 from reconciler.errors import RepeatedFailures
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import Request
 from reconciler.meta.documents import Version, get_path, parse_path
-from reconciler.objects import AnyResource, InvalidObject, Resource, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document
-
-R = TypeVar("R", bound=TypedObject)
-
+from reconciler.objects import AnyResource, InvalidObject, Resource
+from reconciler.objects.kinds import KindOf, R, from_document
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -151,13 +147,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         except UNDECODABLE as error:
             raise InvalidObject(f"{self.request} cannot be decoded", [("$", str(error))]) from None
 
-    @overload
-    def read_as(self, kind: type[R], *, lenient: bool = False) -> R: ...
-    @overload
-    def read_as(self, kind: str | GroupVersionKind, *, lenient: bool = False) -> Unstructured: ...
-    @overload
-    def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured: ...
-    def read_as(self, kind: KindLike, *, lenient: bool = False) -> TypedObject | Unstructured:
+    def read_as(self, kind: KindOf[R], *, lenient: bool = False) -> R:
         """Read a private copy as an object of a kind; see `from_document`.
 
         A version is compared with its model once. From then on only the parts that are used are read as models.
@@ -166,8 +156,8 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             InvalidObject: the document cannot be decoded, or does not fit the kind's class and `lenient` is False.
         """
         if self._fits is not None and self._fits is kind:
-            return self._fits.from_valid(self.decode())
-        obj: TypedObject | Unstructured = from_document(kind, self.decode(), lenient=lenient)
+            return cast("R", self._fits.from_valid(self.decode()))
+        obj = from_document(kind, self.decode(), lenient=lenient)
         if isinstance(obj, Resource) and not obj.problems:
             force_setattr(self, "_fits", type(obj))
         return obj
@@ -193,7 +183,7 @@ class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
         """Return the object; the store keeps it compressed."""
         return self._store.restored(self._frame)
 
-    def read_as(self, kind: KindLike) -> TypedObject | Unstructured:
+    def read_as(self, kind: KindOf[R]) -> R:
         """Read a private copy; see `CachedObject.read_as`.
 
         Raises:
@@ -201,7 +191,9 @@ class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
         """
         data, fits = self._store.unpack(self._frame)
         document = _decode_document(data)
-        return fits.from_valid(document) if fits is not None and fits is kind else from_document(kind, document)
+        if fits is not None and fits is kind:
+            return cast("R", fits.from_valid(document))
+        return from_document(kind, document)
 
 
 def restored(found: CachedObject | IdleObject) -> CachedObject:

@@ -99,8 +99,8 @@ app.command(recording)
 
 
 for command in (
-    "scaffold.project:new",
-    "scaffold.project:add",
+    "project:new",
+    "project:add",
     "run:run",
     "dev:dev",
     "dev:certificates",
@@ -159,10 +159,10 @@ def demo(
     shows one of them, with short delays and in real time, until interrupted.
     """
     if console is not None:
-        from reconciler.cli.demo_timeline import run_live
+        from reconciler.cli.demo import run_live
 
         return run_live(console, naive=naive)
-    from reconciler.cli.demo_timeline import run_demo
+    from reconciler.cli.demo import run_demo
 
     return run_demo(speed=speed, naive=naive, as_json=output == "json", record=record)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.server import documents_of
+from reconciler.apiserver.manifests import documents_of
 from reconciler.cli.options import CheckOptions
 from reconciler.cli.output import print_json, write_files
 from reconciler.cli.servers import load_object

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import os
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 
 from reconciler._core.wire import JSONObject
 from reconciler.cli.endpoint import HINT, EndpointError
-from reconciler.cli.options import KUBECONFIG, AccessFlags, OperatorOptions, PodOptions
-from reconciler.cli.output import noted_endpoint
+from reconciler.cli.options import AccessFlags, OperatorOptions, PodOptions
+from reconciler.cli.output import running_dev
 from reconciler.client import Client
 from reconciler.client.configuration import ConfiguredTransport, context_namespace
 from reconciler.client.requests import ListOptions
 from reconciler.errors import ConfigurationError, Forbidden, NotFound, ReconcilerError
 from reconciler.manager.election import LEASE_ANNOTATIONS
+from reconciler.manager.endpoints.server import LoopThread
 from reconciler.meta.metadata import selector_text
 
 _PORT_NAMES = ("metrics", "health", "http-metrics")
@@ -200,34 +196,6 @@ _MAX_PROBLEM = 300
 _PORT_HINT = "choose the port of --metrics or --health with --port"
 
 
-class Forwarded:
-    """A port that is forwarded.
-
-    Attributes:
-        url: the local address, ``http://127.0.0.1:PORT`` or https.
-        pod: the pod, and its port.
-        namespace: of the kubeconfig's context.
-        problem: why the last connection failed; None while all is well.
-    """
-
-    def __init__(self, url: str, pod: Pod, namespace: str) -> None:
-        self.url = url
-        self.pod = pod
-        self.namespace = namespace
-        self.problem: str | None = None
-
-    def explained(self, error: EndpointError) -> EndpointError:
-        """Return an error of the local address as one of the pod."""
-        address = f"--endpoint {self.url}"
-        if not str(error).startswith(address):  # the operator answered
-            return error
-        if self.problem is not None:
-            return EndpointError(f"{self.pod}: {self.problem}")
-        text = str(error).replace(address, str(self.pod))
-        text = text.replace("try https://", "if it speaks HTTPS, pass --ca-file or --insecure-skip-tls-verify")
-        return EndpointError(text.replace(HINT, _PORT_HINT))
-
-
 class Operator(NamedTuple):
     """An operator that can be asked.
 
@@ -262,89 +230,97 @@ def reached(options: OperatorOptions, access: AccessFlags) -> Iterator[Operator]
             raise PodError("--endpoint is the address of the operator: omit the options that choose its pod")
         yield Operator(options.endpoint, context_namespace(options.kubeconfig, options.context))
         return
-    kubeconfig = options.kubeconfig or Path(os.environ.get("KUBECONFIG") or KUBECONFIG)
-    if options.pod_options == PodOptions() and options.context is None:
-        endpoint = noted_endpoint(kubeconfig)
-        if endpoint is not None:
-            yield Operator(endpoint, context_namespace(kubeconfig, None))
-            return
+    dev = running_dev(options.kubeconfig, options.context) if options.pod_options == PodOptions() else None
+    if dev is not None:
+        kubeconfig, endpoint = dev
+        yield Operator(endpoint, context_namespace(kubeconfig, None))
+        return
     scheme = "https" if access.ca_file is not None or access.insecure_skip_tls_verify else "http"
-    with _forwarded(options, scheme) as found:
+    with _forwarded(options) as tunnel:
         if options.pod_options.pod is None and sys.stderr.isatty():
-            print(f"asking {found.pod}", file=sys.stderr)
+            print(f"asking {tunnel.pod}", file=sys.stderr)
+        endpoint = f"{scheme}://{tunnel.address}"
         try:
-            yield Operator(found.url, found.namespace)
+            yield Operator(endpoint, tunnel.namespace)
         except EndpointError as error:
-            raise found.explained(error) from error
+            raise _explained(error, endpoint, tunnel) from error
+
+
+def _explained(error: EndpointError, endpoint: str, tunnel: _Tunnel) -> EndpointError:
+    """Return an error of the local address as one of the pod."""
+    address = f"--endpoint {endpoint}"
+    if not str(error).startswith(address):  # the operator answered
+        return error
+    if tunnel.problem is not None:
+        return EndpointError(f"{tunnel.pod}: {tunnel.problem}")
+    text = str(error).replace(address, str(tunnel.pod))
+    text = text.replace("try https://", "if it speaks HTTPS, pass --ca-file or --insecure-skip-tls-verify")
+    return EndpointError(text.replace(HINT, _PORT_HINT))
 
 
 @contextmanager
-def _forwarded(options: OperatorOptions, scheme: str) -> Iterator[Forwarded]:
+def _forwarded(options: OperatorOptions) -> Iterator[_Tunnel]:
     """Forward the operator's port while the block runs, in a thread of its own."""
-    ready: Future[tuple[Forwarded, Callable[[], object]]] = Future()
+    thread, resources = LoopThread("port-forward"), contextlib.AsyncExitStack()
 
-    async def serve() -> None:
+    async def start() -> _Tunnel:
         transport = ConfiguredTransport(kubeconfig=options.kubeconfig, context=options.context)
-        async with Client(transport) as client, aiohttp.ClientSession() as session:
-            pod = await find_pod(client, options.pod_options, namespace=transport.namespace)
-            found = Forwarded("", pod, transport.namespace)
-            server = await asyncio.start_server(_Tunnel(session, transport, found).connect, "127.0.0.1", 0)
-            found.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            stopped = asyncio.Event()
-            ready.set_result((found, functools.partial(asyncio.get_running_loop().call_soon_threadsafe, stopped.set)))
-            try:
-                await stopped.wait()
-            finally:
-                server.close()
+        client = await resources.enter_async_context(Client(transport))
+        session = await resources.enter_async_context(aiohttp.ClientSession())
+        tunnel = _Tunnel(session, transport, await find_pod(client, options.pod_options, namespace=transport.namespace))
+        server = await asyncio.start_server(tunnel.connect, "127.0.0.1", 0)
+        resources.callback(server.close)
+        tunnel.address = "{}:{}".format(*server.sockets[0].getsockname())
+        return tunnel
 
-    def run() -> None:
+    try:
         try:
-            asyncio.run(serve())
-        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-            if not ready.done():
-                ready.set_exception(error)
-
-    thread = threading.Thread(target=run, name="port-forward", daemon=True)
-    thread.start()
-    try:
-        found, stop = ready.result()
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{error}; or pass --endpoint") from error
-    try:
-        yield found
+            tunnel = asyncio.run(thread.run(start()))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}; or pass --endpoint") from error
+        yield tunnel
     finally:
-        with contextlib.suppress(RuntimeError):  # the loop has failed, and is closed
-            stop()
-        thread.join()
+        asyncio.run(thread.run(resources.aclose()))
+        asyncio.run(thread.stop())
 
 
 class _Tunnel:
-    """The connections to one port of a pod."""
+    """The connections to one port of a pod.
 
-    def __init__(self, session: aiohttp.ClientSession, transport: ConfiguredTransport, found: Forwarded) -> None:
+    Attributes:
+        pod: the pod, and its port.
+        namespace: of the kubeconfig's context.
+        address: the local address, ``127.0.0.1:PORT``.
+        problem: why the last connection failed; None while all is well.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, transport: ConfiguredTransport, pod: Pod) -> None:
+        self.pod = pod
+        self.namespace = transport.namespace
+        self.address = ""
+        self.problem: str | None = None
         self._session = session
         self._transport = transport
-        self._found = found
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one local connection until one of the two sides ends it."""
-        self._found.problem = None
+        self.problem = None
         try:
             async with asyncio.timeout(_TIMEOUT):
                 websocket = await self._open()
             async with websocket:
-                self._found.problem = await self._exchange(reader, writer, websocket)
+                self.problem = await self._exchange(reader, writer, websocket)
         except aiohttp.WSServerHandshakeError as error:
-            self._found.problem = self._refusal(error.status)
+            self.problem = self._refusal(error.status)
         except TimeoutError:
-            self._found.problem = f"the API server did not open the connection within {_TIMEOUT:g} s"
+            self.problem = f"the API server did not open the connection within {_TIMEOUT:g} s"
         except (aiohttp.ClientError, OSError, ReconcilerError) as error:
-            self._found.problem = f"no connection through the API server: {str(error) or type(error).__name__}"
+            self.problem = f"no connection through the API server: {str(error) or type(error).__name__}"
         finally:
             writer.close()
 
     async def _open(self) -> aiohttp.ClientWebSocketResponse:
-        settings, pod = await self._transport.handshake(), self._found.pod
+        settings, pod = await self._transport.handshake(), self.pod
         path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/portforward?ports={pod.port}"
         return await self._session.ws_connect(
             settings.address + path,
@@ -381,7 +357,7 @@ class _Tunnel:
                 return "the API server refused the credentials of the kubeconfig (401)"
             case 403:
                 verbs = "the verbs 'get' and 'create' on 'pods/portforward'"
-                return f"this user may not forward ports (403): grant {verbs} in namespace {self._found.pod.namespace}"
+                return f"this user may not forward ports (403): grant {verbs} in namespace {self.pod.namespace}"
             case 404:
                 return "the pod is gone (404); run the command again"
             case _:

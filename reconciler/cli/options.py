@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from reconciler.cli.output import KUBECONFIG
 from reconciler.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -66,9 +67,6 @@ Context = Annotated[str | None, Parameter(help="Context of the kubeconfig. Defau
 CopySecrets = Annotated[
     bool, Parameter(help="Copy the values of Secrets. Default: values of the same shape.", negative=())
 ]
-
-KUBECONFIG = Path("reconciler.kubeconfig")
-"""The kubeconfig that a server writes by default."""
 
 _TYPED = {"security": "--token-file or --authentication", "LeaderElection.namespace": "--leader-election-namespace"}
 _MANAGER_OPTIONS = ("leader_election", "metrics", "health", "console", "grace_period")

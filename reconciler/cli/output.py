@@ -16,6 +16,9 @@ import msgspec
 
 from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError
 
+KUBECONFIG = Path("reconciler.kubeconfig")
+"""The kubeconfig that a server writes by default."""
+
 _OWN_CLUSTERS = ("reconciler", "control-plane")
 """The names of the clusters in kubeconfigs of this library's servers."""
 
@@ -119,6 +122,18 @@ def noted_endpoint(kubeconfig: Path) -> str | None:
             return url.geturl()
     except (OSError, yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def running_dev(kubeconfig: Path | None, context: str | None) -> tuple[Path, str] | None:
+    """Return kubeconfig and endpoint of a running ``reconciler dev``: on the chosen server, or of this directory.
+
+    Args:
+        kubeconfig: the option; None for the variable KUBECONFIG or the file that ``reconciler dev`` writes by default.
+        context: the option; one that is chosen is not that of ``reconciler dev``.
+    """
+    file = kubeconfig or Path(os.environ.get("KUBECONFIG") or KUBECONFIG)
+    endpoint = None if context is not None else noted_endpoint(file)
+    return None if endpoint is None else (file, endpoint)
 
 
 def free_address(preferred: str) -> str:

@@ -291,7 +291,7 @@ def _object(runs: Sequence[RecordReport]) -> Iterator[str]:
 
 def _write_html(path: Path, reports: Sequence[RecordReport]) -> None:
     """Write the timelines of the objects as one page, drawn as the console draws them."""
-    from reconciler.manager.console.recorded import recorded_page
+    from reconciler.manager.console.html import recorded_page
 
     pages = []
     for title, runs in _by_object(reports).items():

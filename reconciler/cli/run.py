@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -148,10 +148,7 @@ def _notification(options: RunOptions, handler: logging.Handler) -> Callable[[Ma
     from reconciler.notification import NotificationOperator, NotificationOptions
     from reconciler.notification.redaction import RedactingFormatter
 
-    settings: dict[str, Any] = {
-        each.name: getattr(options.notification, each.name) for each in fields(options.notification)
-    }
-    operator = NotificationOperator(NotificationOptions(workers=options.workers, **settings))
+    operator = NotificationOperator(NotificationOptions(workers=options.workers, **asdict(options.notification)))
     handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter(), operator.redactor))
     return operator.add_to
 

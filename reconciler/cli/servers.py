@@ -18,8 +18,8 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from reconciler.apiserver import APIServer, LoggedRequest
-from reconciler.cli.options import KUBECONFIG, Controllers, Data, Format, NewKubeconfig
-from reconciler.cli.output import write_kubeconfig
+from reconciler.cli.options import Controllers, Data, Format, NewKubeconfig
+from reconciler.cli.output import KUBECONFIG, write_kubeconfig
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 

@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -18,8 +18,7 @@ from reconciler.cli.forward import reached
 from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, MissingExtra
-from reconciler.manager.endpoints.attention import rate_text, reasons_text
-from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument
+from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument, rate_text, reasons_text
 from reconciler.meta.documents import human_duration
 
 try:
@@ -34,7 +33,9 @@ except ModuleNotFoundError as error:
 _MAX_ROWS = 15
 """Busy, failing and hot keys that are shown."""
 
-_NUMBERS = ("ACTIVE", "READY", "WAITING", "RECONCILES", "ERRORS", "FAILING", "UNHEALTHY")
+Found = tuple[ControllerReport, KeyReport]
+
+_NUMBERS = ("ACTIVE ", "READY ", "WAITING ", "RECONCILES ", "ERRORS ", "FAILING ", "UNHEALTHY ")
 
 _HOT = 3.0
 """Reconciles per minute from which a key counts as hot."""
@@ -75,29 +76,27 @@ def top(
 
 def _print(ask: Callable[[], KeysDocument], watch: float | None, *, as_json: bool) -> None:
     """Print the document once, or every so many seconds until interrupted."""
-    document = ask()
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:  # for grep and files: one line a row
         console.width = _WIDE
-    if watch is None:
-        if as_json:
-            print_json(document)
-        else:
-            console.print(view(document, console.width))
-        return
     # Elsewhere than on a terminal, rich shows a live display only when it ends.
-    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
+    is_live = watch is not None and console.is_terminal and not as_json
+    live = Live(console=console, auto_refresh=False) if is_live else None
     with live or contextlib.nullcontext():
         while True:
+            document = ask()
             if live is not None:
                 live.update(view(document, console.width), refresh=True)
-            elif as_json:
-                sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
-            else:
+            elif not as_json:
                 console.print(view(document, console.width))
+            elif watch is None:
+                print_json(document)
+            else:
+                sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
             sys.stdout.flush()
+            if watch is None:
+                return
             time.sleep(watch)
-            document = ask()
 
 
 def view(document: KeysDocument, width: int) -> RenderableType:
@@ -108,91 +107,87 @@ def view(document: KeysDocument, width: int) -> RenderableType:
     parts += [Text(f"The process waits: {each.text}") for each in document.waits]
     parts += [Text(f"{each.name}: {text}") for each in controllers for text in each.attention]
     keys = [(each, key) for each in controllers for key in each.keys]
+    busy = [(each, key) for each, key in keys if key.in_progress_seconds is not None]
+    busy.sort(key=lambda found: -(found[1].in_progress_seconds or 0.0))
     failing = [(each, key) for each, key in keys if key.error is not None]
-    hot = sorted(
-        ((each, key) for each, key in keys if key.reconciles_per_minute >= _HOT),
-        key=lambda found: -found[1].reconciles_per_minute,
-    )
-    busy = sorted(
-        ((each, key) for each, key in keys if key.in_progress_seconds is not None),
-        key=lambda found: -(found[1].in_progress_seconds or 0.0),
-    )
-    if busy:
-        parts.append(_busy(busy[:_MAX_ROWS], sum(each.active for each in controllers)))
-    if failing:
-        parts.append(_failing(failing[:_MAX_ROWS], sum(each.keys_failing for each in controllers), width))
     needy = [(each, key) for each, key in keys if key.attention and key.error is None]
+    hot = [(each, key) for each, key in keys if key.reconciles_per_minute >= _HOT]
+    hot.sort(key=lambda found: -found[1].reconciles_per_minute)
+    if busy:
+        table = _table("BUSY KEY", "CONTROLLER", "SINCE", "AT", rows=map(_busy, busy[:_MAX_ROWS]))
+        table.caption = _more(sum(each.active for each in controllers), busy)
+        parts.append(table)
+    if failing:
+        parts.append(
+            _failing(failing[:_MAX_ROWS], _more(sum(each.keys_failing for each in controllers), failing), width)
+        )
     if needy:
-        parts.append(_needy(needy[:_MAX_ROWS]))
+        parts.append(_table("NEEDS ATTENTION", "CONTROLLER", "WHY", rows=map(_needy, needy[:_MAX_ROWS])))
     if hot:
-        parts.append(_hot(hot[:_MAX_ROWS]))
+        parts.append(_table("HOT KEY", "CONTROLLER", "REASONS", "RATE ", rows=map(_hot, hot[:_MAX_ROWS])))
     if document.role != "running":
         parts.append(Text(f"This process is {document.role}, so it does not reconcile."))
     return Group(*(each for part in parts for each in (part, "")))
 
 
 def _controllers(controllers: Sequence[ControllerReport]) -> Table:
-    unhealthy = any(each.unhealthy for each in controllers)
-    table = _table("CONTROLLER", "KIND", numbers=_NUMBERS if unhealthy else _NUMBERS[:-1])
+    columns, rows = ["CONTROLLER", "KIND", *_NUMBERS], []
     for each in controllers:
-        numbers = [each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing]
-        numbers += [each.unhealthy or 0] * unhealthy
-        _add_row(table, each.name, each.kind, f"{each.active}/{each.workers}", *map(str, numbers))
-    return table
+        numbers = [each.ready, each.waiting, each.reconciles, each.errors, each.keys_failing, each.unhealthy or 0]
+        rows.append([each.name, each.kind, f"{each.active}/{each.workers}", *map(str, numbers)])
+    if not any(each.unhealthy for each in controllers):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return _table(*columns, rows=rows)
 
 
-def _busy(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int) -> Table:
-    table = _table("BUSY KEY", "CONTROLLER", "SINCE", "AT", numbers=())
-    table.caption = _more(total - len(keys))
-    for each, key in keys:
-        since = human_duration(key.in_progress_seconds or 0.0) + (" (stuck)" if key.stuck else "")
-        _add_row(table, str(key), each.name, since, str(key.place or ""))
-    return table
+def _busy(found: Found) -> Sequence[str]:
+    controller, key = found
+    since = human_duration(key.in_progress_seconds or 0.0) + (" (stuck)" if key.stuck else "")
+    return str(key), controller.name, since, str(key.place or "")
 
 
-def _more(number: int) -> str | None:
-    return f"{number} more" if number > 0 else None
+def _needy(found: Found) -> Sequence[str]:
+    controller, key = found
+    return str(key), controller.name, "; ".join(key.attention)
 
 
-def _failing(keys: Sequence[tuple[ControllerReport, KeyReport]], total: int, width: int) -> RenderableType:
+def _hot(found: Found) -> Sequence[str]:
+    controller, key = found
+    reasons = [reasons_text(key.reasons), *(f"its own write of {path}" for path in key.own_writes)]
+    return str(key), controller.name, "; ".join(reasons), rate_text(key.reconciles_per_minute)
+
+
+def _more(total: int, found: Sequence[Found]) -> str | None:
+    """Return how many keys are not among the rows."""
+    left = total - min(len(found), _MAX_ROWS)
+    return f"{left} more" if left > 0 else None
+
+
+def _failing(keys: Sequence[Found], more: str | None, width: int) -> RenderableType:
     """Return the failing keys, those with the same error together; on a narrow screen each error has its own line."""
     groups: dict[tuple[str, str], list[KeyReport]] = {}
     for each, key in keys:
         text = ": ".join(part for part in (key.error.type, key.error.message) if part is not None) if key.error else ""
         groups.setdefault((each.name, text), []).append(key)
-    table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", numbers=("FAILURES",))
-    table.caption = _more(total - len(keys))
+    rows = [
+        (_shown(found), name, text, _next(found[0]), str(max(key.failures for key in found)))
+        for (name, text), found in groups.items()
+    ]
+    if width >= _ONE_LINE:
+        table = _table("FAILING KEY", "CONTROLLER", "ERROR", "NEXT", "FAILURES ", rows=rows)
+        table.caption = more
+        return table
     lines: list[RenderableType] = [Text("FAILING")]
-    for (name, text), found in groups.items():
-        shown, failures = _shown(found), str(max(key.failures for key in found))
-        if width >= _ONE_LINE:
-            _add_row(table, shown, name, text, _next(found[0]), failures)
+    for (shown, name, text, following, failures), found in zip(rows, groups.values(), strict=True):
         count = f"{len(found)} keys: " if len(found) > 1 else ""
-        lines += [
-            Text(f"{shown} ({name}), {_next(found[0])}, failures: {failures}"),
-            Padding(Text(count + text, overflow="fold"), (0, 0, 0, 4)),
-        ]
-    return table if width >= _ONE_LINE else Group(*lines, Text(_more(total - len(keys)) or ""))
+        lines.append(Text(f"{shown} ({name}), {following}, failures: {failures}"))
+        lines.append(Padding(Text(count + text, overflow="fold"), (0, 0, 0, 4)))
+    return Group(*lines, Text(more or ""))
 
 
 def _shown(keys: Sequence[KeyReport]) -> str:
     names = ", ".join(map(str, keys[:_MAX_NAMED])) + (", …" if len(keys) > _MAX_NAMED else "")
     return names if len(keys) == 1 else f"{len(keys)} keys: {names}"
-
-
-def _needy(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
-    table = _table("NEEDS ATTENTION", "CONTROLLER", "WHY", numbers=())
-    for each, key in keys:
-        _add_row(table, str(key), each.name, "; ".join(key.attention))
-    return table
-
-
-def _hot(keys: Sequence[tuple[ControllerReport, KeyReport]]) -> Table:
-    table = _table("HOT KEY", "CONTROLLER", "REASONS", numbers=("RATE",))
-    for each, key in keys:
-        reasons = [reasons_text(key.reasons), *(f"its own write of {path}" for path in key.own_writes)]
-        _add_row(table, str(key), each.name, "; ".join(reasons), rate_text(key.reconciles_per_minute))
-    return table
 
 
 def _next(key: KeyReport) -> str:
@@ -203,14 +198,14 @@ def _next(key: KeyReport) -> str:
     return "after a change" if key.due_in_seconds is None else f"in {human_duration(key.due_in_seconds)}"
 
 
-def _table(*texts: str, numbers: tuple[str, ...]) -> Table:
+def _table(*columns: str, rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table; a column whose name ends with a space is one of numbers."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for text in texts:
-        table.add_column(text, overflow="fold")
-    for number in numbers:
-        table.add_column(number, justify="right")
+    for name in columns:
+        if name.endswith(" "):
+            table.add_column(name.strip(), justify="right")
+        else:
+            table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # not strings, in which brackets are markup
     return table
-
-
-def _add_row(table: Table, *cells: str) -> None:
-    table.add_row(*map(Text, cells))  # not strings, in which brackets are markup

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Self, Unpack, cast, overload
 
 from reconciler._core.durations import DurationLike
 from reconciler._core.field_managers import check_field_manager, program_name
@@ -20,7 +20,6 @@ from reconciler.client import reads as _reads
 from reconciler.client import writes as _writes
 from reconciler.client.configuration import ConfiguredTransport
 from reconciler.client.connection import ClientStatistics, Connection
-from reconciler.client.ensure import Ensure, Written
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.pool import MAX_STREAMS
 from reconciler.client.reads import WatchEvent
@@ -42,15 +41,13 @@ from reconciler.client.requests import (
 )
 from reconciler.client.retry import Retries
 from reconciler.client.session import ClientSession, ClientStatusWriter, Options
+from reconciler.client.writes import Ensure, Written
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document
-
-R = TypeVar("R", bound=TypedObject)
+from reconciler.objects.kinds import KindLike, KindOf, R, TypedObject, from_document
 
 
 class Client:
@@ -266,11 +263,7 @@ class Client:
 
     # Reads.
 
-    @overload
-    async def get(self, kind: type[R], name: str, namespace: str | None = None) -> R: ...
-    @overload
-    async def get(self, kind: str | GroupVersionKind, name: str, namespace: str | None = None) -> Unstructured: ...
-    async def get(self, kind: KindLike, name: str, namespace: str | None = None) -> TypedObject | Unstructured:
+    async def get(self, kind: KindOf[R], name: str, namespace: str | None = None) -> R:
         """Read one object, consistently. Cancellation has no effect on the server.
 
         Raises:
@@ -278,17 +271,9 @@ class Client:
         """
         return from_document(kind, await self.session.get(kind, name, namespace))
 
-    @overload
     async def list(
-        self, kind: type[R], namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> ListResult[R]: ...
-    @overload
-    async def list(
-        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> ListResult[Unstructured]: ...
-    async def list(
-        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> ListResult[Any]:
+        self, kind: KindOf[R], namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> ListResult[R]:
         """Read all objects of a kind, consistently, page by page.
 
         If the pages expire before the last one is read, the list is read once more, in one response. An object that
@@ -300,17 +285,9 @@ class Client:
         """
         return await _reads.list_all(self.session, kind, namespace, metadata_only=False, **options)
 
-    @overload
     def list_pages(
-        self, kind: type[R], namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> AsyncGenerator[ListResult[R], None]: ...
-    @overload
-    def list_pages(
-        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> AsyncGenerator[ListResult[Unstructured], None]: ...
-    def list_pages(
-        self, kind: KindLike, namespace: str | None = None, **options: Unpack[ListOptions]
-    ) -> AsyncGenerator[ListResult[Any], None]:
+        self, kind: KindOf[R], namespace: str | None = None, **options: Unpack[ListOptions]
+    ) -> AsyncGenerator[ListResult[R], None]:
         """Read all objects of a kind from the server and yield them page by page.
 
         All pages show the version of the first. Invalid objects are left out as in `list`, and listed by their page.
@@ -345,17 +322,9 @@ class Client:
         """
         return await _reads.list_all(self.session, kind, namespace, metadata_only=True, **options)
 
-    @overload
     def watch(
-        self, kind: type[R], namespace: str | None = None, **options: Unpack[WatchOptions]
-    ) -> AsyncGenerator[WatchEvent[R], None]: ...
-    @overload
-    def watch(
-        self, kind: str | GroupVersionKind, namespace: str | None = None, **options: Unpack[WatchOptions]
-    ) -> AsyncGenerator[WatchEvent[Unstructured], None]: ...
-    def watch(
-        self, kind: KindLike, namespace: str | None = None, **options: Unpack[WatchOptions]
-    ) -> AsyncGenerator[WatchEvent[Any], None]:
+        self, kind: KindOf[R], namespace: str | None = None, **options: Unpack[WatchOptions]
+    ) -> AsyncGenerator[WatchEvent[R], None]:
         """Yield the events of a kind until the server ends the watch.
 
         This is one connection. It neither resumes nor retries; `reconciler.cache` does. Cancellation closes it, and so
@@ -427,13 +396,7 @@ class Client:
 
     # Writes.
 
-    @overload
-    async def create(self, obj: R, **options: Unpack[WriteOptions]) -> R: ...
-    @overload
-    async def create(self, obj: ObjectLike, **options: Unpack[WriteOptions]) -> Unstructured: ...
-    async def create(
-        self, obj: TypedObject | ObjectLike, **options: Unpack[WriteOptions]
-    ) -> TypedObject | Unstructured:
+    async def create(self, obj: R | ObjectLike, **options: Unpack[WriteOptions]) -> R:
         """Create an object and return it as stored. A cancelled call may have created it.
 
         A creation by name is retried if its outcome is unknown. If the name is then taken, the existing object is
@@ -447,7 +410,7 @@ class Client:
             AlreadyExists: the name is taken.
             Invalid: the object failed validation.
         """
-        return await _writes.create(self.session, obj, **options)
+        return cast("R", await _writes.create(self.session, obj, **options))
 
     @overload
     async def update(
@@ -529,35 +492,15 @@ class Client:
         """
         return await _writes.patch(self.session, kind, name, namespace, patch=patch, subresource=subresource, **options)
 
-    @overload
     async def patch_from(
         self,
-        base: R,
-        changed: R,
+        base: R | JSONObject,
+        changed: R | JSONObject,
         *,
         optimistic_lock: bool = False,
         subresource: StatusSubresource | None = None,
         **options: Unpack[WriteOptions],
-    ) -> R: ...
-    @overload
-    async def patch_from(
-        self,
-        base: Unstructured | JSONObject,
-        changed: Unstructured | JSONObject,
-        *,
-        optimistic_lock: bool = False,
-        subresource: StatusSubresource | None = None,
-        **options: Unpack[WriteOptions],
-    ) -> Unstructured: ...
-    async def patch_from(
-        self,
-        base: TypedObject | Unstructured | JSONObject,
-        changed: TypedObject | Unstructured | JSONObject,
-        *,
-        optimistic_lock: bool = False,
-        subresource: StatusSubresource | None = None,
-        **options: Unpack[WriteOptions],
-    ) -> TypedObject | Unstructured:
+    ) -> R:
         """Send the difference of two states of an object as a merge patch; nothing if they mean the same.
 
         Returns the object as stored, or `changed` if there was nothing to send. A cancelled call may have patched it.
@@ -578,15 +521,13 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _writes.patch_from(
-            self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
+        lock, part = optimistic_lock, subresource
+        return cast(
+            "R",
+            await _writes.patch_from(self.session, base, changed, optimistic_lock=lock, subresource=part, **options),
         )
 
-    @overload
-    async def apply(self, obj: R, **options: Unpack[ApplyOptions]) -> R: ...
-    @overload
-    async def apply(self, obj: ObjectLike, **options: Unpack[ApplyOptions]) -> Unstructured: ...
-    async def apply(self, obj: TypedObject | ObjectLike, **options: Unpack[ApplyOptions]) -> TypedObject | Unstructured:
+    async def apply(self, obj: R | ObjectLike, **options: Unpack[ApplyOptions]) -> R:
         """Apply an object (server-side apply), creating it if needed, and return it as stored.
 
         Fields that this field manager applied before and does not specify now are removed. Fields of other managers
@@ -604,13 +545,13 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        return await _writes.apply(self.session, obj, **options)
+        return cast("R", await _writes.apply(self.session, obj, **options))
 
     @overload
     async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
     @overload
     async def create_or_update(
-        self, obj: Unstructured | JSONObject, mutate: Callable[[Unstructured], object]
+        self, obj: JSONObject, mutate: Callable[[Unstructured], object]
     ) -> tuple[Unstructured, Written]: ...
     async def create_or_update(
         self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
@@ -641,7 +582,7 @@ class Client:
     async def create_or_patch(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
     @overload
     async def create_or_patch(
-        self, obj: Unstructured | JSONObject, mutate: Callable[[Unstructured], object]
+        self, obj: JSONObject, mutate: Callable[[Unstructured], object]
     ) -> tuple[Unstructured, Written]: ...
     async def create_or_patch(
         self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
@@ -653,29 +594,13 @@ class Client:
         """
         return await Ensure(self.session, self.get).create_or_patch(obj, mutate)
 
-    @overload
     async def delete(
         self,
-        kind_or_obj: type[R] | R,
+        kind_or_obj: KindOf[R] | R | ObjectLike,
         name: str | None = None,
         namespace: str | None = None,
         **options: Unpack[DeleteOptions],
-    ) -> R | None: ...
-    @overload
-    async def delete(
-        self,
-        kind_or_obj: str | GroupVersionKind | ObjectLike,
-        name: str | None = None,
-        namespace: str | None = None,
-        **options: Unpack[DeleteOptions],
-    ) -> Unstructured | None: ...
-    async def delete(
-        self,
-        kind_or_obj: KindLike | TypedObject | ObjectLike,
-        name: str | None = None,
-        namespace: str | None = None,
-        **options: Unpack[DeleteOptions],
-    ) -> TypedObject | Unstructured | None:
+    ) -> R | None:
         """Delete an object. A cancelled call may have deleted it.
 
         Returns the object if the server's response contains it, as it does while finalizers hold the object, else None.
@@ -690,7 +615,7 @@ class Client:
             Conflict: the object has another uid or version.
             ValueError: `uid` or `resource_version` is given and is empty.
         """
-        return await _writes.delete(self.session, kind_or_obj, name, namespace, **options)
+        return cast("R | None", await _writes.delete(self.session, kind_or_obj, name, namespace, **options))
 
     async def delete_all_of(
         self,

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.client.kubeconfig import ExecPlugin, KubeconfigCluster, KubeconfigEntry, KubeconfigUser
+from reconciler.client.kubeconfig import ExecPlugin, KubeconfigCluster, KubeconfigEntry, KubeconfigUser, Secretive
 from reconciler.client.pool import MAX_REQUESTS, excerpt, proxy_from_environment
 from reconciler.clock import boottime_of, current_clock
 from reconciler.errors import ConfigurationError
@@ -38,7 +38,7 @@ _CLUSTER_INFO = ("server", "tls-server-name", "insecure-skip-tls-verify", "certi
 _VERSIONS = (f"{_GROUP}v1", f"{_GROUP}v1beta1", f"{_GROUP}v1alpha1")
 
 
-async def run_plugin(plugin: ExecPlugin, folder: Path, cluster: KubeconfigCluster) -> Mapping[str, Any]:
+async def run_plugin(plugin: ExecPlugin, folder: Path, cluster: KubeconfigCluster) -> _ExecStatus:
     """Run a plugin, and return the ``status`` of the ExecCredential that it prints.
 
     Cancellation kills the plugin.
@@ -145,7 +145,14 @@ async def _drain(stream: asyncio.StreamReader | None) -> None:
         pass
 
 
-def _status(output: bytes, version: str) -> Mapping[str, Any]:
+class _ExecStatus(Secretive, frozen=True, rename="camel"):
+    token: str | None = None
+    client_certificate_data: str | None = None
+    client_key_data: str | None = None
+    expiration_timestamp: str | None = None
+
+
+def _status(output: bytes, version: str) -> _ExecStatus:
     try:
         document = msgspec.json.decode(output)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -154,11 +161,10 @@ def _status(output: bytes, version: str) -> Mapping[str, Any]:
         raise ConfigurationError("exec: the output of the plugin is not an ExecCredential")
     if document.get("apiVersion") != version:
         raise ConfigurationError(f"exec: the apiVersion of the plugin's output is not {version}")
-    status = document.get("status")
-    fields = ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
-    if not isinstance(status, dict) or not all(isinstance(status.get(name), (str, type(None))) for name in fields):
-        raise ConfigurationError("exec: the ExecCredential of the plugin has no valid status")
-    return status
+    try:
+        return msgspec.convert(document.get("status"), _ExecStatus)
+    except msgspec.ValidationError:
+        raise ConfigurationError("exec: the ExecCredential of the plugin has no valid status") from None
 
 
 class ClusterSettings:
@@ -330,12 +336,12 @@ class ExecLogin:
 
     async def _run(self) -> None:
         status = await run_plugin(self._plugin, self._folder, self._cluster)
-        token, certificate, key = (status.get(name) for name in ("token", "clientCertificateData", "clientKeyData"))
+        token, certificate, key = status.token, status.client_certificate_data, status.client_key_data
         if not token and not certificate:
             raise ConfigurationError("exec: the plugin gave neither a token nor a client certificate")
         if bool(certificate) != bool(key):
             raise ConfigurationError("exec: the plugin gave a client certificate or its key, but not both")
-        clock, expiry = current_clock(), _time(status.get("expirationTimestamp"))
+        clock, expiry = current_clock(), _time(status.expiration_timestamp)
         left = math.inf if expiry is None else (expiry - clock.now()).total_seconds()
         if left <= 0:
             _logger.warning("exec: the plugin gave an expired credential: check its cache and the clocks")
@@ -345,13 +351,13 @@ class ExecLogin:
         self._has_run, self._expires_at = True, boottime_of(clock)() + left
 
 
-def _time(text: Any) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(str(text))
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        shown = excerpt(str(text))
+        shown = excerpt(text)
         raise ConfigurationError(f"exec: the plugin gave an invalid expirationTimestamp: {shown!r}") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -450,27 +456,22 @@ class CredentialRenewer:
     def _task(self, *, refused: bool) -> asyncio.Task[None]:
         task = self._tasks.get(refused)
         if task is None or task.done():
-            task = self._tasks[refused] = asyncio.create_task(self._renew() if refused else self._refresh())
+            task = self._tasks[refused] = asyncio.create_task(self._renew(refused=refused))
         return task
 
-    async def _refresh(self) -> None:
+    async def _renew(self, *, refused: bool) -> None:
         async with self._lock:
-            if self.is_due:
-                await self._read(refused=False)
+            if not refused and not self.is_due:
+                return
+            try:
+                if self._login is not None:
+                    await self._login.renew(refused=refused)
+            except Exception as error:  # noqa: BLE001 - foreign code: plugins
+                self._log(error)
+            else:
+                self.read_files()
+            if not refused:
                 self._refreshed = current_clock().monotonic()
-
-    async def _renew(self) -> None:
-        async with self._lock:
-            await self._read(refused=True)
-
-    async def _read(self, *, refused: bool) -> None:
-        try:
-            if self._login is not None:
-                await self._login.renew(refused=refused)
-        except Exception as error:  # noqa: BLE001 - foreign code: plugins
-            self._log(error)
-        else:
-            self.read_files()
 
     def _log(self, error: Exception) -> None:
         """Log a failure; once while it repeats, since files are read for each request that fails."""

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _LARGEST_FILE = 2**24
 
 
-class _Secretive(msgspec.Struct, frozen=True):
+class Secretive(msgspec.Struct, frozen=True):
     """A part of a kubeconfig; its ``repr`` shows no value, since it may contain a token or a key."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
 
-class KubeconfigCluster(_Secretive, frozen=True, rename="kebab"):
+class KubeconfigCluster(Secretive, frozen=True, rename="kebab"):
     """A cluster; None means that a field is absent."""
 
     server: str | None = None
@@ -43,7 +43,7 @@ class KubeconfigCluster(_Secretive, frozen=True, rename="kebab"):
     disable_compression: bool | None = None
 
 
-class KubeconfigContext(_Secretive, frozen=True):
+class KubeconfigContext(Secretive, frozen=True):
     """A cluster and a user, by name, and a namespace."""
 
     cluster: str | None = None
@@ -51,14 +51,14 @@ class KubeconfigContext(_Secretive, frozen=True):
     namespace: str | None = None
 
 
-class ExecVariable(_Secretive, frozen=True):
+class ExecVariable(Secretive, frozen=True):
     """A variable in a plugin's environment."""
 
     name: str | None = None
     value: str | None = None
 
 
-class ExecPlugin(_Secretive, frozen=True, rename="camel"):
+class ExecPlugin(Secretive, frozen=True, rename="camel"):
     """A program that prints credentials."""
 
     api_version: str | None = None
@@ -70,7 +70,7 @@ class ExecPlugin(_Secretive, frozen=True, rename="camel"):
     provide_cluster_info: bool | None = None
 
 
-class AuthProvider(_Secretive, frozen=True):
+class AuthProvider(Secretive, frozen=True):
     """What early versions of Kubernetes had in place of plugins."""
 
     name: str | None = None
@@ -79,7 +79,7 @@ class AuthProvider(_Secretive, frozen=True):
 _USER_FIELDS = {"token_file": "tokenFile", "as_user": "as", "plugin": "exec"}
 
 
-class KubeconfigUser(_Secretive, frozen=True, rename=lambda name: _USER_FIELDS.get(name, name.replace("_", "-"))):
+class KubeconfigUser(Secretive, frozen=True, rename=lambda name: _USER_FIELDS.get(name, name.replace("_", "-"))):
     """Credentials; None means that a field is absent."""
 
     client_certificate: str | None = None
@@ -98,14 +98,14 @@ class KubeconfigUser(_Secretive, frozen=True, rename=lambda name: _USER_FIELDS.g
     plugin: ExecPlugin | None = None
 
 
-class _Named(_Secretive, frozen=True):
+class _Named(Secretive, frozen=True):
     name: Annotated[str, msgspec.Meta(min_length=1)]
     cluster: KubeconfigCluster | None = None
     context: KubeconfigContext | None = None
     user: KubeconfigUser | None = None
 
 
-class _File(_Secretive, frozen=True, rename="kebab"):
+class _File(Secretive, frozen=True, rename="kebab"):
     current_context: str | None = None
     clusters: list[_Named] | None = None
     contexts: list[_Named] | None = None

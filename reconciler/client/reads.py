@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, cast, get_args
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 
 import msgspec
 
@@ -39,18 +39,14 @@ from reconciler.http import HTTPRequest, LineSplitter
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType, name_of, namespace_of, version_of
 from reconciler.objects import InvalidObject, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document, gvk_from
+from reconciler.objects.kinds import KindLike, TypedObject, from_document, gvk_from
 
 PAGE_SIZE = 500
 """Objects in a page, as in client-go's pager."""
 
-_Items = Sequence[JSONObject | InvalidItem]
 
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    items: _Items
+class _Page(NamedTuple):
+    items: Sequence[JSONObject | InvalidItem]
     version: str
 
 
@@ -72,9 +68,17 @@ async def list_all(
     """Return all objects of a kind, or the metadata of all."""
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
-    page = await _all_pages(session, resource, namespace, query, limit, metadata_only=metadata_only)
-    read = partial(_metadata_of, resource.gvk) if metadata_only else _reader_of(kind)
-    return _list_result(session, resource.gvk, page, read)
+
+    async def read(limit: int) -> list[_Page]:
+        return [page async for page in _pages(session, resource, namespace, query, limit, metadata_only=metadata_only)]
+
+    try:
+        pages = await read(limit)
+    except Expired:
+        pages = await read(0)
+    whole = _Page([item for page in pages for item in page.items], pages[-1].version)
+    reader = partial(_metadata_of, resource.gvk) if metadata_only else partial(from_document, kind)
+    return _list_result(session, resource.gvk, whole, reader)
 
 
 async def list_pages(
@@ -90,30 +94,7 @@ async def list_pages(
     resource = await session.resource_for(kind, namespace=namespace)
     query = selector_query(label_selector, field_selector)
     async for page in _pages(session, resource, namespace, query, limit):
-        yield _list_result(session, resource.gvk, page, _reader_of(kind))
-
-
-async def _all_pages(
-    session: ClientSession,
-    resource: ResourceType,
-    namespace: str | None,
-    query: Query,
-    limit: int,
-    *,
-    metadata_only: bool,
-) -> _Page:
-    async def read(limit: int) -> _Page:
-        items: list[JSONObject | InvalidItem] = []
-        version = ""
-        async for page in _pages(session, resource, namespace, query, limit, metadata_only=metadata_only):
-            items += page.items
-            version = page.version
-        return _Page(items, version)
-
-    try:
-        return await read(limit)
-    except Expired:
-        return await read(0)
+        yield _list_result(session, resource.gvk, page, partial(from_document, kind))
 
 
 async def _pages(
@@ -320,7 +301,3 @@ def _describe(obj: TypedObject | Unstructured | None) -> str:
     status = msgspec.json.encode(document.get("status")).decode()
     facts.append(f"status {status[:_LONGEST_STATUS]}{'…' if len(status) > _LONGEST_STATUS else ''}")
     return ", ".join(facts)
-
-
-def _reader_of(kind: KindLike) -> Callable[[JSONObject], Any]:
-    return lambda document: from_document(kind, document)

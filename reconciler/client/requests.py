@@ -21,8 +21,7 @@ from reconciler.meta.documents import encodable
 from reconciler.meta.metadata import gvk_of
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects import Resource as _Resource
-from reconciler.objects.builtin import TypedObject, is_built_in_object
-from reconciler.objects.kinds import KindLike, to_document
+from reconciler.objects.kinds import KindLike, TypedObject, is_built_in_object, to_document
 
 Selector = str | Mapping[str, str]
 """A label or field selector: in the API's syntax (``"app=web,tier!=db"``), or a mapping of what must be equal."""

@@ -30,8 +30,7 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request, request_of
 from reconciler.meta.metadata import WRITE_METHODS, ResourceType, namespace_of, path_segment
 from reconciler.objects import InvalidObject, Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, from_document, gvk_from, resource_type_from, to_document
+from reconciler.objects.kinds import KindLike, TypedObject, from_document, gvk_from, resource_type_from, to_document
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,8 @@ from reconciler.controller.effects import effect
 from reconciler.controller.options import ControllerOptions
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import current_run
-from reconciler.controller.reconcile.primary_object import ensure_finalizer, release_finalizer
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler
+from reconciler.controller.resource_reconciler import ResourceReconciler, ensure_finalizer, release_finalizer
 from reconciler.controller.result import (
     CacheSyncTimeout,
     ObjectMoved,

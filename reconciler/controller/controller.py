@@ -21,13 +21,17 @@ from reconciler.controller.observers import (
 from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import UnsavedStatistics, UnsavedStore
-from reconciler.controller.reconcile.explanation import KeyExplanation, RunHistory, explain_key
-from reconciler.controller.reconcile.health import ObjectHealth
-from reconciler.controller.reconcile.progress import RunningReconciles
+from reconciler.controller.reconcile.explanation import (
+    EndedReconcile,
+    KeyExplanation,
+    ObjectHealth,
+    RunHistory,
+    explain_key,
+)
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
-from reconciler.controller.reconcile.tight_loops import TightLoops
+from reconciler.controller.reconcile.watchdogs import RunningReconciles, TightLoops
 from reconciler.controller.reconcile.worker import AgainLimiter, Worker, WorkerPool
-from reconciler.controller.reconcile.writes import OwnChanges, Ownership, OwnershipGate
+from reconciler.controller.reconcile.writes import LatencyObserver, OwnChanges, Ownership, OwnershipGate
 from reconciler.controller.reconciler import ControllerBinding, Reconciler, bind
 from reconciler.controller.result import ControllerError
 from reconciler.controller.wake import reasons
@@ -44,6 +48,7 @@ from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 
 if TYPE_CHECKING:
     from reconciler.cache import Cache
@@ -93,6 +98,11 @@ class ControllerStatistics:
     mapper_pending: int
     unmapped: int
     queue: QueueStatistics
+
+    @property
+    def low_priority_workers(self) -> int:
+        """The highest number of concurrent reconciles of low priority: `workers`, or fewer for a slow API server."""
+        return self.workers if self.queue.low_limit is None else self.queue.low_limit
 
 
 class Controller:
@@ -157,19 +167,23 @@ class Controller:
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics
         limiter = AgainLimiter(options.rate_limiter)
+        low_limit = ConcurrencyLimit(self._workers, clock=clock) if options.adaptive_concurrency else None
         self.queue: WorkQueue[Request] = WorkQueue(
             name=self.name,
             rate_limiter=limiter,
             clock=clock,
             metrics=queue_metrics,
             fair_by=None if type(reconciler).fair_by is Reconciler.fair_by else reconciler.fair_by,
+            low_limit=low_limit,
         )
         gvk = self.kind = gvk_from(checked.kind)
         self.access: Sequence[AccessRule] = access_rules(
-            [*required_permissions(reconciler, checked.kind, checked.watches), *self._shard_filter.permissions]
+            [*required_permissions(reconciler, checked), *self._shard_filter.permissions]
         )
         self._ownership = Ownership(gvk, client, self._shard_filter.matches)
         client = self._checked_client(client, cache, checked.watches)
+        if low_limit is not None:
+            client = client.through(lambda transport: LatencyObserver(transport, low_limit, clock))
         rng = client.live.session.connection.rng
         events_to = events or EventRecorder(client.live, source=self.name, clock=clock, rng=rng)
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
@@ -184,6 +198,8 @@ class Controller:
             workers=self._workers,
             enqueue=self.enqueue,
             check_leader=check_leader,
+            strategy=checked.strategy,
+            subresource=checked.subresource,
         )
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(metrics)
@@ -400,7 +416,7 @@ class Controller:
             queue=queue,
         )
 
-    def explain(self, request: Request, *, rows: Sequence[int] | None = None) -> KeyExplanation:
+    def explain(self, request: Request, *, rows: Sequence[EndedReconcile] | None = None) -> KeyExplanation:
         """Return the explanation of a key: its state, its latest reconciles, and what it waits for.
 
         The latest ten reconciles of each key are remembered, up to 10,000 of all keys; those of idle keys are dropped
@@ -411,7 +427,7 @@ class Controller:
 
         Args:
             request: the key.
-            rows: the rows of `history` to return as its reconciles. Default: all of the key, which reads the history.
+            rows: the reconciles of `history` to explain. Default: all of the key, which reads the history.
         """
         return explain_key(
             self._state,

@@ -12,9 +12,13 @@ from typing import Any, TypedDict, Unpack, get_args
 from reconciler._core.durations import DurationLike, OptionalSeconds, Seconds, positive_seconds
 from reconciler._core.user_code import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
-from reconciler.controller.reconcile.primary_object import has_status_field
 from reconciler.controller.reconciler import Reconciler
-from reconciler.controller.resource_reconciler import ResourceReconciler, defines_finalize, strategy_of, subresource_of
+from reconciler.controller.resource_reconciler import (
+    ResourceReconciler,
+    defines_finalize,
+    has_status_field,
+    status_target,
+)
 from reconciler.controller.wake.predicates import EventFilter, check_predicate
 from reconciler.controller.wake.watches import (
     ChannelSource,
@@ -82,6 +86,9 @@ class ControllerOptions:
             time in a row, or with a `TerminalError`, a timeout or a refused status, and a Normal Event
             (``ReconcileSucceeded``) when it succeeds again. Default True, because ``kubectl describe`` is where the
             owner of an object looks. The message is the type and the text of the exception.
+        adaptive_concurrency: reconcile fewer keys of low priority at once while the API server rejects requests (429),
+            or becomes slower because of them, so that a backlog delays neither fresh changes nor other clients. The
+            existing objects at the start and resyncs have a low priority: any below 0. Default True.
         sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
             controller-runtime's ``CacheSyncTimeout``.
     """
@@ -99,6 +106,7 @@ class ControllerOptions:
     debounce: OptionalSeconds = OptionalSeconds(None)
     wake_on_own_status: bool = False
     failure_events: bool = True
+    adaptive_concurrency: bool = True
     sync_timeout: Seconds = Seconds(120.0)
 
     def __post_init__(self) -> None:
@@ -150,7 +158,7 @@ class ControllerOptions:
             guarded_limiter(self.rate_limiter)
         except TypeError as error:
             raise ConfigurationError(f"{prefix}rate_limiter: {error}") from None
-        _check_status(prefix, reconciler, kind)
+        strategy, subresource = _status_target(prefix, reconciler, kind)
         _check_permissions(prefix, reconciler)
         return CheckedOptions(
             kind=kind,
@@ -159,6 +167,8 @@ class ControllerOptions:
             predicates=_predicates(prefix, self.predicates),
             watches=_watches(prefix, self.owns, self.watches),
             sources=_sources(prefix, self.sources),
+            strategy=strategy,
+            subresource=subresource,
         )
 
 
@@ -178,6 +188,7 @@ class ControllerKeywords(TypedDict, total=False):
     debounce: DurationLike | None
     wake_on_own_status: bool
     failure_events: bool
+    adaptive_concurrency: bool
     sync_timeout: DurationLike
 
 
@@ -192,6 +203,8 @@ class CheckedOptions:
         predicates: filters of events of the primary objects.
         watches: the watches on other kinds, including those of ``owns``.
         sources: what else enqueues keys.
+        strategy: how a `ResourceReconciler` sends the status.
+        subresource: where it is written to; None for the object itself.
     """
 
     kind: KindLike
@@ -200,39 +213,33 @@ class CheckedOptions:
     predicates: Sequence[EventFilter]
     watches: Sequence[Watch]
     sources: Sequence[SourceLike]
+    strategy: Strategy
+    subresource: str | None
 
 
-def required_permissions(reconciler: Reconciler, kind: KindLike, watches: Sequence[Watch]) -> list[Permission]:
+def required_permissions(reconciler: Reconciler, checked: CheckedOptions) -> list[Permission]:
     """Return everything that a controller needs; the permissions that its reconciler declares come last.
 
     A finalizer is added and removed by a patch of the object. A controller that sets owner references needs ``update``
     of the owners' ``finalizers`` if the admission plugin OwnerReferencesPermissionEnforcement is on, as in OpenShift.
     """
+    kind = checked.kind
     permissions = [Permission(kind, "get", "list", "watch")]
     finalizes = False
     if isinstance(reconciler, ResourceReconciler):
-        permissions += _for_status(reconciler, kind)
+        strategy = STRATEGIES[checked.strategy]
+        if checked.subresource is not None:
+            permissions.append(Permission(kind, strategy.verb, subresource="status"))
         finalizes = defines_finalize(reconciler)
-        if finalizes or reconciler.finalizer is not None:
+        # Without the subresource the status is part of the object. An apply takes over earlier patches
+        # by a patch of the object's managed fields.
+        if checked.subresource is None or strategy.is_owned or finalizes or reconciler.finalizer is not None:
             permissions.append(Permission(kind, "patch"))
-    if finalizes or any(isinstance(watch.mapper, OwnerMapper) for watch in watches):
+    if finalizes or any(isinstance(watch.mapper, OwnerMapper) for watch in checked.watches):
         permissions.append(Permission(kind, "update", subresource="finalizers"))
-    permissions += [Permission(watch.kind, "get", "list", "watch") for watch in watches]
+    permissions += [Permission(watch.kind, "get", "list", "watch") for watch in checked.watches]
     permissions.append(Permission("v1/Event", "create", "patch"))
     return [*permissions, *(reconciler.permissions or ())]
-
-
-def _for_status(reconciler: ResourceReconciler, kind: KindLike) -> list[Permission]:
-    subresource = subresource_of(reconciler, kind)
-    strategy = STRATEGIES[strategy_of(reconciler, kind)]
-    permissions = []
-    if subresource is not None:
-        permissions.append(Permission(kind, strategy.verb, subresource="status"))
-    # Without the subresource the status is part of the object. An apply takes over earlier patches
-    # by a patch of the object's managed fields.
-    if subresource is None or strategy.is_owned:
-        permissions.append(Permission(kind, "patch"))
-    return permissions
 
 
 def _check_count(what: str, value: object) -> None:
@@ -282,28 +289,28 @@ def _check_class(prefix: str, cls: type[Reconciler]) -> None:
             )
 
 
-def _check_status(prefix: str, reconciler: Reconciler, kind: KindLike) -> None:
-    """Check the class attributes for the status, which would otherwise fail in the first reconcile."""
+def _status_target(prefix: str, reconciler: Reconciler, kind: KindLike) -> tuple[Strategy, str | None]:
+    """Return how and where the status is written.
+
+    It checks the class attributes for the status, which would otherwise fail in the first reconcile.
+    """
     if not isinstance(reconciler, ResourceReconciler):
-        return
-    strategy = reconciler.status_strategy
-    if strategy not in _STRATEGIES:
-        raise ConfigurationError(f"{prefix}status_strategy must be one of {', '.join(_STRATEGIES)}, not {strategy!r}")
+        return "merge", None
+    given: str = reconciler.status_strategy
+    if given not in _STRATEGIES:
+        raise ConfigurationError(f"{prefix}status_strategy must be one of {', '.join(_STRATEGIES)}, not {given!r}")
+    strategy, subresource = status_target(reconciler, kind)
     try:
-        check_options(
-            "merge" if strategy == "auto" else strategy, reconciler.status_on_error, subresource_of(reconciler, kind)
-        )
+        check_options(strategy, reconciler.status_on_error, subresource)
     except ValueError as error:
         raise ConfigurationError(f"{prefix}status_{error}") from None
-    options = ("kstatus_conditions", "ready_condition")
-    given = [name for name in options if getattr(reconciler, name)]
-    if not given or not (isinstance(kind, type) and issubclass(kind, Resource)):
-        return
-    if not has_status_field(kind.status_model, "conditions"):
-        model = kind.status_model.__name__
+    options = [name for name in ("kstatus_conditions", "ready_condition") if getattr(reconciler, name)]
+    model = kind.status_model if isinstance(kind, type) and issubclass(kind, Resource) else None
+    if options and model is not None and not has_status_field(model, "conditions"):
         raise ConfigurationError(
-            f"{prefix}{given[0]} needs a status with conditions: derive {model} from ConditionedStatus"
+            f"{prefix}{options[0]} needs a status with conditions: derive {model.__name__} from ConditionedStatus"
         )
+    return strategy, subresource
 
 
 def _check_permissions(prefix: str, reconciler: Reconciler) -> None:

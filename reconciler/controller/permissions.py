@@ -131,7 +131,7 @@ class PermissionCheck:
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request, covered or not."""
-        access = _access_of(request)
+        access = access_of(request)
         if access is not None and access not in self._covered:
             self._compare(*access)
         return await self._transport.send(request)
@@ -153,7 +153,7 @@ class PermissionCheck:
         )
 
 
-def _access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
+def access_of(request: HTTPRequest) -> tuple[str, str, str] | None:
     """Return group, resource and verb of a request as a `Permission` names them; None for other paths."""
     found = resource_of_path(request.path)
     if found is None:

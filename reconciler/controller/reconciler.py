@@ -12,7 +12,6 @@ from reconciler._core.user_code import check_hooks
 from reconciler.controller.effects import current_effect_handler
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile, current_run
-from reconciler.controller.reconcile.primary_object import AssignedStatus
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import ControllerError, NotBound, Outcome
 from reconciler.controller.wake.watches import discard
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
     from reconciler.objects.kinds import KindLike
+    from reconciler.status.writer import Strategy
 
 T = TypeVar("T")
 
@@ -43,7 +43,9 @@ class ControllerBinding:
         check_leader: raises unless this process may act; None without leader election.
         resource: how the primary kind is served; None until the controller has discovered it.
         loop: the controller's event loop; None before it starts.
-        assigned_status: warns of reconciles that assign to the status of the object.
+        strategy: how a `ResourceReconciler` sends the status.
+        subresource: where it is written to; None for the object itself.
+        status_checks: how many more reconciles are checked for an assignment to the status of the object.
         threads: run plain functions: one per worker, so that none ever waits for a thread.
     """
 
@@ -57,7 +59,9 @@ class ControllerBinding:
     check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
-    assigned_status: AssignedStatus = field(default_factory=AssignedStatus)
+    strategy: Strategy = "merge"
+    subresource: str | None = None
+    status_checks: int = 10
     threads: ReconcileThreads = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,31 +1,38 @@
-"""`ResourceReconciler`: a reconciler that gets the object, and a batcher for its status."""
+"""`ResourceReconciler`: a reconciler that gets the object, and a batcher for its status.
+
+Before and after your code it takes care of the finalizer and of the status fields of every object. Finalizers are added
+and removed by conditional writes that the echo rule recognizes. A merge patch replaces the whole list of finalizers, so
+it has the resourceVersion of the list it was made from. On a conflict the object is read again from the server and a
+new patch is made, so other finalizers are preserved.
+
+The fields are ``observedGeneration`` and the conditions ``Reconciling`` and ``Stalled``, by the rules of kstatus, which
+is how Flux and Helm, among others, decide for any kind whether an object is ready. An object is in progress while
+``observedGeneration`` is not its generation or ``Reconciling`` is true. It has failed if ``Stalled`` is true. Both
+conditions are absent from an object that is ready.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
+import re
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Generic, Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
+from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import FAILURES, check_hooks
-from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
-from reconciler.controller.reconcile.primary_object import (
-    ensure_finalizer,
-    record_failing,
-    record_observed_generation,
-    record_outcome,
-    record_retry,
-    release_finalizer,
-)
+from reconciler._core.wire import JSONObject
+from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.reports import FAILURES_TO_REPORT
 from reconciler.controller.reconciler import ControllerBinding, Reconciler
-from reconciler.controller.result import NotBound, Outcome, Result, check_outcome, is_terminal
-from reconciler.errors import TerminalError, error_text
-from reconciler.meta import Request
-from reconciler.meta.metadata import has_finalizer, uid_of
+from reconciler.controller.result import NotBound, Outcome, Result, check_outcome, error_message, is_terminal
+from reconciler.errors import Conflict, NotFound, TerminalError, error_text
+from reconciler.meta import GroupVersionKind, Request, equal, request_of
+from reconciler.meta.documents import parse_version
+from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
 from reconciler.objects import InvalidObject, Resource
 from reconciler.objects.kinds import (
     KindLike,
@@ -37,10 +44,251 @@ from reconciler.objects.kinds import (
     to_document,
 )
 from reconciler.status import StatusBatcher, StatusError, StatusRejected, StatusSubresourceMissing
+from reconciler.status.mutations import Mutation, Set, SetCondition
 from reconciler.status.strategies import OnError
 from reconciler.status.writer import Strategy
 
+if TYPE_CHECKING:
+    from reconciler.client import Client
+
+
+_MAX_CONFLICTS = 5
+"""How often a newer version is read before the conflict is raised; the reconcile is then retried with backoff."""
+
+
+async def ensure_finalizer(client: Client, kind: KindLike, obj: Any, finalizer: str) -> Any | None:
+    """Add a finalizer to an object.
+
+    Cancellation leaves the finalizer there or not; the next reconcile checks it.
+
+    Args:
+        client: writes, and reads from the server after a conflict.
+        kind: the kind of the returned object.
+        obj: the object as it was read.
+        finalizer: the name of the finalizer.
+
+    Returns:
+        The object in the response, read leniently; the given one if it had the finalizer; None if it is gone or being
+        deleted, so that no finalizer can be added.
+
+    Raises:
+        Conflict: the object was newer each time.
+        APIError: the server refused the write.
+        TransportError: there was no response; the finalizer may be there.
+    """
+    if _has(obj, finalizer):
+        return obj
+    return await _write(client, kind, obj, finalizer, add=True)
+
+
+async def release_finalizer(client: Client, kind: KindLike, obj: Any, finalizer: str) -> Any | None:
+    """Remove a finalizer from an object, every copy of it.
+
+    Cancellation leaves the finalizer there or not; the next reconcile checks it.
+
+    Returns:
+        The object in the response, read leniently; the given one if it had no such finalizer; None if it is gone.
+
+    Raises:
+        Conflict: the object was newer each time.
+        APIError: the server refused the write.
+        TransportError: there was no response; the finalizer may be gone.
+    """
+    return await _write(client, kind, obj, finalizer, add=False)
+
+
+async def _write(client: Client, kind: KindLike, obj: Any, finalizer: str, *, add: bool) -> Any | None:
+    before = to_document(obj)
+    uid, request = uid_of(before), request_of(before)
+    for conflicts in range(_MAX_CONFLICTS + 1):
+        desired = _desired(before, finalizer, add=add)
+        if desired is None:
+            return obj
+        if add and before["metadata"].get("deletionTimestamp"):
+            return None
+        patch = {"metadata": {"resourceVersion": version_of(before), "finalizers": desired["metadata"]["finalizers"]}}
+        try:
+            obj = await client.patch(kind, request.name, request.namespace, patch=patch)
+        except NotFound:
+            return None
+        except Conflict:
+            if conflicts == _MAX_CONFLICTS:
+                raise
+            try:
+                newest = await client.live.get(gvk_from(kind), request.name, request.namespace)
+            except NotFound:
+                return None
+            obj = from_document(kind, newest.to_dict(), lenient=True)  # whether it matches the kind's class or not
+            before = to_document(obj)
+            if uid_of(before) != uid:
+                return None
+        else:
+            _report(gvk_of(before), request, before, desired, to_document(obj))
+            return obj
+    raise AssertionError("unreachable: the last conflict is raised")
+
+
+def _has(obj: Any, finalizer: str) -> bool:
+    """Return whether an object has a finalizer, without copying it: True in every reconcile but the first."""
+    if isinstance(obj, Resource):
+        return finalizer in obj.metadata.finalizers
+    return has_finalizer(original_document(obj), finalizer)
+
+
+def _desired(document: Mapping[str, Any], finalizer: str, *, add: bool) -> JSONObject | None:
+    """Return a copy of the document with or without the finalizer; None if there is nothing to change."""
+    desired = {**document, "metadata": dict(document["metadata"])}
+    changed = add_finalizer(desired, finalizer) if add else remove_finalizer(desired, finalizer)
+    return desired if changed else None
+
+
+def _report(
+    gvk: GroupVersionKind,
+    request: Request,
+    before: Mapping[str, Any],
+    desired: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> None:
+    """Report a write to the current reconcile, so that its event is recognized as an echo."""
+    cycle = current_cycle.get()
+    if cycle is None:
+        return
+    cycle.wrote(
+        gvk,
+        request,
+        uid_of(before),
+        before=parse_version(version_of(before)),
+        after=parse_version(version_of(after)),
+        exact=equal(_comparable(desired), _comparable(after)),
+        is_status=False,
+    )
+
+
+def _comparable(document: Mapping[str, Any]) -> JSONObject:
+    """Return a document without the fields that every write changes; an absent list of finalizers is an empty one."""
+    metadata = {k: v for k, v in document["metadata"].items() if k not in ("resourceVersion", "managedFields")}
+    metadata["finalizers"] = metadata.get("finalizers") or []
+    return {**document, "metadata": metadata}
+
+
+RECONCILING = "Reconciling"
+STALLED = "Stalled"
+
+_MAX_MESSAGE = 1024
+"""Characters of a message, as in Events."""
+
+_MAX_REASON = 1024
+_NOT_IN_REASON = re.compile(r"[^A-Za-z0-9_]+")
+
+_CANCELLED = "the reconcile was cancelled: its timeout expired, or something that it awaited was cancelled"
+
+
+def record_outcome(status: StatusBatcher[Any], outcome: Outcome, terminal: BaseException | None) -> None:
+    """Record the conditions after a reconcile that returned, or ended with a terminal error.
+
+    Args:
+        status: the object's batcher.
+        outcome: what it returned.
+        terminal: the terminal error; None if it returned.
+    """
+    if terminal is not None:
+        _set(status, STALLED, _reason_of(terminal), error_message(terminal))
+        _remove(status, RECONCILING)
+        return
+    _remove(status, STALLED)
+    if outcome is not None and outcome.again:
+        _set(status, RECONCILING, "Progressing", "a further step follows")
+    else:
+        _remove(status, RECONCILING)
+
+
+def record_retry(status: StatusBatcher[Any], error: BaseException) -> None:
+    """Record the conditions after a reconcile that is retried: it raised this, or was cancelled by its timeout."""
+    message = error_message(error) if isinstance(error, Exception) else _CANCELLED
+    _set(status, RECONCILING, "ProgressingWithRetry", message)
+    _remove(status, STALLED)
+
+
+def record_failing(status: StatusBatcher[Any], type: str, error: BaseException) -> None:
+    """Record that nobody knows whether an object is ready, because its reconciles fail with this error."""
+
+    def is_other(mutation: Mutation) -> bool:
+        return isinstance(mutation, SetCondition) and mutation.type == type and mutation.status not in (True, "True")
+
+    reason = _reason_of(error)
+    known: JSONObject = next((each for each in status.get("conditions", ()) if each.get("type") == type), {})
+    if status.has_recorded(is_other) or (known.get("status"), known.get("reason")) == ("Unknown", reason):
+        return
+    message = error_message(error) if isinstance(error, Exception) else _CANCELLED
+    status.set_condition(type, "Unknown", reason=reason, message=message[:_MAX_MESSAGE])
+
+
+def record_observed_generation(obj: Any, status: StatusBatcher[Any]) -> None:
+    """Record which generation the status is the outcome of.
+
+    Also if the status has it already: another writer may remove it before the write, which is then replayed.
+    """
+    if not isinstance(obj, Resource) or not has_status_field(obj.status_model, "observedGeneration"):
+        return
+    generation = original_document(obj)["metadata"].get("generation")
+    if generation is None:
+        return
+    if status.observed_generation is not None:
+        status.record(Set(("observedGeneration",), generation))
+    elif status.get("observedGeneration") is not None:  # written when the generation was unknown: outdated forever
+        status.remove("observedGeneration")
+
+
+@functools.lru_cache(maxsize=256)  # called in every reconcile, with the few kinds of a program
+def has_status_field(model: Any, wire_name: str) -> bool:
+    """Return whether a status model has a field of this name on the wire."""
+    return any(wire_name in (name, field.serialization_alias) for name, field in model.model_fields.items())
+
+
+def _reason_of(error: BaseException) -> str:
+    """Return the name of an error's class if the API server accepts it as a reason; otherwise what it accepts of it."""
+    name = _NOT_IN_REASON.sub("", type(error).__name__).strip("_").lstrip("_0123456789")
+    otherwise = "TerminalError" if isinstance(error, TerminalError) else "ReconcileFailed"
+    return name[:_MAX_REASON].rstrip("_") or otherwise
+
+
+def _set(status: StatusBatcher[Any], type: str, reason: str, message: str) -> None:
+    status.set_condition(type, True, reason=reason, message=message[:_MAX_MESSAGE])
+
+
+def _remove(status: StatusBatcher[Any], type: str) -> None:
+    if any(condition.get("type") == type for condition in status.get("conditions", ())):
+        status.remove("conditions", item={"type": type})
+
+
 _log = logging.getLogger("reconciler.controller")
+
+
+def warn_of_assigned_status(binding: ControllerBinding, obj: Any) -> None:
+    """Log a warning if the status of an object that a reconcile was given differs from the one that was read.
+
+    In controller-runtime, a reconcile assigns to the status of the object. Without this, nothing would show why the
+    status stays empty. It costs the reading and dumping of the status, so a controller's first reconciles are checked,
+    and it warns once.
+    """
+    if not binding.status_checks or not isinstance(obj, Resource) or "status" not in vars(obj):  # not even read
+        return
+    binding.status_checks -= 1
+    before = original_document(obj).get("status") or {}
+    if not obj.problems and obj.status == obj.status_model.model_validate(before):
+        return
+    after = obj.to_dict().get("status") or {}
+    fields = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if fields:
+        binding.status_checks = 0
+        _log.warning(
+            "%s %s: the reconcile changed obj.status (%s), which is not written: "
+            "record it with status.set(…), status.append(…) or status.set_condition(…)",
+            obj.gvk.kind,
+            obj.key,
+            ", ".join(fields),
+        )
+
 
 CORE_GROUP = "reconciler.dev"
 """The domain in the finalizer of core kinds, whose group is empty: a finalizer must have a domain."""
@@ -126,8 +374,8 @@ class ResourceReconciler(Reconciler, Generic[R]):
             Exception: what the override raised.
             NotBound: called by something other than a controller.
         """
-        binding, cycle = self._binding, current_reconcile()
-        if binding is None or cycle is None:
+        binding, cycle = self._binding, current_cycle.get()
+        if binding is None or not isinstance(cycle, Reconcile):
             raise NotBound(f"{type(self).__name__}.reconcile is called by its controller: await controller.start()")
         return await _ObjectReconcile(self, binding, cycle, request).run()
 
@@ -177,27 +425,18 @@ def defines_finalize(reconciler: ResourceReconciler[Any]) -> bool:
     return type(reconciler).finalize is not ResourceReconciler.finalize
 
 
-def strategy_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> Strategy:
-    """Return how a reconciler's status is sent.
+def status_target(reconciler: ResourceReconciler[Any], kind: KindLike) -> tuple[Strategy, str | None]:
+    """Return how a reconciler's status is sent, and the subresource that it is sent to; None for the object itself.
 
     An update needs the whole object as the server sent it. A controller's informer has that, without managedFields,
     which an update need not contain. For some built-in kinds the server takes more than the status from an update.
     """
-    if reconciler.status_strategy != "auto":
-        return reconciler.status_strategy
-    return "merge" if subresource_of(reconciler, kind) is None or _is_built_in(kind) else "update"
-
-
-def subresource_of(reconciler: ResourceReconciler[Any], kind: KindLike) -> str | None:
-    """Return the subresource that a reconciler's status is written to; None for the object itself."""
+    subresource = reconciler.status_subresource
     if isinstance(kind, type) and issubclass(kind, Resource) and "status" not in kind.resource_type.subresources:
-        return None
-    return reconciler.status_subresource
-
-
-@functools.lru_cache(maxsize=256)  # called in every reconcile
-def _is_built_in(kind: KindLike) -> bool:
-    return is_built_in(gvk_from(kind).group)
+        subresource = None
+    if reconciler.status_strategy != "auto":
+        return reconciler.status_strategy, subresource
+    return "merge" if subresource is None or is_built_in(gvk_from(kind).group) else "update", subresource
 
 
 class InvalidPrimary(InvalidObject, TerminalError):
@@ -239,7 +478,8 @@ class _ObjectReconcile:
         read = await self._binding.client.peek(kind, self._request)
         if read is None:
             return None
-        self._cycle.set_basis(read.uid, read.version)
+        if read.version != self._cycle.basis or read.uid != self._cycle.uid:  # rarely: the worker has just looked
+            self._cycle.set_basis(read.uid, read.version)
         obj: Any = read.read_as(kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
@@ -340,7 +580,7 @@ class _ObjectReconcile:
             if not is_terminal(error):
                 raise
             return None, error
-        self._binding.assigned_status.check(obj)
+        warn_of_assigned_status(self._binding, obj)
         return outcome, None
 
     def _is_retried(self, error: BaseException) -> bool:
@@ -396,8 +636,8 @@ class _ObjectReconcile:
         return StatusBatcher(
             self._binding.client,
             obj,
-            strategy=strategy_of(self._reconciler, self._binding.kind),
-            subresource=subresource_of(self._reconciler, self._binding.kind),
+            strategy=self._binding.strategy,
+            subresource=self._binding.subresource,
             on_error=self._reconciler.status_on_error,
             clock=self._binding.clock,
             metrics=self._cycle.status_metrics,

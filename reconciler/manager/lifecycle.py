@@ -22,7 +22,7 @@ from reconciler.manager.runnables import (
     RunnableGroup,
     Supervisor,
     Webhooks,
-    first_failure,
+    run_together,
 )
 from reconciler.manager.waiting import drains, keys_in_progress, lists, remind, report_progress, waits
 from reconciler.telemetry.logs import NamedValues
@@ -277,16 +277,14 @@ class Lifecycle:
         synced = [informer for informer in informers if informer.synced]
         for informer in informers:
             informer.restart_first_lists()
-        await first_failure([asyncio.create_task(informer.refresh(SYNC_TIMEOUT)) for informer in synced])
+        await run_together(informer.refresh(SYNC_TIMEOUT) for informer in synced)
 
     async def _start_controllers(self) -> None:
         """Start the controllers and the runnables that only the leader may run."""
         self._active = True
         self.leader_runnables.start(self._supervisor)
         controllers = list(self.controllers)
-        await first_failure(
-            [asyncio.create_task(each.start(), name=f"start of controller {each.name}") for each in controllers]
-        )
+        await run_together(each.start() for each in controllers)
         self._supervisor.cancel(self._reminders)
         names = (f"{each.name} (field manager {each.field_manager})" for each in controllers)
         _log.info("started controllers: %s", ", ".join(names) or "none")

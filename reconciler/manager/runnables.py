@@ -170,20 +170,11 @@ class RunnableGroup:
             self.add(name, call)
 
 
-async def first_failure(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Wait until all tasks have ended; if one fails, cancel the others, wait for them, and raise its exception.
-
-    Cancellation cancels the tasks and waits for them.
-    """
-    pending = set(tasks)
-    if not pending:
-        return
+async def run_together(calls: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Run coroutines concurrently; if one fails, cancel the others, wait for them, and raise its exception."""
     try:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
-    for task in done:
-        task.result()
+        async with asyncio.TaskGroup() as group:
+            for each in calls:
+                group.create_task(each)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -198,6 +198,19 @@ def copy_json(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: copy_json(item) for key, item in value.items()}
         return [copy_json(item) for item in value] if isinstance(value, list) else value
+
+
+def plain_model(value: Any, format_time: Callable[[datetime], str]) -> Any:
+    """Return a generated model of an official client under its wire names; its own ``to_dict`` uses Python's names."""
+    names = getattr(value, "attribute_map", None)
+    if isinstance(names, Mapping):
+        members = ((wire, getattr(value, name)) for name, wire in names.items())
+        return {wire: plain_model(member, format_time) for wire, member in members if member is not None}
+    if isinstance(value, Mapping):
+        return {str(key): plain_model(item, format_time) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_model(item, format_time) for item in value]
+    return format_time(value) if isinstance(value, datetime) else copy_json(value)
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -30,7 +30,7 @@ from reconciler.notification.channel import (
 )
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.credentials import Credentials
-from reconciler.notification.metrics import NotificationMetrics
+from reconciler.notification.observers import NotificationMetrics
 from reconciler.notification.operator import NotificationOperator, NotificationOptions
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor

@@ -28,7 +28,7 @@ from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.meta.documents import format_micro_time
 from reconciler.notification.channel import idempotency_key
-from reconciler.notification.deliverer import recipients_of
+from reconciler.notification.delivery import recipients_of
 from reconciler.notification.schedule import StatusChange
 
 FIRST = "0" * 64

@@ -197,12 +197,13 @@ class FairQueue:
 
     def _wake_for_outages(self) -> None:
         for name, queue in list(self._queues.items()):
-            down = {namespace for namespace in queue.namespaces if self.is_down(name, namespace)}
-            for request in list(queue.outage_unrecorded) if down else ():
-                if (request.namespace or "") in down:
-                    queue.leave(request)
-                    self._wake(request)
-            self._drop_if_empty(name)
+            limiter = self._limiter(name)
+            if limiter is not None and limiter.is_down(limiter.only_for):
+                for request in list(queue.outage_unrecorded):
+                    if limiter.is_down(request.namespace or ""):
+                        queue.leave(request)
+                        self._wake(request)
+                self._drop_if_empty(name)
 
     def _next(self, current: Request | None) -> tuple[str, Request] | None:
         """Return the channel and the request of the next slot, or None."""
@@ -216,9 +217,16 @@ class FairQueue:
         return found
 
     def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
+        limiter, down_for = self._limiter(name), None
+        if limiter is not None:
+            if limiter.wait(None) > 0:
+                return None
+            down_for = limiter.only_for
         excluded = self._in_progress - {current}
         for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
-            if self._wait(name, namespace) > 0:
+            if self._policies.wait(namespace) > 0:
+                continue
+            if limiter is not None and namespace == down_for and limiter.wait(namespace) > 0:
                 continue
             if self._has_room(name, namespace):
                 request = queue.first(namespace, excluded=excluded)
@@ -227,11 +235,6 @@ class FairQueue:
             elif current is not None and current in self._held and current in queue and current.namespace == namespace:
                 return current if self._has_room(name, None) else None
         return None
-
-    def _wait(self, name: str, namespace: str) -> float:
-        """Return the seconds until the limits of a channel and of a namespace let a delivery start."""
-        limiter = self._limiter(name)
-        return max(self._policies.wait(namespace), 0.0 if limiter is None else limiter.wait(namespace))
 
     def _has_room(self, name: str, namespace: str | None) -> bool:
         """Return whether a delivery may start on a channel; the namespace is None for a request that holds slots."""
@@ -293,7 +296,9 @@ class FairQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waits = (self._wait(name, namespace) for name, queue in self._queues.items() for namespace in queue.namespaces)
+        limiters = [limiter for name in self._queues if (limiter := self._limiter(name)) is not None]
+        waits = [limiter.wait(namespace) for limiter in limiters for namespace in {None, limiter.only_for}]
+        waits += [self._policies.wait(each) for each in {each for q in self._queues.values() for each in q.namespaces}]
         soonest = min((wait for wait in waits if 0 < wait < math.inf), default=None)
         if soonest is not None:
             self._timer = asyncio.get_running_loop().call_later(soonest, self._assign)

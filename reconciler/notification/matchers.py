@@ -95,11 +95,8 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
 
 # The strict syntax
 
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<operator>=~|!=|!~|=)|(?P<sign>[{},])|(?P<quoted>"(?:[^"\\]|\\.)*")|
-    (?P<plain>[^\s{}!=~,\\"'`]+)|(?P<end>\Z)|(?P<wrong>.))""",
-    re.DOTALL | re.VERBOSE,
-)
+_PART = r"""("(?:[^"\\]|\\.)*+"|[^\s{}!=~,\\"'`]++)"""
+_STRICT = re.compile(rf"{_PART}\s*+(=~|!=|!~|=)\s*+{_PART}\s*+(,\s*+|\Z)", re.DOTALL)
 _ESCAPE = re.compile(
     r"""\\(?:(?P<plain>[abfnrtv\\"])|x(?P<byte>[0-9a-fA-F]{2})|(?P<octal>[0-3][0-7]{2})
     |u(?P<short>[0-9a-fA-F]{4})|U(?P<long>[0-9a-fA-F]{8})|(?P<wrong>.?))""",
@@ -108,62 +105,21 @@ _ESCAPE = re.compile(
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
 
 
-class _Tokens:
-    """The tokens of a string, one by one."""
-
-    def __init__(self, text: str) -> None:
-        self._found: Iterator[tuple[str, str, int]] = self._scan(text)
-        self.next = next(self._found)
-
-    def take(self, *kinds: str, expected: str) -> str:
-        """Take the next token, which must have one of these kinds. The kind of a sign is the sign itself."""
-        kind, value, column = self.next
-        if kind not in kinds:
-            raise MatcherError(
-                f"column {column}: expected {expected}, found {value!r}"
-                if value
-                else f"{expected} is missing at the end"
-            )
-        self.next = next(self._found, ("end", "", column))
-        return value
-
-    def at(self, *kinds: str) -> bool:
-        """Return whether the next token has one of these kinds."""
-        return self.next[0] in kinds
-
-    @staticmethod
-    def _scan(text: str) -> Iterator[tuple[str, str, int]]:
-        position = 0
-        while True:
-            found = _TOKEN.match(text, position)
-            assert found is not None  # noqa: S101 - the last two branches match anything
-            kind = found.lastgroup or "end"
-            value = found.group(kind)
-            yield value if kind == "sign" else kind, value, found.start(kind) + 1
-            if kind == "end":
-                return
-            position = found.end()
-
-
 def _strict(text: str) -> Iterator[Matcher]:
-    tokens = _Tokens(text)
-    braced = tokens.at("{")
-    if braced:
-        tokens.take("{", expected="'{'")
-    while not tokens.at("}", "end"):
-        yield _strict_matcher(tokens)
-        if tokens.at("}", "end"):
-            break
-        tokens.take(",", expected="',' or the end")
-    if braced:
-        tokens.take("}", expected="'}'")
-    tokens.take("end", expected="the end")
-
-
-def _strict_matcher(tokens: _Tokens) -> Matcher:
-    name = _unquoted(tokens.take("quoted", "plain", expected="a name"))
-    operator = tokens.take("operator", expected="one of =, !=, =~, !~")
-    return Matcher(name, cast("Operator", operator), _unquoted(tokens.take("quoted", "plain", expected="a value")))
+    inner = text.strip()
+    if inner.startswith("{"):
+        if not inner.endswith("}"):
+            raise MatcherError("'}' is missing at the end")
+        inner = inner[1:-1].strip()
+    position = 0
+    while position < len(inner):
+        found = _STRICT.match(inner, position)
+        if found is None:
+            column = text.index(inner) + position + 1
+            rest = shortened(inner[position : position + 80], 40)
+            raise MatcherError(f"column {column}: expected a matcher such as team = storage, found {rest!r}")
+        yield Matcher(_unquoted(found[1]), cast("Operator", found[2]), _unquoted(found[3]))
+        position = found.end()
 
 
 def _unquoted(token: str) -> str:

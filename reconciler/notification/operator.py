@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from reconciler._core.durations import Seconds
@@ -15,10 +16,9 @@ from reconciler.notification.api import ChannelPolicy, NotificationRequest
 from reconciler.notification.audit import AuditLog
 from reconciler.notification.channel import Channel, ChannelRegistry, DeliveryError, installed_channels
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
-from reconciler.notification.channels.services import RECEIVER_KINDS, ReceiverChannels
+from reconciler.notification.channels.services import RECEIVER_KINDS, build_channel, missing_credentials
 from reconciler.notification.credentials import Credentials, SecretSource
-from reconciler.notification.ledger import Observer
-from reconciler.notification.metrics import NotificationMetrics
+from reconciler.notification.observers import NotificationMetrics, Observer
 from reconciler.notification.policies import PolicySource, PolicyTable, PolicyValidator
 from reconciler.notification.reconciler import NotificationReconciler
 from reconciler.notification.redaction import Redactor
@@ -118,7 +118,6 @@ class NotificationOperator:
             key = self._audit_key(options.audit_key) if options.audit_key is not None else b""
             self.audit = AuditLog(options.audit_file, redact=self.redactor.redact, key=key)
             self.audit.check()
-        receivers = ReceiverChannels(self.credentials)
         self.policies = PolicyTable()
         self.alerts: AlertReceiver | None = None
         self.routing: RoutingTable | None = None
@@ -128,7 +127,10 @@ class NotificationOperator:
             raise ConfigurationError(f"unknown fallback channel {options.fallback_channel!r}; channels: {known}")
         if options.routing_file or options.routing_config_map or options.routing_resource:
             self.routing = RoutingTable(
-                self.channels, kinds=RECEIVER_KINDS, build=receivers.build, check=receivers.missing_credentials
+                self.channels,
+                kinds=RECEIVER_KINDS,
+                build=partial(build_channel, credentials=self.credentials),
+                check=partial(missing_credentials, credentials=self.credentials),
             )
             if options.routing_file is not None:
                 self._file = FileSource(options.routing_file, self.routing)

@@ -37,7 +37,6 @@ class PolicyRefusal:
         message: what is not allowed, and what is.
     """
 
-    policy: str
     reason: str
     message: str
 
@@ -122,11 +121,11 @@ class PolicyTable:
         """Return why a request may not be delivered over these channels, or None."""
         if self._invalid:
             name, problem = min(self._invalid.items())
-            return PolicyRefusal(name, "PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
+            return PolicyRefusal("PolicyDenied", f"policy {name!r} is invalid, so it allows nothing: {problem}")
         for name, policy in self.about(namespace):
             what = next(_violations(policy, spec, channels), None)
             if what is not None:
-                return PolicyRefusal(name, "PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
+                return PolicyRefusal("PolicyDenied", f"policy {name!r}: {what} in namespace {namespace}")
         return None
 
     def quota_refusal(self, request: Request) -> PolicyRefusal | None:
@@ -137,7 +136,7 @@ class PolicyTable:
         for name, policy in self.about(namespace):
             if policy.max_unfinished is not None and count >= policy.max_unfinished:
                 text = f"policy {name!r}: namespace {namespace} has {count} unfinished requests already"
-                return PolicyRefusal(name, "QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
+                return PolicyRefusal("QuotaExceeded", f"{text}; the maximum is {policy.max_unfinished}")
         return None
 
     # Rates

@@ -27,29 +27,33 @@ from reconciler.notification.api import (
 from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels.limits import Pacer
 from reconciler.notification.channels.local import ConsoleChannel, LogChannel
-from reconciler.notification.deliverer import Deliverer, build_messages, recipients_of
-from reconciler.notification.fair_queue import FairQueue
-from reconciler.notification.ledger import (
+from reconciler.notification.delivery import (
     MESSAGE_LIMIT,
-    AttemptLog,
-    EventEmitter,
-    NotificationStatistics,
-    Observer,
-    Outbox,
+    Deliverer,
     Progress,
     RequestStatusBatcher,
     attempts_ahead,
+    build_messages,
     delete_finished,
     is_too_large,
     is_up_to_date,
     may_deliver,
     progress_of,
+    recipients_of,
     remove_write_ahead,
     set_change,
     set_ended,
     set_failed,
     set_routing,
     upsert_attempts,
+)
+from reconciler.notification.fair_queue import FairQueue
+from reconciler.notification.observers import (
+    AttemptLog,
+    EventEmitter,
+    NotificationStatistics,
+    Observer,
+    Outbox,
 )
 from reconciler.notification.policies import KeysByNamespace, PolicyRefusal, PolicyTable
 from reconciler.notification.redaction import Redactor
@@ -66,7 +70,7 @@ from reconciler.notification.schedule import (
     settle,
 )
 from reconciler.objects import InvalidObject
-from reconciler.status import StatusBatcher, StatusError, StatusInvalid, StatusTooLarge
+from reconciler.status import StatusBatcher, StatusConflict, StatusError, StatusInvalid, StatusTooLarge
 from reconciler.status.strategies import OnError
 
 WAIT_IN_PLACE = 0.05
@@ -315,7 +319,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         refusal = refusal or self._policies.quota_refusal(obj.key)
         if refusal is None and is_too_large(obj, channels):
             message = "Not delivered because the request is too large to record all its attempts"
-            refusal = PolicyRefusal("", "RequestTooLarge", message)
+            refusal = PolicyRefusal("RequestTooLarge", message)
         if refusal is None and obj.spec.channels is not None:
             return before
         if not await self._is_up_to_date(obj, before):
@@ -479,14 +483,18 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         if not may_deliver(key, self._unsaved):
             return Result(requeue_after=STALE_RETRY)
         self._unsaved.add(key)  # from here on there may be a result; `_publish` removes the key once it is saved
-        if not await self._is_up_to_date(obj, before):
-            return Result(requeue_after=STALE_RETRY)
-        self.check_leader()
         ahead: Sequence[DeliveryAttempt] = ()
         if obj.spec.delivery != "AtLeastOnce":
             ahead = attempts_ahead(due, now=self._now())
+        elif not await self._is_up_to_date(obj, before):
+            return Result(requeue_after=STALE_RETRY)
+        self.check_leader()
         if ahead or has_unsaved_results:
-            await self._write_ahead(obj, status, ahead)
+            try:
+                await self._write_ahead(obj, status, ahead)
+            except StatusConflict:  # which says what a read would have said: this version is not the latest
+                self._counts["stale"] += 1
+                return Result(requeue_after=STALE_RETRY)
         results: list[Delivery] = []
         self._active += 1
         try:
@@ -540,17 +548,18 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         """Compute the new status from the results, and record it on the batcher and in the outbox."""
         now = max([each.ended for each in results], default=None) or self._now()
         change = settle(obj, before, results, now=now, rng=self._rng)
+        key, uid = obj.key, obj.uid
         if change.after.phase not in TERMINAL_PHASES:
-            self._written[obj.uid] = progress_of(change.after)
+            self._written[uid] = progress_of(change.after)
         else:
-            self._written.pop(obj.uid, None)
-            self._uncalled.pop(obj.uid, None)
-            self._policies.unfinished.discard(obj.key)
+            self._written.pop(uid, None)
+            self._uncalled.pop(uid, None)
+            self._policies.unfinished.discard(key)
         set_change(status, change)
-        self._refusals.pop(obj.key, None)
+        self._refusals.pop(key, None)
         if change.deferred:
             errors = [channel.last_error or "" for channel in change.after.channels if channel.name in change.deferred]
-            self._refusals[obj.key] = "; ".join(errors)
+            self._refusals[key] = "; ".join(errors)
         self._outbox.add(change)
         return change
 

@@ -6,14 +6,14 @@ import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reconciler._core.wire import use_kubernetes_scalars
 from reconciler.errors import ConfigurationError
-from reconciler.notification.channel import CHANNEL_PATTERN, Channel
+from reconciler.notification.channel import CHANNEL_PATTERN, Channel, DurationSeconds
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.matchers import Matcher, MatcherError, Operator, parse_matchers
 from reconciler.notification.redaction import listed, shortened
@@ -235,9 +235,27 @@ _UNUSED = (
 
 
 class ReceiverConfig(BaseModel):
-    """The base class of the entries under ``<kind>_configs`` of a receiver. Unknown keys are rejected."""
+    """The base class of the entries under ``<kind>_configs`` of a receiver: the options that any kind has.
+
+    Unknown keys are rejected.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
+
+    rate_per_minute: float | None = Field(default=None, gt=0)
+    """Maximum messages a minute. Others wait, which uses no attempt. Default: no limit."""
+
+    max_concurrent: int = Field(default=4, ge=1)
+    """Maximum concurrent messages; others wait."""
+
+    breaker_failures: int = Field(default=5, ge=1)
+    """Consecutive failures that open the circuit breaker."""
+
+    breaker_open_seconds: DurationSeconds = Field(default=30.0, gt=0)
+    """Seconds until an open circuit breaker lets one message through as a probe."""
+
+    credentials_of: Literal["operator", "namespace"] = "operator"
+    """Whose credentials the receiver uses: the operator's, or those of the request's namespace."""
 
     def credential_names(self) -> Sequence[str]:
         """Return the names of the credentials that the entry refers to: the values of options such as ``x_credential``.

@@ -21,7 +21,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import TypedDict
 
 from reconciler._core.backoff import MAX_RETRY_AFTER, Backoff
 from reconciler.meta.documents import format_micro_time
@@ -42,43 +41,40 @@ from reconciler.notification.redaction import shortened
 _MESSAGE_LIMIT = 1024
 
 
-class Summary(TypedDict):
-    """The status fields that are derived from the channels."""
-
-    phase: Phase
-    reason: str
-    message: str
-    total_attempts: int
-    successful_deliveries: int
-    failed_deliveries: int
-    completion_time: datetime | None
-    next_step: str
-    next_step_time: datetime | None
+DERIVED = set(NotificationRequestStatus.model_fields) - {
+    "channels",
+    "delivery_attempts",
+    "conditions",
+    "observed_generation",
+}
+"""The status fields that are derived from the channels and attempts."""
 
 
 def summarize(
-    channels: Sequence[ChannelStatus], policy: RetryPolicy, *, now: datetime, ttl: int | None = None
-) -> Summary:
-    """Summarize the channels of a request: phase, reason, message and counts. Without any channel it has failed.
+    status: NotificationRequestStatus, spec: NotificationRequestSpec, *, now: datetime
+) -> NotificationRequestStatus:
+    """Return a status with the phase, the reason, the message and the counts that follow from its channels.
 
-    A terminal phase is reached now. The request is deleted `ttl` seconds later, if that is not None.
+    Without any channel the request has failed. A terminal phase is reached now.
     """
+    channels = status.channels
     delivered = [channel for channel in channels if channel.state == "Delivered"]
     failed = [channel for channel in channels if channel.state in {"Failed", "Unknown"}]
-    waiting = [channel for channel in channels if channel.state in {"Pending", "Retrying"}]
-    tried = [channel for channel in waiting if channel.attempts]
+    waiting = [channel for channel in channels if channel.state in _OPEN]
     phase, reason = _phase(delivered, failed, waiting)
-    step, step_time = _next_step(waiting) if waiting else after_completion(now, ttl)
-    return Summary(
-        phase=phase,
-        reason=reason,
-        message=_message(channels, delivered, failed, waiting, policy),
-        total_attempts=sum(channel.attempts for channel in channels),
-        successful_deliveries=len(delivered),
-        failed_deliveries=len(failed) + len(tried),
-        completion_time=None if waiting else now,
-        next_step=step,
-        next_step_time=step_time,
+    step, step_time = _next_step(waiting) if waiting else after_completion(now, spec.ttl_seconds_after_finished)
+    return status.model_copy(
+        update={
+            "phase": phase,
+            "reason": reason,
+            "message": _message(channels, delivered, failed, waiting, spec.retry_policy),
+            "total_attempts": sum(channel.attempts for channel in channels),
+            "successful_deliveries": len(delivered),
+            "failed_deliveries": len(failed) + sum(channel.attempts > 0 for channel in waiting),
+            "completion_time": None if waiting else now,
+            "next_step": step,
+            "next_step_time": step_time,
+        }
     )
 
 
@@ -332,10 +328,15 @@ def settle(
             "channels": states,
             "delivery_attempts": [*before.delivery_attempts, *attempts],
             "queued_at": before.queued_at or min([now, *(delivery.started for delivery in results.values())]),
-            **summarize(states, spec.retry_policy, now=now, ttl=spec.ttl_seconds_after_finished),
         }
     )
-    return StatusChange(request=request, before=before, after=new, attempts=tuple(attempts), deferred=tuple(deferred))
+    return StatusChange(
+        request=request,
+        before=before,
+        after=summarize(new, spec, now=now),
+        attempts=tuple(attempts),
+        deferred=tuple(deferred),
+    )
 
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)

@@ -1,32 +1,142 @@
-"""Kinds and objects as callers pass them: how a kind is most likely served, and conversion to and from documents."""
+"""Kinds and objects as callers pass them: how a kind is most likely served, and conversion to and from documents.
+
+Built-in kinds can be given as classes of lightkube, such as ``lightkube.resources.apps_v1.Deployment``, whose instances
+are objects then. They are msgspec structs; lightkube itself is not imported here. An instance that was read keeps its
+document, so that writing it back preserves the fields that the class does not know.
+"""
 
 from __future__ import annotations
 
+import copy
 import functools
+import weakref
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar, get_args, get_origin, overload
+from typing import Any, Protocol, cast, get_args, get_origin
 
-from typing_extensions import TypeIs, get_original_bases
+import msgspec
+from typing_extensions import TypeIs, TypeVar, get_original_bases
 
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.documents import format_micro_time
-from reconciler.meta.metadata import ResourceType
-from reconciler.objects.builtin import (
-    TypedObject,
-    class_gvk,
-    is_built_in_class,
-    is_built_in_object,
-    known_fields,
-    model_document,
-    model_from_document,
-    model_original,
-)
-from reconciler.objects.declaration import plural_of
-from reconciler.objects.resource import AnyResource, InvalidObject, Resource
+from reconciler.meta.documents import format_micro_time, plain_model
+from reconciler.meta.metadata import ResourceType, name_of
+from reconciler.objects.crd import plural_of
+from reconciler.objects.resource import AnyResource, InvalidObject, Resource, merge_changes
 from reconciler.objects.unstructured import Unstructured
+
+
+class TypedObject(Protocol):
+    """An object whose kind is a class: an instance of a `Resource`, or of a class of ``lightkube.resources``."""
+
+    @property
+    def metadata(self) -> Any:
+        """Return the object's metadata."""
+
+    def to_dict(self) -> JSONObject:
+        """Return the object as a document."""
+        ...
+
+
+class BuiltInObject(TypedObject, Protocol):
+    """An object of a built-in kind: an instance of a class of ``lightkube.resources``."""
+
+    _api_info: Any
+
+
+B = TypeVar("B", bound=BuiltInObject)
+
+_DOCUMENT, _DEEPCOPY = "_document", "__deepcopy__"
+
+
+def is_built_in_class(kind: object) -> TypeIs[type[BuiltInObject]]:
+    """Return whether a kind is given as a class of ``lightkube.resources``."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct) and hasattr(kind, "_api_info")
+
+
+def is_built_in_object(obj: object) -> TypeIs[BuiltInObject]:
+    """Return whether an object is an instance of a class of ``lightkube.resources``."""
+    return is_built_in_class(type(obj))
+
+
+def class_gvk(kind: type[BuiltInObject]) -> GroupVersionKind:
+    """Return the kind of a class.
+
+    Raises:
+        TypeError: the class is a subresource, such as DeploymentStatus.
+    """
+    info = kind._api_info  # noqa: SLF001 - what lightkube.core.resource.api_info returns
+    if info.parent is not None:
+        raise TypeError(f"{kind.__name__} is a subresource of {info.parent.kind}: use {info.parent.kind}")
+    return GroupVersionKind(info.resource.group, info.resource.version, info.resource.kind)
+
+
+def model_from_document(kind: type[B], document: JSONObject) -> B:
+    """Read an object from its document, which is kept and must not be changed afterwards.
+
+    Raises:
+        InvalidObject: the document does not fit the class.
+    """
+    try:
+        obj = msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        problem = (path.rstrip("`").lstrip(".") or "object", text)
+        raise InvalidObject(f"{kind.__name__} {name_of(document)} does not fit its class", [problem]) from None
+    _keep(obj, document)
+    return obj
+
+
+def known_fields(obj: BuiltInObject) -> JSONObject:
+    """Return the fields that the class of an object knows, as sent."""
+    # metav1.MicroTime requires six decimals, metav1.Time accepts them.
+    plain = msgspec.to_builtins(obj, builtin_types=(datetime,))
+    return cast("JSONObject", _with_text_times(plain))
+
+
+def model_document(obj: BuiltInObject) -> JSONObject:
+    """Return an object as a document: the one that it was read from, with later changes applied."""
+    document = vars(obj).get(_DOCUMENT)
+    if document is None:
+        return known_fields(obj)
+    before = known_fields(msgspec.convert(document, type(obj)))
+    return cast("JSONObject", merge_changes(document, before, known_fields(obj)))
+
+
+def model_original(obj: BuiltInObject) -> Mapping[str, Any] | None:
+    """Return the document that an object was read from; None if it was not read."""
+    return vars(obj).get(_DOCUMENT)
+
+
+def _keep(obj: BuiltInObject, document: Mapping[str, Any]) -> None:
+    vars(obj).update({_DOCUMENT: document, _DEEPCOPY: _DeepCopy(obj)})
+
+
+class _DeepCopy:
+    """The ``__deepcopy__`` of an object that was read: a struct's own would leave the document behind."""
+
+    __slots__ = ("_obj",)
+
+    def __init__(self, obj: BuiltInObject) -> None:
+        self._obj = weakref.ref(obj)  # not a cycle: objects are many
+
+    def __call__(self, memo: dict[int, Any]) -> BuiltInObject:
+        obj = self._obj()
+        assert obj is not None  # noqa: S101 - it is being copied
+        make, arguments = cast("tuple[Any, ...]", obj.__reduce__())[:2]
+        copied: BuiltInObject = make(*copy.deepcopy(arguments, memo))
+        _keep(copied, vars(obj)[_DOCUMENT])
+        return copied
+
+
+def _with_text_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_text_times(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_text_times(item) for item in value]
+    return format_micro_time(value) if isinstance(value, datetime) else value
+
 
 KindLike = str | GroupVersionKind | type[TypedObject]
 """A kind: ``"apps/v1/Deployment"``, a GroupVersionKind, a subclass of Resource, a class of ``lightkube.resources``."""
@@ -157,14 +267,13 @@ def kind_argument(cls: type, generic: type) -> KindLike | None:
     return None
 
 
-R = TypeVar("R", bound=TypedObject)
+R = TypeVar("R", bound=TypedObject, default=Unstructured)
+
+KindOf = type[R] | str | GroupVersionKind
+"""A kind whose objects are of a type: that of the class, or `Unstructured` if there is none."""
 
 
-@overload
-def from_document(kind: type[R], document: JSONObject, *, lenient: bool = False) -> R: ...
-@overload
-def from_document(kind: str | GroupVersionKind, document: JSONObject, *, lenient: bool = False) -> Unstructured: ...
-def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False) -> TypedObject | Unstructured:
+def from_document(kind: KindOf[R], document: JSONObject, *, lenient: bool = False) -> R:
     """Read a document as an instance of a class if one is given, else as an `Unstructured`.
 
     List items lack apiVersion and kind; they are added. The document is kept, not copied.
@@ -179,14 +288,14 @@ def from_document(kind: KindLike, document: JSONObject, *, lenient: bool = False
         InvalidObject: the document does not fit the class, and `lenient` is False.
     """
     if is_kind_class(kind):
-        return kind.from_dict(_named(document, kind.gvk), lenient=lenient)
+        return cast("R", kind.from_dict(_named(document, kind.gvk), lenient=lenient))
     if is_built_in_class(kind):
         try:
-            return model_from_document(kind, _named(document, gvk_from(kind)))
+            return cast("R", model_from_document(kind, _named(document, gvk_from(kind))))
         except InvalidObject:
             if not lenient:
                 raise
-    return Unstructured(_named(document, gvk_from(kind)))
+    return cast("R", Unstructured(_named(document, gvk_from(kind))))
 
 
 def _named(document: JSONObject, gvk: GroupVersionKind) -> JSONObject:
@@ -213,7 +322,9 @@ def to_document(obj: object) -> JSONObject:
     if is_built_in_object(obj):
         return model_document(obj)
     if _is_client_model(obj):
-        return {name: _plain(value) for name, value in _members(obj)}
+        # metav1.MicroTime requires six decimals, metav1.Time accepts them, and the models do not say which a field is.
+        document: JSONObject = plain_model(obj, format_micro_time)
+        return document
     raise TypeError(
         f"{type(obj).__name__} is not a Kubernetes object: pass a Resource, an Unstructured, a dict "
         "or a model of lightkube, kubernetes or kubernetes_asyncio"
@@ -252,22 +363,3 @@ def original_document(obj: object) -> Mapping[str, Any]:
 
 def _is_client_model(obj: object) -> bool:
     return isinstance(getattr(obj, "attribute_map", None), Mapping) and hasattr(obj, "to_dict")
-
-
-def _members(model: Any) -> list[tuple[str, Any]]:
-    """Return wire name and value of what is set in a generated model; its own ``to_dict`` uses Python names."""
-    pairs = [(wire, getattr(model, name)) for name, wire in model.attribute_map.items()]
-    return [(wire, value) for wire, value in pairs if value is not None]
-
-
-def _plain(value: Any) -> Any:
-    if _is_client_model(value):
-        return {name: _plain(item) for name, item in _members(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, datetime):
-        # metav1.MicroTime requires six decimals, metav1.Time accepts them, and the models do not say which a field is.
-        return format_micro_time(value)
-    return value

@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema
 
 from reconciler._core.wire import JSONObject
 from reconciler.meta.metadata import CONDITION_STRINGS
-from reconciler.objects.embedded import describe_built_in_models
+from reconciler.objects.fields import describe_built_in_models
 from reconciler.objects.markers import PrinterColumn, schema_extra
 
 

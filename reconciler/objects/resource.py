@@ -15,13 +15,14 @@ from reconciler.errors import ReconcilerError
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import copy_json
 from reconciler.meta.metadata import ResourceType, name_of, namespace_of
-from reconciler.objects.crd import check_paths, generate_crd
-from reconciler.objects.declaration import (
+from reconciler.objects.crd import (
     Definition,
     Scope,
     check_deprecated,
     check_names,
+    check_paths,
     columns_of,
+    generate_crd,
     models_of,
     plural_of,
     string_tuple,

@@ -57,18 +57,18 @@ class Unstructured(MutableMapping[str, Any]):
     @property
     def generation(self) -> int | None:
         """Return the generation of its desired state; None for kinds that have none."""
-        generation = self._metadata.get("generation")
+        generation = self.metadata.get("generation")
         return generation if isinstance(generation, int) else None
 
     @property
     def labels(self) -> Mapping[str, str]:
         """Return its labels; change them through ``obj["metadata"]``."""
-        return self._metadata.get("labels") or {}
+        return self.metadata.get("labels") or {}
 
     @property
     def annotations(self) -> Mapping[str, str]:
         """Return its annotations; change them through ``obj["metadata"]``."""
-        return self._metadata.get("annotations") or {}
+        return self.metadata.get("annotations") or {}
 
     @property
     def key(self) -> Request:
@@ -81,7 +81,8 @@ class Unstructured(MutableMapping[str, Any]):
         return copied
 
     @property
-    def _metadata(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
+        """Return its metadata; change it through ``obj["metadata"]``."""
         metadata = self._document.get("metadata")
         return metadata if isinstance(metadata, Mapping) else {}
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.documents import copy_json, format_micro_time, format_time, is_object
+from reconciler.meta.documents import copy_json, format_micro_time, format_time, is_object, plain_model
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
@@ -69,7 +69,7 @@ def document_of(obj: Any) -> Mapping[str, Any]:
     if isinstance(obj, Mapping):
         return obj
     if isinstance(getattr(obj, "attribute_map", None), Mapping):
-        document: Mapping[str, Any] = _from_generated_model(obj)
+        document: Mapping[str, Any] = plain_model(obj, _timestamp)
         return document
     if hasattr(obj, "to_dict"):
         converted = obj.to_dict()
@@ -92,21 +92,6 @@ def in_form_of(obj_or_kind: Any, document: JSONObject) -> Any:
     if cls.__name__ == "Unstructured" and cls.__module__.startswith("reconciler.objects"):
         return cls(document)
     return document
-
-
-def _from_generated_model(value: Any) -> Any:
-    """Return a generated model under its wire names; its own ``to_dict`` uses the Python names."""
-    names = getattr(value, "attribute_map", None)
-    if isinstance(names, Mapping):
-        members = {wire: getattr(value, name) for name, wire in names.items()}
-        return {wire: _from_generated_model(member) for wire, member in members.items() if member is not None}
-    if isinstance(value, Mapping):
-        return {str(key): _from_generated_model(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_from_generated_model(item) for item in value]
-    if isinstance(value, datetime):
-        return _timestamp(value)
-    return copy_json(value)
 
 
 def digest(value: Any) -> bytes:

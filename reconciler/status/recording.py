@@ -70,11 +70,6 @@ class StatusStatistics:
     trimmed: int = 0
     pruned: int = 0
 
-    @classmethod
-    def of(cls, counts: Mapping[str, int]) -> StatusStatistics:
-        """Return the statistics with the values of counters."""
-        return cls(**{field.name: counts.get(field.name, 0) for field in fields(cls)})
-
 
 _ZEROS = {field.name: 0 for field in fields(StatusStatistics)}
 

@@ -6,6 +6,7 @@ Metric families are built from plain numbers, with the buckets of client-go and 
 from __future__ import annotations
 
 import functools
+import operator
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,6 +107,18 @@ counter = functools.partial(_family, CounterMetricFamily)
 gauge = functools.partial(_family, GaugeMetricFamily)
 """Returns a gauge."""
 
+Attributes = Mapping[str, tuple[str, str]]
+"""Metrics by name: their help text, and the attribute that they are read from."""
+
+
+def attribute_families(
+    kind: MetricFactory, metrics: Attributes, labels: Sequence[str], objects: Sequence[tuple[Sequence[str], object]]
+) -> Iterable[Metric]:
+    """Yield metrics that are attributes of the same objects, which are given with the values of their labels."""
+    for name, (text, attribute) in metrics.items():
+        read = operator.attrgetter(attribute)
+        yield kind(name, text, labels, [(values, float(read(each))) for values, each in objects])
+
 
 def histogram(
     name: str, help_text: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], Histogram]]
@@ -132,8 +145,6 @@ class ControllerCounters:
         statistics: returns the controller's counts; None until `watch` is called.
     """
 
-    __slots__ = ("name", "observe_reconcile_duration", "seconds", "statistics")
-
     def __init__(self, name: str) -> None:
         self.name = name
         self.seconds = Histogram(RECONCILE_BUCKETS)
@@ -146,68 +157,35 @@ class ControllerCounters:
         self.statistics = statistics
 
 
-_CONTROLLER_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[ControllerStatistics], float]], ...] = (
-    (
-        counter,
-        "controller_runtime_reconcile_errors",
-        "Total number of reconciliation errors per controller",
-        lambda s: s.results["error"],
-    ),
-    (
-        counter,
-        "controller_runtime_terminal_reconcile_errors",
+_CONTROLLER_COUNTERS = {
+    "controller_runtime_terminal_reconcile_errors": (
         "Total number of terminal reconciliation errors per controller",
-        lambda s: s.terminal_errors,
+        "terminal_errors",
     ),
-    (
-        counter,
-        "controller_runtime_reconcile_panics",
-        "Total number of reconciliation panics per controller",
-        lambda s: s.panics,
-    ),
-    (
-        counter,
-        "controller_runtime_reconcile_timeouts",
-        "Total number of reconciliation timeouts per controller",
-        lambda s: s.timeouts,
-    ),
-    (
-        gauge,
-        "controller_runtime_max_concurrent_reconciles",
-        "Maximum number of concurrent reconciles per controller",
-        lambda s: s.workers,
-    ),
-    (
-        gauge,
-        "controller_runtime_active_workers",
-        "Number of currently used workers per controller",
-        lambda s: s.active,
-    ),
-    (
-        counter,
-        "reconciler_echoes_dropped",
+    "controller_runtime_reconcile_panics": ("Total number of reconciliation panics per controller", "panics"),
+    "controller_runtime_reconcile_timeouts": ("Total number of reconciliation timeouts per controller", "timeouts"),
+    "reconciler_echoes_dropped": (
         "Total number of events of own writes that were recognized and did not cause a reconcile",
-        lambda s: s.echo.dropped,
+        "echo.dropped",
     ),
-    (
-        counter,
-        "reconciler_storms",
-        "Total number of times that a key was reported for reconciling in a tight loop",
-        lambda s: s.storms,
-    ),
-    (
-        counter,
-        "reconciler_mapper_errors",
-        "Total number of mapper calls that failed or timed out",
-        lambda s: s.mapper_errors,
-    ),
-    (
-        counter,
-        "reconciler_unmapped",
+    "reconciler_storms": ("Total number of times that a key was reported for reconciling in a tight loop", "storms"),
+    "reconciler_mapper_errors": ("Total number of mapper calls that failed or timed out", "mapper_errors"),
+    "reconciler_unmapped": (
         "Total number of versions of watched objects that could not be mapped to keys and were dropped",
-        lambda s: s.unmapped,
+        "unmapped",
     ),
-)
+}
+_CONTROLLER_GAUGES = {
+    "controller_runtime_max_concurrent_reconciles": (
+        "Maximum number of concurrent reconciles per controller",
+        "workers",
+    ),
+    "controller_runtime_active_workers": ("Number of currently used workers per controller", "active"),
+    "reconciler_low_priority_concurrency": (
+        "Number of keys of low priority that may be reconciled at once, fewer while the API server is slow",
+        "low_priority_workers",
+    ),
+}
 
 
 def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[Metric]:
@@ -231,8 +209,15 @@ def controller_families(controllers: Sequence[ControllerCounters]) -> Iterable[M
         ("controller", "reason"),
         [((name, reason), number) for name, statistics in now for reason, number in statistics.reasons.items()],
     )
-    for metric, name, text, read in _CONTROLLER_METRICS:
-        yield metric(name, text, ("controller",), [((each,), read(statistics)) for each, statistics in now])
+    yield counter(
+        "controller_runtime_reconcile_errors",
+        "Total number of reconciliation errors per controller",
+        ("controller",),
+        [((name,), statistics.results["error"]) for name, statistics in now],
+    )
+    labeled = [((name,), statistics) for name, statistics in now]
+    yield from attribute_families(counter, _CONTROLLER_COUNTERS, ("controller",), labeled)
+    yield from attribute_families(gauge, _CONTROLLER_GAUGES, ("controller",), labeled)
 
 
 class QueueCounters:
@@ -246,16 +231,6 @@ class QueueCounters:
         work: seconds that keys were in progress.
         statistics: returns the queue's counts and state; None until `watch` is called.
     """
-
-    __slots__ = (
-        "_priorities",
-        "name",
-        "observe_queue_duration",
-        "observe_work_duration",
-        "statistics",
-        "wait",
-        "work",
-    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -282,37 +257,24 @@ class QueueCounters:
         return depth
 
 
-_QUEUE_METRICS: tuple[tuple[MetricFactory, str, str, Callable[[QueueStatistics], float]], ...] = (
-    (counter, "workqueue_adds", "Total number of adds handled by workqueue", lambda s: s.adds),
-    (counter, "workqueue_retries", "Total number of retries handled by workqueue", lambda s: s.delayed_adds),
-    (
-        gauge,
-        "workqueue_unfinished_work_seconds",
+_QUEUE_COUNTERS = {
+    "workqueue_adds": ("Total number of adds handled by workqueue", "adds"),
+    "workqueue_retries": ("Total number of retries handled by workqueue", "delayed_adds"),
+}
+_QUEUE_GAUGES = {
+    "workqueue_unfinished_work_seconds": (
         (
             "How many seconds of work has been done that is in progress and hasn't been observed by work_duration. "
             "Large values indicate stuck threads."
         ),
-        lambda s: s.unfinished_work,
+        "unfinished_work",
     ),
-    (
-        gauge,
-        "workqueue_longest_running_processor_seconds",
+    "workqueue_longest_running_processor_seconds": (
         "How many seconds has the longest running processor for workqueue been running.",
-        lambda s: s.longest_in_progress,
+        "longest_in_progress",
     ),
-    (
-        gauge,
-        "reconciler_workqueue_waiting",
-        "Current number of keys whose delay has not ended",
-        lambda s: s.waiting,
-    ),
-    (
-        counter,
-        "reconciler_workqueue_dropped",
-        "Total number of ready keys, delayed keys and adds that a shutdown dropped",
-        lambda s: s.dropped_adds + s.dropped_ready + s.dropped_timers,
-    ),
-)
+    "reconciler_workqueue_waiting": ("Current number of keys whose delay has not ended", "waiting"),
+}
 
 
 def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
@@ -340,8 +302,18 @@ def queue_families(queues: Sequence[QueueCounters]) -> Iterable[Metric]:
         _LABELS,
         [((queue.name, queue.name), queue.work) for queue, _ in now],
     )
-    for metric, name, text, read in _QUEUE_METRICS:
-        yield metric(name, text, _LABELS, [((queue.name, queue.name), read(statistics)) for queue, statistics in now])
+    yield counter(
+        "reconciler_workqueue_dropped",
+        "Total number of ready keys, delayed keys and adds that a shutdown dropped",
+        _LABELS,
+        [
+            ((queue.name, queue.name), each.dropped_adds + each.dropped_ready + each.dropped_timers)
+            for queue, each in now
+        ],
+    )
+    labeled = [((queue.name, queue.name), statistics) for queue, statistics in now]
+    yield from attribute_families(counter, _QUEUE_COUNTERS, _LABELS, labeled)
+    yield from attribute_families(gauge, _QUEUE_GAUGES, _LABELS, labeled)
 
 
 class StatusCounters:
@@ -375,6 +347,19 @@ class StatusCounters:
             self.seconds.observe(seconds)
 
 
+_STATUS_COUNTERS = {
+    "reconciler_status_conflicts": (
+        "Total number of status writes refused because the object had changed",
+        "conflicts",
+    ),
+    "reconciler_status_replays": (
+        "Total number of times that recorded mutations were replayed on a newer version of the object",
+        "replays",
+    ),
+    "reconciler_status_fields": ("Total number of fields in status writes", "fields"),
+}
+
+
 def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
     """Yield the metrics of all controllers' status writes."""
     labels = ("controller",)
@@ -384,24 +369,7 @@ def status_families(statuses: Sequence[StatusCounters]) -> Iterable[Metric]:
         ("controller", "result"),
         [((s.name, result), number) for s in statuses for result, number in s.results.items()],
     )
-    yield counter(
-        "reconciler_status_conflicts",
-        "Total number of status writes refused because the object had changed",
-        labels,
-        [((s.name,), s.conflicts) for s in statuses],
-    )
-    yield counter(
-        "reconciler_status_replays",
-        "Total number of times that recorded mutations were replayed on a newer version of the object",
-        labels,
-        [((s.name,), s.replays) for s in statuses],
-    )
-    yield counter(
-        "reconciler_status_fields",
-        "Total number of fields in status writes",
-        labels,
-        [((s.name,), s.fields) for s in statuses],
-    )
+    yield from attribute_families(counter, _STATUS_COUNTERS, labels, [((s.name,), s) for s in statuses])
     yield histogram(
         "reconciler_status_flush_seconds",
         "Length of time per status flush",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -15,6 +16,7 @@ from reconciler.telemetry.controllers import (
     ControllerCounters,
     QueueCounters,
     StatusCounters,
+    attribute_families,
     controller_families,
     counter,
     gauge,
@@ -90,9 +92,7 @@ def event_loop_families(loop: EventLoopCounters) -> Iterable[Metric]:
 
 
 def leader_families(leaders: Sequence[LeaderCounters]) -> Iterable[Metric]:
-    """Yield the metrics of leader election, if it is enabled."""
-    if not leaders:
-        return
+    """Yield the metrics of leader election."""
     yield gauge(
         "leader_election_master_status",
         "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master. "
@@ -135,28 +135,22 @@ class CachedKind(NamedTuple):
     held: int
 
 
-def cache_families(kinds: Sequence[CachedKind]) -> Iterable[Metric]:
-    """Yield the metrics of the cache, unless nothing is cached."""
-    if not kinds:
-        return
-    yield gauge(
-        "reconciler_cache_unreadable_objects",
+_CACHE_GAUGES = {
+    "reconciler_cache_unreadable_objects": (
         "Current number of cached objects that cannot be decoded, in whole or in part.",
-        ("kind",),
-        [((each.kind,), float(each.unreadable)) for each in kinds],
-    )
-    yield gauge(
-        "reconciler_cache_document_bytes",
-        "Total length of the cached documents in bytes.",
-        ("kind",),
-        [((each.kind,), float(each.bytes)) for each in kinds],
-    )
-    yield gauge(
-        "reconciler_cache_held_bytes",
+        "unreadable",
+    ),
+    "reconciler_cache_document_bytes": ("Total length of the cached documents in bytes.", "bytes"),
+    "reconciler_cache_held_bytes": (
         "Memory that the cached documents take in bytes; idle ones are compressed.",
-        ("kind",),
-        [((each.kind,), float(each.held)) for each in kinds],
-    )
+        "held",
+    ),
+}
+
+
+def cache_families(kinds: Sequence[CachedKind]) -> Iterable[Metric]:
+    """Yield the metrics of the cache."""
+    return attribute_families(gauge, _CACHE_GAUGES, ("kind",), [((each.kind,), each) for each in kinds])
 
 
 class ShardCounters:
@@ -179,9 +173,7 @@ class ShardCounters:
 
 
 def shard_families(shards: Sequence[ShardCounters]) -> Iterable[Metric]:
-    """Yield the metrics of shards, if sharding is enabled."""
-    if not shards:
-        return
+    """Yield the metrics of shards."""
     yield gauge(
         "reconciler_shard",
         "Always 1; the labels name the ring and the shard of this process.",
@@ -291,16 +283,19 @@ class MetricsRegistry:
         return self._shards.setdefault((ring, shard), ShardCounters(ring, shard))
 
     def collect(self) -> Iterable[Metric]:
-        """Yield all metrics; safe to call from any thread."""
-        yield from queue_families(list(self._queues.values()))
-        yield from controller_families(list(self._controllers.values()))
-        yield from status_families(list(self._statuses.values()))
-        yield from leader_families(list(self._leaders.values()))
-        yield from shard_families(list(self._shards.values()))
-        yield from request_families(self.requests)
-        yield from event_loop_families(self.event_loop)
-        yield from cache_families(self.cached_kinds())
-        yield from recording_families(self.recording())
+        """Yield all metrics that have a value; safe to call from any thread."""
+        families = (
+            queue_families(list(self._queues.values())),
+            controller_families(list(self._controllers.values())),
+            status_families(list(self._statuses.values())),
+            leader_families(list(self._leaders.values())),
+            shard_families(list(self._shards.values())),
+            request_families(self.requests),
+            event_loop_families(self.event_loop),
+            cache_families(self.cached_kinds()),
+            recording_families(self.recording()),
+        )
+        return (family for family in chain.from_iterable(families) if family.samples)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Render all metrics in a Prometheus text format.

@@ -19,6 +19,7 @@ The queue belongs to one event loop (other threads use `add_threadsafe`) and kno
 or a timer costs O(log n) at most. Clock, rate limiter and metrics are injected.
 """
 
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 from reconciler.workqueue.queue import Explanation, QueueMetrics, QueueShutDown, QueueStatistics, WorkQueue
 from reconciler.workqueue.rate_limiters import (
     ExponentialBackoff,
@@ -30,6 +31,7 @@ from reconciler.workqueue.rate_limiters import (
 )
 
 __all__ = [
+    "ConcurrencyLimit",
     "Explanation",
     "ExponentialBackoff",
     "FastSlow",

@@ -205,15 +205,23 @@ class ReadyOrder(Generic[K]):
         entry.priority = priority
         self.push(entry)
 
-    def pop(self) -> QueueEntry[K]:
-        """Remove and return the next entry; there must be one."""
+    def only_low(self) -> bool:
+        """Return whether no entry has a priority of 0 or more."""
+        return not any(level for priority, level in self._levels.items() if priority >= 0)
+
+    def pop(self, *, urgent: bool = False) -> QueueEntry[K]:
+        """Remove and return the next entry; there must be one.
+
+        Args:
+            urgent: take an entry of the highest priority, even if one of a lower priority has waited for long.
+        """
         level = self._levels[self._priorities[-1]]
         while not level:
             del self._levels[self._priorities.pop()]
             level = self._levels[self._priorities[-1]]
         if len(level) == self.size:
             self._passed = 0
-        elif self._passed < STARVATION_LIMIT:
+        elif urgent or self._passed < STARVATION_LIMIT:
             self._passed += 1
         else:
             self._passed = 0
@@ -289,13 +297,22 @@ class FairOrder(Generic[K]):
         """Move an entry to the end of the level of another priority in its group. The group keeps its turn."""
         self._groups[entry.group].reprioritize(entry, priority)
 
-    def pop(self) -> QueueEntry[K]:
-        """Remove and return the next entry; there must be one."""
-        name, group = self._groups.popitem(last=False)
+    def only_low(self) -> bool:
+        """Return whether no entry has a priority of 0 or more."""
+        return all(group.only_low() for group in self._groups.values())
+
+    def pop(self, *, urgent: bool = False) -> QueueEntry[K]:
+        """Remove and return the next entry; there must be one.
+
+        Args:
+            urgent: take the first group's that has one with a priority of 0 or more.
+        """
+        name = next(name for name, group in self._groups.items() if not (urgent and group.only_low()))
+        group = self._groups.pop(name)
         if group.size > 1:
             self._groups[name] = group
         self.size -= 1
-        return group.pop()
+        return group.pop(urgent=urgent)
 
     def shrink(self) -> None:
         """Release the memory of the largest backlog so far; there must be no entries."""

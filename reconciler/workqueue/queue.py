@@ -21,6 +21,7 @@ from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.user_code import FAILURES, log_metrics_failure
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ReconcilerError
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 from reconciler.workqueue.order import (
     FairOrder,
     Inbox,
@@ -141,6 +142,7 @@ class QueueStatistics:
         longest_in_progress: seconds since `get` returned the oldest key in progress; 0.0 when there is none.
         unfinished_work: sum of those seconds over all keys in progress.
         shutting_down: whether a shutdown has begun.
+        low_limit: how many keys of a negative priority may be in progress now; None without a limit.
     """
 
     name: str
@@ -158,6 +160,7 @@ class QueueStatistics:
     longest_in_progress: float
     unfinished_work: float
     shutting_down: bool
+    low_limit: int | None = None
 
 
 class QueueMetrics(Protocol):
@@ -200,6 +203,10 @@ class WorkQueue(Generic[K]):
         fair_by: returns the group of a key, such as its namespace. Groups that have ready keys take turns, one key per
             turn, and priorities count within a group. It is called once each time that a key becomes ready; if it
             fails, the error is logged and the key is in the group None. Defaults to one group.
+        low_limit: limits how many keys of a negative priority are in progress. Defaults to no limit.
+
+    Attributes:
+        low_limit: as given.
 
     Raises:
         TypeError: `rate_limiter` is not a rate limiter, or `fair_by` is a coroutine function.
@@ -213,8 +220,12 @@ class WorkQueue(Generic[K]):
         clock: Clock | None = None,
         metrics: QueueMetrics | None = None,
         fair_by: Callable[[K], Hashable] | None = None,
+        low_limit: ConcurrencyLimit | None = None,
     ) -> None:
         self._name = name
+        self.low_limit = low_limit
+        if low_limit is not None:
+            low_limit.on_raise = self._wake_for_low
         self._limiter = guarded_limiter(rate_limiter)
         self._now = (clock or current_clock()).monotonic
         self._observe_wait = None if metrics is None else metrics.observe_queue_duration
@@ -388,11 +399,17 @@ class WorkQueue(Generic[K]):
         """
         if self._unbound or get_ident() != self._thread:
             self._bind()
-        while not self._order.size:
+        limit = self.low_limit
+        while True:
+            urgent = limit is not None and limit.full
+            if self._order.size and not (urgent and self._order.only_low()):
+                break
             if self._stopped:
                 raise QueueShutDown(f"work queue {self._name!r} is shut down")
             await self._wait()
-        entry = self._order.pop()
+        entry = self._order.pop(urgent=urgent)
+        if limit is not None and entry.priority < 0:
+            limit.begin()
         now = entry.started_at = self._now()
         if entry.later:
             entry.reasons = due_reasons(entry.reasons, entry.later, now)
@@ -426,6 +443,9 @@ class WorkQueue(Generic[K]):
             except FAILURES:
                 log_metrics_failure(self._observe_work)
         self._in_progress.discard(entry)
+        if self.low_limit is not None and entry.priority < 0:
+            self.low_limit.end()
+            self._wake_for_low()
         pending = entry.next
         if pending is not None:
             self._entries[key] = pending
@@ -566,6 +586,7 @@ class WorkQueue(Generic[K]):
             longest_in_progress=max(ages, default=0.0),
             unfinished_work=math.fsum(ages),
             shutting_down=self._closing,
+            low_limit=None if self.low_limit is None else self.low_limit.limit,
         )
 
     # Changing entries
@@ -648,10 +669,17 @@ class WorkQueue(Generic[K]):
         else:
             self._entries[entry.key].next = None
 
+    def _wake_for_low(self) -> None:
+        """Wake the workers that may take keys of a negative priority now."""
+        if self.low_limit is not None and self._workers.futures:
+            for _ in range(min(self.low_limit.limit - self.low_limit.in_use, self._order.size)):
+                self._workers.wake_one()
+
     async def _wait(self) -> None:
         """Wait until there may be something to do."""
         self._bind()
-        self._order.shrink()
+        if not self._order.size:
+            self._order.shrink()
         if not self._entries:
             self._entries.clear()  # a dict that was emptied item by item keeps its largest size
         await self._workers.wait()

@@ -58,7 +58,22 @@ def when_duplicate(limiter: RateLimiter, key: Hashable) -> float:
     return limiter.when_duplicate(key) if isinstance(limiter, SharedBudget) else limiter.when(key)
 
 
-class ExponentialBackoff:
+class _CountsFailures:
+    """The base class of rate limiters that count the failures of each key."""
+
+    def __init__(self) -> None:
+        self._failures: dict[Hashable, int] = {}
+
+    def forget(self, key: Hashable, /) -> None:
+        """Drop the history of a key."""
+        self._failures.pop(key, None)
+
+    def retries(self, key: Hashable, /) -> int:
+        """Return how often a key has failed since it was last forgotten."""
+        return self._failures.get(key, 0)
+
+
+class ExponentialBackoff(_CountsFailures):
     """An exponential backoff: the delay of a key doubles with each failure.
 
     Args:
@@ -72,11 +87,11 @@ class ExponentialBackoff:
     """
 
     def __init__(self, base: float, maximum: float, *, jitter: float = 0.0, rng: random.Random | None = None) -> None:
+        super().__init__()
         if not math.isfinite(maximum):
             raise ValueError(f"maximum must be a finite number of seconds, not {maximum!r}")
         self._backoff = Backoff(base, maximum=maximum, jitter=jitter)
         self._rng = rng
-        self._failures: dict[Hashable, int] = {}
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds."""
@@ -84,16 +99,8 @@ class ExponentialBackoff:
         self._failures[key] = failures + 1
         return self._backoff.delay(failures, self._rng)
 
-    def forget(self, key: Hashable, /) -> None:
-        """Start again from `base`."""
-        self._failures.pop(key, None)
 
-    def retries(self, key: Hashable, /) -> int:
-        """Return how often a key has failed since it was last forgotten."""
-        return self._failures.get(key, 0)
-
-
-class FastSlow:
+class FastSlow(_CountsFailures):
     """A few fast retries, then slow ones.
 
     Args:
@@ -106,23 +113,15 @@ class FastSlow:
     """
 
     def __init__(self, fast: float, slow: float, max_fast: int) -> None:
+        super().__init__()
         self._fast = _seconds("fast", fast)
         self._slow = _seconds("slow", slow)
         self._max_fast = max_fast
-        self._failures: dict[Hashable, int] = {}
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         return self._fast if failures <= self._max_fast else self._slow
-
-    def forget(self, key: Hashable, /) -> None:
-        """Start again with the fast retries."""
-        self._failures.pop(key, None)
-
-    def retries(self, key: Hashable, /) -> int:
-        """Return how often a key has failed since it was last forgotten."""
-        return self._failures.get(key, 0)
 
 
 class TokenBucket:
@@ -220,7 +219,7 @@ class MaxOf:
         return max(limiter.retries(key) for limiter in self._limiters)
 
 
-class WithMaxWait:
+class WithMaxWait(MaxOf):
     """The delays of another limiter, with an upper limit.
 
     Args:
@@ -233,24 +232,16 @@ class WithMaxWait:
     """
 
     def __init__(self, limiter: RateLimiter, maximum: float) -> None:
-        self._limiter = guarded_limiter(limiter)
+        super().__init__(limiter)
         self._maximum = _seconds("maximum", maximum)
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds, at most the maximum."""
-        return min(self._limiter.when(key), self._maximum)
+        return min(super().when(key), self._maximum)
 
     def when_duplicate(self, key: Hashable, /) -> float:
         """Return the delay as `when` does, without a charge to shared budgets."""
-        return min(when_duplicate(self._limiter, key), self._maximum)
-
-    def forget(self, key: Hashable, /) -> None:
-        """Forget the key."""
-        self._limiter.forget(key)
-
-    def retries(self, key: Hashable, /) -> int:
-        """Return the other limiter's count."""
-        return self._limiter.retries(key)
+        return min(super().when_duplicate(key), self._maximum)
 
 
 class NeverRaises:

@@ -1,4 +1,4 @@
-"""A generator of reconciler/apiserver/requests/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
+"""A generator of reconciler/apiserver/encoding/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
 
 Run it with the directory that contains both Go modules to update the built-in kinds to a newer Kubernetes::
 

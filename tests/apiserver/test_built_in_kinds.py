@@ -31,7 +31,7 @@ async def test_every_kind_is_served_and_discovered(api: Api, info: Any) -> None:
         for version in versions:
             base = f"/apis/{info.group}/{version}" if info.group else f"/api/{version}"
             listed = await api.get(f"{base}/{info.plural}")
-            assert (listed.status, listed["kind"]) == (200, info.list_name)
+            assert (listed.status, listed["kind"]) == (200, info.list_kind)
             served = {entry["name"]: entry for entry in (await api.get(base))["resources"]}
             assert served[info.plural]["kind"] == info.kind
             assert (f"{info.plural}/status" in served) is info.status

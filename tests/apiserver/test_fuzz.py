@@ -351,7 +351,7 @@ async def test_mutated_requests_in_the_process(caplog: pytest.LogCaptureFixture)
                 listed = await server.send(HTTPRequest("GET", WIDGETS))
                 assert (listed.status, json.loads(listed.body)["kind"]) == (200, "WidgetList"), told
                 assert all(str(entry).isprintable() for entry in server.log), told
-                server.clear_requests()
+                server.log.clear()
         await prepare(server)
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

@@ -106,7 +106,7 @@ async def test_the_log_is_bounded_and_counts_what_it_drops() -> None:
         statistics = server.statistics()
         assert (statistics.requests, statistics.requests_dropped) == (12, 7)
         assert server.log.timeline() == ["(7 older requests are no longer in the log)"]
-        server.clear_requests()
+        server.log.clear()
         assert server.requests() == []
         for _ in range(1003):
             server.compact()

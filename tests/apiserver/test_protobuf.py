@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.apiserver import APIServer
-from reconciler.apiserver.requests.protobuf import Unreadable, read_protobuf
+from reconciler.apiserver.builtin.kinds import type_name
+from reconciler.apiserver.encoding.protobuf import Unreadable, read_protobuf
 from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
 from tests.conformance.protobuf import PROTOBUF, to_protobuf
 
@@ -41,7 +42,7 @@ CREATED = {
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     for body in (content, b"k8s\x00" + content):
         with contextlib.suppress(Unreadable):
-            assert isinstance(read_protobuf(body), dict)
+            assert isinstance(read_protobuf(body, type_name), dict)
 
 
 @given(st.data())
@@ -56,7 +57,7 @@ def test_a_corrupted_message_is_read_or_refused(data: st.DataObject) -> None:
     body[data.draw(st.integers(4, len(body) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(body[: data.draw(st.integers(4, len(body)))])
     with contextlib.suppress(Unreadable):
-        assert isinstance(read_protobuf(cut), dict)
+        assert isinstance(read_protobuf(cut, type_name), dict)
 
 
 async def test_a_custom_kind_is_refused_with_advice(api: Api) -> None:

@@ -363,17 +363,16 @@ async def heartbeat(size: int, period: float, repeats: int) -> AsyncIterator[Sam
 
 
 async def notify(size: int, repeats: int) -> AsyncIterator[Sample]:
-    """Deliver `size` requests over three channels each."""
+    """Deliver `size` requests over three channels each; and send only the two requests that one takes."""
     from reconciler.notification import NotificationRequest
 
-    contender = python("notifier", "kube-reconciler")
-    rounds = Rounds([contender], repeats, 0)
+    rounds = Rounds([python("notifier", "kube-reconciler"), python("bare", "bare aiohttp")], repeats, 0)
     async with server() as target:
         await Cluster("real", target.client, "default", target.plane).install(NotificationRequest)
-        for repetition, _ in rounds:
-            namespace = f"notify-{repetition}"
+        for number, (repetition, contender) in enumerate(rounds):
+            namespace = f"notify-{number}"
             await target.seed(namespace, size, notification)
-            arguments = rounds.arguments(target, namespace, work="converge", count=size, workers=_WORKERS)
+            arguments = rounds.arguments(target, namespace, work="notify", count=size, workers=_WORKERS)
             async with Run(contender, arguments) as run:
                 ready = await run.mark("ready")
                 before = await target.writes("notificationrequests")

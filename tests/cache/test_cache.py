@@ -366,7 +366,7 @@ async def test_a_server_in_maintenance_costs_few_requests_and_no_list(
     await client.create(config_map("a"))
     informer = await cache.informer(MAP)
     await cache.wait_synced(5)
-    server.clear_requests()
+    server.log.clear()
     fault = server.faults.add(status=503, times=None)
     server.cut_watches()
     await asyncio.sleep(600)

@@ -59,7 +59,7 @@ class World:
             await self.cache.informer(kind, **options)
         await self.cache.start()
         await self.cache.wait_synced(30)
-        self.server.clear_requests()
+        self.server.log.clear()
 
     def hold_watches(self) -> None:
         """Make the watch fall behind: cut it and refuse to reopen it."""
@@ -530,7 +530,7 @@ async def test_after_a_write_whose_outcome_is_unknown_the_next_read_asks_the_ser
     with pytest.raises((OutcomeUnknown, ServerError)):
         await calls[verb]()
     strike.remove()
-    world.server.clear_requests()
+    world.server.log.clear()
     for _ in range(3):
         cached, live = await world.client.list(Database), await world.live.list(Database)
         assert [one.resource_version for one in cached] == [one.resource_version for one in live]
@@ -653,7 +653,7 @@ async def test_after_a_lost_create_with_a_generated_name_the_next_read_lists_the
     with pytest.raises(OutcomeUnknown):
         await world.client.create(document)
     await asyncio.sleep(seconds)
-    world.server.clear_requests()
+    world.server.log.clear()
     for _ in range(2):
         assert len(await world.client.list(MAP, "default")) == landed
     assert world.reads() == 1
@@ -712,7 +712,7 @@ async def test_beyond_the_capacity_own_objects_are_read_after_one_list_for_all_r
     world.hold_watches()
     for number in range(25):
         await world.client.create(config_map(f"n{number}"))
-    world.server.clear_requests()
+    world.server.log.clear()
     found = await asyncio.gather(*(world.client.get(MAP, f"n{number}", "default") for number in range(25)))
     assert [one.name for one in found] == [f"n{number}" for number in range(25)]
     assert len(await world.client.list(MAP, "default")) == 25

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli import demo_timeline as timeline
+from reconciler.cli import demo
 from tests.cli.test_command_line import run
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def test_it_pauses_for_less_than_15_seconds(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(timeline.time, "sleep", pauses.append)
+    monkeypatch.setattr(demo.time, "sleep", pauses.append)
     assert run(capsys, "demo")[0] == 0
     assert 5 < sum(pauses) < 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from reconciler import Client, Manager
 from reconciler.apiserver import APIServer
+from reconciler.cli.output import note_endpoint
 from reconciler.cli.plan.command import DryRunTransport
 from reconciler.errors import Invalid, NotSent
 from reconciler.http import HTTPRequest
@@ -368,6 +370,20 @@ def test_dependents_of_kinds_that_the_operator_does_not_read_are_deleted_with_th
     assert deleted["reader"] == []  # the cluster itself
 
 
+def test_the_server_of_a_running_dev_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    codes = []
+
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("reconciler.kubeconfig")
+        with socket.create_server(("127.0.0.1", 0)) as operator:
+            note_endpoint(Path("reconciler.kubeconfig"), f"http://127.0.0.1:{operator.getsockname()[1]}")
+            codes.append((await asyncio.to_thread(run, capsys, "plan", "sites:Plain"))[0])
+        codes.append((await asyncio.to_thread(run, capsys, "plan", "sites:Plain"))[0])
+
+    on_a_cluster(work)
+    assert codes == [2, 1]
+
+
 def test_a_fork_is_written_for_its_owner_alone_and_planned_without_a_cluster(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -419,7 +435,7 @@ def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: p
     async def work(cluster: APIServer) -> None:
         cluster.write_kubeconfig("kubeconfig")
         cluster.faults.add(status=403, message="no red things", verb="create", resource="configmaps")
-        cluster.clear_requests()
+        cluster.log.clear()
         arguments = ["plan", "sites:Plain", "--kubeconfig", "kubeconfig", "--ask-cluster"]
         results.append(await asyncio.to_thread(run, capsys, *arguments))
         requests.extend(entry for entry in cluster.requests() if entry.method != "GET")
@@ -558,7 +574,7 @@ def test_a_plan_copies_in_pages_and_reconciles_each_object_a_few_times(capsys: p
     async def work(cluster: APIServer) -> None:
         cluster.write_kubeconfig("kubeconfig")
         await cluster.apply(*map(site, names))
-        cluster.clear_requests()
+        cluster.log.clear()
         arguments = ["plan", "sites:Plain", "--kubeconfig", "kubeconfig", "--output", "json"]
         results.append(await asyncio.to_thread(run, capsys, *arguments))
         lists.extend(entry.resource for entry in cluster.requests(verb="list"))

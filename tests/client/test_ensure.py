@@ -172,7 +172,7 @@ async def test_after_a_restart_a_default_costs_one_write_that_changes_nothing(se
     await ensure(SERVICE, expose())
     name = ensure.__name__
     restarted = getattr(Client(server), name)
-    server.clear_requests()
+    server.log.clear()
     assert [(await restarted(SERVICE, expose()))[1] for _ in range(3)] == ["unchanged"] * 3
     (write,) = [entry for entry in server.requests(resource="services") if entry.verb != "get"]
     assert not write.changed

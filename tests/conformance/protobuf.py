@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 _MESSAGES: dict[str, dict[str, str]] = json.loads(
-    resources.files("reconciler.apiserver.requests").joinpath("protobuf.json").read_text()
+    resources.files("reconciler.apiserver.encoding").joinpath("protobuf.json").read_text()
 )
 _TYPES: dict[str, str] = json.loads(resources.files("reconciler.apiserver.builtin").joinpath("types.json").read_text())[
     "kinds"

@@ -14,7 +14,7 @@ from reconciler.controller import (
     labels_match,
     resource_version_changed,
 )
-from reconciler.controller.wake.predicates import passes_all
+from reconciler.controller.wake.handlers import matters
 from reconciler.meta import GroupVersionKind
 
 GVK = GroupVersionKind("example.com", "v1", "Widget")
@@ -122,5 +122,5 @@ def test_predicate_of_the_object_judges_the_new_one_and_the_last_of_a_deletion()
 
 def test_all_predicates_must_pass_and_none_lets_everything_pass():
     event = CacheEvent(EventType.ADDED, new=obj())
-    assert passes_all([], event)
-    assert not passes_all([lambda event: True, lambda event: False], event)
+    assert matters([], event)
+    assert not matters([lambda event: True, lambda event: False], event)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from reconciler.controller.reconcile.tight_loops import TightLoops
+from reconciler.controller.reconcile.watchdogs import TightLoops
 
 
 class Clock:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reconciler.controller import Controller, Reconciler
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from tests.controller.conftest import WidgetReconciler, World, quiet
 from tests.controller.test_failure_events import events
 

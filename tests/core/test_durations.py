@@ -16,7 +16,7 @@ from reconciler.controller import ControllerOptions, Watch
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.manager import LeaderElection, ShardRing
-from reconciler.notification.channels.limits import LimitsConfig
+from reconciler.notification.channels.limits import ReceiverConfig
 from reconciler.notification.operator import NotificationOptions
 from reconciler.workqueue import WorkQueue
 
@@ -37,7 +37,7 @@ FIELDS: dict[str, Callable[[Any], float | None]] = {
     "deadline": lambda given: Retries(deadline=given).deadline,
     "flush_timeout": lambda given: StatusBatcher(Client(APIServer()), MAP, flush_timeout=given).flush_timeout,
     "delivery": lambda given: NotificationOptions(timeout=given).timeout,
-    "breaker": lambda given: LimitsConfig(breaker_open_seconds=given).breaker_open_seconds,
+    "breaker": lambda given: ReceiverConfig(breaker_open_seconds=given).breaker_open_seconds,
 }
 
 

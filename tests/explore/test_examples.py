@@ -11,7 +11,7 @@ import pytest
 
 from examples import database_operator, typed_operator
 from reconciler import ObjectMeta
-from reconciler.cli.scaffold.project import new
+from reconciler.cli.project import new
 from reconciler.objects import Quantity
 from reconciler.testing.explore import Budget, World
 from reconciler.testing.explore.exploration import Exploration

@@ -199,14 +199,14 @@ async def test_wait_sees_conditions_fields_and_deletion(kubectl: Kubectl, user: 
         ("condition=Ready", {"conditions": [{"type": "Ready", "status": "True"}]}),
         ("jsonpath={.status.phase}=Done", {"phase": "Done"}),
     ):
-        server.clear_requests()
+        server.log.clear()
         waiting = asyncio.create_task(kubectl("wait", "db/db1", f"--for={argument}", "--timeout=20s"))
         await _until(lambda: bool(server.requests(verb="watch", resource="databases")))
         await user.patch(DATABASES, "db1", "default", patch={"status": patch}, subresource="status")
         assert await waiting == "database.example.com/db1 condition met\n"
     timed_out = await kubectl("wait", "db/db1", "--for=condition=Never", "--timeout=1s", code=1)
     assert "timed out waiting for the condition" in timed_out
-    server.clear_requests()
+    server.log.clear()
     waiting = asyncio.create_task(kubectl("wait", "db/db1", "--for=delete", "--timeout=20s"))
     await _until(lambda: bool(server.requests(verb="watch", resource="databases")))
     await user.delete(DATABASES, "db1", "default")

@@ -127,8 +127,7 @@ async def test_hanging_check_fails(client: Client) -> None:
 
     checks = Checks("healthz")
     checks.add("hangs", lambda: asyncio.sleep(1000))
-    (verdict,) = await checks.run(["hangs"])
-    assert verdict.reason == f"timed out after {CHECK_TIMEOUT:g} s"
+    assert await checks.run(["hangs"]) == {"hangs": f"timed out after {CHECK_TIMEOUT:g} s"}
 
 
 async def test_unknown_check_or_path_returns_404(client: Client, http: aiohttp.ClientSession) -> None:

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from reconciler.notification import Message, NotificationMetrics, RetryableDeliveryError
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.router import ConfigMapSource, RoutingTable
+from reconciler.notification.routing_config import ReceiverConfig
 from tests.notification.test_limits import deliver, guarded
 from tests.notification.test_routing import GOOD, KINDS, built
 from tests.notification.world import Recorder, World, virtual, world
@@ -27,7 +28,7 @@ async def test_waiting_for_a_slow_receiver_is_not_an_attempt_and_never_ends_in_f
     guarantee: str,
 ) -> None:
     pager = Recorder("pager", action=lambda: asyncio.sleep(20))
-    channel = LimitedChannel(pager, LimitsConfig(max_concurrent=2))
+    channel = LimitedChannel(pager, ReceiverConfig(max_concurrent=2))
     async with world() as w, w.operator(channel, workers=50, timeout=30):
         for number in range(20):
             await w.create("pager", name=f"n-{number}", spec={"delivery": guarantee}, maxAttempts=1)
@@ -41,7 +42,7 @@ async def test_waiting_for_a_slow_receiver_is_not_an_attempt_and_never_ends_in_f
 @virtual
 async def test_a_hundred_messages_above_the_rate_limit_are_delivered_at_the_rate_without_polling() -> None:
     pager = Recorder("pager")
-    channel = LimitedChannel(pager, LimitsConfig(rate_per_minute=60))
+    channel = LimitedChannel(pager, ReceiverConfig(rate_per_minute=60))
     async with world() as w, w.operator(channel, workers=50) as (controller, _):
         for number in range(100):
             await w.create("pager", name=f"n-{number}")

@@ -20,7 +20,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.deliverer import Deliverer
+from reconciler.notification.delivery import Deliverer
 from reconciler.notification.schedule import Delivery, DeliveryVerdict
 from tests.notification.world import world
 

@@ -20,7 +20,8 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.channels import limits
-from reconciler.notification.channels.limits import BreakerState, CircuitBreaker, LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import BreakerState, CircuitBreaker, LimitedChannel
+from reconciler.notification.routing_config import ReceiverConfig
 from tests.depth import examples
 from tests.notification.world import Recorder, virtual, world
 
@@ -34,7 +35,7 @@ def told(name: str = "a") -> Message:
 
 
 def guarded(channel: Recorder, **limits: Any) -> LimitedChannel:
-    return LimitedChannel(channel, LimitsConfig(**limits))
+    return LimitedChannel(channel, ReceiverConfig(**limits))
 
 
 async def deliver(channel: LimitedChannel, name: str = "a") -> str:
@@ -95,7 +96,7 @@ async def test_b5_neither_permanent_errors_nor_cancelled_calls_open_the_breaker(
 @virtual
 async def test_b5_an_open_breaker_uses_no_attempt() -> None:
     pager = Recorder("pager", [BUSY, BUSY, BUSY, None])
-    channel = LimitedChannel(pager, LimitsConfig(breaker_failures=3, breaker_open_seconds=1000))
+    channel = LimitedChannel(pager, ReceiverConfig(breaker_failures=3, breaker_open_seconds=1000))
     async with world() as w, w.operator(channel):
         for name in "abc":
             await w.create("pager", name=name, maxAttempts=2)
@@ -175,7 +176,7 @@ TestBreaker.settings = settings(max_examples=examples(100), stateful_step_count=
 @virtual
 async def test_messages_above_the_rate_limit_are_deferred_and_delivered_later() -> None:
     pager = Recorder("pager")
-    channel = LimitedChannel(pager, LimitsConfig(rate_per_minute=60))
+    channel = LimitedChannel(pager, ReceiverConfig(rate_per_minute=60))
     async with world() as w, w.operator(channel, workers=10):
         for number in range(10):
             await w.create("pager", name=f"n-{number}")

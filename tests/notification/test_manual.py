@@ -126,7 +126,7 @@ def test_every_metric_is_in_the_manual(tmp_path: Path) -> None:
 
 def test_every_reason_that_a_status_can_have_is_in_the_manual() -> None:
     room = ROOT / "reconciler" / "notification"
-    sources = "".join((room / name).read_text() for name in ("schedule.py", "ledger.py", "policies.py"))
+    sources = "".join((room / name).read_text() for name in ("schedule.py", "delivery.py", "policies.py"))
     sources = re.sub(r"^__all__ = \[.*?\]$", "", sources, flags=re.MULTILINE | re.DOTALL)
     known = set(re.findall(r'"([A-Z][a-z]+(?:[A-Z][a-z]+)+)"', sources))
     reasons = known - {"AtLeastOnce", "AtMostOnce", "PartiallySent", "RoutingResolved"}

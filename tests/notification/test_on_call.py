@@ -9,8 +9,9 @@ import pytest
 
 from reconciler.meta import Request
 from reconciler.notification import RetryableDeliveryError
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.policies import ChannelPolicySpec, PolicyTable
+from reconciler.notification.routing_config import ReceiverConfig
 from tests.notification.world import Recorder, World, virtual, world
 
 KEY = Request("disk-full", "default")
@@ -63,7 +64,7 @@ async def test_a_thousand_failures_of_one_receiver_are_few_lines(caplog: pytest.
 
 @virtual
 async def test_an_open_breaker_is_named() -> None:
-    channel = LimitedChannel(Recorder("pager", [BUSY]), LimitsConfig(breaker_failures=1, breaker_open_seconds=3000))
+    channel = LimitedChannel(Recorder("pager", [BUSY]), ReceiverConfig(breaker_failures=1, breaker_open_seconds=3000))
     async with world() as w, w.operator(channel) as (controller, _):
         await w.create("pager", name="first")
         await asyncio.sleep(5)

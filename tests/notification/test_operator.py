@@ -428,11 +428,12 @@ async def test_a_deleted_request_in_a_stale_cache_is_not_delivered(fate: str) ->
 
 
 @virtual
-async def test_a_new_leader_with_a_stale_cache_does_not_repeat_deliveries() -> None:
-    pager = Recorder("pager", [DOWN])
+@pytest.mark.parametrize(("guarantee", "reads"), [("AtLeastOnce", True), ("Bounded", False), ("AtMostOnce", False)])
+async def test_a_new_leader_with_a_stale_cache_does_not_repeat_deliveries(guarantee: str, reads: bool) -> None:
+    pager = Recorder("pager", [RetryableDeliveryError("503")])
     async with world() as w:
         async with w.operator(pager):
-            await w.create("pager")
+            await w.create("pager", spec={"delivery": guarantee})
             await asyncio.sleep(10)
         assert len(pager.calls) == 1
         w.server.faults.add(verb="watch", resource="notificationrequests", stall=True, times=None)
@@ -454,7 +455,8 @@ async def test_a_new_leader_with_a_stale_cache_does_not_repeat_deliveries() -> N
             )
             await asyncio.sleep(50)
             assert len(pager.calls) == 1
-            assert reconciler.statistics().stale > 0
+            found_out = reconciler.statistics()
+            assert (found_out.stale > 0, found_out.live_reads > 0) == (True, reads)
 
 
 @virtual

@@ -31,8 +31,9 @@ from reconciler.notification import (
 from reconciler.notification.channel import Link
 from reconciler.notification.channels.email import EmailChannel, EmailConfig
 from reconciler.notification.channels.http import HTTPChannel, WebhookConfig
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.channels.slack import SlackConfig
+from reconciler.notification.routing_config import ReceiverConfig
 from tests.notification.receivers import (
     Behaviour,
     MailServer,
@@ -557,7 +558,7 @@ async def test_a_refusal_of_one_recipient_does_not_count_against_the_mail_server
 ) -> None:
     async with mail_server(server_context(ca)) as server:
         server.refuse = refuse
-        channel = LimitedChannel(mail(server, tmp_path), LimitsConfig(breaker_failures=2))
+        channel = LimitedChannel(mail(server, tmp_path), ReceiverConfig(breaker_failures=2))
         errors = [await sent(channel) for _ in range(2)]
     assert [type(error) for error in errors] == [RetryableDeliveryError] * 2
     assert channel.breaker.state == state

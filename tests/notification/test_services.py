@@ -24,7 +24,7 @@ from reconciler.notification import (
     UnknownDeliveryError,
 )
 from reconciler.notification.channel import Link
-from reconciler.notification.channels.services import RECEIVER_KINDS, ReceiverChannels
+from reconciler.notification.channels.services import RECEIVER_KINDS, build_channel
 from tests.notification.receivers import Behaviour, Received, answer, own_address, receiver, reset, stall
 from tests.notification.test_receivers import sent
 
@@ -78,8 +78,8 @@ async def arrived(
     (tmp_path / "key").write_text(KEY)
     async with receiver(*behaviours) as target:
         config = {"url": target.url, "allow_local_addresses": True, **OPTIONS.get(kind, {}), **options}
-        channels = ReceiverChannels(Credentials(tmp_path))
-        channel = channels.build(f"{kind}:on-call", RECEIVER_KINDS[kind].model_validate(config))
+        entry = RECEIVER_KINDS[kind].model_validate(config)
+        channel = build_channel(f"{kind}:on-call", entry, Credentials(tmp_path))
         error = await sent(channel, replace(message, channel=f"{kind}:on-call"))
     (request,) = target.requests
     return request, error
@@ -173,7 +173,7 @@ async def test_an_incident_of_another_namespace_has_another_key(tmp_path: Path) 
 async def test_a_key_that_is_none_is_not_sent(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("not a key")
     config = RECEIVER_KINDS["pagerduty"].model_validate({"routing_key_credential": "key"})
-    error = await sent(ReceiverChannels(Credentials(tmp_path)).build("pagerduty:x", config), EXAMPLE)
+    error = await sent(build_channel("pagerduty:x", config, Credentials(tmp_path)), EXAMPLE)
     assert type(error) is PermanentDeliveryError
     assert "'key' is not an integration key" in str(error)
     assert "not a key" not in str(error)
@@ -219,7 +219,7 @@ async def apprise(
     async with receiver(*behaviours) as target:
         (tmp_path / "url").write_text(f"{scheme}://localhost:{target.port}/hook/T0P5ECRETPATH{query}")
         config = {"url_credential": "url", "allow_local_addresses": True, "timeout": 2, **options}
-        channel = ReceiverChannels(Credentials(tmp_path)).build("apprise:x", RECEIVER_KINDS["apprise"](**config))
+        channel = build_channel("apprise:x", RECEIVER_KINDS["apprise"](**config), Credentials(tmp_path))
         return target.requests, await sent(channel, replace(EXAMPLE, channel="apprise:x"))
 
 
@@ -260,7 +260,7 @@ async def test_apprise_does_not_retry_by_itself_or_call_a_failure_a_success(tmp_
 async def test_apprise_with_nobody_listening_has_sent_nothing(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("json://localhost:1/x")
     config = RECEIVER_KINDS["apprise"](url_credential="url", allow_local_addresses=True)
-    error = await sent(ReceiverChannels(Credentials(tmp_path)).build("apprise:x", config), EXAMPLE)
+    error = await sent(build_channel("apprise:x", config, Credentials(tmp_path)), EXAMPLE)
     assert type(error) is RetryableDeliveryError
 
 
@@ -287,7 +287,7 @@ async def test_apprise_with_nobody_listening_has_sent_nothing(tmp_path: Path) ->
 async def test_apprise_rejects_local_targets_and_invalid_urls(url: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "url").write_text(url)
     config = RECEIVER_KINDS["apprise"](url_credential="url")
-    error = await sent(ReceiverChannels(Credentials(tmp_path)).build("apprise:x", config), EXAMPLE)
+    error = await sent(build_channel("apprise:x", config, Credentials(tmp_path)), EXAMPLE)
     assert type(error) is PermanentDeliveryError
     assert re.search(text, str(error))
     assert "T0P5ECRET" not in str(error)
@@ -310,7 +310,7 @@ async def test_apprise_connects_to_the_address_that_was_checked(
         monkeypatch.setattr(socket, "getaddrinfo", rebind)
         (tmp_path / "url").write_text(f"json://rebind.example:{target.port}/x")
         config = RECEIVER_KINDS["apprise"](url_credential="url", timeout=1)
-        error = await sent(ReceiverChannels(Credentials(tmp_path)).build("apprise:x", config), EXAMPLE)
+        error = await sent(build_channel("apprise:x", config, Credentials(tmp_path)), EXAMPLE)
     assert target.requests == []
     assert "127.0.0.1, which is blocked" in str(error)
 
@@ -328,7 +328,7 @@ async def test_hanging_services_occupy_a_bounded_number_of_threads(tmp_path: Pat
         config = RECEIVER_KINDS["apprise"](
             url_credential="url", allow_local_addresses=True, timeout=30, max_concurrent=2, breaker_failures=99
         )
-        channel = ReceiverChannels(Credentials(tmp_path)).build("apprise:x", config)
+        channel = build_channel("apprise:x", config, Credentials(tmp_path))
         for number in (1, 2):  # abandoned by the operator's timeout, while their threads wait for the service
             delivery = asyncio.create_task(channel.deliver(EXAMPLE))
             while len(target.requests) < number:  # noqa: ASYNC110 - the server is another program in spirit

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from reconciler.meta import Request
 from reconciler.notification.channel import ChannelRegistry
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel
 from reconciler.notification.fair_queue import FairQueue
 from reconciler.notification.policies import PolicyTable
+from reconciler.notification.routing_config import ReceiverConfig
 from tests.notification.world import Recorder, virtual
 
 FIRST, SECOND, THIRD = (Request(name, "a") for name in ("first", "second", "third"))
@@ -27,7 +28,7 @@ def queue_of(channel: LimitedChannel, woken: list[Request], is_stopped: Callable
 
 
 def test_a_slot_can_be_released_after_the_loop() -> None:
-    channel = LimitedChannel(Recorder("pager"), LimitsConfig(max_concurrent=1))
+    channel = LimitedChannel(Recorder("pager"), ReceiverConfig(max_concurrent=1))
     woken: list[Request] = []
     stopped = False
 
@@ -47,7 +48,7 @@ def test_a_slot_can_be_released_after_the_loop() -> None:
 @virtual
 async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next() -> None:
     woken: list[Request] = []
-    queue = queue_of(LimitedChannel(Recorder("pager"), LimitsConfig(max_concurrent=1)), woken, lambda: False)
+    queue = queue_of(LimitedChannel(Recorder("pager"), ReceiverConfig(max_concurrent=1)), woken, lambda: False)
     assert queue.acquire(FIRST, "Medium", ["pager"]) == {"pager"}
     for request in (SECOND, THIRD):
         assert queue.acquire(request, "Medium", ["pager"]) == set()

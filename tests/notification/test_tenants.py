@@ -20,7 +20,8 @@ from reconciler.notification import (
     NotificationRequest,
     RetryableDeliveryError,
 )
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig
+from reconciler.notification.channels.limits import LimitedChannel
+from reconciler.notification.routing_config import ReceiverConfig
 from reconciler.objects import InvalidObject
 from tests.notification.world import TIMELINE, World, document, offsets, virtual, world
 
@@ -58,7 +59,7 @@ class Slow:
 
 
 def guarded(channel: Any, **limits: Any) -> LimitedChannel:
-    return LimitedChannel(channel, LimitsConfig(**limits))
+    return LimitedChannel(channel, ReceiverConfig(**limits))
 
 
 async def send(
@@ -298,8 +299,8 @@ async def test_a_receiver_that_stays_down_fails_a_request_after_the_deferral_lim
 async def test_a_namespace_whose_statuses_cannot_be_saved_stops_no_other(
     refusal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.notification.ledger.NAMESPACE_LIMIT", 20)
-    monkeypatch.setattr("reconciler.notification.ledger.TOTAL_LIMIT", 50)
+    monkeypatch.setattr("reconciler.notification.delivery.NAMESPACE_LIMIT", 20)
+    monkeypatch.setattr("reconciler.notification.delivery.TOTAL_LIMIT", 50)
     pager = Slow("pager", seconds=0.1)
     async with world() as w:
         w.server.faults.add(status=refusal, times=None, subresource="status", namespace="noisy")

@@ -16,7 +16,7 @@ import pytest
 from reconciler import Client, Manager, Recording
 from reconciler.apiserver import APIServer
 from reconciler.cli import main
-from reconciler.cli.demo_scenario import new_notification, running_operator
+from reconciler.cli.demo import new_notification, running_operator
 from reconciler.manager import EndpointSecurity
 from reconciler.manager.endpoints.handlers import debug_recording
 from reconciler.manager.endpoints.server import EndpointRequest
@@ -206,7 +206,7 @@ async def test_other_machines_do_not_get_a_recording(incident: Path) -> None:
 
 
 def test_the_storm_of_the_demo_becomes_a_test(capsys: Any, tmp_path: Path) -> None:
-    scenario = "reconciler.cli.demo_scenario"
+    scenario = "reconciler.cli.demo"
     assert run(capsys, "demo", "--naive", "--speed", 0, "--record", tmp_path / "r")[0] == 0
     assert run(capsys, "replay", tmp_path / "r", f"{scenario}:add_naive", "--all")[0] == 0
     output = tmp_path / "test_storm.py"
@@ -222,7 +222,7 @@ def test_the_storm_of_the_demo_becomes_a_test(capsys: Any, tmp_path: Path) -> No
 
 
 def test_the_notification_operator_is_replayed(tmp_path: Path) -> None:
-    from reconciler.cli.demo_scenario import add_reconciler
+    from reconciler.cli.demo import add_reconciler
 
     async def main() -> None:
         async with running_operator(naive=False, record=tmp_path / "r") as (_, client, _manager):

@@ -124,7 +124,7 @@ async def test_many_mutations_are_one_request(server, family, database):
 
 
 async def test_the_plural_is_discovered_once(server, family, database):
-    server.clear_requests()
+    server.log.clear()
     for _ in range(3):
         database = (await family.write(family.api_client, database, record=lambda s: s.increment("total"))).object
     paths = [r.path for r in server.requests()]
@@ -134,7 +134,7 @@ async def test_the_plural_is_discovered_once(server, family, database):
 
 
 async def test_a_typed_class_needs_no_discovery(server, family, database):
-    server.clear_requests()
+    server.log.clear()
     status = await family.write(
         family.api_client, Database, name="db1", namespace="default", record=lambda s: s.set(phase="Ready")
     )
@@ -156,7 +156,7 @@ async def test_a_kind_by_its_name(server, family, database):
 async def test_no_change_makes_no_request(server, family, database):
     await family.write(family.custom_objects, database, record=record_all)
     fresh = (await Client(server).get("example.com/v1/Database", "db1", "default")).to_dict()
-    server.clear_requests()
+    server.log.clear()
     status = await family.write(family.custom_objects, fresh, record=lambda s: s.set(phase="Ready"))
     assert status.written is False
     assert server.requests() == []

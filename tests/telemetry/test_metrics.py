@@ -240,7 +240,7 @@ def test_collectors_of_the_user_are_scraped() -> None:
 
 def test_accept_header_selects_the_format() -> None:
     metrics = MetricsRegistry()
-    metrics.controller("database")
+    metrics.controller("database").watch(statistics_of_a_controller)
     kind, body = metrics.render("application/openmetrics-text; version=1.0.0")
     assert kind.startswith("application/openmetrics-text")
     assert any(family.name == "controller_runtime_reconcile" for family in parse_openmetrics(body.decode()))

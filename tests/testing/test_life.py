@@ -145,7 +145,7 @@ async def test_an_operator_is_killed_with_the_threads_of_its_reconciles() -> Non
                 await user.create(CONFIG_MAP)
                 await asyncio.sleep(5)
                 assert reconciler.ran == ["a"]
-                server.clear_requests()
+                server.log.clear()
                 life.end()
                 await asyncio.sleep(3600)
                 assert reconciler.ran == ["a", "ReconcileCancelled"]

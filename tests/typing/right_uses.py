@@ -44,7 +44,7 @@ from reconciler import (
 from reconciler.apiserver import APIServer
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.client import retry_on_conflict
-from reconciler.client.ensure import Written
+from reconciler.client.writes import Written
 from reconciler.controller import ChannelSource, ControllerOptions, every_owner
 from reconciler.events import EventRecorder
 from reconciler.http import HTTPRequest, HTTPResponse

@@ -172,11 +172,11 @@ def outcomes(client: Client, reconciler: WrongFinalize) -> None:
 
 
 async def client_verbs(client: Client) -> None:
-    await client.get(Database)  # type: ignore[call-overload]
-    await client.get(3, "a")  # type: ignore[call-overload]
+    await client.get(Database)  # type: ignore[call-arg]
+    await client.get(3, "a")  # type: ignore[arg-type]
     await client.patch(Database, "a", "b", patch={}, strategy="merges")  # type: ignore[call-overload]
     await client.patch(Database, "a", "b", {})  # type: ignore[call-overload]
-    await client.delete(Database, "a", "b", propagation="foreground")  # type: ignore[call-overload]
+    await client.delete(Database, "a", "b", propagation="foreground")  # type: ignore[arg-type]
     await client.wait_for(Database, "a", "b", until=lambda db: db.status.phse == "x", timeout=3)  # type: ignore[attr-defined]
     take_other(await client.get(Database, "a", "b"))  # type: ignore[arg-type]
     async with StatusBatcher(client, Database, name="a", strategy="patch") as status:  # type: ignore[arg-type]
@@ -209,7 +209,7 @@ def the_rest(client: Client, obj: dict[str, Any]) -> None:
 
 async def classes_as_kinds(client: Client, deployment: Deployment) -> None:
     await client.get(DeploymentSpec, "web", "default")  # type: ignore[type-var]
-    await client.create(deployment.spec)  # type: ignore[call-overload]
+    await client.create(deployment.spec)  # type: ignore[arg-type]
     deployment.spec.replicas = "3"  # type: ignore[assignment]
     str(deployment.status.readyReplicas)  # type: ignore[union-attr]
     str((await client.get(Deployment, "web", "default")).name)  # type: ignore[attr-defined]

@@ -73,15 +73,9 @@ def shortened(values: Sequence[Any], most: int = 3, separator: str = ",") -> str
 # The functions that ``cells.json`` names, with their arguments.
 
 
-def age(doc: JSONObject, now: datetime, path: str, default: str = UNKNOWN) -> str:
-    """Return the time since that at a path."""
-    found = value_at(doc, path)
-    return show_age(str(found), now) if found else default
-
-
-def event_age(doc: JSONObject, now: datetime, *paths: str) -> str:
-    """Return the time since the first that is set."""
-    return next((show_age(str(value), now) for path in paths if (value := value_at(doc, path))), UNKNOWN)
+def age(doc: JSONObject, now: datetime, *paths: str, default: str = UNKNOWN) -> str:
+    """Return the time since the first of some times that is set."""
+    return next((show_age(str(value), now) for path in paths if (value := value_at(doc, path))), default)
 
 
 def selector(doc: JSONObject, _now: datetime, path: str) -> str:

@@ -7,6 +7,7 @@ a test and the kind of error that a value gets if the test says so. Those of sin
 from __future__ import annotations
 
 import base64
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from reconciler.apiserver.builtin.rule import (
     old_value,
     parsed_address,
 )
+from reconciler.apiserver.cel.expressions import CompileError, check_condition
 from reconciler.apiserver.encoding.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, read_quantity, recorded
@@ -58,6 +60,13 @@ def without_empty(value: Any) -> Any:
         kept = {key: without_empty(item) for key, item in value.items() if item is not False}
         return {key: item for key, item in kept.items() if item not in _EMPTY}
     return [without_empty(item) for item in value] if isinstance(value, list) else value
+
+
+def difference(before: JSONObject, after: JSONObject) -> str:
+    """Return a diff of two values; the real server's diff shows the fields of its internal types."""
+    old, new = (json.dumps(without_empty(spec), indent=1, sort_keys=True).split("\n") for spec in (before, after))
+    lines = difflib.unified_diff(old, new, lineterm="")
+    return "\n".join([line for line in lines if not line.startswith(("---", "+++"))] + [""])
 
 
 # Tests of a value.
@@ -100,12 +109,18 @@ def _has_changed(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> F
         yield rule.invalid(place, value, path, "field is immutable")
 
 
-def _has_changed_members(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
-    """Check that an update changes no member besides the arguments."""
-    before = old_value(place, path)
-    others = (value.keys() | before.keys()) - {*rule.arguments} if before else ()
-    if any(without_empty(value.get(key)) != without_empty(before.get(key)) for key in others):
-        yield _forbidden(rule, place, value, path)
+def _fixed(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check that an update changes no member besides the arguments; one with ``?`` may be set once.
+
+    The error of a strict rule shows the difference.
+    """
+    before = getter("@" + ".".join(rule.paths[0]))(place) or {}
+    free = {word.rstrip("?") for word in rule.arguments if word[-1] != "?" or not before.get(word[:-1])}
+    both = (before, value or {})
+    old, new = (without_empty({key: each[key] for key in each if key not in free}) for each in both)
+    if place.before is not None and old != new:
+        shown = f"\n{difference(old, new)}" if rule.strict else ""
+        yield FieldError.forbidden(path, f"{rule.message(place)}{shown}")
 
 
 def _is_outside(rule: FieldRule, place: ValuePlace, value: Any) -> bool:
@@ -461,6 +476,16 @@ def _scoped(_rule: FieldRule, place: ValuePlace, value: Any, _path: str) -> Find
 # Webhook configurations and policies.
 
 
+def _match_condition(rule: FieldRule, place: ValuePlace, value: Any, path: str) -> Findings:
+    """Check that an expression compiles, unless it is one of the stored ones at a path."""
+    source = (value or "").strip()
+    if source and value not in getter(rule.arguments[0])(place):
+        try:
+            check_condition(source)
+        except CompileError as error:
+            yield FieldError.invalid(path, source, str(error))
+
+
 def _webhook_resources(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) -> Findings:
     """Check that no resource of a rule is covered by another one."""
     whole: set[str] = set()
@@ -497,15 +522,14 @@ def _webhook_url(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) ->
 
 _NAMED: tuple[Check, ...] = (
     *(_limit_range, _limited, _non_negative, _resources, _scoped),
-    *(_webhook_resources, _webhook_url),
+    *(_match_condition, _webhook_resources, _webhook_url),
     *(_in, _known, _only, _unique, _unknown, _one_per_family, _percent, _port, _range),
-    *(_annotations, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
+    *(_annotations, _fixed, _json, _labels, _generated, _host_ports, _indexes, _stays_terminated),
 )
 CHECKS: dict[str, Check] = {
     **{name: _form(problems) for name, problems in FORMS.items()},
     **{name: _tested(test, error) for name, (test, error) in _TESTS.items()},
     **{check.__name__.strip("_").replace("_", "-"): check for check in _NAMED},
-    "fixed": _has_changed_members,
     "immutable": _has_changed,
     "max": _bound("must be less than or equal to", lambda value, limit: bool(value > limit)),
     "min": _bound("must be greater than or equal to", lambda value, limit: bool(value < limit)),

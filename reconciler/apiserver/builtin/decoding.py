@@ -36,16 +36,14 @@ class Malformed(Exception):
         problem: the message of encoding/json.
         restoring: the message of the library that restores untyped values; `problem` unless given.
         at_once: the type has its own decoder, so encoding/json stops; it reports other errors after the whole document.
-
-    Attributes:
         member: the top-level member of the document that contains the error.
     """
 
-    def __init__(self, problem: str, restoring: str = "", *, at_once: bool = False) -> None:
+    def __init__(self, problem: str, restoring: str = "", *, at_once: bool = False, member: str = "") -> None:
         super().__init__(problem)
         self.restoring = restoring or problem
         self.at_once = at_once
-        self.member = ""
+        self.member = member
 
 
 @dataclass(slots=True)
@@ -61,14 +59,6 @@ class Decoding:
     restored: bool = False
     unknown: list[str] = field(default_factory=list)
     problems: list[Malformed] = field(default_factory=list)
-
-    def read_member(self, key: str, value: Any, node: Node, place: Place) -> Any:
-        """Return a top-level member as its type decodes it, and record its unknown members and errors."""
-        known = len(self.problems)
-        found = read_value(value, node, place)
-        for problem in self.problems[known:]:
-            problem.member = key
-        return found
 
 
 def first_error(problems: list[Malformed], order: list[str] | None) -> str:
@@ -121,7 +111,7 @@ class BuiltInContents:
             elif key == "metadata" or value is earlier.get(key, _ABSENT):
                 decoded[key] = value
             elif value is not None:
-                kept = decoding.read_member(key, value, child, Place(decoding, key, key, self.node.name))
+                kept = read_value(value, child, Place(decoding, key, key, self.node.name))
                 if not _is_empty(kept, child):
                     decoded[key] = kept
         return decoded if self.node.complete is None or decoding.problems else self.node.complete(decoded)
@@ -142,6 +132,7 @@ def read_value(value: Any, node: Node, place: Place) -> Any:
     try:
         return _read_scalar(value, node, place)
     except Malformed as problem:
+        problem.member = re.split(r"[.\[]", place.path, maxsplit=1)[0]
         place.decoding.problems.append(problem)
         return None
 
@@ -274,16 +265,13 @@ def read_time(text: str, form: str) -> str:
     micro = form == "micro-time"
     fraction = _FRACTION.search(text)
     short = _FRACTION.sub(lambda match: f".{match.group(1)[:6]:0<6}", text)
+    wrong = f'parsing time "{text}" as "2006-01-02T15:04:05{".000000" if micro else ""}Z07:00": cannot parse'
     try:
         moment = datetime.fromisoformat(short)
     except ValueError:
-        layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
-        problem = f'parsing time "{text}" as "{layout}": cannot parse "{text}" as "2006"'
-        raise Malformed(problem, at_once=True) from None
+        raise Malformed(f'{wrong} "{text}" as "2006"', at_once=True) from None
     if micro and (fraction is None or len(fraction.group(1)) != 6):
         rest = text[fraction.start() :] if fraction else text[19:]
-        layout = "2006-01-02T15:04:05.000000Z07:00"
-        problem = f'parsing time "{text}" as "{layout}": cannot parse "{rest}" as ".000000"'
-        raise Malformed(problem, at_once=True)
+        raise Malformed(f'{wrong} "{rest}" as ".000000"', at_once=True)
     moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")

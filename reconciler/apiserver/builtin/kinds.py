@@ -13,7 +13,8 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+
+import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.rule import ValuePlace, condition
@@ -120,9 +121,8 @@ def completion_of(name: str) -> Completion | None:
     The function returns a new value if something was missing, and its argument otherwise.
     """
     rows = recorded("builtin/defaults.json").get(name, [])
-    steps = [*map(_step, rows if isinstance(rows, list) else [rows])]
-    if name in _COMPUTED_FIELDS:
-        steps.insert(0, _COMPUTED_FIELDS[name])
+    computed = [_COMPUTED_FIELDS[name]] if name in _COMPUTED_FIELDS else []
+    steps = [*computed, *map(_step, rows if isinstance(rows, list) else [rows])]
 
     def complete(value: JSONObject) -> JSONObject:
         for step in steps:
@@ -130,11 +130,6 @@ def completion_of(name: str) -> Completion | None:
         return value
 
     return steps[0] if len(steps) == 1 else complete if steps else None
-
-
-def _table() -> dict[str, JSONObject]:
-    table: dict[str, JSONObject] = recorded("builtin/types.json")
-    return table
 
 
 @functools.cache
@@ -145,8 +140,7 @@ def type_node(name: str) -> Node:
         package, _, kind = name.rpartition(".")
         go_name = f"{package.rpartition('.')[2]}.{kind}"
         node = _NODES[name] = Node("object", name=go_name, complete=completion_of(name))
-        members = _table()["types"][name]
-        keyed = name in ("core.v1.ContainerPort", "core.v1.ServicePort")
+        members = recorded("builtin/types.json")["types"][name]
         node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
         for key, text in members.items():
             if key != "|":
@@ -155,7 +149,7 @@ def type_node(name: str) -> Node:
                 node.properties[key].name = "types.UID"
             elif key == "propagationPolicy":
                 node.properties[key].name = "v1.DeletionPropagation"
-        if keyed:
+        if name in ("core.v1.ContainerPort", "core.v1.ServicePort"):
             # The protocol is part of an item's key even if the item does not set it.
             node.properties["protocol"].default = "TCP"
     return node
@@ -204,14 +198,14 @@ def built_in_node(group: str, version: str, kind: str) -> Node | None:
 
 def type_name(group: str, version: str, kind: str) -> str | None:
     """Return the name of a built-in kind's type, or None if it is unknown."""
-    name: str | None = _table()["kinds"].get(f"{group}/{version}/{kind}")
+    name: str | None = recorded("builtin/types.json")["kinds"].get(f"{group}/{version}/{kind}")
     return name
 
 
 @functools.cache
 def member_types(name: str) -> dict[str, str]:
     """Return the members of a type that are objects, or lists of them, with the names of their types."""
-    found = ((key, _OBJECTS.match(text)) for key, text in _table()["types"].get(name, {}).items())
+    found = ((key, _OBJECTS.match(text)) for key, text in recorded("builtin/types.json")["types"].get(name, {}).items())
     return {key: match[1] for key, match in found if match is not None}
 
 
@@ -245,8 +239,8 @@ class KindInfo:
         plural: the name in paths.
         kind: the name in documents.
         namespaced: whether objects belong to namespaces.
-        singular: the singular name; derived from the kind if empty.
-        list_kind: the kind of lists; derived from the kind if empty.
+        singular: the singular name.
+        list_kind: the kind of lists.
         short_names: the short names that kubectl accepts.
         categories: categories such as ``all``.
         extra_subresources: the subresources other than ``/status``.
@@ -307,58 +301,38 @@ class KindInfo:
         """The group in whose form the objects are stored, and which validation errors name."""
         return self.group if self.stored_as is None else self.stored_as
 
-    @property
-    def list_name(self) -> str:
-        """The kind of lists."""
-        return self.list_kind or f"{self.kind}List"
-
-    @property
-    def singular_name(self) -> str:
-        """The singular name."""
-        return self.singular or self.kind.lower()
-
-
-def recorded_groups() -> list[JSONObject]:
-    """Return the built-in groups with their versions and resources, as in aggregated discovery of a real server."""
-    groups: list[JSONObject] = recorded("builtin/discovery.json")
-    return groups
-
 
 def _kind(group: str, resource: JSONObject) -> KindInfo:
-    plural = str(resource["resource"])
+    plural, kind = resource["resource"], resource["responseKind"]["kind"]
     subresources = {each["subresource"] for each in resource.get("subresources", ())}
     traits = recorded("builtin/kinds.json")
-    own: dict[str, Any] = {**traits.get(f"{group}/*", {}), **traits.get(f"{group}/{plural}", {})}
-    own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
-    return KindInfo(
-        group,
-        plural,
-        str(resource["responseKind"]["kind"]),
-        resource["scope"] == "Namespaced",
-        singular=str(resource["singularResource"]),
-        short_names=tuple(resource.get("shortNames", ())),
-        categories=tuple(resource.get("categories", ())),
-        status="status" in subresources,
-        extra_subresources=tuple(name for name in _SERVED_SUBRESOURCES if name in subresources),
-        verbs=tuple(resource["verbs"]),
-        **own,
-    )
+    described = {
+        "group": group,
+        "plural": plural,
+        "kind": kind,
+        "namespaced": resource["scope"] == "Namespaced",
+        "singular": resource["singularResource"],
+        "list_kind": f"{kind}List",
+        "short_names": resource.get("shortNames", ()),
+        "categories": resource.get("categories", ()),
+        "status": "status" in subresources,
+        "extra_subresources": [name for name in _SERVED_SUBRESOURCES if name in subresources],
+        "verbs": resource["verbs"],
+    }
+    return msgspec.convert(described | traits.get(f"{group}/*", {}) | traits.get(f"{group}/{plural}", {}), KindInfo)
 
 
 def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
     """Yield the recorded kinds that are stored, and those of reviews, with their versions."""
-    for group in recorded_groups():
-        versions: dict[str, tuple[str, ...]] = {}
-        kinds: dict[str, JSONObject] = {}
+    for group in recorded("builtin/discovery.json"):
         name = group["metadata"].get("name", "")
+        served: dict[str, list[tuple[str, JSONObject]]] = {}
         for version in group["versions"]:
             for resource in version["resources"]:
                 if "watch" in resource["verbs"] or name in REVIEWS:
-                    plural = resource["resource"]
-                    kinds.setdefault(plural, resource)
-                    versions[plural] = (*versions.get(plural, ()), version["version"])
-        for plural, resource in kinds.items():
-            yield _kind(name, resource), versions[plural]
+                    served.setdefault(resource["resource"], []).append((version["version"], resource))
+        for versions in served.values():
+            yield _kind(name, versions[0][1]), tuple(version for version, _ in versions)
 
 
 BUILT_IN = tuple(_built_in())

@@ -16,7 +16,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cel.syntax_tree import RESERVED_WORD
 from reconciler.apiserver.encoding import formats
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity
+from reconciler.apiserver.encoding.text import go_json, quoted, read_quantity, recorded
 
 _PATH = re.compile(r"(/|\^*)(@?)(.*)")
 _PART = re.compile(r"\[[\w|]*\]|\{\}|<[^>]+>|[^.\[{<]+")
@@ -246,10 +246,6 @@ _NOT_ENDPOINTS = {
 _MACROS = ("@annually", "@daily", "@every", "@hourly", "@midnight", "@monthly", "@weekly", "@yearly")
 _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _IDENTIFIER = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-_OF_NAMES = (
-    *("condition-reason", "descending", "env-name", "header", "label-1035", "label-value", "no-backstep", "port-name"),
-    *("subdomain", "sysctl", "trimmed", "url-path"),
-)
 
 
 def parsed_address(text: str) -> Any:
@@ -320,17 +316,14 @@ def _schedule(text: str) -> Iterator[str]:
     elif len(fields) != 5:
         yield f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
     else:
-        yield from [found for field, bounds in zip(fields, _FIELDS, strict=True) for found in _field(field, *bounds)][
-            :1
-        ]
-
-
-def _field(text: str, low: int, high: int) -> Iterator[str]:
-    for number in map(int, re.findall(r"(?<![/\w])\d+", text)):
-        if number > high:
-            yield f"end of range ({number}) above maximum ({high}): {text}"
-        if number < low:
-            yield f"beginning of range ({number}) below minimum ({low}): {text}"
+        for field, (low, high) in zip(fields, _FIELDS, strict=True):
+            for number in map(int, re.findall(r"(?<![/\w])\d+", field)):
+                if not low <= number <= high:
+                    end, bound = (
+                        ("end", f"above maximum ({high})") if number > high else ("beginning", f"below minimum ({low})")
+                    )
+                    yield f"{end} of range ({number}) {bound}: {field}"
+                    return
 
 
 def _three_segments(text: str) -> Iterator[str]:
@@ -346,7 +339,7 @@ def _mixed_label(text: str) -> list[str]:
 
 
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
-    **{form: functools.partial(formats.form_problems, form) for form in _OF_NAMES},
+    **{form: functools.partial(formats.form_problems, form) for form in recorded("encoding/names.json")},
     "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),
     "cidr": _cidr,
     "config-key": lambda text: (

@@ -7,19 +7,16 @@ allocated, computed, or added by admission.
 from __future__ import annotations
 
 import base64
-import difflib
 import functools
-import json
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.checks import without_empty
+from reconciler.apiserver.builtin.checks import difference, without_empty
 from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.builtin.rule_table import violations
-from reconciler.apiserver.cel.expressions import CompileError, check_condition
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted
@@ -296,9 +293,10 @@ _ALLOWED_CHANGES = (
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 )
 _LISTS = ("containers", "initContainers")
+_LONGEST_DEADLINE = 2**31 - 1
 
 
-def check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
+def _check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
     """Yield the errors of an update of a Pod's spec."""
     before = stored.get("spec") or {}
     spec = doc.get("spec") or {}
@@ -306,14 +304,10 @@ def check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
         return
     spec = admitted_pod_spec(spec, before)
     for key in _LISTS:
-        containers = spec.get(key) or []
-        if len(containers) != len(before.get(key) or []):
+        if len(spec.get(key) or []) != len(before.get(key) or []):
             yield FieldError.forbidden(f"spec.{key}", "pod updates may not add or remove containers")
             return
-        yield from _check_images(containers, f"spec.{key}")
-    deadline = list(_check_deadline(spec.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")))
-    yield from deadline
-    if deadline and "activeDeadlineSeconds" in spec:
+    if spec.get("activeDeadlineSeconds", 0) > before.get("activeDeadlineSeconds", _LONGEST_DEADLINE):
         return
     yield from _check_tolerations(spec.get("tolerations") or [], before.get("tolerations") or [])
     yield from _check_gates(spec.get("schedulingGates") or [], before.get("schedulingGates") or [])
@@ -323,7 +317,7 @@ def check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
         yield FieldError.forbidden("spec", message)
 
 
-def check_ephemeral_containers(doc: JSONObject, stored: JSONObject) -> Findings:
+def _check_ephemeral_containers(doc: JSONObject, stored: JSONObject) -> Findings:
     """Yield the errors of an update of the ephemeral containers of a Pod."""
     yield from violations("core.v1.Pod", doc, stored)
     path = "spec.ephemeralContainers"
@@ -334,26 +328,6 @@ def check_ephemeral_containers(doc: JSONObject, stored: JSONObject) -> Findings:
             yield FieldError.forbidden(path, f"{shown} removed\n")
         elif without_empty(kept[old.get("name")]) != without_empty(old):
             yield FieldError.forbidden(path, f"{shown} changed\n{difference(old, kept[old.get('name')])}")
-
-
-def _check_images(containers: list[JSONObject], path: str) -> Findings:
-    for index, container in enumerate(containers):
-        image = container.get("image") or ""
-        if not image:
-            yield FieldError.required(f"{path}[{index}].image")
-        if image != image.strip():
-            yield FieldError.invalid(f"{path}[{index}].image", image, "must not have leading or trailing whitespace")
-
-
-def _check_deadline(seconds: int | None, before: int | None) -> Findings:
-    path = "spec.activeDeadlineSeconds"
-    if seconds is None:
-        if before is not None:
-            yield FieldError.invalid(path, None, "must not update from a positive integer to nil value")
-    elif not 0 <= seconds < 2**31:
-        yield FieldError.invalid(path, seconds, "must be between 0 and 2147483647, inclusive")
-    elif before is not None and before < seconds:
-        yield FieldError.invalid(path, seconds, "must be less than or equal to previous value")
 
 
 def _check_tolerations(tolerations: list[JSONObject], before: list[JSONObject]) -> Findings:
@@ -393,76 +367,6 @@ def _without_allowed_changes(spec: JSONObject, before: JSONObject) -> JSONObject
     return kept
 
 
-def difference(before: JSONObject, after: JSONObject) -> str:
-    """Return a diff of two values; the real server's diff shows the fields of its internal types."""
-    old, new = (json.dumps(without_empty(spec), indent=1, sort_keys=True).split("\n") for spec in (before, after))
-    lines = difflib.unified_diff(old, new, lineterm="")
-    return "\n".join([line for line in lines if not line.startswith(("---", "+++"))] + [""])
-
-
-Check = Callable[[JSONObject, JSONObject | None], Iterable[FieldError]]
-UpdateCheck = Callable[[JSONObject, JSONObject], Findings]
-_BESIDES_THE_SOURCE = {
-    *("accessModes", "capacity", "claimRef", "mountOptions", "nodeAffinity", "persistentVolumeReclaimPolicy"),
-    *("storageClassName", "volumeAttributesClassName", "volumeMode"),
-}
-
-
-def check_webhook_expressions(doc: JSONObject, before: JSONObject | None) -> Findings:
-    """Yield the errors of the match conditions of a configuration, except those that the stored one has already."""
-    known = {
-        condition.get("expression")
-        for hook in (before or {}).get("webhooks") or ()
-        for condition in hook.get("matchConditions") or ()
-    }
-    for index, hook in enumerate(doc.get("webhooks") or ()):
-        for position, condition in enumerate(hook.get("matchConditions") or ()):
-            source = condition.get("expression") or ""
-            if source.strip() and source not in known:
-                try:
-                    check_condition(source.strip())
-                except CompileError as error:
-                    path = f"webhooks[{index}].matchConditions[{position}].expression"
-                    yield FieldError.invalid(path, source.strip(), str(error))
-
-
-def _check_claim_update(doc: JSONObject, before: JSONObject) -> Findings:
-    spec, known = doc.get("spec") or {}, before.get("spec") or {}
-    kept = dict(spec)
-    # The volume and the storage class may be set once; a bound claim may be resized.
-    free = [key for key in ("volumeName", "storageClassName") if not known.get(key)]
-    if value_at(doc, "status.phase") == "Bound":
-        free += ["resources", "volumeAttributesClassName"]
-    for key in free:
-        kept[key] = known.get(key)
-    if without_empty(kept) != without_empty(known):
-        excepted = "spec is immutable after creation except resources.requests and volumeAttributesClassName"
-        yield FieldError.forbidden("spec", f"{excepted} for bound claims\n{difference(known, kept)}")
-    if spec.get("volumeMode") != known.get("volumeMode"):
-        yield FieldError.invalid("volumeMode", spec.get("volumeMode"), "field is immutable")
-
-
-def _check_volume_update(doc: JSONObject, before: JSONObject) -> Findings:
-    source, known = (
-        {key: value for key, value in (each.get("spec") or {}).items() if key not in _BESIDES_THE_SOURCE}
-        for each in (doc, before)
-    )
-    if without_empty(source) != without_empty(known):
-        path = "spec.persistentvolumesource"
-        yield FieldError.forbidden(path, f"{path} is immutable after creation\n{difference(known, source)}")
-
-
-_CHECKS: dict[str, Check] = {
-    "admissionregistration.v1.MutatingWebhookConfiguration": check_webhook_expressions,
-    "admissionregistration.v1.ValidatingWebhookConfiguration": check_webhook_expressions,
-}
-_UPDATE_CHECKS: dict[str, UpdateCheck] = {
-    "core.v1.PersistentVolume": _check_volume_update,
-    "core.v1.PersistentVolumeClaim": _check_claim_update,
-    "core.v1.Pod": check_pod_update,
-}
-
-
 def _errors(doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
     group, _, version = doc["apiVersion"].rpartition("/")
     name = type_name(group, version, doc["kind"]) or ""
@@ -471,10 +375,8 @@ def _errors(doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
         doc = {**doc, "metadata": dict(doc["metadata"])}
         finish_job(doc, before)
     errors = violations(name, doc, before)
-    if name in _CHECKS:
-        errors += _CHECKS[name](doc, before)
-    if name in _UPDATE_CHECKS and before is not None:
-        errors += _UPDATE_CHECKS[name](doc, before)
+    if name == "core.v1.Pod" and before is not None:
+        errors += _check_pod_update(doc, before)
     return errors
 
 
@@ -495,7 +397,7 @@ class Strategy:
     """
 
     complete: Change = _no_change
-    check: Check = lambda _doc, _before: ()
+    check: Callable[[JSONObject, JSONObject | None], Iterable[FieldError]] = lambda _doc, _before: ()
     warn: Callable[[JSONObject], list[str]] = lambda _doc: []
     finish: Change = _no_change
 
@@ -512,6 +414,6 @@ def strategy_of(group: str, plural: str, subresource: str) -> Strategy:
 _OF_SUBRESOURCES = {
     ("namespaces", "finalize"): Strategy(),
     ("pods", "ephemeralcontainers"): Strategy(
-        complete_pod, lambda doc, before: check_ephemeral_containers(doc, before or doc)
+        complete_pod, lambda doc, before: _check_ephemeral_containers(doc, before or doc)
     ),
 }

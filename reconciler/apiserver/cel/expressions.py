@@ -307,7 +307,8 @@ def _shown(call: Expr, types: list[str]) -> str:
 
 # The compilation.
 
-_EXISTS_ONE = re.compile(r"\bexists_one\b")
+_EXISTS_ONE = re.compile(r"\bexists_one(?=\s*\(\s*\w+\s*,\s*\w+\s*,)")
+"""The macro with two variables, which the engine spells ``existsOne``."""
 _MISMATCH = re.compile(r"(<input>:(\d+):(\d+): found no matching overload for '([\w.]+)' applied to ')\((.*)\)'")
 _ERROR_LINE = re.compile(r"ERROR: <input>:(\d+):(\d+): ")
 
@@ -342,10 +343,9 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     Raises:
         CompileError: it does not compile.
     """
-    of_object = "map(string, dyn)"
     require_engine()
-    known = type_of(node).replace("object", of_object)
-    kind = cel_type(known or (of_object if node.type == "object" else "dyn"))
+    known = "object" if node.type == "object" else "dyn"
+    kind = cel_type((type_of(node) or known).replace("object", "map(string, dyn)"))
     variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
     expression = _compiled(source, checking_environment(variables))
     tree = read_tree(expression.serialize())
@@ -367,27 +367,11 @@ def _program(source: str, tree: Tree, checked: Checker, *, optional_old: bool = 
 
 
 def _compiled(source: str, environment: Any) -> Any:
-    compiled = _with_one_spelling(source, environment)
+    compiled = _EXISTS_ONE.sub("existsOne ", source)
     try:
         return environment.compile(compiled)
     except RuntimeError as error:
         raise CompileError(f"compilation failed: {_as_real_server(str(error), compiled, source)}") from None
-
-
-def _with_one_spelling(source: str, environment: Any) -> str:
-    """Return an expression with ``exists_one`` with two variables spelled ``existsOne``, as the engine spells it."""
-    if "exists_one" not in source:
-        return source
-    try:
-        tree = read_tree(environment.compile(source, disable_check=True).serialize())
-    except RuntimeError:
-        return source
-    for expr in tree.root.walk():
-        if expr.kind == "call" and expr.name == "exists_one" and len(expr.parts) == 4:
-            at = [match.start() for match in _EXISTS_ONE.finditer(source, 0, tree.positions.get(expr.id, 0))]
-            if at:
-                source = f"{source[: at[-1]]}existsOne {source[at[-1] + len('exists_one') :]}"
-    return source
 
 
 def _as_real_server(text: str, compiled: str, source: str) -> str:

@@ -19,7 +19,13 @@ from decimal import Decimal, localcontext
 from typing import Any
 
 from reconciler.apiserver.cel import parsers
-from reconciler.apiserver.encoding.formats import FORMATS, form_problems, label_problems, qualified_name_problems
+from reconciler.apiserver.encoding.formats import (
+    FORMATS,
+    compiled_pattern,
+    form_problems,
+    label_problems,
+    qualified_name_problems,
+)
 from reconciler.apiserver.encoding.text import data_file, quantity_text, read_quantity
 from reconciler.errors import MissingExtra
 
@@ -94,13 +100,13 @@ def named_types(message: str) -> str:
 
 def checking_environment(variables: Mapping[str, CelType]) -> Any:
     """Return an environment for compiling expressions."""
-    return _new_environment(variables, _declarations())
+    return _new_environment(variables, _extension(running=False))
 
 
 @functools.cache
 def running_environment() -> Any:
     """Return the environment for running expressions that were compiled in a checking environment."""
-    return _new_environment({}, _implementations())
+    return _new_environment({}, _extension(running=True))
 
 
 def _new_environment(variables: Mapping[str, CelType], extension: Any) -> Any:
@@ -111,35 +117,29 @@ def _new_environment(variables: Mapping[str, CelType], extension: Any) -> Any:
 
 
 @functools.cache
-def _declarations() -> Any:
+def _extension(*, running: bool) -> Any:
+    """Return the functions: their declarations, or their implementations by the types that are known when they run."""
     from cel_expr_python import cel
 
-    overloads: dict[str, list[Any]] = {}
+    overloads: dict[tuple[str, bool, tuple[str, ...]], Any] = {}
     for function in functions():
-        known = overloads.setdefault(function.name, [])
-        identity = function.runs_as or f"k8s_{function.name}_{len(known)}"
-        parameters = [cel_type(name) for name in function.parameters]
-        known.append(cel.Overload(identity, cel_type(function.result), parameters, function.member))
-    return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in overloads.items()])
-
-
-@functools.cache
-def _implementations() -> Any:
-    from cel_expr_python import cel
-
-    overloads: dict[str, list[Any]] = {}
-    seen = set()
-    for function in functions():
-        name = function.runs_as or function.name
-        types = tuple(map(_runtime_type, function.parameters))
-        if (name, function.member, types) in seen:
-            continue
-        seen.add((name, function.member, types))
-        known = overloads.setdefault(name, [])
-        parameters = [cel_type(type_name) for type_name in types]
-        result = cel_type(function.result if function.result in _DECLARED_RESULTS else "dyn")
-        known.append(cel.Overload(f"run_{name}_{len(known)}", result, parameters, function.member, impl=function.run))
-    return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in overloads.items()])
+        name = function.runs_as if running and function.runs_as else function.name
+        types, result = function.parameters, function.result
+        if running:
+            types = tuple(map(_runtime_type, types))
+            result = result if result in _DECLARED_RESULTS else "dyn"
+        signature = (name, function.member, types)
+        if signature not in overloads:
+            identity = function.runs_as or f"k8s_{name}_{len(overloads)}"
+            implementation = function.run if running else None
+            parameters = [cel_type(each) for each in types]
+            overloads[signature] = cel.Overload(
+                identity, cel_type(result), parameters, function.member, impl=implementation
+            )
+    by_name: dict[str, list[Any]] = {}
+    for (name, *_), overload in overloads.items():
+        by_name.setdefault(name, []).append(overload)
+    return cel.CelExtension("kubernetes", [cel.FunctionDecl(name, found) for name, found in by_name.items()])
 
 
 def _runtime_type(name: str) -> str:
@@ -206,26 +206,13 @@ def _last_index(items: list[Any], item: Any) -> int:
 # Regular expressions.
 
 
-@functools.lru_cache(maxsize=256)
-def _pattern(text: str) -> Any:
-    """Return a compiled RE2 pattern; RE2 matches in linear time, as Go's regexp does."""
-    import re2  # type: ignore[import-untyped]
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(text, options)
-    except re2.error as error:
-        raise ValueError(f"Illegal regex: error parsing regexp: {error}: `{text}`") from None
-
-
 def _find(text: str, pattern: str) -> str:
-    match = _pattern(pattern).search(text)
+    match = compiled_pattern(pattern).search(text)
     return match.group(0) if match else ""
 
 
 def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
-    found = [match.group(0) for match in _pattern(pattern).finditer(text)]
+    found = [match.group(0) for match in compiled_pattern(pattern).finditer(text)]
     return found if most < 0 else found[:most]
 
 

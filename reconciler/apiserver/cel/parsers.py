@@ -25,7 +25,9 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2}).{0,2}")
 _BAD_IN_HOST = re.compile(r"[\s\\^`{}|]")
 _PORT = re.compile(r":[0-9]*")
 _PLAIN_PATH = re.compile(r"(?:[A-Za-z0-9\-_.~!$&'()*+,;=:@/\[\]]|%[0-9A-Fa-f]{2})*")
-_IDENTIFIER = re.compile(r"[0-9A-Za-z-]+")
+_PRERELEASE = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_AFTER_NUMBERS = re.compile(rf"(-{_PRERELEASE}(\.{_PRERELEASE})*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?")
+_NETWORK_ERROR = "network address parse error during conversion from string: "
 
 
 @functools.lru_cache(maxsize=256)
@@ -47,18 +49,32 @@ def read_address(text: str) -> Address:
     return address
 
 
+def _parse_address(text: str) -> Address:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        large = any(float(octet) > 255 for octet in re.findall(r"[0-9]+(?=[.]|$)", text) if "." in text)
+        why = "IPv4 field has value >255" if large else "unable to parse IP"
+        raise ValueError(f"ParseAddr({quoted(text)}): {why}") from None
+
+
 @functools.lru_cache(maxsize=256)
 def read_network(text: str) -> Network:
     """Return a network, with the address that it was written with; raise `ValueError` if it is not in CIDR notation."""
+    first, slash, bits = text.rpartition("/")
     try:
-        network = _parse_network(text)
+        if not slash:
+            raise ValueError("no '/'")
+        address = _parse_address(first)
+        if not _BITS.fullmatch(bits) or int(bits) > address.max_prefixlen:
+            raise ValueError("prefix length out of range")
     except ValueError as error:
-        prefix = "network address parse error during conversion from string: "
-        raise ValueError(f"{prefix}{prefix}{error}") from None
-    if isinstance(network.ip, ipaddress.IPv6Address) and network.ip.ipv4_mapped:
-        prefix = "network address parse error during conversion from string: "
-        raise ValueError(f"{prefix}IPv4-mapped IPv6 address {quoted(text)} is not allowed")
-    return network
+        problem = f"netip.ParsePrefix({quoted(text)}): {error}"
+        raise ValueError(f"{_NETWORK_ERROR}{_NETWORK_ERROR}{problem}") from None
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+        raise ValueError(f"{_NETWORK_ERROR}IPv4-mapped IPv6 address {quoted(text)} is not allowed")
+    found: Any = ipaddress.ip_interface((address.packed, int(bits)))
+    return found  # type: ignore[no-any-return]
 
 
 def is_link_local_multicast(address: Address) -> bool:
@@ -73,68 +89,6 @@ def is_global_unicast(address: Address) -> bool:
     """Return whether an address is a global unicast address; private addresses are, as in Go."""
     special = address.is_unspecified or address.is_loopback or address.is_multicast or address.is_link_local
     return not special and str(address) != "255.255.255.255"
-
-
-def _parse_address(text: str) -> Address:
-    marks = [mark for mark in text if mark in ".:%"]
-    if not marks:
-        raise _address_error(text, "unable to parse IP")
-    if marks[0] == "%":
-        raise _address_error(text, "missing IPv6 address")
-    if marks[0] == ".":
-        return ipaddress.IPv4Address(bytes(_octets(text)))
-    try:
-        return ipaddress.IPv6Address(text)
-    except ValueError:
-        raise _address_error(text, "unexpected character") from None
-
-
-def _octets(text: str) -> list[int]:
-    octets: list[int] = []
-    digits = ""
-    for at, letter in enumerate(text):
-        if letter.isascii() and letter.isdigit():
-            if digits == "0":
-                raise _address_error(text, "IPv4 field has octet with leading zero")
-            digits += letter
-            if int(digits) > 255:
-                raise _address_error(text, "IPv4 field has value >255")
-        elif letter != ".":
-            raise _address_error(text, "unexpected character", text[at:])
-        elif at == len(text) - 1 or not digits:
-            raise _address_error(text, "IPv4 field must have at least one digit", text[at:])
-        elif len(octets) == 3:
-            raise _address_error(text, "IPv4 address too long")
-        else:
-            octets.append(int(digits))
-            digits = ""
-    if len(octets) < 3:
-        raise _address_error(text, "IPv4 address too short")
-    return [*octets, int(digits)]
-
-
-def _address_error(text: str, why: str, at: str = "") -> ValueError:
-    place = f" (at {quoted(at)})" if at else ""
-    return ValueError(f"ParseAddr({quoted(text)}): {why}{place}")
-
-
-def _parse_network(text: str) -> Network:
-    prefix = f"netip.ParsePrefix({quoted(text)}): "
-    first, slash, bits = text.rpartition("/")
-    if not slash:
-        raise ValueError(f"{prefix}no '/'")
-    try:
-        address = _parse_address(first)
-    except ValueError as error:
-        raise ValueError(f"{prefix}{error}") from None
-    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        raise ValueError(f"{prefix}IPv6 zones cannot be present in a prefix")
-    if not _BITS.fullmatch(bits):
-        raise ValueError(f"{prefix}bad bits after slash: {quoted(bits)}")
-    if int(bits) > address.max_prefixlen:
-        raise ValueError(f"{prefix}prefix length out of range")
-    found: Any = ipaddress.ip_interface((address.packed, int(bits)))
-    return found  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +134,25 @@ class URL:
 
 def check_request_uri(text: str) -> None:
     """Raise `ValueError` if a string is neither an absolute URI nor an absolute path."""
-    _parse_url(text, text, request=True)
+    _parse_url(text)
 
 
 @functools.lru_cache(maxsize=256)
 def read_url(text: str) -> URL:
     """Return the parts of an absolute URI or an absolute path; raise `ValueError` for any other text."""
     check_request_uri(text)
-    return _parse_url(text, text.partition("#")[0], request=False)
+    return _parse_url(text.partition("#")[0], host_first=True)
 
 
-def _parse_url(whole: str, text: str, *, request: bool) -> URL:
+def _parse_url(text: str, *, host_first: bool = False) -> URL:
+    """Return the parts of a URL; with `host_first`, two slashes at the beginning are followed by a host."""
+
     def error(why: str) -> ValueError:
-        return ValueError(f"parse {quoted(whole)}: {why}")
+        return ValueError(f"parse {quoted(text)}: {why}")
 
     if _CONTROL.search(text):
         raise error("net/url: invalid control character in URL")
-    if not text and request:
+    if not text:
         raise error("empty url")
     if text.startswith(":"):
         raise error("missing protocol scheme")
@@ -206,17 +162,14 @@ def _parse_url(whole: str, text: str, *, request: bool) -> URL:
     if not rest.startswith("/"):
         if scheme:
             return URL(scheme, "", "", query)
-        if request:
-            raise error("invalid URI for request")
+        raise error("invalid URI for request")
     host = ""
-    if rest.startswith("//") and (scheme or (not request and not rest.startswith("///"))):
+    if rest.startswith("//") and (scheme or (host_first and not rest.startswith("///"))):
         authority, slash, path = rest[2:].partition("/")
         host, rest = authority.rpartition("@")[2], slash + path
-        problem = _host_problem(host)
-        if problem:
+        if problem := _host_problem(host):
             raise error(problem)
-    bad = _BAD_ESCAPE.search(rest)
-    if bad:
+    if bad := _BAD_ESCAPE.search(rest):
         raise error(f"invalid URL escape {quoted(bad.group(0))}")
     return URL(scheme, host, rest, query)
 
@@ -242,22 +195,18 @@ def read_version(text: str, *, normalize: bool = False) -> str:
     Raises:
         ValueError: the text is not a semantic version.
     """
-    if normalize:
-        text = _normalized(text)
-    if not text:
-        raise ValueError("Version string empty")
-    parts = text.split(".", 2)
+    parts = (_normalized(text) if normalize else text).split(".", 2)
     if len(parts) != 3:
         raise ValueError("No Major.Minor.Patch elements found")
-    last, plus, build = parts[2].partition("+")
-    last, dash, pre = last.partition("-")
-    for name, number in zip(("major", "minor", "patch"), (parts[0], parts[1], last), strict=True):
-        _check_number(name, number)
-    if dash:
-        _check_identifiers(pre, "Prerelease is empty", "prerelease", numbers=True)
-    if plus:
-        _check_identifiers(build, "Build meta data is empty", "build meta data", numbers=False)
-    return f"{parts[0]}.{parts[1]}.{last}{dash}{pre}"
+    patch = re.split("[+-]", parts[2])[0]
+    for name, number in zip(("major", "minor", "patch"), (*parts[:2], patch), strict=True):
+        if not re.fullmatch("[0-9]+", number):
+            raise ValueError(f"Invalid character(s) found in {name} number {quoted(number)}")
+        if len(number) > 1 and number.startswith("0"):
+            raise ValueError(f"{name.capitalize()} number must not contain leading zeroes {quoted(number)}")
+    if not _AFTER_NUMBERS.fullmatch(parts[2][len(patch) :]):
+        raise ValueError(f"Invalid character(s) found in prerelease or build meta data {quoted(parts[2])}")
+    return ".".join(parts).partition("+")[0]
 
 
 def version_order(version: str) -> tuple[Any, ...]:
@@ -266,25 +215,6 @@ def version_order(version: str) -> tuple[Any, ...]:
     parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in pre.split(".")] if pre else []
     major, minor, patch = (int(part) for part in numbers.split("."))
     return (major, minor, patch, 0 if parts else 1, parts)
-
-
-def _check_number(name: str, number: str) -> None:
-    if number.strip("0123456789"):
-        raise ValueError(f"Invalid character(s) found in {name} number {quoted(number)}")
-    if len(number) > 1 and number.startswith("0"):
-        raise ValueError(f"{name.capitalize()} number must not contain leading zeroes {quoted(number)}")
-    if not number:
-        raise ValueError('strconv.ParseUint: parsing "": invalid syntax')
-
-
-def _check_identifiers(text: str, empty: str, name: str, *, numbers: bool) -> None:
-    for part in text.split("."):
-        if not part:
-            raise ValueError(empty)
-        if not _IDENTIFIER.fullmatch(part):
-            raise ValueError(f"Invalid character(s) found in {name} {quoted(part)}")
-        if numbers and part.isdigit() and len(part) > 1 and part.startswith("0"):
-            raise ValueError(f"Numeric PreRelease version must not contain leading zeroes {quoted(part)}")
 
 
 def _normalized(text: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cel.functions import FORMAT_TYPES, functions
-from reconciler.apiserver.encoding.protobuf_wire import read_fields, write_field
+from reconciler.apiserver.encoding.protobuf import read_fields, write_field
 from reconciler.apiserver.encoding.text import data_file
 from reconciler.apiserver.schema import ANYTHING, Node
 

@@ -186,6 +186,15 @@ def condition_of(doc: JSONObject, kind: str) -> JSONObject:
     return next((each for each in value_at(doc, "status.conditions", ()) if each.get("type") == kind), {})
 
 
+def with_condition(conditions: list[JSONObject] | None, condition: JSONObject, now: str) -> list[JSONObject]:
+    """Return conditions with one of them set; it keeps its transition time as long as its status is the same."""
+    old = next((each for each in conditions or () if each.get("type") == condition["type"]), {})
+    since = old.get("lastTransitionTime") if old.get("status") == condition["status"] else now
+    changed = {**condition, "lastTransitionTime": since}
+    kept = [changed if each is old else each for each in conditions or ()]
+    return kept if old else [*kept, changed]
+
+
 class InvalidYAML(ValueError):
     """Malformed YAML, or YAML that JSON cannot express."""
 

@@ -160,11 +160,6 @@ class Refusal(Exception):
         return cls(405, "MethodNotAllowed", message, details=_details("", group, plural))
 
     @classmethod
-    def not_acceptable(cls, accepted: Iterable[str]) -> Refusal:
-        """Return the 406 for an Accept header without a media type that the server can write."""
-        return cls(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(accepted)}")
-
-    @classmethod
     def too_large(cls, why: str) -> Refusal:
         """Return the 413 for a request that is too large for any API server."""
         return cls(413, "RequestEntityTooLarge", f"Request entity too large: {why}")

@@ -14,15 +14,13 @@ import lzma
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.kinds import recorded_groups
 from reconciler.apiserver.cluster import CustomContents, Endpoint, Registry
-from reconciler.apiserver.encoding.protobuf_wire import write_field
+from reconciler.apiserver.encoding.protobuf import write_field
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import data_file, recorded
 from reconciler.apiserver.store import encode
@@ -106,48 +104,6 @@ def _recorded_protobuf() -> bytes:
     return encode_definitions(swagger["info"], swagger["definitions"])
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAPI:
-    """The OpenAPI documents of a registry."""
-
-    registry: Registry
-
-    def _custom(self) -> dict[str, list[Endpoint]]:
-        versions = self.registry.custom_versions().items()
-        return {f"apis/{group}/{version}": endpoints for (group, version), endpoints in versions}
-
-    def index(self) -> JSONObject:
-        """Return the index of the documents."""
-        paths = dict(msgspec.json.decode(_recorded()["v3"])["paths"])
-        for path, endpoints in self._custom().items():
-            digest = hashlib.sha512(encode(_document(endpoints))).hexdigest().upper()
-            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
-        return {"paths": {path: paths[path] for path in sorted(paths)}}
-
-    def document(self, path: str) -> bytes | None:
-        """Return the document for a path, such as ``apis/apps/v1``, or None if it is not served."""
-        endpoints = self._custom().get(path)
-        if endpoints:
-            return encode(_document(endpoints))
-        recorded = _recorded().get(f"v3/{path}")
-        return None if recorded is None else bytes(recorded)
-
-    def swagger(self) -> JSONObject:
-        """Return the OpenAPI 2 document: paths of the built-in kinds, definitions of all."""
-        recorded = _recorded_document("v2")
-        return {**recorded, "definitions": {**recorded["definitions"], **self._custom_definitions()}}
-
-    def swagger_protobuf(self) -> bytes:
-        """Return the definitions of the OpenAPI 2 document in protobuf."""
-        # Encoded documents that follow each other are one document.
-        return _recorded_protobuf() + encode_definitions({}, self._custom_definitions())
-
-    def _custom_definitions(self) -> JSONObject:
-        endpoints = [endpoint for served in self._custom().values() for endpoint in served]
-        schemas = {name: schema for endpoint in endpoints for name, schema in _schemas(endpoint).items()}
-        return {name: _downgraded(schema) for name, schema in schemas.items()}
-
-
 def _document(endpoints: list[Endpoint]) -> JSONObject:
     template, scaled = _recorded_document("template"), any("scale" in endpoint.subresources for endpoint in endpoints)
     left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
@@ -181,7 +137,7 @@ def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
         ("example.template.vtemplate", f"{'.'.join(reversed(info.group.split('.')))}.{version}"),
         ("template.example", info.group),
         ("vtemplate", version),
-        (f"{kind}List", info.list_name),
+        (f"{kind}List", info.list_kind),
         (f"{kind.lower()}s", info.plural),
         (kind, info.kind),
     ):
@@ -256,7 +212,6 @@ class DiscoveryDocuments:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._openapi = OpenAPI(registry)
 
     def answer(self, path: str, query: Mapping[str, str], accept: str) -> tuple[JSONObject | bytes, str]:
         """Return the document, or the whole body, for a path, and its media type; raise the 404 if it is not served."""
@@ -272,44 +227,65 @@ class DiscoveryDocuments:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
         if parts[:3] == ["api", "v1", "componentstatuses"]:
             return _component(*parts[3:]), "application/json"
-        document = self._document(parts)
-        if document is None:
-            known = len(parts) == 3 and parts[0] == "apis" and self._registry.is_built_in(parts[1], parts[2])
-            raise (
-                Refusal.no_such_resource() if known or (len(parts) == 2 and parts[0] == "api") else Refusal.not_served()
-            )
-        return document, "application/json"
+        return self._document(parts), "application/json"
 
     def _openapi_document(self, path: str, accept: str) -> tuple[bytes, str]:
         if path == "v2" and accept.startswith(_SWAGGER_PROTOBUF):
-            return self._openapi.swagger_protobuf(), _SWAGGER_PROTOBUF.replace("@", ".")
+            return self._swagger_protobuf(), _SWAGGER_PROTOBUF.replace("@", ".")
         if path in ("v2", "v3"):
-            return encode(self._openapi.swagger() if path == "v2" else self._openapi.index()), "application/json"
-        found = self._openapi.document(path.removeprefix("v3/"))
-        if found is None:
+            return encode(self._swagger() if path == "v2" else self._index()), "application/json"
+        path = path.removeprefix("v3/")
+        if endpoints := self._custom().get(path):
+            return encode(_document(endpoints)), "application/json"
+        if f"v3/{path}" not in _recorded():
             raise Refusal.not_served()
-        return found, "application/json"
+        return bytes(_recorded()[f"v3/{path}"]), "application/json"
 
-    def _document(self, parts: list[str]) -> JSONObject | None:
+    def _custom(self) -> dict[str, list[Endpoint]]:
+        versions = self._registry.custom_versions().items()
+        return {f"apis/{group}/{version}": endpoints for (group, version), endpoints in versions}
+
+    def _index(self) -> JSONObject:
+        """Return the index of the documents."""
+        paths = dict(msgspec.json.decode(_recorded()["v3"])["paths"])
+        for path, endpoints in self._custom().items():
+            digest = hashlib.sha512(encode(_document(endpoints))).hexdigest().upper()
+            paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
+        return {"paths": {path: paths[path] for path in sorted(paths)}}
+
+    def _swagger(self) -> JSONObject:
+        """Return the OpenAPI 2 document: paths of the built-in kinds, definitions of all."""
+        recorded = _recorded_document("v2")
+        return {**recorded, "definitions": {**recorded["definitions"], **self._custom_definitions()}}
+
+    def _swagger_protobuf(self) -> bytes:
+        """Return the definitions of the OpenAPI 2 document in protobuf."""
+        # Encoded documents that follow each other are one document.
+        return _recorded_protobuf() + encode_definitions({}, self._custom_definitions())
+
+    def _custom_definitions(self) -> JSONObject:
+        endpoints = [endpoint for served in self._custom().values() for endpoint in served]
+        schemas = {name: schema for endpoint in endpoints for name, schema in _schemas(endpoint).items()}
+        return {name: _downgraded(schema) for name, schema in schemas.items()}
+
+    def _document(self, parts: list[str]) -> JSONObject:
         if parts == ["api"]:
             apis: JSONObject = recorded("serving/discovery.json")["api"]
             return apis
         groups = {str(group["metadata"].get("name", "")): group for group in self._groups()}
         if parts == ["apis"]:
-            return {
-                "kind": "APIGroupList",
-                "apiVersion": "v1",
-                "groups": [_group(name, group) for name, group in groups.items() if name],
-            }
+            listed = [_group(name, group) for name, group in groups.items() if name]
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
         root, *rest = parts
         name = rest.pop(0) if root == "apis" else ""
         group = groups.get(name) if root in ("api", "apis") else None
-        if group is None or len(rest) > 1:
-            return None
-        if not rest:
+        if group is not None and not rest:
             return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, group)}
-        found = [version for version in group["versions"] if version["version"] == rest[0]]
-        return _resource_list(name, found[0]) if found else None
+        for version in group["versions"] if group is not None else ():
+            if rest == [version["version"]]:
+                return _resource_list(name, version)
+        known = len(rest) == 1 and (root == "api" or (root == "apis" and self._registry.is_built_in(name, rest[0])))
+        raise Refusal.no_such_resource() if known else Refusal.not_served()
 
     def _groups(self) -> list[JSONObject]:
         """Return all groups as in aggregated discovery: those of the real server, and custom ones by name."""
@@ -318,7 +294,7 @@ class DiscoveryDocuments:
             group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
             resources = [*map(_resource, endpoints)]
             group["versions"].append({"version": version, "resources": resources, "freshness": "Current"})
-        return [*recorded_groups(), *(custom[name] for name in sorted(custom))]
+        return [*recorded("builtin/discovery.json"), *(custom[name] for name in sorted(custom))]
 
     def _aggregated(self, *, core: bool) -> JSONObject:
         return {
@@ -387,7 +363,7 @@ def _resource(endpoint: Endpoint) -> JSONObject:
         "resource": info.plural,
         "responseKind": kind,
         "scope": "Namespaced" if info.namespaced else "Cluster",
-        "singularResource": info.singular_name,
+        "singularResource": info.singular,
         "verbs": _VERBS,
     }
     members = {"shortNames": [*info.short_names], "categories": [*info.categories]}

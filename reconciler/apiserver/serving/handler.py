@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 from collections.abc import Collection, Coroutine, Mapping, Sequence
@@ -17,21 +18,19 @@ from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.conversion import with_conversions
 from reconciler.apiserver.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.requests.bodies import check_size
-from reconciler.apiserver.requests.routing import Call, route
 from reconciler.apiserver.serving.discovery import DiscoveryDocuments
 from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
+from reconciler.apiserver.verbs.decoding import check_size
 from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
 from reconciler.apiserver.verbs.read import PastState, Reader
-from reconciler.apiserver.verbs.scale import Scaler, read_scale
-from reconciler.apiserver.verbs.subresources import PodSubresources, Reviews, TokenRequests
+from reconciler.apiserver.verbs.routing import Call, route
+from reconciler.apiserver.verbs.subresources import UnstoredDocuments, read_scale, scale_endpoint, write_scale
 from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
 from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
-from reconciler.apiserver.webhooks import WebhookCaller
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, error_from_response
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -45,6 +44,28 @@ _SERVICE = {
 }
 """The Service of the API server itself, which every cluster has in the namespace ``default``."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+IMMEDIATE = ("garbage", "namespaces")
+"""The controllers that are a part of each write."""
+
+_STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
+_SECONDS = 1.0
+
+
+def stand_ins_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, float]:
+    """Return the stand-ins among some controllers, with the seconds until their pods are ready, or end."""
+    known = (*IMMEDIATE, *_STAND_INS)
+    unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
+    if unknown:
+        shown = ", ".join(sorted(map(str, unknown)))
+        raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
+    chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
+    delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
+    for name, delay in delays.items():
+        if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
+            raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
+    return delays
 
 
 @dataclass(slots=True)
@@ -91,13 +112,10 @@ class Handler:
         provide = self._create_namespace if provision_namespaces else None
         roles = Roles(self.cluster) if rbac else None
         self.access = AccessControl(Tokens(self.cluster, credentials), roles)
-        self._admission = ConfiguredAdmission(self.cluster, WebhookCaller(clock, webhook_servers, unasked), roles)
+        self._admission = ConfiguredAdmission(self.cluster, webhook_servers, unasked, roles)
         self._writer = Writer(self.cluster, self._definitions.strategy, self._admission, provide)
         self._deleter = Deleter(self.cluster, self._admission)
-        self._pod_subresources = PodSubresources(self.cluster, self._deleter)
-        self._token_requests = TokenRequests(self.cluster, self.access.tokens)
-        self._reviews = Reviews(self.access, self.cluster.now)
-        self._scaler = Scaler(self._writer)
+        self._unstored = UnstoredDocuments(self.cluster, self.access, self._deleter)
         self._garbage_collector = GarbageCollector(self.cluster, self._deleter, controllers)
         self._discovery = DiscoveryDocuments(self.cluster.registry)
         if state is not None:
@@ -158,9 +176,8 @@ class Handler:
         """
         user = self.access.admit(request)
         call = route(request, self.cluster.registry, user)
-        if call is not None and not self._sharded and "shardSelector" in call.query:
-            query = {name: value for name, value in call.query.items() if name != "shardSelector"}
-            return replace(call, query=query)
+        if call is not None and not self._sharded:
+            call.query.pop("shardSelector", None)
         return call
 
     def routed(self, request: HTTPRequest, user: UserInfo) -> Call | None:
@@ -169,23 +186,14 @@ class Handler:
             return route(request, self.cluster.registry, user)
         return None
 
-    async def write(self, call: Call) -> HandlerResult:
-        """Return the result of a write; error responses are results as well. A cancelled call may have taken effect."""
-        try:
-            return await self._write(call)
-        except (Refusal, MissingExtra) as error:
-            return _failure(call, error)
-
-    async def read(
+    async def handle(
         self, request: HTTPRequest, call: Call | None, *, stale: PastState | None = None, expired: Refusal | None = None
     ) -> HandlerResult:
-        """Return the result of a get, list or watch, or of a request without a kind, such as discovery.
-
-        Error responses are results as well.
+        """Return the result of a request; error responses are results as well. A cancelled write may have taken effect.
 
         Args:
             request: the request.
-            call: the request as returned by `parse`.
+            call: the request as returned by `parse`; None for discovery and other paths without a kind.
             stale: for reads at version 0, the state that is shown.
             expired: the error that ends a watch at once, or None.
         """
@@ -194,11 +202,15 @@ class Handler:
                 return self._answer(request)
             if call.verb == "watch":
                 return self._watch(call, stale, expired)
-            if call.endpoint.resource.convert is None:
-                return await self._read(call, stale)
-            return await with_conversions(partial(self._read, call, stale))
-        except (Refusal, MissingExtra) as error:
-            return _failure(call, error)
+            if call.verb not in ("get", "list"):
+                return await self._write(call)
+            read = partial(self._read, call, stale)
+            return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
+        except MissingExtra as error:
+            return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
+        except Refusal as error:
+            warnings = [] if call is None else _warning_headers(call, call.warnings)
+            return HandlerResult(refusal_response(error, warnings), error.reason)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
@@ -208,27 +220,19 @@ class Handler:
         return HandlerResult(HTTPResponse(200, {"content-type": kind}, body))
 
     async def _read(self, call: Call, stale: PastState | None) -> HandlerResult:
-        view, yaml = self._view(call)
+        view, yaml = negotiate(call, self._clock)
         if call.verb == "list":
             body = self._reader.list_objects(call, view, stale)
         else:
             found = self._reader.get(call, stale)
             if call.subresource == "scale":
-                body = view.encode_subresource(read_scale(call.endpoint, found))
+                body = view.encode_document(scale_endpoint(call.endpoint), read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
         return HandlerResult(_success(200, body, _warning_headers(call, []), yaml=yaml))
 
-    def _view(self, call: Call) -> tuple[WholeView, bool]:
-        accept = call.request.headers.get("accept", "")
-        many = call.verb in ("list", "deletecollection")
-        custom = call.endpoint.resource.custom
-        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_name
-        include = call.query.get("includeObject", "")
-        return negotiate(accept, include, self._clock, many=many, kind=kind, custom=custom)
-
     def _watch(self, call: Call, stale: PastState | None, expired: Refusal | None) -> HandlerResult:
-        view, _ = self._view(call)
+        view, _ = negotiate(call, self._clock)
         watch = self._reader.watch(call, view, stale)
         if expired is not None:
             watch.expire(expired)
@@ -236,13 +240,12 @@ class Handler:
 
     async def _write(self, call: Call) -> HandlerResult:
         check_size(call.request)
-        view, yaml = self._view(call)
+        view, yaml = negotiate(call, self._clock)
         written = await self._commit(call)
-        stored = written.stored
-        if stored is not None:
-            body = await with_conversions(partial(_encode, view, call, stored))
+        if written.stored is not None:
+            body = await with_conversions(partial(_encode, view, call, written.stored))
         elif call.subresource == "scale":
-            body = view.encode_subresource(written.document)
+            body = view.encode_document(scale_endpoint(call.endpoint), written.document)
         else:
             body = encode(written.document)
         response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
@@ -258,21 +261,15 @@ class Handler:
 
     async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
-            return await self._create(call)
+            stored = "list" in call.endpoint.info.verbs and not call.subresource
+            return await self._writer.create(call) if stored else self._unstored.create(call)
         if call.verb == "delete":
             return await self._deleter.delete(call)
         if call.verb == "deletecollection":
             return await self._deleter.delete_collection(call)
         if call.subresource == "scale":
-            return await self._scaler.write(call)
+            return await write_scale(self._writer, call)
         return await (self._writer.update(call) if call.verb == "update" else self._writer.patch(call))
-
-    async def _create(self, call: Call) -> WriteResult:
-        if "list" not in call.endpoint.info.verbs:
-            return self._reviews.create(call)
-        if call.subresource == "token":
-            return self._token_requests.create(call)
-        return self._pod_subresources.create(call) if call.subresource else await self._writer.create(call)
 
     # objects applied by the program that runs the server
 
@@ -343,13 +340,6 @@ def _at_once(write: Coroutine[Any, Any, object]) -> None:
     with contextlib.suppress(StopIteration):
         write.send(None)
         raise AssertionError("a write of the server itself has yielded")
-
-
-def _failure(call: Call | None, error: Refusal | MissingExtra) -> HandlerResult:
-    if isinstance(error, MissingExtra):
-        return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
-    warnings = [] if call is None else _warning_headers(call, call.warnings)
-    return HandlerResult(refusal_response(error, warnings), error.reason)
 
 
 def refusal_response(refusal: Refusal, warnings: Sequence[str] = ()) -> HTTPResponse:

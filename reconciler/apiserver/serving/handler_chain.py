@@ -14,13 +14,13 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.faults import NO_STRIKE, EventOrder, Faults, RequestCallback, RequestMatch, Strike, matches
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.serving.handler import Handler, HandlerResult, refusal_response
 from reconciler.apiserver.serving.request_log import RequestLog, ServerAction, log_entry
 from reconciler.apiserver.state import DataDirectory
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import AccessDenied
 from reconciler.apiserver.verbs.read import PastState
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.apiserver.verbs.watch import WatchHold, WatchResponse
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
@@ -122,13 +122,13 @@ class HandlerChain:
             denied = self.handler.routed(request, refusal.user) if isinstance(refusal, AccessDenied) else None
             return self._log(request, denied, HandlerResult(refusal_response(refusal), refusal.reason))
         strike = self.faults.strike(call, request) if self.faults.active else NO_STRIKE
-        handle = self._handle_with_faults if strike.hit else self._handle_in_order
+        handle = self._handle_with_faults if strike.faults else self._handle_in_order
         return await handle(request, call, strike)
 
     async def _handle_with_faults(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         if strike.delay:
             await self._delay(request, call, strike)
-        await _call(strike.all("before"), request)
+        await _call([fault.effects.get("before") for fault in strike.faults], request)
         watching = call is not None and call.verb == "watch"
         answer, refusal = strike.answer, strike.refusal(call)
         if "stall" in answer and not watching:
@@ -136,15 +136,14 @@ class HandlerChain:
         lost, after_commit = "lost" in answer, "after_commit" in answer
         if not (after_commit or (watching and "expired" in answer)):
             if lost:
-                self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-                raise _unknown(request, "a fault withheld the response")
+                raise self._unanswered(request, call, strike, "a fault withheld the response")
             if refusal is not None:
                 return self._log(request, call, HandlerResult(refusal_response(refusal), refusal.reason), strike)
         response = await self._handle_in_order(request, call, strike)
-        await _call(strike.all("after"), request)
-        if call is not None and strike.first("cut_watches"):
+        await _call([fault.effects.get("after") for fault in strike.faults], request)
+        if call is not None and "cut_watches" in strike.effects:
             self.cut_watches({"resource": call.endpoint.info.plural})
-        if call is not None and strike.first("stall_watches"):
+        if call is not None and "stall_watches" in strike.effects:
             self.stall_watches({"resource": call.endpoint.info.plural})
         if lost and after_commit:
             raise _unknown(request, "a fault withheld the response")
@@ -155,9 +154,13 @@ class HandlerChain:
     async def _delay(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         if request.timeout is not None and request.timeout < strike.delay:
             await asyncio.sleep(request.timeout)
-            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-            raise _unknown(request, f"no response within {request.timeout} s")
+            raise self._unanswered(request, call, strike, f"no response within {request.timeout} s")
         await asyncio.sleep(strike.delay)
+
+    def _unanswered(self, request: HTTPRequest, call: Call | None, strike: Strike, why: str) -> OutcomeUnknown:
+        """Log a request that gets no response, and return the error for its client."""
+        self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
+        return _unknown(request, why)
 
     async def _stall(self, request: HTTPRequest, call: Call | None, strike: Strike) -> None:
         stalled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -176,7 +179,7 @@ class HandlerChain:
         """Handle a request so that watches receive its event before the response, after it, or late."""
         if call is None or call.verb in ("get", "list", "watch"):
             return await self._read(request, call, strike)
-        order: EventOrder = strike.first("event_order") or self._event_order
+        order: EventOrder = strike.effects.get("event_order") or self._event_order
         if order == "seeded":
             order = self._rng.choice(("before", "after", "late"))
         store = call.endpoint.store
@@ -187,10 +190,9 @@ class HandlerChain:
                 hold.add(watch, position)
             asyncio.get_running_loop().call_later(_LATE_SECONDS, hold.release)
         starts = self._starts
-        result = await self.handler.write(call)
+        result = await self.handler.handle(request, call)
         if starts != self._starts:
-            self._log(request, call, HandlerResult(HTTPResponse(0)), strike)
-            raise _unknown(request, "the server restarted before it answered")
+            raise self._unanswered(request, call, strike, "the server restarted before it answered")
         response = self._log(request, call, result, strike)
         if order == "before" and store.end != position:
             # A reader needs a few iterations of the event loop to take a frame and act on it.
@@ -201,9 +203,9 @@ class HandlerChain:
     async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         watching = call is not None and call.verb == "watch"
         expired = strike.refusal(call) if watching and "expired" in strike.answer else None
-        age, version = strike.first("stale"), strike.first("stale_version")
+        age, version = strike.effects.get("stale"), strike.effects.get("stale_version")
         past: PastState | None = None if age is None and version is None else (age or 0.0, version)
-        result = await self.handler.read(request, call, stale=past, expired=expired)
+        result = await self.handler.handle(request, call, stale=past, expired=expired)
         if result.watch is not None and call is not None:
             self._watches[result.watch] = call, request
             if "stall" in strike.answer:
@@ -334,9 +336,9 @@ class HandlerChain:
         self.log_commits("by the server")
 
 
-async def _call(callbacks: Iterable[RequestCallback], request: HTTPRequest) -> None:
+async def _call(callbacks: Iterable[RequestCallback | None], request: HTTPRequest) -> None:
     for callback in callbacks:
-        result = callback(request)
+        result = None if callback is None else callback(request)
         if inspect.isawaitable(result):
             await result
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,9 @@ from reconciler._core.server import BadBody, Limits
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.requests.bodies import MAX_BODY_BYTES
 from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.apiserver.store import encode
+from reconciler.apiserver.verbs.decoding import MAX_BODY_BYTES
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from reconciler._core.server import HTTPServer
+    from reconciler.apiserver.server import APIServer
 
 _BEARER = "base64url.bearer.authorization.k8s.io."
 """The beginning of a WebSocket's subprotocol that is a token: a browser cannot send other headers."""
@@ -70,9 +72,9 @@ class SocketListener:
     def url(self) -> str:
         """Return the URL; start listening on a free port if nothing listens yet."""
         if not self._url:
-            self._bind("127.0.0.1", 0)
+            loop, _ = self._bind("127.0.0.1", 0)
             # The kernel queues connections from now on; the event loop accepts them as soon as it runs.
-            self._start_soon()
+            loop.call_soon_threadsafe(self._start_soon)
         return self._url
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -80,11 +82,8 @@ class SocketListener:
         self._loop = loop
 
     def _start_soon(self) -> None:
-        loop = _running_loop()
-        if loop is not None and loop is self._loop:
-            self._starting = loop.create_task(self._start())
-        elif self._loop is not None:
-            self._loop.call_soon_threadsafe(self._start_soon)
+        if self._loop is not None and self._socket is not None:
+            self._starting = self._loop.create_task(self._start(self._socket))
 
     async def listen(self, host: str, port: int) -> str:
         """Listen on an address and return the URL. If the listener listens already, port 0 returns that URL."""
@@ -96,11 +95,11 @@ class SocketListener:
             if self._starting is not None:
                 await self._starting
             return self._url
-        self._bind(host, port)
-        await self._start()
+        _, bound = self._bind(host, port)
+        await self._start(bound)
         return self._url
 
-    def _bind(self, host: str, port: int) -> None:
+    def _bind(self, host: str, port: int) -> tuple[asyncio.AbstractEventLoop, socket.socket]:
         if getattr(self._clock, "virtual", False):
             raise ConfigurationError(
                 "sockets do not work under virtual time, because other programs use real time: "
@@ -110,29 +109,23 @@ class SocketListener:
             raise ConfigurationError("listening needs a running event loop: use url inside 'async with'")
         self._address = address = _loopback(host)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((address, port))
-            bound.listen(1024)
-        except (OSError, OverflowError) as error:
-            bound.close()
-            # For a number that is not a port, Python raises OverflowError before it asks the system.
-            why = error.strerror if isinstance(error, OSError) else "ports are numbers from 0 to 65535"
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {why}; stop what uses the port, or choose port 0 for a free one"
-            ) from error
+            if not 0 <= port < 2**16:
+                raise OSError(errno.EINVAL, "ports are numbers from 0 to 65535")
+            self._socket = bound = socket.create_server((address, port), family=family, backlog=1024)
+        except OSError as error:
+            advice = "stop what uses the port, or choose port 0 for a free one"
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
         bound.setblocking(False)
-        self._socket = bound
         shown = f"[{address}]" if family == socket.AF_INET6 else address
         self._url = f"{'http' if self._context is None else 'https'}://{shown}:{bound.getsockname()[1]}"
+        return self._loop, bound
 
-    async def _start(self) -> None:
+    async def _start(self, bound: socket.socket) -> None:
         from reconciler._core.server import HTTPServer
 
-        assert self._socket is not None  # noqa: S101 - bound by the caller
         self._server = HTTPServer(self._serve, _LIMITS)
-        await self._server.start(sock=self._socket, context=self._context)
+        await self._server.start(sock=bound, context=self._context)
 
     def abort_connections(self) -> None:
         """Abort all open connections; keep listening."""
@@ -168,34 +161,25 @@ class SocketListener:
             headers=_headers(request),
             stream=True,
         )
-        answer, cut = self._refused(asked), False
-        if answer is None:
-            try:
-                body = await read_body(request, _LIMITS)
-            except BadBody as error:
-                answer, cut = refusal_response(_refusal(error)), True
-            else:
-                try:
-                    answer = await self._handle(replace(asked, body=body))
-                except OutcomeUnknown:
-                    # aiohttp closes the connection of a cancelled handler without a response.
-                    raise asyncio.CancelledError from None
-        if answer.chunks is not None:
-            upgrade = request.headers.get("upgrade", "").lower() == "websocket"
-            return await (_stream_frames if upgrade else _stream)(request, answer)
+        cut = False
+        try:
+            self._access().authenticated(_authorization(asked))  # before the body is read
+            answer = await self._handle(replace(asked, body=await read_body(request, _LIMITS)))
+            if answer.chunks is not None:
+                upgrade = request.headers.get("upgrade", "").lower() == "websocket"
+                return await (_stream_frames if upgrade else _stream)(request, answer, answer.chunks)
+        except Refusal as refusal:
+            answer = refusal_response(refusal)
+        except BadBody as error:
+            answer, cut = refusal_response(_refusal(error)), True
+        except OutcomeUnknown:
+            # aiohttp closes the connection of a cancelled handler without a response.
+            raise asyncio.CancelledError from None
         response = web.Response(status=answer.status, body=answer.body)
         _set_headers(response, answer)
         if cut:
             response.force_close()
         return response
-
-    def _refused(self, request: HTTPRequest) -> HTTPResponse | None:
-        """Return the response to a request without a valid token, before its body is read; None if it has one."""
-        try:
-            self._access().authenticated(_authorization(request))
-        except Refusal as refusal:
-            return refusal_response(refusal)
-        return None
 
     async def _handle(self, request: HTTPRequest) -> HTTPResponse:
         headers = {**request.headers, "authorization": _authorization(request)}
@@ -234,13 +218,6 @@ def _loopback(host: str) -> str:
     raise ConfigurationError(f"the embedded API server listens on loopback only, not on {host}; use 127.0.0.1")
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _set_headers(response: web.StreamResponse, answer: HTTPResponse) -> None:
     for name, value in answer.headers.items():
         if name != "warning":
@@ -249,30 +226,29 @@ def _set_headers(response: web.StreamResponse, answer: HTTPResponse) -> None:
         response.headers.add("warning", warning)
 
 
-async def _stream(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamResponse:
+async def _stream(request: web.BaseRequest, answer: HTTPResponse, chunks: AsyncIterator[bytes]) -> web.StreamResponse:
     from aiohttp import web
 
     response = web.StreamResponse(status=answer.status)
     _set_headers(response, answer)
     response.enable_chunked_encoding()
     await response.prepare(request)
-    assert answer.chunks is not None  # noqa: S101 - asked by the caller
     try:
-        async for chunk in answer.chunks:
+        async for chunk in chunks:
             await response.write(chunk)
         await response.write_eof()
     except ConnectionError:
         pass
-    except OutcomeUnknown:
-        raise asyncio.CancelledError from None  # as above
     finally:
         await answer.close()
     return response
 
 
-async def _stream_frames(request: web.BaseRequest, answer: HTTPResponse) -> web.StreamResponse:
+async def _stream_frames(
+    request: web.BaseRequest, answer: HTTPResponse, chunks: AsyncIterator[bytes]
+) -> web.StreamResponse:
     """Send a watch over a WebSocket, as browsers and fabric8 ask for it: an event in each message."""
-    from aiohttp import WSMsgType, web
+    from aiohttp import web
 
     offered = _protocols(request.headers)
     protocols = [each for each in offered if len(offered) == 1 or not each.startswith(_BEARER)]
@@ -281,22 +257,19 @@ async def _stream_frames(request: web.BaseRequest, answer: HTTPResponse) -> web.
         return web.Response(status=400 if len(protocols) > 1 else 403)
     response = web.WebSocketResponse(protocols=protocols, heartbeat=None, max_msg_size=_MESSAGE_BYTES)
     await response.prepare(request)
-    assert answer.chunks is not None  # noqa: S101 - asked by the caller
 
     async def until_closed() -> None:
-        while (await response.receive()).type not in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED):
+        async for _ in response:
             pass  # a watch has nothing to be told
         await answer.close()
 
     reading = asyncio.create_task(until_closed())
     try:
-        async for chunk in answer.chunks:
+        async for chunk in chunks:
             for event in chunk.splitlines(keepends=True):
                 await response.send_str(event.decode())
     except ConnectionError:
         pass
-    except OutcomeUnknown:
-        raise asyncio.CancelledError from None  # as above
     finally:
         reading.cancel()
         await answer.close()
@@ -342,23 +315,13 @@ class UserConnection:
 
     It is a `Transport`: hand it to a client, or give other programs its kubeconfig.
 
-    Args:
-        token: the user's token.
-        send: sends a request to the server.
-        url: returns the server's URL.
-        authority: the CA of the server's certificate, in base64; empty without TLS.
-
     Attributes:
         token: the user's bearer token.
     """
 
-    def __init__(
-        self, token: str, send: Callable[[HTTPRequest], Awaitable[HTTPResponse]], url: Callable[[], str], authority: str
-    ) -> None:
+    def __init__(self, token: str, server: APIServer) -> None:
         self.token = token
-        self._send = send
-        self._url = url
-        self._authority = authority
+        self._server = server
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Return the response to a request of the user; as `APIServer.send`. A cancelled call may have taken effect.
@@ -368,12 +331,20 @@ class UserConnection:
             OutcomeUnknown: a fault withheld the response, or the request's timeout passed.
         """
         headers = {**request.headers, "authorization": f"Bearer {self.token}"}
-        return await self._send(replace(request, headers=headers))
+        return await self._server.send(replace(request, headers=headers))
 
     def kubeconfig(self) -> JSONObject:
-        """Return a kubeconfig of the user; as `APIServer.kubeconfig`."""
-        name, tls = "reconciler", {"certificate-authority-data": self._authority}
-        cluster = {"server": self._url(), **tls} if self._authority else {"server": f"{self._url()}/{self.token}"}
+        """Return a kubeconfig of the user.
+
+        Over TLS, it holds the certificate of a CA. Otherwise it holds the token twice: as the user's token, and as the
+        first part of the server's path, because kubectl and client-go send no credentials without TLS.
+
+        Raises:
+            ConfigurationError: as for `APIServer.url`.
+        """
+        name, url, authority = "reconciler", self._server.url, self._server.authority
+        tls = {"server": url, "certificate-authority-data": authority}
+        cluster = tls if authority else {"server": f"{url}/{self.token}"}
         return {
             "apiVersion": "v1",
             "kind": "Config",

@@ -10,16 +10,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
 import msgspec
 
 from reconciler._core.wire import JSONValue
 from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.managed_fields import manager_of
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.http import HTTPRequest
 
 _MAX_PATHS = 64
@@ -132,6 +132,29 @@ class LoggedRequest:
             versions = f", version {self.after}" if self.before is None else f", version {self.before} to {self.after}"
         paths = f", changed {' '.join(self.changed)}" if self.changed else ""
         return printable(f"{self.verb} {what}{where}: {outcome}{versions}{paths}")
+
+
+class RequestConditions(TypedDict, total=False):
+    """Conditions on logged requests; None is not compared."""
+
+    verb: str | Collection[str] | None
+    """Such as ``"patch"``, or several."""
+    kind: str | None
+    """The kind."""
+    resource: str | None
+    """The plural name."""
+    name: str | None
+    """The object's name."""
+    namespace: str | None
+    """The namespace."""
+    subresource: str | None
+    """``"status"``; ``""`` for requests to objects themselves."""
+    status: int | None
+    """The HTTP status of the response."""
+    user_agent: str | None
+    """A part of the User-Agent header."""
+    effective: bool | None
+    """Whether the request changed stored data."""
 
 
 def printable(text: str) -> str:
@@ -326,10 +349,17 @@ class RequestLog:
         self._entries.clear()
         self._actions.clear()
 
-    def find(self, **wanted: Any) -> list[LoggedRequest]:
-        """Return the requests whose attributes equal all of `wanted` that are not None, oldest first."""
+    def find(self, **wanted: Unpack[RequestConditions]) -> list[LoggedRequest]:
+        """Return the requests that meet all conditions, oldest first."""
+        if unknown := wanted.keys() - RequestConditions.__annotations__:
+            raise TypeError(f"unknown conditions on requests: {', '.join(sorted(unknown))}")
+        agent = wanted.pop("user_agent", None) or ""
         tests = [(name, value) for name, value in wanted.items() if value is not None]
-        return [entry for entry in self._entries if all(_equals(getattr(entry, name), value) for name, value in tests)]
+        return [
+            entry
+            for entry in self._entries
+            if agent in entry.user_agent and all(_equals(getattr(entry, name), value) for name, value in tests)
+        ]
 
     def writes(
         self,
@@ -372,10 +402,8 @@ class RequestLog:
         name: str | None = None,
         namespace: str | None = None,
         *,
-        subresource: str | None = None,
-        by: str | None = None,
-        effective: bool | None = None,
         gap: float = 1.0,
+        **more: Any,
     ) -> list[LoggedWrites]:
         """Return what `writes` returns, grouped by reconcile: one object, one client, one cycle.
 
@@ -392,12 +420,10 @@ class RequestLog:
             kind: as for `writes`.
             name: as for `writes`.
             namespace: as for `writes`.
-            subresource: as for `writes`.
-            by: as for `writes`.
-            effective: as for `writes`.
+            more: the keywords of `writes`.
             gap: seconds without a write that end a cycle; 1.0 by default.
         """
-        found = self.writes(kind, name, namespace, subresource=subresource, by=by, effective=effective)
+        found = self.writes(kind, name, namespace, **more)
         groups: list[list[LoggedRequest]] = []
         last: dict[tuple[object, ...], list[LoggedRequest]] = {}
         for entry in found:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.cluster import CustomContents
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, read_json
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.encoding.text import go_bool, go_json, go_type
+from reconciler.apiserver.encoding.text import GO_TYPES, go_bool, go_json, go_syntax, go_type, go_value, quoted
 from reconciler.apiserver.managed_fields import (
     NO_RESET_FIELDS,
     Change,
@@ -29,11 +29,13 @@ from reconciler.apiserver.managed_fields import (
     reset_fields_of,
     union,
 )
-from reconciler.apiserver.requests.bodies import read_yaml, yaml_problem
-from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema import ANYTHING, NO_DEFAULT, Node
+from reconciler.apiserver.schema import ANYTHING, NO_DEFAULT, Node, item_key
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
+from reconciler.apiserver.verbs.decoding import read_yaml, yaml_problem
+from reconciler.apiserver.verbs.routing import Call
+
+_TYPE_META = ("apiVersion", "kind")
 
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
@@ -66,7 +68,7 @@ def read_applied_configuration(call: Call) -> JSONObject:
         write_rules.check_name_given(call, metadata)
         write_rules.check_name(call, metadata)
     config = {**found, "metadata": metadata if isinstance(given, dict) or not given else given}
-    if problem := write_rules.schema_mismatch(call, config):
+    if problem := schema_mismatch(call, config):
         namespace, endpoint = metadata.get("namespace"), call.endpoint
         # The group of core kinds is empty, which leaves the slash.
         version = endpoint.api_version if endpoint.info.group else f"/{endpoint.version}"
@@ -111,7 +113,7 @@ def apply_to_stored(call: Call, config: JSONObject, old: Stored, owners: FieldMa
             for nulls that the schema does not allow; 500 for a stored object that cannot be converted.
     """
     schema, before = call.endpoint.schema, call.endpoint.to_served(old.doc)
-    if write_rules.needs_conversion(call, before) and (text := write_rules.schema_mismatch(call, before)):
+    if needs_conversion(call, before) and (text := schema_mismatch(call, before)):
         raise Refusal.internal_error(text)
     key = manager_key(call, "Apply")
     live, content = ownable_content(call, before), ownable_content(call, config)
@@ -251,6 +253,51 @@ def record_last_applied(key: ManagerKey, config: JSONObject, doc: JSONObject) ->
     doc["metadata"]["annotations"] = {**doc["metadata"]["annotations"], _ANNOTATION: text}
 
 
+def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
+    """Return whether field owners can be tracked; otherwise the real server drops all of them.
+
+    They cannot if a part that the request does not write has the wrong type; the parts that it writes are checked
+    elsewhere.
+    """
+    if needs_conversion(call, before):
+        return not any(schema_mismatch(call, each) for each in (before, doc))
+    if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
+        return True
+    if call.subresource == "status":
+        ignored = {key: value for key, value in doc.items() if key not in (*_TYPE_META, "metadata", "status")}
+    else:
+        ignored = {"status": doc["status"]} if "status" in doc else {}
+    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
+    return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
+
+
+def needs_conversion(call: Call, before: JSONObject) -> bool:
+    """Return whether tracking owners converts a document, because managers wrote it in other versions.
+
+    A converted document must match the schema as a whole; one that is not may have duplicates in its lists.
+    """
+    endpoint = call.endpoint
+    entries = (before.get("metadata") or {}).get("managedFields") or ()
+    if all(entry.get("apiVersion") == endpoint.api_version for entry in entries):
+        return False
+    versions = {each.api_version for each in endpoint.resource.endpoints.values()} - {endpoint.api_version}
+    return any(entry.get("apiVersion") in versions for entry in entries)
+
+
+def schema_mismatch(call: Call, doc: JSONObject) -> str:
+    """Return how a document violates the schema, in the words of structured-merge-diff, or nothing."""
+    content = {key: value for key, value in doc.items() if key not in _TYPE_META}
+    problems = list(type_errors(content, call.endpoint.schema))
+    if len(problems) < 2:
+        return "".join(problems)
+    return "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def managed_fields_of(old: Stored | None) -> list[ManagedFieldsEntry]:
+    """Return the ``managedFields`` of a stored object; an empty list if there are none."""
+    return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
+
+
 # The merge, as in structured-merge-diff.
 
 
@@ -347,3 +394,109 @@ def _pruned_items(value: list[JSONValue], last: FieldSet, managed: FieldSet, nod
         below = last.get(element)
         if below is None or element in managed:
             yield prune(item, below, managed[element], node.items or ANYTHING) if below else item
+
+
+# Violations of a schema, as in structured-merge-diff.
+
+_NO_KEY: Mapping[type, str] = {
+    dict: "associative list without keys has an element that's a map type",
+    list: "not supported: associative list with lists as elements",
+    type(None): "associative list without keys has an element that's an explicit null",
+}
+
+
+def type_errors(value: JSONValue, node: Node, path: str = "") -> Iterator[str]:
+    """Yield how an applied configuration violates the schema, in the words of structured-merge-diff."""
+    if node is ANYTHING or value is None:
+        return
+    if node.type == "object" or node.properties:
+        yield from _object_problems(value, node, path)
+    elif node.type == "array":
+        yield from _list_problems(value, node, path)
+    else:
+        problem = _scalar_problem(value, node)
+        if problem:
+            yield f"{path}: {problem}"
+
+
+def _object_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{path}: expected map, got {_boxed(value)}"
+        return
+    for key, member in value.items():
+        child = node.child(key)
+        if child is None:
+            if not node.preserve:
+                yield f"{path}.{key}: field not declared in schema"
+        else:
+            yield from type_errors(member, child, f"{path}.{key}")
+
+
+def _list_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
+    if not isinstance(value, list):
+        yield f"{path}: expected list, got {_boxed(value)}"
+        return
+    seen: set[str] = set()
+    for index, item in enumerate(value):
+        where = f"[{index}]"
+        if node.list_type in ("set", "map"):
+            problem = _key_error(item, node)
+            if problem:
+                # structured-merge-diff reports nothing more about such a list.
+                yield f"{path}: element {index}: {problem}"
+                return
+            element, where = path_element(item, node), _bracketed(item, node)
+            if element in seen:
+                yield f"{path}: duplicate entries for key {where}"
+            seen.add(element)
+        if node.items is not None:
+            yield from type_errors(item, node.items, f"{path}{where}")
+
+
+def _key_error(item: JSONValue, node: Node) -> str:
+    """Return why an item of a set or keyed list has no path element, or nothing."""
+    if node.list_type == "set":
+        return _NO_KEY.get(type(item), "")
+    if not isinstance(item, dict):
+        return f"associative list with keys may not have {'a null element' if item is None else 'non-map elements'}"
+    if path_element(item, node) != "k:{}":
+        return ""
+    keys = go_json(list(node.map_keys)).replace('","', '" "')
+    return (
+        f"associative list with keys has an element that omits all key fields {keys} (and doesn't have default values "
+        "for any key fields)"
+    )
+
+
+def _bracketed(item: JSONValue, node: Node) -> str:
+    if node.list_type == "set":
+        return f"[={_shown(item)}]"
+    return f"[{','.join(f'{key}={_shown(value)}' for key, value in sorted(item_key(item, node).items()))}]"
+
+
+def _shown(value: JSONValue) -> str:
+    """Return a value as structured-merge-diff shows it in a path."""
+    if isinstance(value, dict):
+        return "".join(f"{key}={_shown(member)}" for key, member in value.items())
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    return quoted(value)
+
+
+def _scalar_problem(value: JSONValue, node: Node) -> str:
+    if node.format == "quantity" or (node.type == "string" and node.format not in ("", "byte")):
+        return "" if not isinstance(value, (dict, list)) else f"expected any scalar, got {_boxed(value)}"
+    if not node.type:
+        return ""
+    if node.type in ("integer", "number"):
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return "" if fits else f"expected numeric (int or float), got {GO_TYPES[type(value)]}"
+    if node.type == "boolean":
+        return "" if isinstance(value, bool) else f"expected boolean, got {_boxed(value)}"
+    shown = f"&value.valueUnstructured{{Value:{go_syntax(value)}}}"
+    return "" if isinstance(value, str) else f"expected string, got {shown}"
+
+
+def _boxed(value: JSONValue) -> str:
+    """Return a value as structured-merge-diff shows it in an error."""
+    return f"&{{{go_value(value)}}}"

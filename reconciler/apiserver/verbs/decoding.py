@@ -1,19 +1,301 @@
-"""Decoding of documents: type checks, pruning, defaults, and the warnings and errors about unknown fields."""
+"""Documents in requests: media types, JSON, YAML and protobuf, options, types, defaults, unknown fields, metadata."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
-from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, first_error
-from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, built_in_node, filled, type_name, type_node
+import msgspec
+
+from reconciler._core.wire import JSONObject, JSONValue
+from reconciler.apiserver.builtin.decoding import (
+    BuiltInContents,
+    Decoding,
+    Malformed,
+    Place,
+    first_error,
+    read_value,
+    restoring_problem,
+)
+from reconciler.apiserver.builtin.kinds import (
+    BUILT_IN,
+    REVIEWS,
+    filled,
+    metadata_node,
+    type_name,
+    type_node,
+)
+from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
+from reconciler.apiserver.encoding.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
-from reconciler.apiserver.encoding.text import go_json, go_value, quoted, snippet
-from reconciler.apiserver.requests import bodies
-from reconciler.apiserver.requests.metadata import decode_metadata, metadata_warnings
-from reconciler.apiserver.requests.routing import Call
+from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.http import HTTPRequest
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+YAML = "application/yaml"
+_JSON, _PROTOBUF = "application/json", "application/vnd.kubernetes.protobuf"
+MAX_BODY_BYTES = 3 * 1024 * 1024
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Escapes of surrogates, which JSON allows and YAML does not."""
+_OPTIONS = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+
+
+def media_type(request: HTTPRequest) -> str:
+    """Return the body's media type without parameters, in lower case; empty if none is given."""
+    header = request.headers.get("content-type", "")
+    return header.split(";")[0].strip().lower() or header
+
+
+def patch_type(call: Call) -> str:
+    """Return the media type of a patch; raise the 415 if the kind does not accept this type of patch."""
+    kind, custom = media_type(call.request), call.endpoint.resource.custom
+    accepted = [JSON_PATCH, MERGE_PATCH, *([] if custom else [STRATEGIC_PATCH]), APPLY_PATCH]
+    if kind not in accepted:
+        if not custom:
+            raise Refusal(415, "UnsupportedMediaType", "415: Unsupported Media Type", details={})
+        raise Refusal.unsupported_media_type(accepted)
+    return kind
+
+
+def check_size(request: HTTPRequest) -> None:
+    """Raise the 413 for a body that exceeds the limit of an API server."""
+    if len(request.body) > MAX_BODY_BYTES:
+        raise Refusal.too_large(f"limit is {MAX_BODY_BYTES}")
+
+
+def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = None) -> JSONObject:
+    """Return the object in the body of a create, update or delete; `duplicates` collects messages about its fields.
+
+    Raises:
+        Refusal: 415 for an unsupported media type, 400 if the body is not an object.
+    """
+    media = media_type(request)
+    if media in ("", _JSON):
+        try:
+            found = read_json(request.body)
+        except OutOfRange as error:
+            version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
+            raise Refusal.cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
+        except InvalidJSON as error:
+            raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
+    elif media == YAML:
+        found = read_yaml(request.body, duplicates)
+    elif media == _PROTOBUF:
+        try:
+            found = read_protobuf(request.body, type_name)
+        except Unreadable as error:
+            # A custom kind, for example, has no such form.
+            raise Refusal.unsupported_media_type((_JSON, YAML), f"{error}: send {kind} as application/json") from None
+    else:
+        raise Refusal.unsupported_media_type((_JSON, YAML, _PROTOBUF))
+    if found is None:
+        return {}
+    if duplicates is not None and media in ("", _JSON):
+        duplicates += duplicate_fields(request.body, found)
+    if not isinstance(found, dict):
+        fields = r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+        problem = f"json parse error: json: cannot unmarshal {go_type(found)} into Go value of type {fields}"
+        raise _unrecognized(kind, f"{problem} ({request.body.hex()})")
+    return found
+
+
+def _unrecognized(kind: str, problem: str) -> Refusal:
+    return Refusal.bad_request(
+        f"the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; {problem}"
+    )
+
+
+def decode_patch(body: bytes) -> Any:
+    """Return the JSON of a patch; raise the 400 if it is not valid."""
+    try:
+        return read_json(body)
+    except InvalidJSON as error:
+        raise Refusal.bad_request(f"error decoding patch: {error}") from None
+
+
+def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
+    """Return the content of a YAML document; one that is valid JSON is read as JSON, which is faster.
+
+    Messages about keys that a map contains twice are added to `duplicates`.
+
+    Raises:
+        Refusal: 400, the body is not valid YAML.
+    """
+    if body[:1] == b"{" and _SURROGATE.search(body) is None:
+        with contextlib.suppress(InvalidJSON):
+            found = read_json(body, lenient=False)
+            if duplicates is None or not duplicate_fields(body, found):
+                return found
+    try:
+        found, twice = decode_yaml(body)
+    except InvalidYAML as error:
+        raise Refusal.bad_request(f"error converting YAML to JSON: {error}") from None
+    if duplicates is not None:
+        duplicates += twice
+    return found
+
+
+def yaml_problem(duplicates: list[str]) -> str:
+    """Return the error of a strict decoder for a YAML document with duplicate keys."""
+    return "\n  ".join(["yaml: unmarshal errors:", *duplicates])
+
+
+def duplicate_fields(body: bytes, found: JSONValue) -> list[str]:
+    """Return messages about fields that a JSON body contains more than once, with their dotted paths.
+
+    A body that equals its decoded content, written without spaces or as Python writes it, has none. Only other bodies
+    are parsed a second time.
+    """
+    stripped = body.strip()
+    if not stripped.startswith(b"{"):
+        return []
+    if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
+        return []
+    paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
+    return [f"duplicate field {quoted(path)}" for path in paths]
+
+
+class _Members(list[tuple[str, Any]]):
+    pass
+
+
+def _duplicates(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, _Members):
+        seen: set[str] = set()
+        for key, member in value:
+            here = f"{path}.{key}" if path else key
+            if key in seen:
+                yield here
+            seen.add(key)
+            yield from _duplicates(member, here)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _duplicates(item, f"{path}[{index}]")
+
+
+def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
+    """Check the parameters that all writes share; return whether the request asks for a dry run.
+
+    Raises:
+        Refusal: 422, a parameter has an unsupported value.
+    """
+    query = call.query
+    errors = []
+    dry_run = [query["dryRun"]] if query.get("dryRun") else list((options or {}).get("dryRun") or ())
+    if dry_run and dry_run != ["All"]:
+        errors.append(FieldError.not_supported("dryRun", dry_run, ("All",)))
+    validation = query.get("fieldValidation", "")
+    if validation not in ("", "Ignore", "Strict", "Warn"):
+        errors.append(FieldError.not_supported("fieldValidation", validation, ("", "Ignore", "Strict", "Warn")))
+    manager = query.get("fieldManager", "")
+    if len(manager) > 128:
+        errors.append(FieldError("fieldManager", "Too long: may not be more than 128 bytes", "FieldValueTooLong"))
+    bad = next((index for index, letter in enumerate(manager) if not letter.isprintable()), None)
+    if bad is not None:
+        why = f"invalid character U+{ord(manager[bad]):04X} (at position {bad})"
+        errors.append(FieldError("fieldManager", f"Invalid value: {json.dumps(manager)}: {why}"))
+    if call.verb == "patch":
+        apply = media_type(call.request) == APPLY_PATCH
+        if apply and not manager:
+            errors.append(FieldError.required("fieldManager", "is required for apply patch"))
+        elif not apply and query.get("force"):
+            errors.append(FieldError.forbidden("force", "may not be specified for non-apply patch"))
+    if errors:
+        raise Refusal.option_invalid(_OPTIONS.get(call.verb, "DeleteOptions"), *errors)
+    return bool(dry_run)
+
+
+OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
+"""The fields of an owner reference, in the order of Go's struct."""
+
+
+def decode_metadata(found: JSONValue, decoding: Decoding, *, kind: str = "", lenient: bool = False) -> JSONObject:
+    """Return a private copy of metadata with known fields only; empty fields are left out.
+
+    Args:
+        found: the value of ``metadata`` in the document.
+        decoding: how it is decoded; records the unknown fields and the errors.
+        kind: the built-in kind of the document, in whose errors fields are parts of it; empty for a custom one.
+        lenient: leave out times and numbers that cannot be read.
+    """
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        target = f"Go struct field {kind}.metadata" if kind else "Go value"
+        problem = f"json: cannot unmarshal {go_type(found)} into {target} of type v1.ObjectMeta"
+        restoring = restoring_problem(found, metadata_node())
+        decoding.problems.append(Malformed(problem, restoring, member="metadata"))
+        return {}
+    metadata: JSONObject = {}
+    for key, value in found.items():
+        node = metadata_node().properties.get(key)
+        if node is None:
+            decoding.unknown.append(f"metadata.{key}")
+            continue
+        if value is None:
+            continue
+        kept: Any = value
+        # The content of managedFields is checked when it is used.
+        if key != "managedFields" or type(value) is not list or any(type(entry) is not dict for entry in value):
+            place = Place(decoding, f"metadata.{key}", f"metadata.{key}" if kind else key, "ObjectMeta")
+            known = len(decoding.problems)
+            kept = read_value(value, node, place)
+            if lenient and (node.format == "date-time" or node.type == "integer"):
+                del decoding.problems[known:]
+        if key == "ownerReferences" and not decoding.problems:
+            kept = _owners(kept)
+        # An empty managedFields resets ownership; a missing one does not.
+        if kept or kept == 0 or key == "managedFields":
+            metadata[key] = kept
+    return metadata
+
+
+def _owners(owners: list[JSONObject]) -> list[JSONObject]:
+    """Return the owners without duplicates, with the required fields filled in."""
+    kept: dict[frozenset[tuple[str, object]], JSONObject] = {}
+    for owner in owners:
+        cleaned = {key: owner[key] for key in OWNER_FIELDS if owner.get(key) is not None}
+        for key in ("apiVersion", "kind", "name", "uid"):
+            cleaned.setdefault(key, "")
+        kept.setdefault(frozenset(cleaned.items()), cleaned)
+    found = list(kept.values())
+    return owners if found == owners else found
+
+
+def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) -> list[str]:
+    """Return the warnings about metadata as a client sent it; finalizers are checked only for custom kinds."""
+    warnings = []
+    finalizers = found.get("finalizers")
+    if custom and isinstance(finalizers, list):
+        added = {name for name in finalizers if isinstance(name, str)} - set(before.get("finalizers") or ())
+        warnings += [
+            f"metadata.finalizers: {quoted(name)}: prefer a domain-qualified finalizer name"
+            f"{' including a path (/)' if '.' in name else ''} to avoid accidental conflicts with other finalizer "
+            "writers"
+            for name in sorted(added)
+            if "/" not in name and name not in ("orphan", "foregroundDeletion")
+        ]
+    owners = found.get("ownerReferences")
+    if isinstance(owners, list) and len(owners) > 1:
+        uids = Counter(str(owner.get("uid")) for owner in owners if isinstance(owner, dict))
+        twice = sorted(uid for uid, count in uids.items() if count > 1)
+        if twice:
+            warnings.append(
+                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, "
+                "and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
+                + ", ".join(twice)
+            )
+    return warnings
+
 
 _ROOT = re.compile(r"[.\[]")
 _VERSIONS = {
@@ -34,7 +316,7 @@ def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObj
         Refusal: 400, 415 or 422, the body is not a document of the kind.
     """
     info = call.endpoint.info
-    found = bodies.read_object(call.request, info.kind, call.duplicates)
+    found = read_object(call.request, info.kind, call.duplicates)
     _check_type(call, found)
     return _decode(call, found, before)
 
@@ -52,7 +334,7 @@ def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[J
     for key, value, wanted in (("apiVersion", version, endpoint.api_version), ("kind", kind, info.kind)):
         if value != wanted:
             if not endpoint.resource.custom:
-                raise _wrong_kind(call, str(version or ""), str(kind or ""))
+                raise _wrong_kind(str(version or ""), str(kind or ""), info.group, info.kind)
             group = str(version).rpartition("/")[0] if key == "apiVersion" else info.group
             error = FieldError.invalid(key, str(value), f"must be {wanted}")
             raise Refusal.invalid(str(kind), group, call.name, [error])
@@ -61,23 +343,21 @@ def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[J
 
 def _check_type(call: Call, found: JSONObject) -> None:
     endpoint, info = call.endpoint, call.endpoint.info
-    version, kind = found.get("apiVersion"), found.get("kind")
-    if endpoint.resource.custom:
-        if not kind:
-            text = call.request.body.decode(errors="replace")
-            if call.query.get("fieldValidation") == "Ignore":
-                problem = f"Object 'Kind' is missing in '{text}'"
-                raise Refusal.cannot_be_handled(info.kind, endpoint.version, info.kind, problem)
-            shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
-            problem = f"Object 'Kind' is missing in '{text}' ({shown})"
-            raise Refusal.bad_request(f"the object provided is unrecognized (must be of type {info.kind}): {problem}")
-    elif not (version and kind):
-        found["apiVersion"], found["kind"] = version or endpoint.api_version, kind or info.kind
-        version, kind = found["apiVersion"], found["kind"]
     if not endpoint.resource.custom:
+        version, kind = found.get("apiVersion") or endpoint.api_version, found.get("kind") or info.kind
+        found["apiVersion"], found["kind"] = version, kind
         if version != endpoint.api_version or kind != info.kind:
-            raise _wrong_kind(call, str(version), str(kind))
+            raise _wrong_kind(str(version), str(kind), info.group, info.kind)
         return
+    version, kind = found.get("apiVersion"), found.get("kind")
+    if not kind:
+        text = call.request.body.decode(errors="replace")
+        problem = f"Object 'Kind' is missing in '{text}'"
+        if call.query.get("fieldValidation") == "Ignore":
+            raise Refusal.cannot_be_handled(info.kind, endpoint.version, info.kind, problem)
+        shown = text.encode().hex() if text.strip() == "null" else snippet(call.request.body)
+        wanted = f"the object provided is unrecognized (must be of type {info.kind})"
+        raise Refusal.bad_request(f"{wanted}: {problem} ({shown})")
     if version != endpoint.api_version:
         raise Refusal.bad_request(
             f"the API version in the data ({version or ''}) does not match the expected API version "
@@ -90,22 +370,24 @@ def _check_type(call: Call, found: JSONObject) -> None:
         raise Refusal.invalid(str(kind), info.group, name, [error])
 
 
-def _wrong_kind(call: Call, version: str, kind: str) -> Refusal:
+def _wrong_kind(version: str, kind: str, wanted_group: str, wanted: str) -> Refusal:
     """Return the 400 for a document of another built-in kind, or of an unknown one."""
-    info, (group, _, number) = call.endpoint.info, version.rpartition("/")
-    known = built_in_node(group, number, kind)
-    if known is None:
-        problem = not_registered(kind, version)
-    else:
-        internal = info.group.partition(".")[0] or "core"
-        problem = f"converting ({number}.{kind}) to ({internal}.{info.kind}): unknown conversion"
-    return Refusal.cannot_be_handled(kind, version, info.kind, problem)
+    group, _, number = version.rpartition("/")
+    problem = not_registered(kind, version)
+    if type_name(group, number, kind) is not None or version in _VERSIONS.get(kind, ()):
+        problem = f"converting ({number}.{kind}) to ({_package(wanted_group)}.{wanted}): unknown conversion"
+    return Refusal.cannot_be_handled(kind, version, wanted, problem)
+
+
+def _package(group: str) -> str:
+    """Return a group as Go names its package."""
+    return group.partition(".")[0] or "core"
 
 
 def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
     earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
     raw, custom = found.get("metadata"), call.endpoint.resource.custom
-    restored = not custom and bodies.media_type(call.request) in (bodies.STRATEGIC_PATCH, bodies.APPLY_PATCH)
+    restored = not custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
     about_metadata, decoding = Decoding(restored), Decoding(restored)
     document = _decode_fields(call, found, before, about_metadata, decoding)
     problems = list(call.duplicates)
@@ -118,8 +400,8 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
     problems += [f"unknown field {quoted(path)}" for path in paths]
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
-        if call.duplicates and bodies.media_type(call.request) == bodies.YAML:
-            problems[: len(call.duplicates)] = [bodies.yaml_problem(call.duplicates)]
+        if call.duplicates and media_type(call.request) == YAML:
+            problems[: len(call.duplicates)] = [yaml_problem(call.duplicates)]
         raise decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
     warnings = problems if validation != "Ignore" else []
     call.warnings = warnings
@@ -132,14 +414,14 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
 def _decode_fields(
     call: Call, found: JSONObject, before: JSONObject | None, about_metadata: Decoding, decoding: Decoding
 ) -> JSONObject:
-    endpoint, media, raw = call.endpoint, bodies.media_type(call.request), found.get("metadata")
+    endpoint, media, raw = call.endpoint, media_type(call.request), found.get("metadata")
     custom, info = endpoint.resource.custom, endpoint.info
     if before is not None and isinstance(raw, dict) and raw is before["metadata"]:
         metadata = dict(raw)
     else:
-        lenient = custom and media == bodies.APPLY_PATCH
+        lenient = custom and media == APPLY_PATCH
         metadata = decode_metadata(raw, about_metadata, kind="" if custom else info.kind, lenient=lenient)
-    if media in (bodies.MERGE_PATCH, bodies.JSON_PATCH):
+    if media in (MERGE_PATCH, JSON_PATCH):
         found = dict(sorted(found.items()))
     whole, contents = filled(found, endpoint.skeleton), endpoint.contents
     document = whole if contents is None else contents.decode(whole, before, decoding)
@@ -161,17 +443,17 @@ def decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
     if call.verb != "patch":
         kind = call.endpoint.info.kind
         return Refusal.cannot_be_handled(kind, call.endpoint.version, kind, problem)
-    if bodies.media_type(call.request) == bodies.APPLY_PATCH:
+    if media_type(call.request) == APPLY_PATCH:
         group, version = call.endpoint.info.group, call.endpoint.version
         kind = f"{group}/{version}, Kind={call.endpoint.info.kind}"
-        place = f"{(bodies.read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
+        place = f"{(read_yaml(call.request.body).get('metadata') or {}).get('namespace', '')}/{call.name}"
         return Refusal.internal_error(
             f"failed to convert new object ({place}; {kind}) to proper version: unable to convert unstructured object "
             f"to {kind}: {problem}"
         )
-    if bodies.media_type(call.request) == bodies.STRATEGIC_PATCH:
+    if media_type(call.request) == STRATEGIC_PATCH:
         # The library for strategic patches shows the patch itself.
-        shown = quoted(go_value(bodies.decode_patch(call.request.body)))
+        shown = quoted(go_value(decode_patch(call.request.body)))
     else:
         shown = go_json(go_json(found))
     return Refusal.invalid("", "", "", [FieldError("patch", f"Invalid value: {shown}: {problem}")])
@@ -179,10 +461,13 @@ def decode_error(call: Call, found: JSONObject, problem: str) -> Refusal:
 
 def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
     """Return the document in a request, with its known fields; raise the 400 or 415 for any other body."""
-    document, package = bodies.read_object(request, kind), "meta"
+    document, package = read_object(request, kind), "meta"
     if kind in _VERSIONS:
-        package = _VERSIONS[kind][0].rpartition("/")[0].partition(".")[0] or "core"  # the group as Go names it
-        _check_kind(document, kind, package)
+        group = _VERSIONS[kind][0].rpartition("/")[0]
+        package = _package(group)
+        version, given = str(document.get("apiVersion") or _VERSIONS[kind][0]), str(document.get("kind") or kind)
+        if given != kind or version not in _VERSIONS[kind]:
+            raise _wrong_kind(version, given, group, kind)
     node, decoding = type_node(f"{package}.v1.{kind}"), Decoding()
     found = BuiltInContents(node).decode(document, None, decoding)
     if "metadata" in node.properties:
@@ -193,15 +478,3 @@ def read_unstored_object(request: HTTPRequest, kind: str) -> JSONObject:
             raise Refusal.bad_request(problem)
         raise Refusal.cannot_be_handled(kind, str(document.get("apiVersion") or "v1"), kind, problem)
     return found
-
-
-def _check_kind(document: JSONObject, kind: str, package: str) -> None:
-    known = _VERSIONS[kind]
-    version, given = str(document.get("apiVersion") or known[0]), str(document.get("kind") or kind)
-    if given == kind and version in known:
-        return
-    group, _, number = version.rpartition("/")
-    problem = not_registered(given, version)
-    if type_name(group, number, given) is not None or version in _VERSIONS.get(given, ()):
-        problem = f"converting ({number}.{given}) to ({package}.{kind}): unknown conversion"
-    raise Refusal.cannot_be_handled(given, version, kind, problem)

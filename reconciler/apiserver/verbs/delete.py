@@ -11,22 +11,26 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cluster import APIResource, ClusterStorage, timestamp
+from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, timestamp
 from reconciler.apiserver.definitions import CLEANUP
+from reconciler.apiserver.encoding.json_documents import with_condition
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
 from reconciler.apiserver.encoding.text import go_bool, go_int
-from reconciler.apiserver.requests.bodies import check_write_options
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.store import ObjectStore, Stored
-from reconciler.apiserver.verbs.decoding import read_unstored_object
+from reconciler.apiserver.verbs.decoding import check_write_options, read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.apiserver.verbs.views import WHOLE
-from reconciler.apiserver.verbs.write_rules import AdmissionControl, Admitted, Outdated, WriteResult, is_removable
+from reconciler.apiserver.verbs.write_rules import Admitted, Outdated, WriteResult, is_removable
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.admission import ConfiguredAdmission
+
 
 _IMMORTAL = frozenset({"default", "kube-system", "kube-public"})
 _READERS_RUN_AFTER = 32
@@ -41,7 +45,7 @@ class Deleter:
     """The implementation of the verbs delete and deletecollection; it raises a `Refusal` as the real server."""
 
     cluster: ClusterStorage
-    admission: AdmissionControl
+    admission: ConfiguredAdmission
 
     async def delete(self, call: Call) -> WriteResult:
         """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
@@ -128,7 +132,9 @@ class Deleter:
             return None
         doc = {**old.doc, "metadata": metadata}
         if resource.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
-            doc["status"] = _terminating_status(doc.get("status") or {}, self.cluster.now())
+            status = doc.get("status") or {}
+            conditions = with_condition(status.get("conditions"), _TERMINATING, self.cluster.now())
+            doc["status"] = {**status, "conditions": conditions}
         if resource.info.plural == "namespaces" and not resource.info.group:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
         return doc
@@ -162,16 +168,13 @@ class Deleter:
             return
 
 
-def _terminating_status(status: JSONObject, now: str) -> JSONObject:
-    condition = {
-        "type": "Terminating",
-        "status": "True",
-        "lastTransitionTime": now,
-        "reason": "InstanceDeletionPending",
-        "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
-    }
-    others = [each for each in status.get("conditions") or () if each.get("type") != "Terminating"]
-    return {**status, "conditions": [*others, condition]}
+_TERMINATING = {
+    "type": "Terminating",
+    "status": "True",
+    "reason": "InstanceDeletionPending",
+    "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+}
+"""The condition of a definition that is being deleted."""
 
 
 def _delete_options(call: Call) -> JSONObject:
@@ -288,8 +291,6 @@ class GarbageCollector:
         self._deleter = deleter
         self._garbage, self._namespaces = "garbage" in active, "namespaces" in active
         self._dependents: dict[str, dict[tuple[ObjectStore, str], APIResource]] = {}
-        self._uids: dict[str, tuple[APIResource, str]] = {}
-        self._in_namespace: dict[str, int] = {}
         cluster.commit_hooks.append(self._committed)
 
     def _committed(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
@@ -304,11 +305,8 @@ class GarbageCollector:
         elif new is not None and self._garbage and _owner_references(new) != _owner_references(old):
             self._collect_orphan(resource, new)
 
-    # indexes
-
     def index(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
-        """Keep the indexes current after a commit; a loaded object counts as a new one."""
-        info = resource.info
+        """Keep the index of dependents current after a commit; a loaded object counts as a new one."""
         current = new or old
         if current is None:
             return
@@ -321,13 +319,6 @@ class GarbageCollector:
                 self._dependents.pop(uid, None)
         for uid in after:
             self._dependents.setdefault(uid, {})[place] = resource
-        if old is None and new is not None:
-            self._uids[new.uid] = (resource, new.key)
-        elif new is None and old is not None:
-            self._uids.pop(old.uid, None)
-        if info.namespaced and (old is None) != (new is None):
-            namespace = current.doc["metadata"]["namespace"]
-            self._in_namespace[namespace] = self._in_namespace.get(namespace, 0) + (1 if old is None else -1)
 
     def _dependents_of(self, uid: str) -> list[tuple[APIResource, Stored]]:
         found = []
@@ -373,16 +364,15 @@ class GarbageCollector:
             return True
         if endpoint.info.namespaced and not resource.info.namespaced:
             return True
-        found = endpoint.resource.find(dependent.doc["metadata"].get("namespace"), owner["name"])
-        return found is not None and found.uid == owner["uid"]
+        return _find_owner(endpoint, owner, dependent) is not None
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
-        for uid in _owner_uids(gone):
-            place = self._uids.get(uid)
-            owner = place[0].store.objects.get(place[1]) if place else None
-            if place and owner is not None and owner.doc["metadata"].get("deletionTimestamp"):
-                self._continue_deletion(place[0], owner)
+        for reference in _owner_references(gone):
+            endpoint = self._cluster.registry.by_kind(reference["apiVersion"], reference["kind"])
+            owner = None if endpoint is None else _find_owner(endpoint, reference, gone)
+            if endpoint is not None and owner is not None and owner.doc["metadata"].get("deletionTimestamp"):
+                self._continue_deletion(endpoint.resource, owner)
 
     def _continue_deletion(self, resource: APIResource, stored: Stored) -> None:
         finalizers = (stored.doc["metadata"].get("finalizers") or []) if self._garbage else ()
@@ -400,7 +390,7 @@ class GarbageCollector:
             self._empty_namespace(stored)
 
     def _remove_owner(self, resource: APIResource, stored: Stored, uid: str) -> None:
-        owners = [owner for owner in stored.doc["metadata"].get("ownerReferences") or [] if owner.get("uid") != uid]
+        owners = [owner for owner in _owner_references(stored) if owner.get("uid") != uid]
         self._set_metadata(resource, stored, "ownerReferences", owners)
 
     def _remove_finalizer(self, resource: APIResource, stored: Stored, finalizer: str) -> None:
@@ -437,9 +427,11 @@ class GarbageCollector:
             return
         namespaces = self._cluster.registry.built_in("namespaces")
         stored = namespaces.store.objects.get(name)
-        if stored is None or self._in_namespace.get(name, 0) or not stored.doc["metadata"].get("deletionTimestamp"):
+        if stored is None or not stored.doc["metadata"].get("deletionTimestamp"):
             return
-        self._in_namespace.pop(name, None)
+        spans = (each.store.now.span(name) for each in self._cluster.registry.resources() if each.info.namespaced)
+        if any(start < stop for start, stop in spans):
+            return
         doc = {**stored.doc, "spec": {}}
         if stored.doc["metadata"].get("finalizers"):
             if stored.doc.get("spec"):
@@ -457,6 +449,12 @@ def _owner_references(stored: Stored | None) -> list[JSONObject]:
     return [] if stored is None else stored.doc["metadata"].get("ownerReferences") or []
 
 
+def _find_owner(endpoint: Endpoint, reference: JSONObject, dependent: Stored) -> Stored | None:
+    """Return the object that a reference means: one with its name and uid, in the namespace of the dependent."""
+    found = endpoint.resource.find(dependent.doc["metadata"].get("namespace"), reference["name"])
+    return found if found is not None and found.uid == reference["uid"] else None
+
+
 def _blocks(dependent: Stored, uid: str) -> bool:
-    owners = dependent.doc["metadata"].get("ownerReferences") or []
+    owners = _owner_references(dependent)
     return any(owner.get("uid") == uid and owner.get("blockOwnerDeletion") for owner in owners)

@@ -13,10 +13,10 @@ from reconciler._core.wire import JSONObject, JSONValue
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_value
-from reconciler.apiserver.requests import bodies
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.schema import ANYTHING, Node
 from reconciler.apiserver.store import encode
+from reconciler.apiserver.verbs.decoding import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, decode_patch, duplicate_fields
+from reconciler.apiserver.verbs.routing import Call
 
 MAX_OPERATIONS = 10_000
 """Operations of a JSON patch, as in kube-apiserver."""
@@ -35,11 +35,11 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
     """
     patch = _read_patch(call, kind)
     try:
-        if kind == bodies.JSON_PATCH:
+        if kind == JSON_PATCH:
             found = json_patch(before, patch)
             check_value(found)
             return found
-        if kind == bodies.STRATEGIC_PATCH:
+        if kind == STRATEGIC_PATCH:
             return strategic_merge(before, cast("JSONObject", patch), call.endpoint.schema)
         return merge_patch(before, patch)
     except (PatchFailed, InvalidJSON):
@@ -48,25 +48,25 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
 
 def _read_patch(call: Call, kind: str) -> JSONValue:
     try:
-        patch: JSONValue = bodies.decode_patch(call.request.body)
+        patch: JSONValue = decode_patch(call.request.body)
     except Refusal as refusal:
-        if kind != bodies.STRATEGIC_PATCH:
+        if kind != STRATEGIC_PATCH:
             raise
         # The library for strategic patches returns its message without a prefix.
         raise Refusal.bad_request(refusal.message.removeprefix("error decoding patch: ")) from None
-    if kind == bodies.MERGE_PATCH and patch is None:
+    if kind == MERGE_PATCH and patch is None:
         raise Refusal.bad_request("Invalid JSON Patch")
     if patch is None:
         # Go decodes null as an empty list or map.
-        return [] if kind == bodies.JSON_PATCH else {}
-    if not isinstance(patch, list if kind == bodies.JSON_PATCH else dict):
-        wanted = "[]handlers.jsonPatchOp" if kind == bodies.JSON_PATCH else "map[string]interface {}"
+        return [] if kind == JSON_PATCH else {}
+    if not isinstance(patch, list if kind == JSON_PATCH else dict):
+        wanted = "[]handlers.jsonPatchOp" if kind == JSON_PATCH else "map[string]interface {}"
         problem = f"json: cannot unmarshal {go_type(patch)} into Go value of type {wanted}"
-        raise Refusal.bad_request(problem if kind == bodies.STRATEGIC_PATCH else f"error decoding patch: {problem}")
-    if kind == bodies.JSON_PATCH and len(patch) > MAX_OPERATIONS:
+        raise Refusal.bad_request(problem if kind == STRATEGIC_PATCH else f"error decoding patch: {problem}")
+    if kind == JSON_PATCH and len(patch) > MAX_OPERATIONS:
         raise Refusal.too_large(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(patch)}")
-    if kind == bodies.MERGE_PATCH:
-        call.duplicates += bodies.duplicate_fields(call.request.body, patch)
+    if kind == MERGE_PATCH:
+        call.duplicates += duplicate_fields(call.request.body, patch)
     return patch
 
 

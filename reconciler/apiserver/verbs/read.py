@@ -15,14 +15,14 @@ from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
 from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
-from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.requests.selectors import (
+from reconciler.apiserver.store import ObjectSnapshot, ObjectStore, Stored, encode
+from reconciler.apiserver.verbs.routing import (
+    Call,
     Selector,
     parse_field_selector,
     parse_label_selector,
     parse_shard_selector,
 )
-from reconciler.apiserver.store import ObjectSnapshot, ObjectStore, Stored, encode
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import WatchResponse
 

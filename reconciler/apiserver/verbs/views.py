@@ -14,6 +14,7 @@ from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.store import Stored, encode
+from reconciler.apiserver.verbs.routing import Call
 from reconciler.clock import Clock
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
@@ -38,17 +39,13 @@ class WholeView:
         """Return the JSON of a document that is not a stored version."""
         return encode(endpoint.to_served(doc))
 
-    def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return the JSON of a document that represents an object, such as its Scale."""
-        return encode(document)
-
     def type_of(self, endpoint: Endpoint) -> tuple[str, str]:
         """Return apiVersion and kind of single objects in this view."""
         return endpoint.api_version, endpoint.info.kind
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
-        head = encode({"kind": endpoint.info.list_name, "apiVersion": endpoint.api_version, "metadata": metadata})
+        head = encode({"kind": endpoint.info.list_kind, "apiVersion": endpoint.api_version, "metadata": metadata})
         if endpoint.resource.custom:
             return _list(head, [self.encode(endpoint, item) for item in items])
 
@@ -80,10 +77,6 @@ class MetadataView(WholeView):
     def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
         return encode(_only_metadata(doc))
-
-    def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return the JSON of a document's metadata."""
-        return encode(_only_metadata(document))
 
     def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
         """Return apiVersion and kind of PartialObjectMetadata."""
@@ -126,13 +119,6 @@ class TableView(WholeView):
         self._titled = True
         return encode(table)
 
-    def encode_subresource(self, document: JSONObject) -> bytes:
-        """Return a table of one Scale."""
-        definitions, cells = self._built_in("autoscaling", "scale", [document])
-        shown = {"None": None, "Object": document}.get(self._include, _only_metadata(document))
-        metadata = {"resourceVersion": document["metadata"].get("resourceVersion", "")}
-        return encode(_table(definitions, cells, [shown], metadata))
-
     def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
         """Return apiVersion and kind of a table."""
         return _META, "Table"
@@ -149,12 +135,12 @@ class TableView(WholeView):
             definitions = [name, *(_definition(column) for column in columns)]
             cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
         else:
-            definitions, cells = self._built_in(endpoint.info.group, endpoint.info.plural, docs)
-        return _table(definitions, cells, [self._object(endpoint, doc) for doc in docs], metadata)
-
-    def _built_in(self, group: str, plural: str, docs: list[JSONObject]) -> tuple[list[JSONObject], list[list[Any]]]:
-        known, now = built_in_columns(group, plural), self._clock.now()
-        return [column.definition for column in known], [[column.cell(doc, now) for column in known] for doc in docs]
+            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
+            definitions = [column.definition for column in known]
+            cells = [[column.cell(doc, now) for column in known] for doc in docs]
+        rows = [{"cells": row, "object": self._object(endpoint, doc)} for row, doc in zip(cells, docs, strict=True)]
+        head = {"kind": "Table", "apiVersion": _META, "metadata": metadata}
+        return {**head, "columnDefinitions": definitions, "rows": rows}
 
     def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
         found = _json_path(doc, column["jsonPath"])
@@ -171,13 +157,6 @@ class TableView(WholeView):
         if self._include == "None":
             return None
         return endpoint.to_served(doc) if self._include == "Object" else _only_metadata(doc)
-
-
-def _table(
-    definitions: list[JSONObject], cells: list[list[Any]], objects: list[Any], metadata: Mapping[str, Any]
-) -> JSONObject:
-    rows = [{"cells": row, "object": item} for row, item in zip(cells, objects, strict=True)]
-    return {"kind": "Table", "apiVersion": _META, "metadata": metadata, "columnDefinitions": definitions, "rows": rows}
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:
@@ -211,51 +190,49 @@ def _json_path(doc: Any, path: str) -> Any:
     return found[0] if found else None
 
 
-def negotiate(
-    accept: str, include: str, clock: Clock, *, many: bool, kind: str, custom: bool
-) -> tuple[WholeView, bool]:
-    """Return the view for an Accept header, and whether it asks for YAML; raise the 406 if it asks for another type."""
+def negotiate(call: Call, clock: Clock) -> tuple[WholeView, bool]:
+    """Return the view that a request accepts, and whether it asks for YAML; raise the 406 if it accepts neither."""
+    accept = call.request.headers.get("accept", "")
     if not accept or accept in ("application/json", "*/*"):
         return WHOLE, False
-    refused = custom
+    refused = call.endpoint.resource.custom
     for clause in accept.split(","):
         media, *parameters = (part.strip() for part in clause.split(";"))
-        named = (parameter.partition("=") for parameter in parameters)
-        options = {name: value for name, _, value in named}
         if media not in ("application/json", "application/yaml", "*/*", "application/*"):
             continue
-        view = _view(options, include, clock, many=many, kind=kind, custom=custom)
+        named = (parameter.partition("=") for parameter in parameters)
+        view = _view(call, {name: value for name, _, value in named}, clock)
         if view is not None:
             return view, media == "application/yaml"
         refused = True
-    if not refused:
-        offered = f"Available representations: {', '.join(_WRITTEN)}"
-        raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
-    raise Refusal.not_acceptable(_WRITTEN)
+    if refused:
+        raise Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(_WRITTEN)}")
+    offered = f"Available representations: {', '.join(_WRITTEN)}"
+    raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
 
 
-def _view(
-    options: Mapping[str, str], include: str, clock: Clock, *, many: bool, kind: str, custom: bool
-) -> WholeView | None:
-    form = options.get("as")
+def _view(call: Call, options: Mapping[str, str], clock: Clock) -> WholeView | None:
+    form, many = options.get("as"), call.verb in ("list", "deletecollection")
     if form is None:
         return WHOLE
     if (options.get("g"), options.get("v")) != ("meta.k8s.io", "v1"):
         return None
     if form == "Table":
+        include = call.query.get("includeObject", "")
         if include not in ("", "Metadata", "Object", "None"):
             problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
             raise Refusal.bad_request(f"Unable to convert to Table as requested: {problem}")
         return TableView(include or "Metadata", clock)
-    if form == "PartialObjectMetadata" and many:
-        what = f"but the requested object is a list (*{kind})"
-        raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadata, {what}")
-    if form == "PartialObjectMetadataList" and not many:
-        what = f"but the requested object is not a list (*{kind})"
-        if custom:
+    if form not in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+        return None
+    if many is not form.endswith("List"):
+        custom = call.endpoint.resource.custom
+        if custom and not many:
             raise Refusal.internal_error("content is not a list")
-        raise Refusal(406, "NotAcceptable", f"you requested PartialObjectMetadataList, {what}")
-    return _METADATA if form in ("PartialObjectMetadata", "PartialObjectMetadataList") else None
+        kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_kind
+        what = f"but the requested object is {'a' if many else 'not a'} list (*{kind})"
+        raise Refusal(406, "NotAcceptable", f"you requested {form}, {what}")
+    return _METADATA
 
 
 _METADATA = MetadataView()

@@ -8,6 +8,7 @@ once for each event and shared. A watch that is dropped without being closed is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -19,8 +20,8 @@ from reconciler.apiserver.builtin.kinds import shown_empty
 from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.conversion import ConversionNeeded, with_conversions
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.requests.selectors import Selector
 from reconciler.apiserver.store import ADDED, DELETED, MODIFIED, Event, Stored, encode
+from reconciler.apiserver.verbs.routing import Selector
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.errors import OutcomeUnknown
 
@@ -115,7 +116,6 @@ class WatchResponse:
         self._deadline = None if self.timeout is None else now + self.timeout
         self._bookmark_at = now + BOOKMARK_SECONDS if self.bookmarks else None
         self._initial_at = 0
-        self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._ending: bytes | None = None
         self._lost = False
@@ -150,7 +150,7 @@ class WatchResponse:
                 self.closed = True
                 break
             await self._wait()
-        self._release()
+        self.initial = []
         if self._lost:
             raise OutcomeUnknown("the connection was lost during the watch: the server has stopped")
         raise StopAsyncIteration
@@ -192,8 +192,7 @@ class WatchResponse:
 
     def cut(self, *, lost: bool = False) -> None:
         """Break off the stream at once, without its unread events; its reader sees its end or a lost connection."""
-        self.closed, self._lost = True, lost
-        self._release()
+        self.closed, self._lost, self.initial = True, lost, []
         self._wake()
 
     # what to send next
@@ -291,11 +290,15 @@ class WatchResponse:
         return _frame("BOOKMARK", encode(document))
 
     async def _wait(self) -> None:
+        """Wait for an event, the next bookmark, or the end."""
         self._waiter = self._loop.create_future()
         self._store.notify(id(self), self._wake)
-        self._set_timer()
+        bookmark_at = None if self.held else self._bookmark_at
+        due = min((t for t in (self._deadline, bookmark_at) if t is not None), default=None)
         try:
-            await self._waiter
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._waiter
         finally:
             self._waiter = None
             self._store.ignore(id(self))
@@ -304,38 +307,9 @@ class WatchResponse:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _set_timer(self) -> None:
-        bookmark_at = None if self.held else self._bookmark_at
-        due = min((t for t in (self._deadline, bookmark_at) if t is not None), default=None)
-        if self._timer is not None:
-            if due is not None and self._timer.when() <= due and not self._timer.cancelled():
-                return
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            watch: weakref.ref[WatchResponse] = weakref.ref(self)
-            self._timer = self._loop.call_at(due, _tick, watch)
-
-    def tick(self) -> None:
-        """Called when the timer is due."""
-        self._timer = None
-        self._wake()
-
-    def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.initial = []
-
 
 _STALL = WatchHold(lambda _: False)
 """Holds the watches that send nothing more; never released."""
-
-
-def _tick(watch: weakref.ref[WatchResponse]) -> None:
-    found = watch()
-    if found is not None:
-        found.tick()
 
 
 def _frame(type: str, content: bytes) -> bytes:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from reconciler._core.wire import JSONObject, ManagedFieldsEntry
 from reconciler.apiserver.builtin.kinds import filled
@@ -24,20 +25,34 @@ from reconciler.apiserver.managed_fields import (
     ownable_content,
     reset_fields_of,
 )
-from reconciler.apiserver.requests.bodies import APPLY_PATCH, check_write_options, patch_type
-from reconciler.apiserver.requests.metadata import (
-    validate_built_in_metadata,
-    validate_metadata,
-    validate_metadata_update,
-)
-from reconciler.apiserver.requests.routing import Call
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs import write_rules
-from reconciler.apiserver.verbs.apply import apply_to_new, apply_to_stored, read_applied_configuration
-from reconciler.apiserver.verbs.decoding import decode_patched, read_document
+from reconciler.apiserver.verbs.apply import (
+    apply_to_new,
+    apply_to_stored,
+    can_track_owners,
+    managed_fields_of,
+    read_applied_configuration,
+)
+from reconciler.apiserver.verbs.decoding import (
+    APPLY_PATCH,
+    check_write_options,
+    decode_patched,
+    patch_type,
+    read_document,
+)
 from reconciler.apiserver.verbs.patches import apply_patch
-from reconciler.apiserver.verbs.write_rules import AdmissionControl, Admitted, Outdated, WriteResult
+from reconciler.apiserver.verbs.routing import Call
+from reconciler.apiserver.verbs.write_rules import (
+    Admitted,
+    Outdated,
+    WriteResult,
+)
 from reconciler.errors import APIError
+
+if TYPE_CHECKING:
+    from reconciler.apiserver.admission import ConfiguredAdmission
+
 
 _MUST_BE_GIVEN = FieldError.invalid("metadata.resourceVersion", 0, "must be specified for an update")
 
@@ -55,7 +70,7 @@ class Writer:
 
     cluster: ClusterStorage
     strategies: Callable[[Call], Strategy]
-    admission: AdmissionControl
+    admission: ConfiguredAdmission
     provide_namespace: Callable[[str], Awaitable[None]] | None = None
 
     async def create(self, call: Call) -> WriteResult:
@@ -74,7 +89,7 @@ class Writer:
         write_rules.check_name_and_namespace(call, metadata)
         await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
-        trackable = write_rules.can_track_owners(call, doc, {})
+        trackable = can_track_owners(call, doc, {})
         admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
         if admitted is not None:
             if not owned and trackable:
@@ -90,9 +105,7 @@ class Writer:
         metadata["uid"] = self.cluster.random_uid() if dry_run else self.cluster.uid(endpoint.resource, key)
         strategy = self.strategies(call)
         strategy.complete(doc, None)
-        errors = validate_metadata(info, metadata)
-        if not endpoint.resource.custom:
-            errors += validate_built_in_metadata(info, metadata, "", new=True)
+        errors = write_rules.validate_metadata(info, metadata, custom=endpoint.resource.custom)
         errors += strategy.check(doc, None)
         errors += write_rules.validate_contents(call, doc, None, errors)
         if errors:
@@ -200,8 +213,7 @@ class Writer:
         old = call.find()
         doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
-        write_rules.check_name_given(call, metadata)
-        write_rules.check_name_and_namespace(call, metadata)
+        write_rules.check_place(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
@@ -223,8 +235,7 @@ class Writer:
         old = call.existing()
         before = call.endpoint.to_served(old.doc)
         doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
-        write_rules.check_name_given(call, doc["metadata"])
-        write_rules.check_name_and_namespace(call, doc["metadata"])
+        write_rules.check_place(call, doc["metadata"])
         return await self.change(call, old, doc, warnings, dry_run=dry_run)
 
     async def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
@@ -232,7 +243,7 @@ class Writer:
         if old is None and call.subresource:
             raise Refusal.not_found(info.plural, info.group, call.name)
         config = read_applied_configuration(call)
-        owners = FieldManager(write_rules.managed_fields_of(old), self.cluster.now())
+        owners = FieldManager(managed_fields_of(old), self.cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
@@ -250,8 +261,7 @@ class Writer:
 
     def if_applies(self, write: Admitted) -> Admitted | None:
         """Return a write if anyone is asked about it; nobody is asked about the server's own writes."""
-        active = self.admission.active and not write.call.by_server
-        return write if active and self.admission.applies(write) else None
+        return write if self.admission.applies(write) else None
 
     async def mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
         """Return the object as admission leaves it, and the warnings so far."""
@@ -284,7 +294,7 @@ class Writer:
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
         _check_version(call, old, doc["metadata"])
-        trackable = entries is not None or write_rules.can_track_owners(call, doc, before)
+        trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
         write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
         admitted = None if call.subresource == "scale" else self.if_applies(write)
@@ -359,15 +369,12 @@ def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
 
 
 def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject) -> None:
-    info, custom, metadata = call.endpoint.info, call.endpoint.resource.custom, doc["metadata"]
-    name = metadata.get("name", "")
-    writes_metadata = not call.subresource or (call.subresource == "status" and not custom)
-    errors = validate_metadata_update(info, metadata, before["metadata"]) if writes_metadata else []
-    if not custom and writes_metadata:
-        errors += validate_built_in_metadata(info, metadata, call.subresource, new=False)
+    info, metadata = call.endpoint.info, doc["metadata"]
+    writes_metadata = not call.subresource or (call.subresource == "status" and not call.endpoint.resource.custom)
+    errors = write_rules.validate_metadata_update(call, metadata, before["metadata"]) if writes_metadata else []
     write_rules.restore(metadata, before["metadata"], write_rules.SYSTEM_METADATA)
     strategy.complete(doc, before)
     errors += strategy.check(doc, before)
     errors += write_rules.validate_contents(call, doc, before, errors)
     if errors:
-        raise Refusal.invalid(info.kind, info.internal_group, name, errors)
+        raise Refusal.invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)

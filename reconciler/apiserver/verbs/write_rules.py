@@ -5,21 +5,27 @@ The rules are about names, versions, what a request may change, and comparisons.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 
-from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
+from reconciler._core.wire import JSONObject, ManagedFieldsEntry
+from reconciler.apiserver.builtin.kinds import KindInfo
+from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint
+from reconciler.apiserver.encoding.formats import name_problems
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
-from reconciler.apiserver.encoding.text import GO_TYPES, go_int, go_json, go_syntax, go_value, quoted
-from reconciler.apiserver.managed_fields import path_element
-from reconciler.apiserver.requests.routing import Call
-from reconciler.apiserver.schema import ANYTHING, Node, item_key
+from reconciler.apiserver.encoding.text import go_int
 from reconciler.apiserver.store import Stored
+from reconciler.apiserver.verbs.decoding import OWNER_FIELDS
+from reconciler.apiserver.verbs.routing import Call
+
+_MAX_ANNOTATIONS = 256 * 1024
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+_CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
 
 
 @dataclass(slots=True)
@@ -70,25 +76,6 @@ class Admitted:
     options: JSONObject = field(default_factory=dict)
 
 
-class AdmissionControl(Protocol):
-    """The admission of writes, after their documents are decoded and before they are committed."""
-
-    active: bool
-    """Whether anyone is asked about any write."""
-
-    def applies(self, write: Admitted, /) -> bool:
-        """Return whether anyone is asked about writes of this kind."""
-        ...
-
-    async def mutate(self, write: Admitted, /) -> JSONObject | None:
-        """Return the object, changed or not, which the caller owns; raise a `Refusal` if the write is denied."""
-        ...
-
-    async def validate(self, write: Admitted, /) -> None:
-        """Return if the write is allowed; raise a `Refusal` if it is denied."""
-        ...
-
-
 SYSTEM_METADATA = (
     "uid",
     "creationTimestamp",
@@ -102,51 +89,6 @@ _TYPE_META = ("apiVersion", "kind")
 _MAX_REPLICAS = 2**31 - 1
 _WRITTEN_BY = {"status": "status", "approval": "status", "finalize": "spec"}
 """The member of an object that a subresource writes."""
-
-
-def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
-    """Return whether field owners can be tracked; otherwise the real server drops all of them.
-
-    They cannot if a part that the request does not write has the wrong type; the parts that it writes are checked
-    elsewhere.
-    """
-    if needs_conversion(call, before):
-        return not any(schema_mismatch(call, each) for each in (before, doc))
-    if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
-        return True
-    if call.subresource == "status":
-        ignored = {key: value for key, value in doc.items() if key not in (*_TYPE_META, "metadata", "status")}
-    else:
-        ignored = {"status": doc["status"]} if "status" in doc else {}
-    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
-    return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
-
-
-def needs_conversion(call: Call, before: JSONObject) -> bool:
-    """Return whether tracking owners converts a document, because managers wrote it in other versions.
-
-    A converted document must match the schema as a whole; one that is not may have duplicates in its lists.
-    """
-    endpoint = call.endpoint
-    entries = (before.get("metadata") or {}).get("managedFields") or ()
-    if all(entry.get("apiVersion") == endpoint.api_version for entry in entries):
-        return False
-    versions = {each.api_version for each in endpoint.resource.endpoints.values()} - {endpoint.api_version}
-    return any(entry.get("apiVersion") in versions for entry in entries)
-
-
-def schema_mismatch(call: Call, doc: JSONObject) -> str:
-    """Return how a document violates the schema, in the words of structured-merge-diff, or nothing."""
-    content = {key: value for key, value in doc.items() if key not in _TYPE_META}
-    problems = list(type_errors(content, call.endpoint.schema))
-    if len(problems) < 2:
-        return "".join(problems)
-    return "errors:\n" + "\n".join(f"  {problem}" for problem in problems)
-
-
-def managed_fields_of(old: Stored | None) -> list[ManagedFieldsEntry]:
-    """Return the ``managedFields`` of a stored object; an empty list if there are none."""
-    return [] if old is None else list(old.doc["metadata"].get("managedFields") or ())
 
 
 def same_json(one: JSONObject, other: JSONObject) -> bool:
@@ -176,6 +118,12 @@ def is_removable(resource: APIResource, doc: JSONObject) -> bool:
     if resource.info.plural == "namespaces":
         return not (doc.get("spec") or {}).get("finalizers")
     return resource.info.plural != "pods" or not doc["metadata"].get("deletionGracePeriodSeconds")
+
+
+def check_place(call: Call, metadata: JSONObject) -> None:
+    """Check name and namespace, which must be given, against the path; set the namespace."""
+    check_name_given(call, metadata)
+    check_name_and_namespace(call, metadata)
 
 
 def check_name_given(call: Call, metadata: JSONObject) -> None:
@@ -330,107 +278,94 @@ def bumps_generation(call: Call, before: JSONObject, doc: JSONObject) -> bool:
     return any(old is not new and not same_json({"": old}, {"": new}) for old, new in pairs)
 
 
-# Violations of a schema, as in structured-merge-diff.
-
-_NO_KEY: Mapping[type, str] = {
-    dict: "associative list without keys has an element that's a map type",
-    list: "not supported: associative list with lists as elements",
-    type(None): "associative list without keys has an element that's an explicit null",
-}
-
-
-def type_errors(value: JSONValue, node: Node, path: str = "") -> Iterator[str]:
-    """Yield how an applied configuration violates the schema, in the words of structured-merge-diff."""
-    if node is ANYTHING or value is None:
-        return
-    if node.type == "object" or node.properties:
-        yield from _object_problems(value, node, path)
-    elif node.type == "array":
-        yield from _list_problems(value, node, path)
+def validate_metadata(info: KindInfo, metadata: JSONObject, *, custom: bool) -> list[FieldError]:
+    """Return what is wrong with the metadata of an object to be created."""
+    name, errors = metadata.get("name", ""), _validate_prefix(metadata, info.names)
+    if not name:
+        errors.append(FieldError.required("metadata.name", "name or generateName is required"))
     else:
-        problem = _scalar_problem(value, node)
-        if problem:
-            yield f"{path}: {problem}"
+        errors += (FieldError.invalid("metadata.name", name, problem) for problem in name_problems(name, info.names))
+    return errors + _validate_maps(metadata) + ([] if custom else _validate_standard_finalizers(info, metadata, ""))
 
 
-def _object_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
-    if not isinstance(value, dict):
-        yield f"{path}: expected map, got {_boxed(value)}"
-        return
-    for key, member in value.items():
-        child = node.child(key)
-        if child is None:
-            if not node.preserve:
-                yield f"{path}.{key}: field not declared in schema"
-        else:
-            yield from type_errors(member, child, f"{path}.{key}")
+def _validate_prefix(metadata: JSONObject, rule: str) -> list[FieldError]:
+    """Return what is wrong with a name prefix; a trailing dash is allowed, because a suffix follows it."""
+    prefix = metadata.get("generateName", "")
+    begun = f"{prefix[:-2]}a" if len(prefix) > 1 and prefix.endswith("-") else prefix
+    found = name_problems(begun, rule) if prefix else []
+    return [FieldError.invalid("metadata.generateName", prefix, problem) for problem in found]
 
 
-def _list_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
-    if not isinstance(value, list):
-        yield f"{path}: expected list, got {_boxed(value)}"
-        return
-    seen: set[str] = set()
-    for index, item in enumerate(value):
-        where = f"[{index}]"
-        if node.list_type in ("set", "map"):
-            problem = _key_error(item, node)
-            if problem:
-                # structured-merge-diff reports nothing more about such a list.
-                yield f"{path}: element {index}: {problem}"
-                return
-            element, where = path_element(item, node), _bracketed(item, node)
-            if element in seen:
-                yield f"{path}: duplicate entries for key {where}"
-            seen.add(element)
-        if node.items is not None:
-            yield from type_errors(item, node.items, f"{path}{where}")
+def _validate_standard_finalizers(info: KindInfo, metadata: JSONObject, subresource: str) -> list[FieldError]:
+    if {"", subresource} & {*info.free_finalizers}:
+        return []
+    message = "name is neither a standard finalizer name nor is it fully qualified"
+    return [
+        FieldError.invalid(f"metadata.finalizers[{index}]", name, message)
+        for index, name in enumerate(metadata.get("finalizers") or ())
+        if "/" not in name and name not in _STANDARD_FINALIZERS
+    ]
 
 
-def _key_error(item: JSONValue, node: Node) -> str:
-    """Return why an item of a set or keyed list has no path element, or nothing."""
-    if node.list_type == "set":
-        return _NO_KEY.get(type(item), "")
-    if not isinstance(item, dict):
-        return f"associative list with keys may not have {'a null element' if item is None else 'non-map elements'}"
-    if path_element(item, node) != "k:{}":
-        return ""
-    keys = go_json(list(node.map_keys)).replace('","', '" "')
-    return (
-        f"associative list with keys has an element that omits all key fields {keys} (and doesn't have default values "
-        "for any key fields)"
-    )
+def _validate_maps(metadata: JSONObject) -> list[FieldError]:
+    if metadata.keys().isdisjoint(_CHECKED):
+        return []
+    errors = violations("meta.v1.ObjectMeta", metadata, None, "metadata")
+    annotations = metadata.get("annotations") or {}
+    if sum(len(key) + len(value) for key, value in annotations.items()) > _MAX_ANNOTATIONS:
+        message = f"Too long: may not be more than {_MAX_ANNOTATIONS} bytes"
+        errors.append(FieldError("metadata.annotations", message, "FieldValueTooLong"))
+    return errors + _validate_owners(metadata.get("ownerReferences") or [])
 
 
-def _bracketed(item: JSONValue, node: Node) -> str:
-    if node.list_type == "set":
-        return f"[={_shown(item)}]"
-    return f"[{','.join(f'{key}={_shown(value)}' for key, value in sorted(item_key(item, node).items()))}]"
+def _validate_owners(owners: list[JSONObject]) -> list[FieldError]:
+    field = "metadata.ownerReferences"
+    errors = []
+    for owner in owners:
+        if owner.get("kind") == "Event" and owner.get("apiVersion") in ("v1", "events.k8s.io/v1"):
+            group, _, version = owner["apiVersion"].rpartition("/")
+            message = f"{group}/{version}, Kind=Event is disallowed from being an owner"
+            errors.append(FieldError.invalid_struct(field, _in_order(owner), message))
+    controllers = [f"{owner.get('kind')}/{owner.get('name')}" for owner in owners if owner.get("controller")]
+    if len(controllers) > 1:
+        found = f'Found "true" in references for {controllers[0]} and {controllers[1]}'
+        message = f"Only one reference can have Controller set to true. {found}"
+        errors.append(FieldError.invalid_struct(field, [_in_order(owner) for owner in owners], message))
+    return errors
 
 
-def _shown(value: JSONValue) -> str:
-    """Return a value as structured-merge-diff shows it in a path."""
-    if isinstance(value, dict):
-        return "".join(f"{key}={_shown(member)}" for key, member in value.items())
-    if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
-    return quoted(value)
+def _in_order(owner: JSONObject) -> JSONObject:
+    return {key: owner[key] for key in OWNER_FIELDS if key in owner}
 
 
-def _scalar_problem(value: JSONValue, node: Node) -> str:
-    if node.format == "quantity" or (node.type == "string" and node.format not in ("", "byte")):
-        return "" if not isinstance(value, (dict, list)) else f"expected any scalar, got {_boxed(value)}"
-    if not node.type:
-        return ""
-    if node.type in ("integer", "number"):
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return "" if fits else f"expected numeric (int or float), got {GO_TYPES[type(value)]}"
-    if node.type == "boolean":
-        return "" if isinstance(value, bool) else f"expected boolean, got {_boxed(value)}"
-    shown = f"&value.valueUnstructured{{Value:{go_syntax(value)}}}"
-    return "" if isinstance(value, str) else f"expected string, got {shown}"
+def validate_metadata_update(call: Call, metadata: JSONObject, before: JSONObject) -> list[FieldError]:
+    """Return what is wrong with a change of metadata; fields of the server that the client omits count as unchanged.
 
-
-def _boxed(value: JSONValue) -> str:
-    """Return a value as structured-merge-diff shows it in an error."""
-    return f"&{{{go_value(value)}}}"
+    The real server validates metadata more than once, and reports its findings each time.
+    """
+    info = call.endpoint.info
+    errors = [
+        FieldError.invalid(f"metadata.{key}", metadata.get(key, ""), "field is immutable")
+        for key in ("name", "uid", "deletionTimestamp")
+        if (metadata.get(key) or key == "name") and metadata.get(key) != before.get(key)
+    ]
+    grace = metadata.get("deletionGracePeriodSeconds")
+    if grace is not None and grace != before.get("deletionGracePeriodSeconds"):
+        errors.append(FieldError.invalid("metadata.deletionGracePeriodSeconds", grace, "field is immutable"))
+    if before.get("deletionTimestamp"):
+        known = before.get("finalizers") or []
+        added = [f'"{name}"' for name in metadata.get("finalizers") or [] if name not in known]
+        if added:
+            message = "no new finalizers can be added if the object is being deleted, found new finalizers []string"
+            errors.append(FieldError.forbidden("metadata.finalizers", f"{message}{{{', '.join(added)}}}"))
+    prefix = _validate_prefix(metadata, "path")
+    maps = _validate_maps({key: value for key, value in metadata.items() if value is not before.get(key)})
+    found = [*prefix, *maps, *(errors + maps) * (1 if info.validated_once else 2)]
+    if call.endpoint.resource.custom:
+        return found
+    # The kind's own rules apply besides those of every kind.
+    finalizers = _validate_standard_finalizers(info, metadata, call.subresource)
+    found += [] if info.validated_once else finalizers
+    if not call.subresource and info.validated_as_new:
+        found += [*_validate_prefix(metadata, info.names), *_validate_maps(metadata), *finalizers]
+    return found

@@ -28,7 +28,7 @@ from reconciler.apiserver.fork import NAMESPACES, Fork, ForkChange, ReadOnlyTran
 from reconciler.apiserver.state import DEFINITIONS, private_file, read_state
 from reconciler.cli.endpoint import printable
 from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
-from reconciler.cli.output import print_json
+from reconciler.cli.output import print_json, running_dev
 from reconciler.cli.plan.document import OperatorPlan, compare, plan_lines
 from reconciler.cli.plan.engine import Bounds, make_plan
 from reconciler.cli.run import operator_setup
@@ -245,9 +245,9 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
     with contextlib.ExitStack() as stack:
         cluster, snapshot, epoch = None, b"", current_clock().now().replace(microsecond=0)
         if options.fork is None:
-            cluster = stack.enter_context(
-                ClusterThread(options.kubeconfig, options.context, dry_runs=options.ask_cluster)
-            )
+            dev = running_dev(options.kubeconfig, options.context)
+            kubeconfig = options.kubeconfig if dev is None else dev[0]
+            cluster = stack.enter_context(ClusterThread(kubeconfig, options.context, dry_runs=options.ask_cluster))
         else:
             snapshot, epoch = _read_fork(options.fork)
 

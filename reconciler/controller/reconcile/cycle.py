@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +24,9 @@ from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version
 from reconciler.status.recording import StatusMetrics
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 _is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 """Cached, since it is called twice in each reconcile with the same few functions."""
@@ -235,6 +238,7 @@ class Reconcile:
         basis: the oldest version of the object that the reconcile can have read; None if there was none.
         unsaved: mutations that batchers could not save, of all keys.
         changes: the changes that enqueued the key; None if no change did.
+        span: of OpenTelemetry; None without tracing.
         completion: how it ended; None while it is in progress, and if it was cancelled.
         seconds: its duration; 0.0 while it is in progress.
         task: the task that runs it; None before it begins.
@@ -267,6 +271,7 @@ class Reconcile:
         self.writes = 0
         self.status_written = False
         self.changes: Creation | WakingChanges | None = None
+        self.span: Span | None = None
         self.status_metrics = context.status_metrics
         self.owned: bool | None = None
         self.behind = False

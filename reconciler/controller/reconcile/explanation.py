@@ -1,26 +1,27 @@
-"""Explanations of keys: what a key waits for, and its latest reconciles: when, why, how long, and how they ended.
+"""Explanations of keys: what a key waits for, its latest reconciles, and the health of its object.
 
-The history has bounded memory. Reconciles are rows of parallel columns, so that one costs about 30 bytes, and a key 40.
-What many rows have in common (reasons, result, failure) is one object. When the columns are full, the oldest rows of
-idle keys are dropped, a few at a time.
+The history has bounded memory: a reconcile takes about 120 bytes, and a key 50. What many reconciles have in common
+(reasons, result, failure) is one object. When there are too many, idle keys that were reconciled longest ago are
+dropped, a few at a time.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from reconciler._core.lru import LRU
+from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.progress import CodePlace, RunningReconciles, frames_of, place_of
+from reconciler.controller.reconcile.watchdogs import CodePlace, RunningReconciles, frames_of, place_of
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
@@ -29,23 +30,114 @@ from reconciler.meta import Request
 from reconciler.meta.documents import Version
 from reconciler.workqueue import Explanation
 
+_TYPES = {"Stalled": True, "Failed": True, "Degraded": True, "Ready": False, "Available": False}
+"""Types of conditions, and whether an object is not healthy if the condition is true, or if it is not."""
+
+_MAX_READ = 2_000
+"""Objects whose conditions are read in one call at most: each takes microseconds, on the event loop."""
+
+
+class ObjectCondition(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A condition of an object."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.type} is {self.status}{reason}"
+
+
+class _Status(msgspec.Struct, frozen=True, gc=False):
+    conditions: tuple[ObjectCondition, ...] = ()
+
+
+class _Object(msgspec.Struct, frozen=True, gc=False):
+    status: _Status = _Status()
+
+
+_decode = msgspec.json.Decoder(_Object).decode
+
+
+class ObjectHealth:
+    """The condition by which each object of a kind is not healthy; read when somebody looks, once per version.
+
+    An object is not healthy if it is ``Stalled``, ``Failed`` or ``Degraded``, or is not ``Ready`` or ``Available``. One
+    that is being deleted, or has no such condition, is healthy.
+
+    Args:
+        get: returns an object, or None.
+        list_all: returns all objects.
+        ready_condition: a further type that must be true; None for none.
+
+    Attributes:
+        get: as given.
+        objects: their number when they were read last.
+    """
+
+    def __init__(
+        self,
+        get: Callable[[Request], CachedObject | None],
+        list_all: Callable[[], Collection[CachedObject]],
+        ready_condition: str | None,
+    ) -> None:
+        self.get = get
+        self._list_all = list_all
+        self._types = _TYPES if ready_condition is None else {ready_condition: False} | _TYPES
+        self.objects = 0
+        self._known: dict[Request, tuple[Version, ObjectCondition | None]] = {}
+
+    def unhealthy(self) -> dict[Request, ObjectCondition]:
+        """Return the condition of each object that is not healthy, as far as the conditions were read.
+
+        Of very many objects whose versions are new, the next calls read further ones.
+        """
+        objects = self._list_all()
+        self.objects = len(objects)
+        left, known = _MAX_READ, {}
+        for each in objects:
+            found = self._known.get(each.request)
+            if found is None or found[0] != each.version:
+                if not left:
+                    continue
+                left -= 1
+                found = each.version, self._condition_of(each)
+            known[each.request] = found
+        self._known = known
+        return {request: condition for request, (_, condition) in known.items() if condition is not None}
+
+    def _condition_of(self, cached: CachedObject) -> ObjectCondition | None:
+        if cached.deletion_timestamp is not None:
+            return None
+        try:
+            conditions = {each.type: each for each in _decode(cached.data).status.conditions}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        for name, bad in self._types.items():
+            found = conditions.get(name)
+            if found is not None and (found.status == "True") is bad:
+                return found
+        return None
+
+
 MAX_RUNS = 10
 """The highest number of reconciles that are kept for a key."""
 
 _CAPACITY = 10_000
-"""The highest number of reconciles that are kept for a controller: 0.7 MB, and about 10 MB if each failed in a way of
+"""The highest number of reconciles that are kept for a controller: 1.7 MB, and about 10 MB if each failed in a way of
 its own."""
 
 _MAX_SHARED = 256
-"""How many different outcomes are shared between rows."""
+"""How many different endings are shared between reconciles."""
 
 _MAX_WARNED = 1_000
 _MAX_RATES = 1_000
 
 _INTERVAL = 30.0
 """Seconds for which reconciles are counted together."""
-
-_OVERTAKEN, _ECHOES = 0x80, 0x7F
 
 _CLOCK_WAS_SET = timedelta(seconds=1)
 """Two readings of the clocks that differ by less say nothing about the time between them."""
@@ -107,11 +199,10 @@ class RunExplanation:
     changes: tuple[ObjectChange, ...]
 
 
-class _Shared(msgspec.Struct, frozen=True, gc=False):
-    """The parts of a reconcile that many rows have in common.
+class ReconcileEnding(msgspec.Struct, frozen=True, gc=False):
+    """The parts of a reconcile that many have in common; see `RunExplanation`. There is one for each failure.
 
-    There is one for each failure. The garbage collector need not track them: they refer to no object that could refer
-    to them.
+    The garbage collector need not track it, nor an `EndedReconcile`: they refer to no object that could refer to them.
     """
 
     reasons: frozenset[str]
@@ -121,6 +212,36 @@ class _Shared(msgspec.Struct, frozen=True, gc=False):
     status_written: bool
     failure: ReconcileFailure | None
     reconcile_id: str | None
+
+
+class EndedReconcile(msgspec.Struct, gc=False):
+    """A reconcile in the history.
+
+    Attributes:
+        since: monotonic second of its start.
+        seconds: its duration.
+        ending: what many reconciles have in common.
+        changes: the changes that enqueued the key for it.
+        earlier: the one of the same key before it, if it is kept.
+        echoes: how often watch events of its own writes were dropped.
+        overtaken: whether the object changed during it.
+    """
+
+    since: float
+    seconds: float
+    ending: ReconcileEnding
+    changes: Creation | WakingChanges | None
+    earlier: EndedReconcile | None
+    echoes: int = 0
+    overtaken: bool = False
+
+    def rows(self) -> list[EndedReconcile]:
+        """Return this one and the earlier ones, oldest first; ten at most, and forget all others."""
+        found = [self]
+        while len(found) < MAX_RUNS and (earlier := found[-1].earlier) is not None:
+            found.append(earlier)
+        found[-1].earlier = None
+        return found[::-1]
 
 
 class _Rate(msgspec.Struct, gc=False):
@@ -159,17 +280,10 @@ class RunHistory(ReconcileObserver):
         self._is_pending = is_pending
         self._clock = clock
         self._capacity = capacity
-        self._keys: list[Request] = []
-        self._since = array("d")
-        self._seconds = array("f")
-        self._shared: list[_Shared] = []
-        self._seen = bytearray()  # of each row: the number of its echoes, and whether it was overtaken
-        self._changes: list[Creation | WakingChanges | None] = []
+        self._latest: dict[Request, EndedReconcile] = {}  # of each key; the one that ended last comes last
+        self._size = 0
         self._pool: dict[Any, Any] = {}
-        self._counts: defaultdict[Request, int] = defaultdict(int)
-        self._awaited: dict[Request, int] = {}  # rows, counted from the first one ever
-        self._first = 0
-        self._surplus = 0  # rows beyond the limit of their keys
+        self._awaited: dict[Request, EndedReconcile] = {}  # those whose own writes may still have echoes
         self._zero: datetime | None = None
         self._rates: LRU[Request, _Rate] = LRU(_MAX_RATES)  # of keys with more reconciles than are remembered
         self._warnings: LRU[Request, tuple[str, ...]] = LRU(_MAX_WARNED)
@@ -177,74 +291,63 @@ class RunHistory(ReconcileObserver):
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """Record a reconcile that ended; without a completion, the shutdown cancelled it."""
-        completion = reconcile.completion
-        row, run = len(self._keys), reconcile.run
-        if row >= self._capacity:
-            self._compact()
-            row = len(self._keys)
-        self._counts[run.request] += 1
-        if self._counts[run.request] > MAX_RUNS:
-            self._surplus += 1
-            self._count(run)
+        completion, run, key = reconcile.completion, reconcile.run, reconcile.request
+        if self._size >= self._capacity:
+            self._drop_oldest()
         writes, status_written = reconcile.writes, reconcile.status_written
         if completion is None:
-            shared = _Shared(run.reasons, "cancelled", None, writes, status_written, None, None)
+            ending = ReconcileEnding(run.reasons, "cancelled", None, writes, status_written, None, None)
         elif completion.error is not None:
             failure = self._pooled(failure_of(completion.error, completion))
-            shared = _Shared(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
+            ending = ReconcileEnding(run.reasons, "error", None, writes, status_written, failure, run.reconcile_id)
         else:
             delay = None if completion.outcome is None else completion.outcome.requeue_after
-            shared = _Shared(run.reasons, completion.result, delay, writes, status_written, None, None)
-            shared = self._pool.get(shared) or self._pooled(shared)
-        self._keys.append(run.request)
-        self._since.append(run.since)
-        self._seconds.append(reconcile.seconds)
-        self._shared.append(shared)
-        self._seen.append(0)
-        self._changes.append(reconcile.changes)
+            ending = ReconcileEnding(run.reasons, completion.result, delay, writes, status_written, None, None)
+            ending = self._pool.get(ending) or self._pooled(ending)
+        earlier = self._latest.pop(key, None)
+        row = self._latest[key] = EndedReconcile(run.since, reconcile.seconds, ending, reconcile.changes, earlier)
+        if earlier is not None and len(earlier.rows()) == MAX_RUNS:
+            row.rows()
+            self._count(run)
+        else:
+            self._size += 1
         if reconcile.warnings:
-            self._warnings[run.request] = tuple(message for _, message in reconcile.warnings)
+            self._warnings[key] = tuple(message for _, message in reconcile.warnings)
         elif status_written and self._warnings:
-            self._warnings.pop(run.request, None)
+            self._warnings.pop(key, None)
         if writes:
-            self._awaited[run.request] = self._first + row
+            self._awaited[key] = row
 
-    def overtaken(self, _reconcile: Reconcile, /) -> None:
-        """Record that the object changed during the reconcile that was recorded last."""
-        self._seen[-1] |= _OVERTAKEN
+    def overtaken(self, reconcile: Reconcile, /) -> None:
+        """Record that the object changed during the latest reconcile of its key."""
+        self._latest[reconcile.request].overtaken = True
 
     def echo(self, key: Request, /) -> None:
         """Record that the watch event of a key's own write was dropped."""
         awaited = self._awaited.get(key)
         if awaited is not None:
-            row = awaited - self._first
-            self._seen[row] += 1
-            echoes = self._seen[row] & _ECHOES
-            if echoes >= self._shared[row].writes or echoes == _ECHOES:
+            awaited.echoes += 1
+            if awaited.echoes >= awaited.ending.writes:
                 del self._awaited[key]
 
-    def keys(self) -> dict[Request, list[int]]:
-        """Return the rows of each key, oldest first; the key that was reconciled last comes last."""
-        found: dict[Request, list[int]] = {}
-        for row, key in enumerate(self._keys):
-            rows = found.pop(key, [])
-            found[key] = [*rows[1 - MAX_RUNS :], row]
-        return found
+    def keys(self) -> dict[Request, list[EndedReconcile]]:
+        """Return the latest reconciles of each key, oldest first; the key that was reconciled last comes last."""
+        return {key: latest.rows() for key, latest in self._latest.items()}
+
+    def rows(self, key: Request) -> list[EndedReconcile]:
+        """Return the latest reconciles of a key, oldest first; ten at most."""
+        return self._latest[key].rows() if key in self._latest else []
 
     def runs(self, key: Request) -> list[RunExplanation]:
-        """Return the latest reconciles of a key, oldest first; ten at most."""
-        return [self.run(row) for row in self.rows(key)]
+        """Return the explanations of the latest reconciles of a key, oldest first; ten at most."""
+        return [self.run(key, row) for row in self.rows(key)]
 
-    def rows(self, key: Request) -> list[int]:
-        """Return the rows of a key, oldest first; ten at most."""
-        return [row for row, each in enumerate(self._keys) if each == key][-MAX_RUNS:]
-
-    def rate(self, rows: Sequence[int]) -> KeyRate:
-        """Return how often the key of these rows, oldest first, is reconciled; few reconciles count as one minute's."""
+    def rate(self, key: Request, rows: Sequence[EndedReconcile]) -> KeyRate:
+        """Return how often the key of these reconciles, oldest first, is reconciled; few count as one minute's."""
         if not rows:
             return KeyRate(0.0, {})
-        now, found = self._clock.monotonic(), self._rates.get(self._keys[rows[-1]])
-        since, counts = self._since[rows[0]], Counter(self._shared[row].reasons for row in rows)
+        now, found = self._clock.monotonic(), self._rates.get(key)
+        since, counts = rows[0].since, Counter(row.ending.reasons for row in rows)
         if found is not None and now - found.since < 2 * _INTERVAL:
             since, counts = found.before or (found.since, Counter())
             counts = counts + found.counts
@@ -266,40 +369,24 @@ class RunHistory(ReconcileObserver):
         """Return what the latest status write of a key found to be wrong, although nothing failed."""
         return self._warnings.get(key, ())
 
-    def since(self, row: int) -> float:
-        """Return the monotonic second at which the reconcile of a row began."""
-        return self._since[row]
+    def age(self, row: EndedReconcile) -> float:
+        """Return the seconds since a reconcile began."""
+        return self._clock.monotonic() - row.since
 
-    def age(self, row: int) -> float:
-        """Return the seconds since the reconcile of a row began."""
-        return self._clock.monotonic() - self._since[row]
-
-    def failure(self, row: int) -> ReconcileFailure | None:
-        """Return how the reconcile of a row failed; None if it did not."""
-        return self._shared[row].failure
-
-    def run(self, row: int) -> RunExplanation:
-        """Return the reconcile of a row."""
-        shared = self._shared[row]
-        changes = self._changes[row]
-        started = self._wall_time(self._since[row])
+    def run(self, key: Request, row: EndedReconcile) -> RunExplanation:
+        """Return the explanation of a reconcile of a key."""
+        started = self._wall_time(row.since)
         return RunExplanation(
+            **msgspec.structs.asdict(row.ending),
             started=started,
-            seconds=self._seconds[row],
-            reasons=shared.reasons,
-            result=shared.result,
-            requeue_after=shared.requeue_after,
-            writes=shared.writes,
-            status_written=shared.status_written,
-            echoes=self._seen[row] & _ECHOES,
-            overtaken=bool(self._seen[row] & _OVERTAKEN),
-            reconcile_id=shared.reconcile_id,
-            failure=shared.failure,
-            changes=() if changes is None else changes.told(self._keys[row], started),
+            seconds=row.seconds,
+            echoes=row.echoes,
+            overtaken=row.overtaken,
+            changes=() if row.changes is None else row.changes.told(key, started),
         )
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return self._size
 
     def _wall_time(self, at: float) -> datetime:
         """Return the wall time of a monotonic second: the same for each call, so that it names a reconcile.
@@ -318,46 +405,18 @@ class RunHistory(ReconcileObserver):
         found: S = self._pool.setdefault(value, value)
         return found
 
-    def _compact(self) -> None:
-        """Drop rows: those beyond the limits of their keys if they are many, else among the oldest eighth.
+    def _drop_oldest(self) -> None:
+        """Drop the idle keys among the eighth that was reconciled longest ago, and at least half of it.
 
-        Of the oldest eighth, the rows of idle keys are dropped, and at least half of all: so few at a time, the event
-        loop is not held up. Only many reconciles of few keys leave many beyond the limits.
+        So few at a time, the event loop is not held up.
         """
-        eighth = max(2, self._capacity // 8)
-        everywhere = self._surplus >= eighth
-        examined, most = (len(self._keys), self._capacity) if everywhere else (eighth, eighth // 2)
-        kept: list[int] = []
-        for row, key in enumerate(self._keys[:examined]):
-            if self._counts[key] > MAX_RUNS or not (everywhere or self._is_pending(key)):
-                self._discard(row)
-            else:
-                kept.append(row)
-        for row in kept[:-most]:
-            self._discard(row)
-        kept = kept[-most:]
-        first = self._first + examined - len(kept)
-        for new, row in enumerate(kept):
-            if self._awaited.get(self._keys[row]) == self._first + row:
-                self._awaited[self._keys[row]] = first + new
-        self._first = first
-        self._keys[:examined] = [self._keys[row] for row in kept]
-        self._shared[:examined] = [self._shared[row] for row in kept]
-        self._since[:examined] = array("d", [self._since[row] for row in kept])
-        self._seconds[:examined] = array("f", [self._seconds[row] for row in kept])
-        self._seen[:examined] = bytes(self._seen[row] for row in kept)
-        self._changes[:examined] = [self._changes[row] for row in kept]
-
-    def _discard(self, row: int) -> None:
-        """Forget that a row was its key's."""
-        key = self._keys[row]
-        self._surplus -= self._counts[key] > MAX_RUNS
-        self._counts[key] -= 1
-        if not self._counts[key]:
-            del self._counts[key]
+        oldest = list(islice(self._latest, max(2, len(self._latest) // 8)))
+        idle_first = sorted(oldest, key=self._is_pending)
+        idle = sum(not self._is_pending(key) for key in oldest)
+        for key in idle_first[: max(idle, len(oldest) // 2)]:
+            self._size -= len(self._latest.pop(key).rows())
+            self._awaited.pop(key, None)
             self.dropped += 1
-        if self._awaited.get(key) == self._first + row:
-            del self._awaited[key]
 
 
 def failure_of(error: BaseException, completion: Completion) -> ReconcileFailure:
@@ -440,7 +499,7 @@ def explain_key(
     waits_of: Callable[[Request], str | None],
     workers: int,
     started: bool,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[EndedReconcile] | None = None,
 ) -> KeyExplanation:
     """Return the explanation of a key.
 
@@ -453,10 +512,10 @@ def explain_key(
         waits_of: returns what the reconciler says that a key waits for.
         workers: the number of workers.
         started: whether the workers have started.
-        rows: the rows of the history to return as its reconciles; None for all of the key.
+        rows: the reconciles of the history to explain; None for all of the key.
     """
     queued, stored, reconcile = state.queue.explain(request), state.stored(request), running.of(request)
-    runs = history.runs(request) if rows is None else [history.run(row) for row in rows]
+    runs = history.runs(request) if rows is None else [history.run(request, row) for row in rows]
     seen = state.tracker.seen(request)
     waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
     own = waits_of(request)
@@ -500,6 +559,12 @@ def _waits_for(state: ControllerState, queued: Explanation[Request], *, workers:
         return "the end of the reconcile in progress"
     if queued.ready is not None and not started:
         return "the start of the workers: the caches are not synced, or this process is not the leader"
+    low = state.queue.low_limit
+    if queued.ready is not None and (queued.priority or 0) < 0 and low is not None and low.full and low.limit < workers:
+        return (
+            f"the end of another reconcile of low priority: {low.in_use} of at most {low.limit} are in progress, since "
+            "the API server answers more slowly because of them"
+        )
     if queued.ready is not None:
         return f"a free worker ({state.queue.active} of {workers} are busy; keys that are ready: {len(state.queue)})"
     return None if queued.due is None else _waits_for_timer(queued)

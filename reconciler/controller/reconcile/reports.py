@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ControllerMetrics, ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.progress import is_foreign
+from reconciler.controller.reconcile.watchdogs import is_foreign
 from reconciler.controller.result import Completion, error_message
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.handlers import reference_to
@@ -32,7 +32,7 @@ from reconciler.status.recording import StatusMetrics
 from reconciler.telemetry.tracing import is_tracing
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.trace import Tracer
 
 
 _MAX_REASONS, _OTHER_REASONS = 25, "exceeded_cardinality_limit"
@@ -90,7 +90,6 @@ class Spans(ReconcileObserver):
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._spans: dict[Request, Span] = {}  # of keys in progress
 
     def begun(self, reconcile: Reconcile, /) -> None:
         """Start the span, and make it the current one of the reconcile's context."""
@@ -100,12 +99,12 @@ class Spans(ReconcileObserver):
 
         reconcile.status_metrics = _TracedStatus(reconcile.status_metrics)
         span = self._tracer.start_span(f"reconcile {reconcile.controller}", attributes=_attributes(reconcile.run))
-        self._spans[reconcile.request] = span
+        reconcile.span = span
         context.attach(trace.set_span_in_context(span))
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """End the span."""
-        span = self._spans.pop(reconcile.request, None) if self._spans else None
+        span = reconcile.span
         if span is None:
             return
         completion = reconcile.completion
@@ -133,27 +132,16 @@ class _TracedStatus:
     def __init__(self, metrics: StatusMetrics | None) -> None:
         self._metrics = metrics
 
-    def flushed(
-        self, *, written: bool, suppressed: bool, conflicts: int, replays: int, fields: int, seconds: float
-    ) -> None:
+    def flushed(self, **figures: Any) -> None:
         """Called after each flush."""
         if self._metrics is not None:
-            report(
-                self._metrics.flushed,
-                written=written,
-                suppressed=suppressed,
-                conflicts=conflicts,
-                replays=replays,
-                fields=fields,
-                seconds=seconds,
-            )
+            report(self._metrics.flushed, **figures)
         from opentelemetry.trace import get_current_span
 
         span = get_current_span()
         if span.is_recording():  # a flush can outlive its reconcile, and a span that has ended accepts nothing
-            attributes: dict[str, bool | int] = {"written": written, "suppressed": suppressed}
-            attributes |= {"conflicts": conflicts, "replays": replays, "fields": fields}
-            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in attributes.items()})
+            del figures["seconds"]
+            span.add_event("status flush", {f"reconciler.status.{name}": value for name, value in figures.items()})
 
 
 def _attributes(run: ReconcileRun) -> dict[str, str | int | float | list[str]]:

@@ -1,4 +1,4 @@
-"""Observers of the writes of a reconcile: which change other objects, and which it must not send any more.
+"""Observers of the requests of a reconcile: which change other objects, which must not be sent, and how long they take.
 
 Changes of other objects matter for the detection of tight loops. The gate matters where several processes share a kind.
 A reconcile belongs to the process that its object belonged to when it began. The object can move meanwhile, without a
@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 from reconciler._core.wire import JSONObject
 from reconciler.cache import Cache, CachedClient, CachedObject
 from reconciler.cache.informer import Informer
 from reconciler.cache.overlay import Baseline
+from reconciler.clock import Clock
+from reconciler.controller.permissions import access_of
 from reconciler.controller.reconcile.cycle import Reconcile, current_reconcile
 from reconciler.controller.result import ObjectMoved
 from reconciler.errors import NotFound
-from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.http import HTTPRequest, HTTPResponse, Transport, parse_retry_after
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 
 
 class OwnChanges:
@@ -160,3 +164,37 @@ class OwnershipGate:
         if response.status == 409 and request.method != "POST":  # of a POST it says that an object exists
             cycle.behind = True
         return response
+
+
+class LatencyObserver:
+    """A transport that reports the latency of the requests of reconciles of low priority to their limit.
+
+    Lists are left out, since the time that they take depends on their length.
+
+    Args:
+        transport: sends the requests.
+        limit: of the concurrency of these reconciles.
+        clock: measures the time.
+    """
+
+    def __init__(self, transport: Transport, limit: ConcurrencyLimit, clock: Clock) -> None:
+        self._transport = transport
+        self._limit = limit
+        self._clock = clock
+
+    async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+        """Send a request."""
+        cycle = current_reconcile()
+        if cycle is None or cycle.run.priority >= 0:
+            return await self._transport.send(request)
+        began = self._clock.monotonic()
+        response = await self._transport.send(request)
+        if response.status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._limit.reject(parse_retry_after(response.headers, self._clock.now()))
+        elif (access := access_of(request)) is not None and access[2] in _SINGLE:
+            self._limit.observe(access, self._clock.monotonic() - began)
+        return response
+
+
+_SINGLE = frozenset({"get", "create", "update", "patch", "apply", "delete"})
+"""The verbs that concern one object."""

@@ -25,7 +25,7 @@ from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
-from reconciler.controller.wake.predicates import EventFilter, ShardFilter, passes_all
+from reconciler.controller.wake.predicates import EventFilter, ShardFilter
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
 from reconciler.meta import GroupVersionKind, Request
@@ -126,9 +126,9 @@ class PrimaryHandler:
 
     def handle(self, event: CacheEvent) -> None:
         """Handle one event of the informer."""
-        state, obj = self._state, event.object
+        state, obj, old = self._state, event.object, event.old
         key, debounce, add = obj.request, state.options.debounce, state.queue.add
-        gone = event.type is EventType.DELETED or _is_other_object(event)
+        gone = event.type is EventType.DELETED or (old is not None and old.uid != obj.uid)
         if gone:
             state.forget(key)
             state.queue.forget(key)
@@ -136,7 +136,7 @@ class PrimaryHandler:
             state.notify_of(key, state.gvk, event)
             add(key, reason=reasons.DRAIN)
             return
-        if self._predicates and not _matters(self._predicates, event):
+        if self._predicates and not matters(self._predicates, event):
             return
         if gone:
             state.notify_of(key, state.gvk, event)
@@ -193,7 +193,7 @@ class MappedHandler:
         """Handle one event of the informer."""
         if event.new is None:
             self.mapper_queue.record_deletion(event.object.request)
-        if not _matters(self._predicates, event):
+        if not matters(self._predicates, event):
             return
         priority = _priority(event)
         for obj in _objects(event):
@@ -236,9 +236,10 @@ class MappedHandler:
             state.queue.add(request, after=after, priority=priority, reason=self._reason)
 
 
-def _matters(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
+def matters(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
+    """Return whether an event passes every predicate; without predicates every event passes."""
     try:
-        return passes_all(predicates, event)
+        return all(predicate(event) for predicate in predicates)
     except FAILURES as error:  # dropping the event could lose work
         _log.exception(
             "a predicate failed on %s, so the event is not filtered: %s", event.object, describe_error(error)
@@ -275,10 +276,6 @@ def _readable(kind: KindLike, obj: CachedObject) -> Any:
         )
         return Unstructured(document)
     return from_document(kind, document, lenient=True)
-
-
-def _is_other_object(event: CacheEvent) -> bool:
-    return event.old is not None and event.new is not None and event.old.uid != event.new.uid
 
 
 def _objects(event: CacheEvent) -> list[CachedObject]:

@@ -122,11 +122,6 @@ def labels_match(selector: str | Mapping[str, str]) -> Predicate:
     return Predicate(matches, name=f"labels_match({text!r})")
 
 
-def passes_all(predicates: Sequence[EventFilter], event: CacheEvent) -> bool:
-    """Return whether an event passes every predicate; without predicates every event passes."""
-    return not predicates or all(predicate(event) for predicate in predicates)
-
-
 def _generation_changed(old: CachedObject, new: CachedObject) -> bool:
     if not old.generation and not new.generation:
         return True  # kinds without a generation (ConfigMap, Node) always pass

@@ -27,8 +27,7 @@ from reconciler.errors import ConfigurationError, describe_error
 from reconciler.meta import Request, request_of
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
-from reconciler.objects.builtin import TypedObject
-from reconciler.objects.kinds import KindLike, to_document
+from reconciler.objects.kinds import KindLike, TypedObject, to_document
 from reconciler.workqueue import WorkQueue
 
 T = TypeVar("T")
@@ -327,19 +326,18 @@ class SourceRunner:
 
         try:
             await (source(enqueue) if callable(source) else source.run(enqueue))
-        except asyncio.CancelledError as cancellation:
-            if is_cancelled():
-                raise
-            error = ControllerError(
-                f"source {name!r} was cancelled, but not by the controller: something that it awaited was cancelled"
-            )
-            _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, error)
-            raise error from cancellation
-        except Exception as error:
-            _log.exception(
-                "source %r of %s failed, so the controller stops: %s", name, self._name, describe_error(error)
-            )
-            raise
+        except FAILURES as raised:
+            error = raised
+            if isinstance(raised, asyncio.CancelledError):
+                if is_cancelled():
+                    raise
+                error = ControllerError(
+                    f"source {name!r} was cancelled, but not by the controller: something that it awaited was cancelled"
+                )
+                error.__cause__ = raised
+            text = describe_error(error)
+            _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, text)
+            raise error from error.__cause__
         _log.info("source %r of %s has ended and enqueues no more keys", name, self._name)
 
 

@@ -1,4 +1,4 @@
-"""The HTML that all pages of the console share: the frame, charts, timelines and tables.
+"""The HTML that all pages of the console share, and the page of recorded reconciles: frames, charts, timelines, tables.
 
 Everything that is not a tag here is text: htpy escapes it. Nothing is styled inline, which the Content-Security-Policy
 would refuse; sizes in drawings are attributes of SVG.
@@ -7,6 +7,8 @@ would refuse; sizes in drawings are attributes of SVG.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from importlib import resources
 from urllib.parse import urlencode
 
 import htpy as h
@@ -14,8 +16,8 @@ import msgspec
 from htpy import Node
 
 from reconciler._core.wire import JSONObject
-from reconciler.controller.reconcile.progress import CodePlace
-from reconciler.manager.console.timeline import Mark, Timeline
+from reconciler.controller.reconcile.watchdogs import CodePlace
+from reconciler.manager.console.timeline import Mark, Timeline, run_id, timeline_of
 from reconciler.meta.documents import human_duration
 
 Navigation = Sequence[tuple[str, str]]
@@ -288,3 +290,84 @@ def timeline(drawn: Timeline) -> h.Element:
         and [h.line(".now", x1=x(0.0), x2=x(0.0), y1="0", y2=str(bottom)), h.text(".now", x=x(0.0), y="12")["now"]],
     ]
     return h.div(".timeline")[drawing]
+
+
+def outcome_text(run: JSONObject) -> str:
+    """Return how a reconcile ended."""
+    if "error" in run:
+        return "timed out" if run["error"]["timed_out"] else "failed"
+    return "was cancelled by the shutdown" if run["result"] == "cancelled" else "succeeded"
+
+
+def reconciles(runs: Sequence[JSONObject], now: str | None = None) -> Node:
+    """Return a table of reconciles, the latest first; with what they wrote if that was recorded."""
+    if not runs:
+        return h.p(".calm.quiet")["No reconcile of it is remembered."]
+    rows = [_reconcile(run, now, runs[index - 1] if index else None) for index, run in enumerate(runs)]
+    columns = ("Started", "Because", "Took ", "Result", "Writes" if "written" in runs[0] else "Writes ")
+    return h.div(".runs")[table(columns, rows, label="Reconciles")]
+
+
+def _reconcile(run: JSONObject, now: str | None, above: JSONObject | None) -> Node:
+    error = run.get("error")
+    same = above is not None and error == above.get("error")
+    result: Node = pill(outcome_text(run), "bad" if error else "good")
+    fraction = f"{datetime.fromisoformat(run['started']):.%f}"[:4]
+    if "requeue_after_seconds" in run:
+        result = [result, f" again after {human_duration(run['requeue_after_seconds'])}"]
+    return h.tr(id=run_id(run), class_="failing" if error else None)[
+        h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[fraction]],
+        h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
+        h.td(".number")[human_duration(run["seconds"])],
+        h.td(".wide")[
+            result,
+            error and (h.span(".note")[" with the same error"] if same else h.p(".error")[error_text(error)]),
+            run["changed_meanwhile"] and h.p(".note")["The object changed meanwhile."],
+            "reconcile_id" in run and h.p(".note")["reconcile_id ", h.code[run["reconcile_id"]]],
+        ],
+        h.td(".wide")[map(_write, run["written"])] if "written" in run else h.td(".number.writes")[run["writes"] or ""],
+    ]
+
+
+def _write(write: JSONObject) -> h.Node:
+    fields = [f"{each['path']}: {each.get('before', '')} → {each.get('after', '')}" for each in write.get("fields", ())]
+    return [h.p[f"{write['method']} {write['path']}"], [[h.code[each], h.br] for each in fields]]
+
+
+_STYLE = "the style"
+"""Stands for the style, which htpy would escape."""
+
+
+def whole_page(title: str, body: h.Node) -> str:
+    """Return a page with the console's style, as HTML in one file that needs no server."""
+    style = resources.files("reconciler.manager.console").joinpath("static/console.css").read_text(encoding="utf-8")
+    page = str(
+        h.html(lang="en")[
+            h.head[
+                h.meta(charset="utf-8"),
+                h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+                h.meta(name="color-scheme", content="light dark"),
+                h.title[title],
+                h.style[_STYLE],
+            ],
+            h.body[h.main[body]],
+        ]
+    )
+    return "<!doctype html>" + page.replace(_STYLE, style, 1)
+
+
+def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:
+    """Return the page of recorded reconciles.
+
+    Args:
+        keys: for each object a title, the key as in ``/debug/keys`` with its recorded reconciles, and the last time.
+    """
+    return whole_page("Recorded reconciles", [_key(*each) for each in keys])
+
+
+def _key(title: str, key: JSONObject, latest: datetime) -> list[h.Node]:
+    return [
+        h.div(".title")[h.h1[title]],
+        section("Timeline", timeline(timeline_of(key, latest, "reconciles"))),
+        section("Reconciles", reconciles(key["runs"])),
+    ]

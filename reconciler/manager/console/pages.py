@@ -28,16 +28,18 @@ from reconciler.manager.console.html import (
     key_text,
     next_text,
     number,
+    outcome_text,
     pill,
     place_text,
+    reconciles,
     section,
     state_pill,
     table,
     timeline,
 )
 from reconciler.manager.console.state import PERIOD, SECONDS
-from reconciler.manager.console.timeline import run_id, timeline_of
-from reconciler.manager.endpoints.attention import rate_text, reasons_text, since_text
+from reconciler.manager.console.timeline import timeline_of
+from reconciler.manager.endpoints.keys import rate_text, reasons_text, since_text
 from reconciler.meta.documents import human_duration
 
 
@@ -50,8 +52,8 @@ class Page:
         title: its title, also in the navigation.
         body: returns its content as an htpy node, from the state of the process and the query of the request. It is
             called every second while somebody looks, on the event loop, so it must be quick.
-        query: returns which keys the state has, for the query of the request; see `read_keys`. Default: those that fail
-            or hang.
+        query: returns which keys the state has, for the query of the request; see `read_document`. Default: those that
+            fail or hang.
         limit: the number of keys per controller. Default 20.
         in_navigation: whether the navigation has it. Default True.
     """
@@ -259,7 +261,7 @@ def _key_page(state: JSONObject, query: Mapping[str, str]) -> Node:
             aside=h.span(".chips")[chips],
         ),
         key.get("status") and section("Status", _status(key["status"], now)),
-        section("Reconciles", _runs(key, state["now"]), aside="the latest ten"),
+        section("Reconciles", reconciles(key["runs"], state["now"]), aside="the latest ten"),
         section("Details", _key_facts(controller, key)),
     ]
 
@@ -302,18 +304,12 @@ def _answer(state: JSONObject, key: JSONObject, now: datetime) -> Iterator[tuple
 def _last(run: JSONObject, now: datetime) -> Iterator[tuple[str, Node]]:
     ago = human_duration(max(0.0, (now - datetime.fromisoformat(run["started"])).total_seconds()))
     error = run.get("error")
-    text = f"It ran last {ago} ago, because {because(run['reasons'])}, and {_outcome(run)}."
+    text = f"It ran last {ago} ago, because {because(run['reasons'])}, and {outcome_text(run)}."
     changes = changes_of(run.get("changes", []))
     if error is None:
         yield "good", [text, changes]
     else:
         yield "bad", [text, changes, h.p(".error")[error_text(error)], h.pre["\n".join(error["traceback"])]]
-
-
-def _outcome(run: JSONObject) -> str:
-    if "error" in run:
-        return "timed out" if run["error"]["timed_out"] else "failed"
-    return "was cancelled by the shutdown" if run["result"] == "cancelled" else "succeeded"
 
 
 def _next_sentence(key: JSONObject, now: str) -> str:
@@ -344,35 +340,6 @@ def _beyond(seconds: float | None) -> Node:
 
 def _legend() -> Node:
     return h.ul(".legend", aria_hidden="true")[(h.li[h.i(class_=kind), text] for kind, text in _LEGEND)]
-
-
-def _runs(key: JSONObject, now: str) -> Node:
-    runs = key["runs"]
-    if not runs:
-        return h.p(".calm.quiet")["No reconcile of it is remembered."]
-    rows = [_run(run, now, runs[index - 1] if index else None) for index, run in enumerate(runs)]
-    return h.div(".runs")[table(("Started", "Because", "Took ", "Result", "Writes "), rows, label="Reconciles")]
-
-
-def _run(run: JSONObject, now: str, above: JSONObject | None) -> Node:
-    error = run.get("error")
-    same = above is not None and error == above.get("error")
-    result: Node = pill(_outcome(run), "bad" if error else "good")
-    fraction = f"{datetime.fromisoformat(run['started']):.%f}"[:4]
-    if "requeue_after_seconds" in run:
-        result = [result, f" again after {human_duration(run['requeue_after_seconds'])}"]
-    return h.tr(id=run_id(run), class_="failing" if error else None)[
-        h.th(scope="row")[clock(run["started"], now), h.span(".fraction")[fraction]],
-        h.td(".why")[[[each, h.br] for each in run["reasons"]], changes_of(run.get("changes", []))],
-        h.td(".number")[human_duration(run["seconds"])],
-        h.td(".wide")[
-            result,
-            error and (h.span(".note")[" with the same error"] if same else h.p(".error")[error_text(error)]),
-            run["changed_meanwhile"] and h.p(".note")["The object changed meanwhile."],
-            "reconcile_id" in run and h.p(".note")["reconcile_id ", h.code[run["reconcile_id"]]],
-        ],
-        h.td(".number.writes")[run["writes"] or ""],
-    ]
 
 
 def _status(status: JSONObject, now: datetime) -> Node:

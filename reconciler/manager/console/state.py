@@ -117,7 +117,7 @@ class Parts:
 def read_state(
     parts: Parts, samples: Samples, query: Mapping[str, str], *, limit: int, redact: Callable[[str], str]
 ) -> JSONObject:
-    """Collect the state of a process. The query is that of `read_keys`; with a limit of 0 it has no controllers.
+    """Collect the state of a process. The query is that of `read_document`; with a limit of 0 it has no controllers.
 
     Of objects only values of changed fields appear, and none that may be a secret; `redact` removes further ones.
     """

@@ -93,7 +93,7 @@ def timeline_of(key: JSONObject, now: datetime, span: float | Literal["all", "re
     """Return the timeline of a key.
 
     Args:
-        key: the key, from `read_keys`, with its reconciles.
+        key: the key, from `read_document`, with its reconciles.
         now: the time of that document.
         span: what is shown: seconds of the past, and the future; ``"all"`` of the past that is remembered, and the
             future; only from the first to the last of the ``"reconciles"``.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -28,18 +27,6 @@ Check = Callable[[], object | Awaitable[object]]
 
 CHECK_TIMEOUT = 10.0
 """Timeout of one check, in seconds; the kubelet's own default is 1 s."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of one check.
-
-    Attributes:
-        reason: why it failed; None if it passed.
-    """
-
-    name: str
-    reason: str | None
 
 
 class Checks:
@@ -79,11 +66,11 @@ class Checks:
             raise ValueError(f"a {self.endpoint} check named {name!r} already exists")
         self._checks[name] = check
 
-    async def run(self, names: Sequence[str]) -> list[CheckResult]:
-        """Run checks concurrently. Cancellation cancels them."""
-        return list(await asyncio.gather(*(self._run(name) for name in names)))
+    async def run(self, names: Sequence[str]) -> dict[str, str | None]:
+        """Run checks concurrently; return why each failed, or None. Cancellation cancels them."""
+        return dict(zip(names, await asyncio.gather(*map(self._run, names)), strict=True))
 
-    async def _run(self, name: str) -> CheckResult:
+    async def _run(self, name: str) -> str | None:
         reason = None
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
@@ -101,7 +88,7 @@ class Checks:
                 raise
             reason = describe_error(error)
         self._log_change(name, reason)
-        return CheckResult(name, reason)
+        return reason
 
     def _log_change(self, name: str, reason: str | None) -> None:
         """Log a check when it starts to fail and when it passes again, not at every probe."""
@@ -113,14 +100,12 @@ class Checks:
             _log.info("%s check %s passes again", self.endpoint, name)
 
 
-def report(endpoint: str, results: Sequence[CheckResult], excluded: Collection[str]) -> str:
+def _report(endpoint: str, results: Mapping[str, str | None], excluded: Collection[str], *, failed: bool) -> str:
     """Return the results in controller-runtime's format; the reasons of failures go to the log only."""
     lines = [
-        f"[+]{result.name} ok" if result.reason is None else f"[-]{result.name} failed: reason withheld"
-        for result in results
+        f"[+]{name} ok" if reason is None else f"[-]{name} failed: reason withheld" for name, reason in results.items()
     ]
     lines += [f"[+]{name} excluded: ok" for name in excluded]
-    failed = any(result.reason is not None for result in results)
     return "\n".join([*lines, f"{endpoint} check {'failed' if failed else 'passed'}", ""])
 
 
@@ -179,9 +164,9 @@ def health(checks: Checks, main: MainLoop, *, live: bool, waits: Callable[[], Se
         excluded = {value for name, value in query if name == "exclude"} & set(checks.names)
         names = [request.path] if request.path else [name for name in checks.names if name not in excluded]
         results = await checks.run(names)
-        failed = any(result.reason is not None for result in results)
+        failed = any(reason is not None for reason in results.values())
         if failed or any(name == "verbose" for name, _ in query):
-            text = report(checks.endpoint, results, sorted(excluded))
+            text = _report(checks.endpoint, results, sorted(excluded), failed=failed)
             texts = [redact(each.text) if request.is_trusted else each.what for each in waits()]
             text = "".join(f"waiting: {each}\n" for each in texts) + text
             return EndpointResponse(500 if failed else 200, text.encode())

@@ -6,9 +6,10 @@ them, and the console shows them as plain JSON. A field that has its default is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -17,15 +18,22 @@ from reconciler._core.redaction import redact
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Controller
-from reconciler.controller.reconcile.explanation import KeyExplanation, RunExplanation, state_of
-from reconciler.controller.reconcile.progress import CodePlace
+from reconciler.controller.controller import ControllerStatistics
+from reconciler.controller.reconcile.explanation import (
+    EndedReconcile,
+    KeyExplanation,
+    KeyRate,
+    RunExplanation,
+    state_of,
+)
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import ReconcilerError
-from reconciler.manager.endpoints.attention import Attention
 from reconciler.manager.endpoints.handlers import Turns
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
 from reconciler.manager.waiting import Wait
 from reconciler.meta import Request
+from reconciler.meta.documents import human_duration, parse_time
 
 _MAX_KEYS = 100
 """Keys per controller that are shown by default, and with all of their reconciles if a name is given."""
@@ -35,6 +43,12 @@ _MOST_KEYS = 500
 
 _HOT = 60.0
 """Reconciles per minute of a key from which its own writes are looked for."""
+
+_LOOP_PAUSE = 15.0
+"""Seconds without a reconcile after which a tight loop has ended."""
+
+_SATURATED, _EXAMINED = 10.0, 1_000
+"""Seconds that a ready key waits before the workers need attention, and how many keys are examined for it."""
 
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -238,7 +252,22 @@ def debug_keys(process: ReportedProcess, turns: Turns, *, queued: bool = False) 
 def read_document(
     process: ReportedProcess, query: Mapping[str, str], *, limit: int = _MAX_KEYS, trusted: bool = True
 ) -> KeysDocument:
-    """Collect the whole document: the role, what the process waits for, and the result of `read_keys`."""
+    """Collect the whole document.
+
+    Failing keys come first, then those that need attention for another reason, then those that were reconciled most
+    often lately, with their latest reconcile. If the query has a name, the key is explained even if it is idle or
+    unknown, with its latest ten reconciles, and with the changes that enqueued it. Of objects only values of changed
+    fields and the status appear, and nothing that may be a secret.
+
+    Args:
+        process: what is described.
+        query: selects keys. ``controller``, ``namespace`` and ``name`` are compared; ``search`` is a part of the
+            namespace and name, in any case; ``state`` is a state of `Controller.explain`, ``"queued"`` for any but idle
+            and unknown ones, ``"failing"``, or ``"attention"`` for keys that need it.
+        limit: the number of keys per controller.
+        trusted: whether the messages of errors, which are those of your code, and values of fields are included.
+    """
+    selected = [each for each in process.controllers() if query.get("controller", each.name) == each.name]
     return KeysDocument(
         now=process.clock.now(),
         role=process.role(),
@@ -246,218 +275,234 @@ def read_document(
         waits=tuple(
             WaitReport(text=redact(each.text) if trusted else each.what, normal=each.normal) for each in process.waits()
         ),
-        controllers=read_keys(process.controllers(), process.clock, query, limit=limit, trusted=trusted),
-    )
-
-
-def read_keys(
-    controllers: Sequence[Controller], clock: Clock, query: Mapping[str, str], *, limit: int, trusted: bool
-) -> tuple[ControllerReport, ...]:
-    """Collect the report of each controller.
-
-    Failing keys come first, then those that need attention for another reason, then those that were reconciled most
-    often lately, with their latest reconcile. If the
-    query has a name, the key is explained even if it is idle or unknown, with its latest ten reconciles, and with the
-    changes that enqueued it. Of objects only values of changed fields and the status appear, and nothing that
-    may be a secret.
-
-    Args:
-        controllers: the controllers.
-        clock: source of time.
-        query: selects keys. ``controller``, ``namespace`` and ``name`` are compared; ``search`` is a part of the
-            namespace and name, in any case; ``state`` is a state of `Controller.explain`, ``"queued"`` for any but idle
-            and unknown ones, ``"failing"``, or ``"attention"`` for keys that need it.
-        limit: the number of keys per controller.
-        trusted: whether the messages of errors, which are those of your code, and values of fields are included.
-    """
-    selected = [each for each in controllers if query.get("controller", each.name) == each.name]
-    return tuple(_controller(each, query, limit, clock, trusted=trusted) for each in selected)
-
-
-def _controller(
-    controller: Controller, query: Mapping[str, str], limit: int, clock: Clock, *, trusted: bool
-) -> ControllerReport:
-    statistics, full, resource = controller.statistics(), "name" in query, controller.resource
-    attention = Attention(controller)
-    keys = _keys(attention, controller, query)
-    return ControllerReport(
-        name=controller.name,
-        kind=controller.kind.kind,
-        api_version=controller.kind.api_version,
-        plural=resource.plural if resource else None,
-        singular=(resource.singular or None) if resource else None,
-        short_names=tuple(resource.short_names) if resource else (),
-        namespaced=resource.namespaced if resource else None,
-        workers=statistics.workers,
-        active=statistics.active,
-        ready=statistics.queue.ready,
-        waiting=statistics.queue.waiting,
-        in_progress=statistics.queue.in_progress,
-        reconciles=statistics.reconciles,
-        errors=statistics.results["error"],
-        storms=statistics.storms,
-        objects=controller.health.objects,
-        unhealthy=len(attention.unhealthy),
-        attention=tuple(attention.of_workers()),
-        keys=tuple(
-            _key(attention, controller, key, rows, clock, full=full, trusted=trusted) for key, rows in keys[:limit]
-        ),
-        keys_failing=sum(attention.is_failing(rows) for _, rows in keys),
-        keys_left_out=max(0, len(keys) - limit),
-        keys_forgotten=controller.history.dropped,
-    )
-
-
-def _keys(attention: Attention, controller: Controller, query: Mapping[str, str]) -> list[tuple[Request, list[int]]]:
-    """Return the selected keys and their rows in the history, the most interesting ones first."""
-    namespace, name, history = query.get("namespace"), query.get("name"), controller.history
-    if name is not None and namespace is not None and "state" not in query:
-        key = Request(name, namespace or None)
-        return [(key, history.rows(key))]
-    known: dict[Request, list[int]] = {key: [] for key in controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
-    known |= {key: [] for key in attention.unhealthy}
-    known |= history.keys()
-    search, state = query.get("search", "").lower(), query.get("state", "")
-    selected = [
-        (key, rows)
-        for key, rows in known.items()
-        if (name in (None, key.name) and namespace in (None, key.namespace or ""))
-        and (not search or search in str(key).lower())
-        and _has_state(attention, controller, key, rows, state)
-    ]
-    return sorted(selected, key=lambda each: (*_rank(attention, controller, *each), str(each[0])))
-
-
-def _has_state(attention: Attention, controller: Controller, key: Request, rows: Sequence[int], state: str) -> bool:
-    if state in ("", "failing"):
-        return not state or attention.is_failing(rows)
-    if state == "attention":
-        return attention.is_needed(key, rows)
-    found = state_of(controller.queue.explain(key), remembered=bool(rows))
-    return found not in ("idle", "unknown") if state == "queued" else found == state
-
-
-def _rank(attention: Attention, controller: Controller, key: Request, rows: Sequence[int]) -> tuple[int, float]:
-    """Return a sort key: what needs attention first, then what was reconciled most often in the shortest time."""
-    order = 0 if attention.is_failing(rows) else 1 if attention.is_needed(key, rows) else 2
-    if not rows:
-        return order + (order == 2), 0.0
-    elapsed = controller.history.since(rows[-1]) - controller.history.since(rows[0])
-    return order, -round(len(rows) / (1.0 + elapsed), 3)
-
-
-def _key(
-    attention: Attention,
-    controller: Controller,
-    key: Request,
-    rows: Sequence[int],
-    clock: Clock,
-    *,
-    full: bool,
-    trusted: bool,
-) -> KeyReport:
-    found = controller.explain(key, rows=rows if full else rows[-1:])
-    rate = controller.history.rate(rows)
-
-    def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
-        return tuple(_change(each, trusted=trusted) for each in given) if full else ()
-
-    return KeyReport(
-        namespace=key.namespace,
-        name=key.name,
-        state=found.state,
-        waits_for=found.waits_for,
-        in_progress_seconds=found.in_progress,
-        stuck=attention.is_stuck(found.in_progress),
-        place=found.place,
-        current_reasons=tuple(sorted(found.current_reasons)),
-        current_changes=changes(found.current_changes),
-        ready_seconds=found.ready,
-        due_in_seconds=found.due,
-        due=None if found.due is None else clock.now() + timedelta(seconds=found.due),
-        next_reasons=tuple(sorted(found.next_reasons)),
-        next_changes=changes(found.next_changes),
-        failures=found.failures,
-        reconciles_per_minute=rate.per_minute,
-        reasons=rate.reasons,
-        own_writes=_own_writes(controller, found) if rate.per_minute >= _HOT else (),
-        attention=tuple(attention.texts(found, rows, rate, clock.now(), trusted=trusted)),
-        cached=found.exists,
-        cached_version=_version(found.cached_version),
-        observed_version=_version(found.observed_version),
-        warnings=found.warnings,
-        status=_status(controller, key) if full and trusted else None,
-        unsaved_status=found.unsaved,
-        runs=tuple(_run(run, changes(run.changes), trusted=trusted) for run in reversed(found.runs)),
-    )
-
-
-def _own_writes(controller: Controller, found: KeyExplanation) -> tuple[str, ...]:
-    fields = [field for run in found.runs[-1:] for change in run.changes for field in change.fields()[0]]
-    return tuple(field.path for field in fields if field.managers == (controller.field_manager,))
-
-
-def _status(controller: Controller, key: Request) -> JSONObject | None:
-    """Return the status of an object in the cache, without secrets; None if it has none that can be read."""
-    cached = controller.health.get(key)
-    try:
-        status = None if cached is None else cached.decode().get("status")
-        found = msgspec.json.decode(redact(msgspec.json.encode(status).decode()))
-    except (ReconcilerError, msgspec.MsgspecError, AttributeError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _run(run: RunExplanation, changes: tuple[ChangeReport, ...], *, trusted: bool) -> RunReport:
-    failure = run.failure
-    return RunReport(
-        started=run.started,
-        seconds=round(run.seconds, 6),
-        reasons=tuple(sorted(run.reasons)),
-        changes=changes,
-        result=run.result,
-        requeue_after_seconds=run.requeue_after,
-        writes=run.writes,
-        status_written=run.status_written,
-        echoes_dropped=run.echoes,
-        changed_meanwhile=run.overtaken,
-        reconcile_id=run.reconcile_id,
-        error=None
-        if failure is None
-        else ErrorReport(
-            type=failure.type,
-            message=failure.message if trusted else None,
-            traceback=failure.traceback,
-            terminal=failure.terminal,
-            timed_out=failure.timed_out,
+        controllers=tuple(
+            _ControllerReader(each, process.clock, trusted=trusted).report(query, limit) for each in selected
         ),
     )
 
 
-def _change(change: ObjectChange, *, trusted: bool) -> ChangeReport:
-    fields, left_out = change.fields()
-    return ChangeReport(
-        at=change.at,
-        type=change.type,
-        kind=change.gvk.kind,
-        api_version=change.gvk.api_version,
-        namespace=change.request.namespace,
-        name=change.request.name,
-        version=_version(change.version),
-        managers=tuple(change.managers),
-        fields=tuple(
-            FieldReport(
-                path=each.path,
-                change=each.change,
-                before=each.before if trusted else None,
-                after=each.after if trusted else None,
-                managers=each.managers,
+class _ControllerReader:
+    """Reads the report of one controller."""
+
+    def __init__(self, controller: Controller, clock: Clock, *, trusted: bool) -> None:
+        self._controller = controller
+        self._history = controller.history
+        self._now = clock.now()
+        self._trusted = trusted
+        self._unhealthy = controller.health.unhealthy()
+
+    def report(self, query: Mapping[str, str], limit: int) -> ControllerReport:
+        """Return the report with the selected keys."""
+        controller, resource, full = self._controller, self._controller.resource, "name" in query
+        statistics, keys = controller.statistics(), self._keys(query)
+        return ControllerReport(
+            name=controller.name,
+            kind=controller.kind.kind,
+            api_version=controller.kind.api_version,
+            plural=resource.plural if resource else None,
+            singular=(resource.singular or None) if resource else None,
+            short_names=tuple(resource.short_names) if resource else (),
+            namespaced=resource.namespaced if resource else None,
+            workers=statistics.workers,
+            active=statistics.active,
+            ready=statistics.queue.ready,
+            waiting=statistics.queue.waiting,
+            in_progress=statistics.queue.in_progress,
+            reconciles=statistics.reconciles,
+            errors=statistics.results["error"],
+            storms=statistics.storms,
+            objects=controller.health.objects,
+            unhealthy=len(self._unhealthy),
+            attention=tuple(self._attention_of_workers(statistics)),
+            keys=tuple(self._key(key, rows, full=full) for key, rows in keys[:limit]),
+            keys_failing=sum(self._is_failing(rows) for _, rows in keys),
+            keys_left_out=max(0, len(keys) - limit),
+            keys_forgotten=self._history.dropped,
+        )
+
+    def _keys(self, query: Mapping[str, str]) -> list[tuple[Request, list[EndedReconcile]]]:
+        """Return the selected keys and their rows in the history, the most interesting ones first."""
+        namespace, name = query.get("namespace"), query.get("name")
+        search, state = query.get("search", "").lower(), query.get("state", "")
+        if name is not None and namespace is not None and not state:
+            key = Request(name, namespace or None)
+            return [(key, self._history.rows(key))]
+        known: dict[Request, list[EndedReconcile]] = {key: [] for key in self._controller.queue.keys()}  # noqa: SIM118 - a queue is not a dict
+        known |= {key: [] for key in self._unhealthy}
+        known |= self._history.keys()
+        selected = [
+            (key, rows)
+            for key, rows in known.items()
+            if name in (None, key.name)
+            and namespace in (None, key.namespace or "")
+            and search in str(key).lower()
+            and self._has_state(key, rows, state)
+        ]
+        return sorted(selected, key=lambda each: (*self._rank(*each), str(each[0])))
+
+    def _has_state(self, key: Request, rows: Sequence[EndedReconcile], state: str) -> bool:
+        if state in ("", "failing"):
+            return not state or self._is_failing(rows)
+        if state == "attention":
+            return self._needs_attention(key, rows)
+        found = state_of(self._controller.queue.explain(key), remembered=bool(rows))
+        return found not in ("idle", "unknown") if state == "queued" else found == state
+
+    def _rank(self, key: Request, rows: Sequence[EndedReconcile]) -> tuple[int, float]:
+        """Return a sort key: what needs attention first, then what was reconciled most often in the shortest time."""
+        order = 0 if self._is_failing(rows) else 1 if self._needs_attention(key, rows) else 2
+        if not rows:
+            return order + (order == 2), 0.0
+        elapsed = rows[-1].since - rows[0].since
+        return order, -round(len(rows) / (1.0 + elapsed), 3)
+
+    def _key(self, key: Request, rows: Sequence[EndedReconcile], *, full: bool) -> KeyReport:
+        found = self._controller.explain(key, rows=rows if full else rows[-1:])
+        rate = self._history.rate(key, rows)
+
+        def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
+            return tuple(map(self._change, given)) if full else ()
+
+        return KeyReport(
+            namespace=key.namespace,
+            name=key.name,
+            state=found.state,
+            waits_for=found.waits_for,
+            in_progress_seconds=found.in_progress,
+            stuck=self._is_stuck(found.in_progress),
+            place=found.place,
+            current_reasons=tuple(sorted(found.current_reasons)),
+            current_changes=changes(found.current_changes),
+            ready_seconds=found.ready,
+            due_in_seconds=found.due,
+            due=None if found.due is None else self._now + timedelta(seconds=found.due),
+            next_reasons=tuple(sorted(found.next_reasons)),
+            next_changes=changes(found.next_changes),
+            failures=found.failures,
+            reconciles_per_minute=rate.per_minute,
+            reasons=rate.reasons,
+            own_writes=self._own_writes(found) if rate.per_minute >= _HOT else (),
+            attention=tuple(self._attention(found, rows, rate)),
+            cached=found.exists,
+            cached_version=None if found.cached_version is None else str(found.cached_version),
+            observed_version=None if found.observed_version is None else str(found.observed_version),
+            warnings=found.warnings,
+            status=self._status(key) if full and self._trusted else None,
+            unsaved_status=found.unsaved,
+            runs=tuple(self._run(run, changes(run.changes)) for run in reversed(found.runs)),
+        )
+
+    def _own_writes(self, found: KeyExplanation) -> tuple[str, ...]:
+        own = (self._controller.field_manager,)
+        fields = [field for run in found.runs[-1:] for change in run.changes for field in change.fields()[0]]
+        return tuple(field.path for field in fields if field.managers == own)
+
+    def _status(self, key: Request) -> JSONObject | None:
+        """Return the status of an object in the cache, without secrets; None if it has none that can be read."""
+        cached = self._controller.health.get(key)
+        try:
+            status = None if cached is None else cached.decode().get("status")
+            found = msgspec.json.decode(redact(msgspec.json.encode(status).decode()))
+        except (ReconcilerError, msgspec.MsgspecError, AttributeError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _run(self, run: RunExplanation, changes: tuple[ChangeReport, ...]) -> RunReport:
+        error = None if run.failure is None else ErrorReport(**msgspec.structs.asdict(run.failure))
+        if error is not None and not self._trusted:
+            error.message = None
+        return RunReport(
+            started=run.started,
+            seconds=round(run.seconds, 6),
+            reasons=tuple(sorted(run.reasons)),
+            changes=changes,
+            result=run.result,
+            requeue_after_seconds=run.requeue_after,
+            writes=run.writes,
+            status_written=run.status_written,
+            echoes_dropped=run.echoes,
+            changed_meanwhile=run.overtaken,
+            reconcile_id=run.reconcile_id,
+            error=error,
+        )
+
+    def _change(self, change: ObjectChange) -> ChangeReport:
+        fields, left_out = change.fields()
+        reports = msgspec.convert(fields, tuple[FieldReport, ...], from_attributes=True)
+        for each in () if self._trusted else reports:
+            each.before = each.after = None
+        return ChangeReport(
+            at=change.at,
+            type=change.type,
+            kind=change.gvk.kind,
+            api_version=change.gvk.api_version,
+            namespace=change.request.namespace,
+            name=change.request.name,
+            version=None if change.version is None else str(change.version),
+            managers=tuple(change.managers),
+            fields=reports,
+            fields_left_out=left_out,
+        )
+
+    def _is_failing(self, rows: Sequence[EndedReconcile]) -> bool:
+        return bool(rows) and rows[-1].ending.failure is not None
+
+    def _is_stuck(self, seconds: float | None) -> bool:
+        limit = self._controller.stuck_after
+        return seconds is not None and limit is not None and seconds >= limit
+
+    def _is_in_loop(self, key: Request, rows: Sequence[EndedReconcile]) -> bool:
+        in_loop = bool(rows) and self._controller.tight_loops.is_in_loop(key)
+        return in_loop and self._history.age(rows[-1]) < _LOOP_PAUSE
+
+    def _needs_attention(self, key: Request, rows: Sequence[EndedReconcile]) -> bool:
+        return (
+            self._is_failing(rows)
+            or key in self._unhealthy
+            or bool(self._history.warnings(key))
+            or self._is_in_loop(key, rows)
+            or self._is_stuck(self._controller.queue.explain(key).in_progress)
+        )
+
+    def _attention(self, found: KeyExplanation, rows: Sequence[EndedReconcile], rate: KeyRate) -> Iterator[str]:
+        """Yield why a key needs attention, beside the error of its latest reconcile, which is told elsewhere."""
+        if self._is_stuck(found.in_progress):
+            yield f"stuck for {human_duration(found.in_progress or 0.0)} at {found.place}"
+        yield from found.warnings
+        if self._is_in_loop(found.request, rows):
+            yield f"in a tight loop: {rate_text(rate.per_minute)}, because of {reasons_text(rate.reasons)}"
+        condition = self._unhealthy.get(found.request)
+        if condition is not None:
+            message = f": {redact(condition.message)}" if condition.message and self._trusted else ""
+            yield f"{condition} for {since_text(condition.last_transition_time, self._now)}{message}"
+
+    def _attention_of_workers(self, figures: ControllerStatistics) -> Iterator[str]:
+        """Yield why the workers need attention."""
+        queue = self._controller.queue
+        if figures.active < figures.workers or not figures.queue.ready:
+            return
+        waits = [queue.explain(key).ready or 0.0 for key in islice(queue.keys(), _EXAMINED)]
+        if max(waits, default=0.0) >= _SATURATED:
+            yield (
+                f"all {figures.workers} workers are busy, the longest for "
+                f"{human_duration(figures.queue.longest_in_progress)}; keys that are ready: {figures.queue.ready}, the "
+                f"first for {human_duration(max(waits))}. Find out what is slow, or raise workers="
             )
-            for each in fields
-        ),
-        fields_left_out=left_out,
-    )
 
 
-def _version(version: object) -> str | None:
-    return None if version is None else str(version)
+def rate_text(per_minute: float) -> str:
+    """Return a rate for people: ``"12 per second"`` or ``"4.5 per minute"``."""
+    return f"{per_minute / 60:,.1f} per second" if per_minute >= 60 else f"{per_minute:,.1f} per minute"
+
+
+def reasons_text(reasons: Mapping[str, int]) -> str:
+    """Return reasons with their counts."""
+    return ", ".join(f"{reason} ×{count}" for reason, count in reasons.items())
+
+
+def since_text(time: object, now: datetime) -> str:
+    """Return how long ago an RFC 3339 time was, for people."""
+    try:
+        return human_duration(max(0.0, (now - parse_time(str(time))).total_seconds()))
+    except ValueError:
+        return "an unknown time"

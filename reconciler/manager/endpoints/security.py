@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -137,24 +137,17 @@ class ReviewFailed(ReconcilerError):
     """The API server could not be asked, or its response is not a review."""
 
 
-class ReviewedUser(NamedTuple):
+class ReviewedUser(msgspec.Struct, frozen=True, rename={"name": "username"}):
     """A user as a TokenReview describes it. All of it decides what the user may do.
 
     Attributes:
         name: the user name, such as ``system:serviceaccount:monitoring:prometheus``.
         uid: the unique id; ``""`` if there is none.
         groups: the groups, in the server's order.
-        extra: further attributes, as sorted pairs.
+        extra: further attributes.
     """
 
-    name: str
-    uid: str
-    groups: tuple[str, ...]
-    extra: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-class _UserInfo(msgspec.Struct):
-    username: str = ""
+    name: str = ""
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: dict[str, tuple[str, ...]] = {}
@@ -162,11 +155,7 @@ class _UserInfo(msgspec.Struct):
 
 class _TokenStatus(msgspec.Struct):
     authenticated: bool = False
-    user: _UserInfo = msgspec.field(default_factory=_UserInfo)
-
-
-class _TokenReview(msgspec.Struct):
-    status: _TokenStatus
+    user: ReviewedUser = ReviewedUser()
 
 
 class _AccessStatus(msgspec.Struct):
@@ -174,8 +163,8 @@ class _AccessStatus(msgspec.Struct):
     denied: bool = False
 
 
-class _AccessReview(msgspec.Struct):
-    status: _AccessStatus
+class _Review(msgspec.Struct, Generic[S]):
+    status: S
 
 
 class _Claims(msgspec.Struct):
@@ -217,7 +206,7 @@ class Reviewer:
         # Separate, so that guessed tokens do not push out those that are in use.
         self._users: _Decisions[bytes, ReviewedUser] = _Decisions(clock.monotonic)
         self._invalid: _Decisions[bytes, bool] = _Decisions(clock.monotonic)
-        self._access: _Decisions[tuple[ReviewedUser, str, str], tuple[bool]] = _Decisions(clock.monotonic)
+        self._access: _Decisions[tuple[bytes, str, str], tuple[bool]] = _Decisions(clock.monotonic)
         self._pending: dict[Hashable, asyncio.Task[Any]] = {}
         self._budget, self._budget_at = _BURST, clock.monotonic()
 
@@ -242,9 +231,10 @@ class Reviewer:
         Raises:
             ReviewFailed: there is no decision.
         """
-        key = user, verb, path
-        known = self._access.get(key)
-        return known[0] if known is not None else await self._once(key, lambda: self._review_access(key))
+        key = msgspec.json.encode(user, order="deterministic"), verb, path
+        if (known := self._access.get(key)) is not None:
+            return known[0]
+        return await self._once(key, lambda: self._review_access(key, user))
 
     async def close(self) -> None:
         """Cancel the reviews in progress."""
@@ -285,30 +275,29 @@ class Reviewer:
             task.exception()  # else asyncio logs it if nobody waits any more
 
     async def _review_token(self, key: bytes, token: str) -> ReviewedUser | None:
-        answer = await self._send(_TOKENS, "TokenReview", {"token": token}, _TokenReview)
-        info = answer.status.user
-        if not answer.status.authenticated or not info.username:
+        status = await self._send(_TOKENS, "TokenReview", {"token": token}, _Review[_TokenStatus])
+        if not status.authenticated or not status.user.name:
             self._invalid.put(key, True, REFUSED_SECONDS)
             return None
-        user = ReviewedUser(info.username, info.uid, info.groups, tuple(sorted(info.extra.items())))
-        self._users.put(key, user, min(ACCEPTED_SECONDS, self._seconds_left(token)))
-        return user
+        self._users.put(key, status.user, min(ACCEPTED_SECONDS, self._seconds_left(token)))
+        return status.user
 
-    async def _review_access(self, key: tuple[ReviewedUser, str, str]) -> bool:
-        user, verb, path = key
+    async def _review_access(self, key: tuple[bytes, str, str], user: ReviewedUser) -> bool:
+        _, verb, path = key
         spec = {
             "user": user.name,
             "uid": user.uid,
             "groups": user.groups,
-            "extra": dict(user.extra),
+            "extra": user.extra,
             "nonResourceAttributes": {"path": path, "verb": verb},
         }
-        answer = await self._send(_ACCESS, "SubjectAccessReview", spec, _AccessReview)
-        allowed = answer.status.allowed and not answer.status.denied
+        status = await self._send(_ACCESS, "SubjectAccessReview", spec, _Review[_AccessStatus])
+        allowed = status.allowed and not status.denied
         self._access.put(key, (allowed,), ACCEPTED_SECONDS if allowed else REFUSED_SECONDS)
         return allowed
 
-    async def _send(self, path: str, kind: str, spec: JSONObject, answer: type[S]) -> S:
+    async def _send(self, path: str, kind: str, spec: JSONObject, answer: type[_Review[S]]) -> S:
+        """Create a review, and return its status."""
         group = path.split("/")[2]
         body = msgspec.json.encode({"apiVersion": f"{group}/v1", "kind": kind, "spec": spec})
         headers = {"content-type": "application/json", "accept": "application/json"}
@@ -330,7 +319,7 @@ class Reviewer:
         if response.status != 201:
             raise ReviewFailed(f"the API server answered a {kind} with status {response.status}")
         try:
-            return msgspec.json.decode(response.body, type=answer)
+            return msgspec.json.decode(response.body, type=answer).status
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise ReviewFailed(f"the response to a {kind} is not valid") from None
 

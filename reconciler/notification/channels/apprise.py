@@ -36,9 +36,9 @@ from reconciler.notification.channel import (
 )
 from reconciler.notification.channels.address_guard import canonical_host, check_literal, is_local
 from reconciler.notification.channels.http import status_error
-from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import visible, visible_line
+from reconciler.notification.routing_config import ReceiverConfig
 
 if TYPE_CHECKING:
     import requests
@@ -78,7 +78,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TYPES = {"Critical": "failure", "High": "warning", "Medium": "info", "Low": "info"}
 
 
-class AppriseConfig(LimitsConfig):
+class AppriseConfig(ReceiverConfig):
     """The options of an Apprise receiver."""
 
     url_credential: str

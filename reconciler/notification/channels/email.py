@@ -29,9 +29,9 @@ from reconciler.notification.channel import (
     footer,
 )
 from reconciler.notification.channels.address_guard import check_mail_server
-from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import one_line, visible, visible_line
+from reconciler.notification.routing_config import ReceiverConfig
 
 if TYPE_CHECKING:
     import aiosmtplib
@@ -62,7 +62,7 @@ _PLAIN_SUBJECT = re.compile(r"[ -~]{1,200}")
 _PRIORITY = {"Critical": "1", "High": "2", "Medium": "3", "Low": "5"}
 
 
-class EmailConfig(LimitsConfig):
+class EmailConfig(ReceiverConfig):
     """The options of an email receiver."""
 
     host: str

@@ -36,10 +36,10 @@ from reconciler.notification.channels.address_guard import (
     checked_socket,
     guarded_resolver,
 )
-from reconciler.notification.channels.limits import LimitsConfig
 from reconciler.notification.channels.template import check_template, render_template
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import encodable
+from reconciler.notification.routing_config import ReceiverConfig
 
 if TYPE_CHECKING:
     import aiohttp
@@ -160,7 +160,7 @@ class OutgoingRequest:
     method: Literal["POST", "PUT"] = "POST"
 
 
-class ConnectionConfig(LimitsConfig):
+class ConnectionConfig(ReceiverConfig):
     """The options of all receivers that use HTTP."""
 
     timeout: DurationSeconds = Field(default=10.0, gt=0, le=300)

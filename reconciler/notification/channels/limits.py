@@ -9,13 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from pydantic import Field
-
 from reconciler.clock import current_clock
 from reconciler.notification.channel import (
     Channel,
     DeferredDeliveryError,
-    DurationSeconds,
     Message,
     RetryableDeliveryError,
     UnknownDeliveryError,
@@ -36,25 +33,6 @@ _FAILURES = (RetryableDeliveryError, UnknownDeliveryError, OSError, TimeoutError
 
 BreakerState = Literal["closed", "open", "half-open"]
 """Calls pass; no call passes; one call passes as a probe."""
-
-
-class LimitsConfig(ReceiverConfig):
-    """The options that limit any configured receiver."""
-
-    rate_per_minute: float | None = Field(default=None, gt=0)
-    """Maximum messages a minute. Others wait, which uses no attempt. Default: no limit."""
-
-    max_concurrent: int = Field(default=4, ge=1)
-    """Maximum concurrent messages; others wait."""
-
-    breaker_failures: int = Field(default=5, ge=1)
-    """Consecutive failures that open the circuit breaker."""
-
-    breaker_open_seconds: DurationSeconds = Field(default=30.0, gt=0)
-    """Seconds until an open circuit breaker lets one message through as a probe."""
-
-    credentials_of: Literal["operator", "namespace"] = "operator"
-    """Whose credentials the receiver uses: the operator's, or those of the request's namespace."""
 
 
 class CircuitBreaker:
@@ -107,8 +85,8 @@ class CircuitBreaker:
         """Return the only namespace for which the breaker is not closed; None if it is the same for all."""
         return self._only_for if self._opened is not None else None
 
-    def state_for(self, namespace: str) -> BreakerState:
-        """Return the state for a namespace."""
+    def state_for(self, namespace: str | None) -> BreakerState:
+        """Return the state for a namespace; None for those without a state of their own."""
         return "closed" if self.only_for not in (None, namespace) else self.state
 
     @property
@@ -223,17 +201,22 @@ class Limiter:
         self._pacer = Pacer(rate_per_minute)
         self._slots: Counter[str] = Counter()  # by namespace
 
-    def is_down(self, namespace: str) -> bool:
-        """Return whether the breaker is open for a namespace."""
+    @property
+    def only_for(self) -> str | None:
+        """Return the only namespace for which the receiver counts as down; None if it is the same for all."""
+        return self._breaker.only_for
+
+    def is_down(self, namespace: str | None) -> bool:
+        """Return whether the breaker is open for a namespace; None for those without a state of their own."""
         return self._breaker.state_for(namespace) == "open"
 
-    def wait(self, namespace: str) -> float:
+    def wait(self, namespace: str | None) -> float:
         """Return the seconds until a message gets a slot: 0 for now, infinite if a slot must become free first."""
         if self.is_down(namespace):
             return self._breaker.seconds_left
         return math.inf if self._is_full(namespace) else self._pacer.wait()
 
-    def _is_full(self, namespace: str) -> bool:
+    def _is_full(self, namespace: str | None) -> bool:
         used = self._slots.total()
         if self._breaker.state_for(namespace) == "closed" or used >= self._max_concurrent:
             return used >= self._max_concurrent
@@ -267,7 +250,7 @@ class LimitedChannel:
         breaker: the circuit breaker.
     """
 
-    def __init__(self, channel: Channel, config: LimitsConfig) -> None:
+    def __init__(self, channel: Channel, config: ReceiverConfig) -> None:
         self.name = channel.name
         self.inner = channel
         rate = "" if config.rate_per_minute is None else f"{config.rate_per_minute:g} a minute, "

@@ -25,7 +25,7 @@ from reconciler.notification.channels.http import (
     WebURL,
     encoded,
 )
-from reconciler.notification.channels.limits import LimitedChannel, LimitsConfig, NamespacedChannel
+from reconciler.notification.channels.limits import LimitedChannel, NamespacedChannel
 from reconciler.notification.channels.slack import SlackConfig
 from reconciler.notification.credentials import Credentials
 from reconciler.notification.redaction import one_line, shortened, visible, visible_line
@@ -377,7 +377,7 @@ def _details(message: Message) -> dict[str, str]:
     return details
 
 
-RECEIVER_KINDS: Mapping[str, type[LimitsConfig]] = {
+RECEIVER_KINDS: Mapping[str, type[ReceiverConfig]] = {
     "webhook": WebhookConfig,
     "slack": SlackConfig,
     "email": EmailConfig,
@@ -392,39 +392,23 @@ RECEIVER_KINDS: Mapping[str, type[LimitsConfig]] = {
 """The models of ``webhook_configs``, ``slack_configs`` and so on. A model builds its own channel."""
 
 
-class ReceiverChannels:
-    """A factory for the channels of receivers.
+def build_channel(name: str, config: ReceiverConfig, credentials: Credentials) -> Channel:
+    """Build the channel of a receiver's entry, with the limits of its receiver.
 
-    Args:
-        credentials: the source of the secrets that the receivers name.
+    Raises:
+        ConfigurationError: the channel cannot be created.
+        MissingExtra: a library that the channel needs is not installed.
     """
+    if config.credentials_of == "operator":
+        return LimitedChannel(config.build(name, credentials), config)
+    config.build(name, credentials)  # reports a missing library or a wrong template now
+    return NamespacedChannel(
+        name, lambda namespace: LimitedChannel(config.build(name, credentials.of_namespace(namespace)), config)
+    )
 
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
 
-    def build(self, name: str, config: ReceiverConfig) -> Channel:
-        """Build a channel of this name, with the limits of its receiver.
-
-        Raises:
-            ConfigurationError: the channel cannot be created.
-            MissingExtra: a library that the channel needs is not installed.
-        """
-        if not isinstance(config, LimitsConfig):
-            return config.build(name, self._credentials)
-        if config.credentials_of == "operator":
-            return LimitedChannel(config.build(name, self._credentials), config)
-        config.build(name, self._credentials)  # reports a missing library or a wrong template now
-        return NamespacedChannel(
-            name,
-            lambda namespace: LimitedChannel(config.build(name, self._credentials.of_namespace(namespace)), config),
-        )
-
-    def missing_credentials(self, config: RoutingConfig) -> Sequence[str]:
-        """Return a sentence for each credential that a configuration names and that does not exist."""
-        return self._credentials.missing(
-            name
-            for receiver in config.receivers.values()
-            for _, entry in receiver.configured
-            if not (isinstance(entry, LimitsConfig) and entry.credentials_of == "namespace")
-            for name in entry.credential_names()
-        )
+def missing_credentials(config: RoutingConfig, credentials: Credentials) -> Sequence[str]:
+    """Return a sentence for each credential of the operator that a configuration names and that does not exist."""
+    entries = [entry for receiver in config.receivers.values() for _, entry in receiver.configured]
+    own = [entry for entry in entries if entry.credentials_of == "operator"]
+    return credentials.missing(name for entry in own for name in entry.credential_names())

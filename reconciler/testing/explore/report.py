@@ -141,10 +141,7 @@ def page_of(failure: Failure, *, title: str, text: str) -> str:
         title: the name of the test.
         text: the report as text.
     """
-    import htpy as h
-
-    from reconciler.manager.console.html import section, timeline
-    from reconciler.manager.console.recorded import whole_page  # raises for a missing extra
+    from reconciler.manager.console.html import section, timeline, whole_page  # raises for a missing extra
     from reconciler.manager.console.timeline import Tick, Timeline
 
     events = list(failure.run.trace)
@@ -152,6 +149,8 @@ def page_of(failure: Failure, *, title: str, text: str) -> str:
     step = max(1, len(events) // _TICKS)
     ticks = tuple(Tick(number - len(events), f"{events[number].at:g} s") for number in range(0, len(events), step))
     drawn = Timeline(-float(len(events)), 0.0, ticks, marks, None)
+    import htpy as h
+
     body = [
         h.h1[title],
         section("What is wrong", h.ul[[h.li[str(finding)] for finding in failure.findings]]),

@@ -21,7 +21,7 @@ from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.cluster import CustomContents, contents_of
 from reconciler.apiserver.encoding.formats import ecma_pattern
 from reconciler.apiserver.encoding.text import recorded
-from reconciler.apiserver.server import documents_of
+from reconciler.apiserver.manifests import documents_of
 from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.meta.documents import without_nulls
 from reconciler.objects import InvalidObject, Resource

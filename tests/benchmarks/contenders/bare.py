@@ -2,7 +2,8 @@
 
 It sends the same writes to objects whose names and versions it knows in advance; or, with ``--sees=events``, to objects
 that it lists during the measurement, with an open watch whose events it discards, since every controller must list and
-watch. Or it reads all objects in pages, each decoded as raw slices and discarded.
+watch. Or it reads all objects in pages, each decoded as raw slices and discarded. Or it sends the two requests that a
+notification costs: it reads each NotificationRequest, and writes the status of one that was delivered.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, obey, parse, wanted_status
+from tests.benchmarks.contenders.protocol import (
+    MANAGER,
+    Options,
+    Reporter,
+    commands,
+    condition,
+    obey,
+    parse,
+    timestamp,
+    wanted_status,
+)
 
 
 class _Page(msgspec.Struct):
@@ -52,6 +63,8 @@ async def main(options: Options) -> None:
         path = f"/apis/bench.example.com/v1/namespaces/{options.namespace}/widgets"
         if options.work == "start":
             await _read(session, path, reporter, lines)
+        elif options.work == "notify":
+            await _notify(session, options, reporter, lines)
         elif options.sees == "events":
             await _control(session, path, options, reporter, lines)
         else:
@@ -148,6 +161,65 @@ async def _write(session: aiohttp.ClientSession, path: str, left: Any, options: 
             reporter.failures += answer.status != 200
         reporter.reconciles += 1
         reporter.wrote()
+
+
+CHANNELS = ("first", "second", "third")
+
+
+async def _notify(
+    session: aiohttp.ClientSession, options: Options, reporter: Reporter, lines: AsyncIterator[str]
+) -> None:
+    path = f"/apis/notify.reconciler.dev/v1alpha1/namespaces/{options.namespace}/notificationrequests"
+    items, _ = await _metadata(session, path)
+    reporter.mark("ready")
+    await anext(lines)
+    left = iter(items)
+    await asyncio.gather(*(_read_and_write(session, path, left, options, reporter) for _ in range(options.workers)))
+
+
+async def _read_and_write(
+    session: aiohttp.ClientSession, path: str, left: Any, options: Options, reporter: Reporter
+) -> None:
+    for item in left:
+        url = f"{path}/{item['metadata']['name']}"
+        async with session.get(url, raise_for_status=True) as answer:
+            request = msgspec.json.decode(await answer.read())
+        body = msgspec.json.encode({**request, "status": _delivered()})
+        headers = {"content-type": "application/json"}
+        url = f"{url}/status?fieldManager={MANAGER}"
+        async with session.put(url, data=body, headers=headers, raise_for_status=True) as answer:
+            await answer.read()
+        reporter.wrote()
+        reporter.objects += len(CHANNELS)
+        if reporter.objects == options.count * len(CHANNELS):
+            reporter.mark("delivered")
+
+
+def _delivered() -> dict[str, Any]:
+    """Return the status that the operator writes once three channels have delivered."""
+    now = timestamp().replace("Z", ".000000Z")
+    routed = condition(timestamp()) | {"type": "RoutingResolved", "reason": "ChannelsNamed", "observedGeneration": 1}
+    return {
+        "phase": "Sent",
+        "reason": "AllDeliveriesSucceeded",
+        "message": "Delivered to 3 of 3 channels (first, second, third)",
+        "channels": [
+            {"name": name, "state": "Delivered", "reason": "Delivered", "attempts": 1, "lastAttemptTime": now}
+            for name in CHANNELS
+        ],
+        "deliveryAttempts": [
+            {"channel": name, "attempt": 1, "timestamp": now, "result": "success", "durationSeconds": 0.00005}
+            for name in CHANNELS
+        ],
+        "totalAttempts": 3,
+        "successfulDeliveries": 3,
+        "failedDeliveries": 0,
+        "nextStep": "none",
+        "queuedAt": now,
+        "completionTime": now,
+        "observedGeneration": 1,
+        "conditions": [routed, {**routed, "type": "Ready", "reason": "AllDeliveriesSucceeded"}],
+    }
 
 
 if __name__ == "__main__":

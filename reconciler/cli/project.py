@@ -15,9 +15,17 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
+from reconciler.cli.draft import (
+    Draft,
+    NewKind,
+    check_kind,
+    find_classes,
+    find_function,
+    parse_module,
+    project_files,
+    snake_case,
+)
 from reconciler.cli.output import write_files
-from reconciler.cli.scaffold.draft import Draft, find_classes, find_function, parse_module
-from reconciler.cli.scaffold.rendering import NewKind, check_kind, project_files, snake_case
 from reconciler.cli.targets import read_pyproject
 from reconciler.errors import ConfigurationError
 

@@ -1,15 +1,157 @@
-"""Label, field and shard selectors."""
+"""A request to a kind: its verb, kind, namespace, name and subresource, and its label, field and shard selectors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.cluster import Endpoint, Registry, split_path
 from reconciler.apiserver.encoding.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
-from reconciler.apiserver.encoding.text import go_int, quoted
+from reconciler.apiserver.encoding.text import go_bool, go_int, quoted
+from reconciler.apiserver.store import Stored
+from reconciler.apiserver.users import ADMIN, UserInfo
+from reconciler.http import HTTPRequest
+
+_COLLECTION = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
+_OBJECT = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_ACTION = {"POST": "create"}
+ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"}
+"""The subresources that support create only, with their kinds."""
+_SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
+_FINALIZE = {"PUT": "update"}
+_INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_OF_A_NODE = {
+    "nodes": frozenset({"proxy"}),
+    "pods": frozenset({"log", "exec", "attach", "portforward", "proxy"}),
+    "services": frozenset({"proxy"}),
+}
+"""Subresources that a kubelet or a pod serves behind the real server."""
+_UNSUPPORTED = {"DELETE": "delete", "POST": "create"}
+
+
+@dataclass(slots=True)
+class Call:
+    """A request to a kind, parsed.
+
+    Attributes:
+        request: the request.
+        verb: the API's verb: get, list, watch, create, update, patch, delete, deletecollection.
+        endpoint: the kind in the requested version.
+        namespace: None for cluster-scoped kinds and lists over all namespaces.
+        name: empty for collections.
+        subresource: empty for the object itself.
+        query: the last value of each parameter.
+        warnings: warnings about the body, which are sent with an error response too.
+        duplicates: messages about fields that the body contains twice.
+        by_server: whether the server itself makes it; its writes need no admission.
+        user: who makes it.
+    """
+
+    request: HTTPRequest
+    verb: str
+    endpoint: Endpoint
+    namespace: str | None
+    name: str
+    subresource: str
+    query: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    by_server: bool = False
+    user: UserInfo = ADMIN
+
+    def find(self) -> Stored | None:
+        """Return the stored object that the request names, or None."""
+        return self.endpoint.resource.find(self.namespace, self.name)
+
+    def existing(self) -> Stored:
+        """Return the stored object that the request names; raise the 404 if there is none."""
+        found = self.find()
+        if found is None:
+            raise Refusal.not_found(self.endpoint.info.plural, self.endpoint.info.group, self.name)
+        return found
+
+
+def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | None:
+    """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
+
+    Raises:
+        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
+    """
+    if _INVALID_ESCAPE.search(request.path):
+        raise Refusal(400, "", "Bad Request", text="400 Bad Request")
+    found = split_path(request.path)
+    if found is None or not found.plural or (found.group, found.plural) == ("", "componentstatuses"):
+        return None
+    group, version, namespace, plural, name, subresource, watched = found
+    if (group, plural, name, watched) == ("", "bindings", "", False):
+        plural, subresource = "pods", "binding"  # of the pod that the body names
+    endpoint = registry.endpoint(group, version, plural)
+    if endpoint is None:
+        raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
+    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
+    verbs = _OBJECT if name else _COLLECTION
+    if subresource:
+        verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
+    verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
+    if watched:
+        call.verb = _older_watch(call)
+    else:
+        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
+    return call
+
+
+def _older_watch(call: Call) -> str:
+    if call.subresource:
+        raise Refusal.no_such_resource()
+    if call.request.method != "GET":
+        raise Refusal.method_not_allowed()
+    return "watch"
+
+
+def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
+    """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
+    info = call.endpoint.info
+    behind = call.subresource.partition("/")[0]
+    if behind in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        raise Refusal.needs_a_node(info.plural, call.name, behind)
+    stored = "list" in info.verbs
+    has_collections = info.namespaced and stored  # over all namespaces
+    misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)
+    if misplaced or (call.name and not stored):
+        raise Refusal.no_such_resource()
+    if call.subresource and call.subresource not in call.endpoint.subresources:
+        raise Refusal.no_such_resource()
+    verb = verbs.get(call.request.method)
+    over_all = info.namespaced and call.namespace is None
+    if verb is None or (over_all and verb != "list") or not (stored or verb in info.verbs):
+        raise Refusal.method_not_allowed()
+    return verb
+
+
+def _custom_verb(call: Call, verbs: Mapping[str, str]) -> str:
+    """Return the verb of a request to a custom kind, for which one handler serves all paths."""
+    info, method = call.endpoint.resource.info, call.request.method
+    if info.namespaced != (call.namespace is not None) and not (info.namespaced and method == "GET" and not call.name):
+        raise Refusal.not_served()
+    if call.subresource:
+        if call.subresource not in call.endpoint.subresources:
+            raise Refusal.not_found(info.plural, info.group, call.name)
+        if method in _UNSUPPORTED:
+            raise Refusal.verb_not_supported(_UNSUPPORTED[method], info.plural, info.group)
+    if not call.name and method in ("PUT", "PATCH"):
+        raise Refusal.bad_request("name must be provided")
+    if call.name and method == "POST":
+        # The name of a created object comes from the document alone.
+        call.name, verbs = "", _COLLECTION
+    verb = verbs.get(method)
+    if verb is None:
+        raise Refusal.method_not_allowed()
+    return verb
+
 
 LabelTerm = Callable[[Mapping[str, str]], bool]
 
@@ -241,9 +383,9 @@ def parse_shard_selector(text: str) -> ShardSelector:
     """Parse the parameter ``shardSelector``; raise the 500 of the real server if it is not valid."""
     found = [_range(part) for part in text.split("||")]
     fields = [field for field, _, _ in found]
-    for field in fields[1:]:
-        if field != fields[0]:
-            raise _invalid(f'all shard ranges must use the same field, got "{fields[0]}" and "{field}"')
+    for other in fields[1:]:
+        if other != fields[0]:
+            raise _invalid(f'all shard ranges must use the same field, got "{fields[0]}" and "{other}"')
     return ShardSelector(fields[0], [(start, end) for _, start, end in found])
 
 

@@ -1,4 +1,4 @@
-"""The durable record of a request: what is read from the API server and written to the status around a delivery.
+"""The deliveries of a request: its messages, the calls of the channels, and the durable record in the status.
 
 Attempts and channels are addressed by their keys, so a replay on a newer version adds nothing twice. Under ``Bounded``
 and ``AtMostOnce`` an attempt is written ahead of its call, as an entry of ``deliveryAttempts`` with the result
@@ -6,30 +6,27 @@ and ``AtMostOnce`` an attempt is written ahead of its call, as an entry of ``del
 
 The cache can lag behind, above all after a failover. So an action that cannot be undone first reads from the server,
 unless this process has just written the status.
-
-Observers (metrics, audit, Events) see a change only once its status write is durable.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import math
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 from pydantic import BaseModel
 
-from reconciler._core.lru import LRU
+from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
+from reconciler.controller import effect
 from reconciler.errors import Conflict, NotFound
-from reconciler.events import EventRecorder
 from reconciler.meta import Request, equal
-from reconciler.meta.documents import format_micro_time, format_time, human_duration
+from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import (
     TERMINAL_PHASES,
     ChannelStatus,
@@ -37,9 +34,21 @@ from reconciler.notification.api import (
     NotificationRequest,
     NotificationRequestStatus,
 )
+from reconciler.notification.channel import (
+    Channel,
+    ChannelRegistry,
+    DeferredDeliveryError,
+    Link,
+    Message,
+    PermanentDeliveryError,
+    RetryableDeliveryError,
+    UnknownDeliveryError,
+    call_channel,
+)
 from reconciler.notification.policies import KeysByNamespace
+from reconciler.notification.redaction import Redactor
 from reconciler.notification.router import Resolution
-from reconciler.notification.schedule import ERRORS_LIMIT, StatusChange, Summary
+from reconciler.notification.schedule import DERIVED, ERRORS_LIMIT, Delivery, DeliveryVerdict, StatusChange
 from reconciler.objects.kinds import original_document
 from reconciler.status import StatusBatcher
 from reconciler.status.mutations import Mutation, Set, Upsert
@@ -48,172 +57,182 @@ if TYPE_CHECKING:
     from reconciler.cache import CachedClient
 
 
-_log = logging.getLogger("reconciler.notification")
-
-OUTBOX_LIMIT = 10_000
-"""Maximum requests whose changes wait for their status write. The oldest are dropped first, and counted."""
-
-
-class Observer(Protocol):
-    """An observer of saved status changes."""
-
-    def status_saved(self, change: StatusChange, /) -> None:
-        """Called on the event loop after the status write, once for each change. Must not block."""
-        ...
+def recipients_of(obj: NotificationRequest, channel: str) -> tuple[str, ...]:
+    """Return the recipients that a request names for a channel: those of its kind, ``slack`` for ``slack:oncall``."""
+    return tuple((obj.spec.recipients or {}).get(channel.partition(":")[0], ()))
 
 
-class Outbox:
-    """Status changes that wait for their status write before they go to the observers.
+def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], redactor: Redactor) -> list[Message]:
+    """Build the messages for the next attempts on these channels, with all texts of the request redacted.
+
+    The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
+    """
+    spec, namespace = obj.spec, obj.namespace or ""
+
+    def clean(text: str) -> str:
+        return redactor.redact(text, namespace) if text else ""
+
+    message = Message(
+        name=obj.name,
+        namespace=namespace,
+        uid=obj.uid,
+        type=spec.type,
+        priority=spec.priority,
+        subject=clean(spec.subject),
+        body=clean(spec.body),
+        channel="",
+        extensions={
+            clean(key): redactor.redact_member(key, value, namespace) for key, value in (spec.extensions or {}).items()
+        },
+        links=tuple(
+            Link(service=clean(link.service), url=clean(link.url), label=clean(link.label))
+            for link in spec.action_links or ()
+        ),
+        incident=clean(spec.incident.key) if spec.incident is not None else "",
+        action=spec.incident.action if spec.incident is not None else "Trigger",
+        correlation_id=clean(spec.correlation_id or ""),
+        sender=clean(spec.sender or ""),
+    )
+    return [
+        replace(message, channel=each.name, attempt=each.attempts + 1, recipients=recipients_of(obj, each.name))
+        for each in channels
+    ]
+
+
+_UNREGISTERED_RETRY = 60.0
+"""Seconds until an unknown channel is looked up again, if it existed at an earlier reconcile of the request."""
+
+_EXPECTED_RETRY = 5.0
+"""Seconds until an unknown channel is looked up again while the registry is incomplete."""
+
+
+class Deliverer:
+    """The sender of messages over the registered channels, which isolates the channels from each other.
 
     Args:
-        observers: the observers. An exception of an observer is logged and affects nothing else.
-
-    Attributes:
-        counts: the changes so far, by the names of `NotificationStatistics`.
-        dropped: number of changes that were dropped because their status was not written.
+        timeout: seconds that one delivery may take before it counts as an attempt of unknown outcome.
+        now: returns the time for timestamps.
     """
 
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        self._observers = tuple(observers)
-        self._waiting: OrderedDict[str, list[StatusChange]] = OrderedDict()
-        self.counts: Counter[str] = Counter()
-        self.dropped = 0
+    def __init__(
+        self,
+        channels: ChannelRegistry,
+        *,
+        timeout: float,
+        redactor: Redactor,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._now = now
+        self._channels = channels
+        self._redactor = redactor
+        self._timeout = timeout
 
-    def add(self, change: StatusChange) -> None:
-        """Count a change, and hold it until `publish`."""
-        self.counts.update("delivered" if attempt.result == "success" else "failed" for attempt in change.attempts)
-        self.counts["deferred"] += len(change.deferred)
-        self.counts["finished"] += change.finished
-        uid = change.request.uid
-        self._waiting.setdefault(uid, []).append(change)
-        self._waiting.move_to_end(uid)
-        if len(self._waiting) > OUTBOX_LIMIT:
-            _, lost = self._waiting.popitem(last=False)
-            self.dropped += len(lost)
+    async def deliver(
+        self,
+        messages: Sequence[Message],
+        results: list[Delivery],
+        *,
+        ended: Callable[[str], None] = lambda _channel: None,
+    ) -> None:
+        """Deliver all messages concurrently and append each result to `results` as soon as it is known.
 
-    def publish(self, uid: str) -> None:
-        """Pass the changes of a request to the observers, in order: its status is written."""
-        for change in self._waiting.pop(uid, ()):
-            for observer in self._observers:
-                try:
-                    observer.status_saved(change)
-                except Exception as error:  # noqa: BLE001 - observers are user code
-                    name, key = type(observer).__name__, f"{change.request.namespace}/{change.request.name}"
-                    _log.exception("%s: observer %s failed: %s: %s", key, name, type(error).__name__, error)
+        Cancellation cancels the deliveries and waits for them. `results` then holds the deliveries that had ended and,
+        with unknown outcome, those that had been sent; the others do not count as attempts.
+        """
 
+        async def attempt(message: Message) -> None:
+            try:
+                await self._attempt(message, results)
+            finally:
+                ended(message.channel)
 
-_LOG_INTERVAL = 10.0
-"""Seconds between two log lines about failed attempts on one channel."""
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                group.create_task(attempt(message))
 
-_LOGGED_CHANNELS = 1_000
-
-
-@dataclass(slots=True)
-class _Failures:
-    since: float
-    logged_at: float = -math.inf
-    unlogged: int = 0
-    number: int = 0
-
-
-class AttemptLog:
-    """An observer that logs failed attempts, and the first success on a channel after them.
-
-    Of one channel at most one failure in ten seconds is logged, with the number of those that were not.
-    """
-
-    def __init__(self) -> None:
-        self._failing: LRU[str, _Failures] = LRU(_LOGGED_CHANNELS)
-
-    def status_saved(self, change: StatusChange) -> None:
-        """Log the attempts of a change."""
-        now = current_clock().monotonic()
-        for attempt in change.attempts:
-            if attempt.result == "success":
-                self._log_recovery(attempt.channel, now)
-            else:
-                self._log_failure(change, attempt, now)
-
-    def _log_recovery(self, channel: str, now: float) -> None:
-        failures = self._failing.pop(channel, None)
-        if failures is not None:
-            text = "receiver %s delivers again, after %d failed attempts in %s"
-            _log.info(text, channel, failures.number, human_duration(now - failures.since))
-
-    def _log_failure(self, change: StatusChange, attempt: DeliveryAttempt, now: float) -> None:
-        failures = self._failing[attempt.channel] = self._failing.get(attempt.channel) or _Failures(now)
-        failures.number += 1
-        if now - failures.logged_at < _LOG_INTERVAL:
-            failures.unlogged += 1
+    async def _attempt(self, message: Message, results: list[Delivery]) -> None:
+        channel = self._channels.get(message.channel)
+        if channel is None:
+            results.append(self._unregistered(message))
             return
-        others = f" (and {failures.unlogged} other attempts since the last line)" if failures.unlogged else ""
-        failures.logged_at, failures.unlogged = now, 0
-        due = {each.name: each.next_attempt_time for each in change.after.channels}.get(attempt.channel)
-        _log.warning(
-            "receiver %s: attempt %d of %s/%s failed%s: %s; %s",
-            attempt.channel,
-            attempt.attempt,
-            change.request.namespace,
-            change.request.name,
-            others,
-            attempt.error or attempt.result,
-            "not retried" if due is None else f"next attempt at {format_time(due)}",
+        clock = current_clock()
+        started, monotonic_start = self._now(), clock.monotonic()
+        cancellation: BaseException | None = None
+        try:
+            verdict, error = await self._call(channel, message)
+        except asyncio.CancelledError as cancelled:
+            if not message.is_sent:
+                raise
+            cancellation = cancelled
+            verdict, error = (
+                DeliveryVerdict.UNKNOWN,
+                UnknownDeliveryError("cancelled while waiting for the response"),
+            )
+        results.append(
+            Delivery(
+                channel=message.channel,
+                verdict=verdict,
+                started=started,
+                ended=self._now(),
+                seconds=clock.monotonic() - monotonic_start,
+                error="" if error is None else self._redactor.describe(error, message.namespace),
+                retry_after=_retry_after(error),
+            )
+        )
+        if cancellation is not None:
+            raise cancellation
+
+    async def _call(self, channel: Channel, message: Message) -> tuple[DeliveryVerdict, BaseException | None]:
+        """Call the channel; raise only if this delivery itself was cancelled."""
+        scope = asyncio.timeout(self._timeout)
+        try:
+            async with scope:
+                await self.send(f"{message.namespace}/{message.name} to {message.channel}", channel, message)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a channel may raise anything; other channels continue
+            if is_cancelled():
+                raise asyncio.CancelledError from error
+            if scope.expired():
+                return DeliveryVerdict.UNKNOWN, UnknownDeliveryError(f"no response within {self._timeout:g} s")
+            return _verdict(error), error
+        return DeliveryVerdict.DELIVERED, None
+
+    @effect
+    async def send(self, _subject: str, channel: Channel, message: Message) -> None:
+        """Send a message over a channel; an effect, which a plan only lists."""
+        await call_channel(channel, message)
+
+    def _unregistered(self, message: Message) -> Delivery:
+        now = self._now()
+        registered = ", ".join(self._channels) or "none"
+        complete = self._channels.is_complete
+        return Delivery(
+            channel=message.channel,
+            verdict=DeliveryVerdict.UNKNOWN_CHANNEL if complete else DeliveryVerdict.DEFERRED,
+            started=now,
+            ended=now,
+            error=f"unknown channel {message.channel!r}; registered channels: {registered}"
+            + ("" if complete else "; the channels of the routing configuration are not loaded yet"),
+            retry_after=_UNREGISTERED_RETRY if complete else _EXPECTED_RETRY,
         )
 
 
-class EventEmitter:
-    """An observer that emits a Kubernetes Event when the phase of a request changes, and when a delivery is deferred.
-
-    Args:
-        events: returns the recorder; called at each use, since a reconciler has none before it is added to a manager.
-    """
-
-    def __init__(self, events: Callable[[], EventRecorder]) -> None:
-        self._events = events
-
-    def status_saved(self, change: StatusChange) -> None:
-        """Emit an Event if the phase has changed, or a channel deferred the delivery."""
-        after = change.after
-        for channel in after.channels:
-            if channel.name in change.deferred and channel.last_error:
-                self._events().warning(change.request, "DeliveryDeferred", channel.last_error)
-        if after.phase == change.before.phase:
-            return
-        events = self._events()
-        emit = events.warning if after.phase in {"Failed", "PartiallySent"} else events.normal
-        emit(change.request, after.reason or "", after.message or "")
+def _verdict(error: BaseException) -> DeliveryVerdict:
+    if isinstance(error, PermanentDeliveryError):
+        return DeliveryVerdict.PERMANENT
+    if isinstance(error, DeferredDeliveryError):
+        return DeliveryVerdict.DEFERRED
+    if isinstance(error, RetryableDeliveryError) and not error.doubtful:
+        return DeliveryVerdict.RETRYABLE
+    return DeliveryVerdict.UNKNOWN if isinstance(error, UnknownDeliveryError) else DeliveryVerdict.DOUBTFUL
 
 
-@dataclass(frozen=True, slots=True)
-class NotificationStatistics:
-    """Counts of a reconciler since it was created.
-
-    Attributes:
-        delivered: successful attempts.
-        failed: attempts that failed or whose outcome is unknown.
-        deferred: deliveries that were deferred without an attempt.
-        early: reconciles before anything was due, which did nothing.
-        stale: reconciles that stopped because the server had a newer version.
-        live_reads: reads from the server before a first delivery.
-        finished: requests that reached a terminal phase.
-        expired: finished requests that were deleted by ``ttlSecondsAfterFinished``.
-        active: requests that are being delivered now.
-        waiting: deliveries that wait in a queue now.
-        unpublished: status changes that were dropped before observers saw them, because their status could not be
-            written for too long.
-    """
-
-    delivered: int = 0
-    failed: int = 0
-    deferred: int = 0
-    early: int = 0
-    stale: int = 0
-    live_reads: int = 0
-    finished: int = 0
-    expired: int = 0
-    active: int = 0
-    waiting: int = 0
-    unpublished: int = 0
+def _retry_after(error: BaseException | None) -> float | None:
+    if not isinstance(error, (RetryableDeliveryError, DeferredDeliveryError)):
+        return None
+    asked = error.retry_after
+    return float(asked) if isinstance(asked, (int, float)) and math.isfinite(asked) and asked > 0 else None
 
 
 RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
@@ -230,8 +249,6 @@ ENTRY_BYTES = 800
 
 MESSAGE_LIMIT = 4096
 """Maximum characters in a condition message; the API accepts 32,768."""
-
-_DERIVED = {"queued_at", *Summary.__annotations__}
 
 
 def set_change(status: RequestStatusBatcher, change: StatusChange) -> None:
@@ -317,7 +334,7 @@ def _set_derived(after: NotificationRequestStatus, *, exclude_defaults: bool = F
     The fields belong to this operator: a value that someone else wrote must not keep an attempt from being saved.
     """
     fields = after.model_dump(
-        mode="json", by_alias=True, include=_DERIVED, exclude_none=True, exclude_defaults=exclude_defaults
+        mode="json", by_alias=True, include=DERIVED, exclude_none=True, exclude_defaults=exclude_defaults
     )
     return [Set((name,), value, overwrite=True) for name, value in fields.items()]
 

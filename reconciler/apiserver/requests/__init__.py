@@ -1,1 +1,0 @@
-"""Decoding of requests: routing, bodies, selectors, metadata."""

@@ -1,0 +1,161 @@
+"""A limit on concurrency that follows the latency of a server.
+
+The law is that of Netflix' concurrency-limits (Gradient2): the limit is multiplied by the ratio of the latency without
+a queue to the current one, and a small queue is added. Where nothing becomes slower the limit is at its maximum; where
+requests queue, it settles at what the server processes at once, and a little more. The latency without a queue is
+measured with one key at a time at intervals, as TCP BBR does: an average under load would become the load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+
+from reconciler.clock import Clock, current_clock
+
+TOLERANCE = 1.2
+"""The ratio of latencies that does not count as slower yet: requests differ by chance."""
+
+QUEUE = 1.0
+"""Keys beyond what the server processes at once, so that it does not wait for this process."""
+
+WINDOW = 40
+"""Requests between two changes of the limit."""
+
+PROBE = 40
+"""Requests that measure the latency without a queue."""
+
+PROBE_EVERY = 15.0
+"""Seconds between two measurements, while requests seem to queue."""
+
+PROBE_LASTS = 1.0
+"""Seconds after which a measurement ends in any case."""
+
+_FEWEST = 4
+"""Requests without which a measurement has no result."""
+
+_SMALLEST_STEP = 0.5
+"""The limit at most halves with one change."""
+
+_LONGEST_REJECTION = 60.0
+
+_KINDS = 64
+"""Kinds of requests whose latency is remembered."""
+
+
+class ConcurrencyLimit:
+    """A limit on how many keys are processed at once, from 1 to a maximum, at which it begins.
+
+    Requests of different kinds take different times, so each is compared with others of its kind. A rejected request
+    (429) halves the limit, and while the server's Retry-After lasts it is 1. If on average not more than one request is
+    in progress, the keys wait for something else than the server, and the limit rises.
+
+    Args:
+        maximum: the largest limit.
+        clock: source of monotonic time. Defaults to the current clock.
+
+    Attributes:
+        in_use: the number of keys in progress.
+        on_raise: called when the limit may have risen.
+    """
+
+    def __init__(self, maximum: int, *, clock: Clock | None = None) -> None:
+        self.in_use = 0
+        self.on_raise: Callable[[], None] = lambda: None
+        self._maximum = maximum
+        self._now = (clock or current_clock()).monotonic
+        self._limit = float(maximum)
+        self._unloaded: dict[Hashable, float] = {}  # seconds of each kind of request without a queue
+        self._rejected_until = -math.inf
+        self._probe: dict[Hashable, list[float]] | None = None  # the measurement in progress
+        self._probe_began = -math.inf  # of the last measurement
+        self._skip = 0  # requests that were sent before the measurement
+        self._begin_window()
+
+    @property
+    def limit(self) -> int:
+        """Return how many keys may be processed at once."""
+        now = self._now()
+        measuring = self._probe is not None and now < self._probe_began + PROBE_LASTS
+        return 1 if measuring or now < self._rejected_until else int(self._limit)
+
+    @property
+    def full(self) -> bool:
+        """Return whether no other key may be processed now."""
+        return self.in_use >= self.limit
+
+    def begin(self) -> None:
+        """Count a key whose processing begins."""
+        self.in_use += 1
+
+    def end(self) -> None:
+        """Count a key whose processing has ended."""
+        self.in_use -= 1
+
+    def observe(self, kind: Hashable, seconds: float) -> None:
+        """Record the latency of a request that was sent for a key in progress.
+
+        Args:
+            kind: requests of one kind take about the same time.
+            seconds: from sending it to its response.
+        """
+        if self._probe is not None:
+            self._measure(self._probe, kind, seconds)
+            return
+        unloaded = self._unloaded.get(kind)
+        if unloaded:
+            self._ratios.append(seconds / unloaded)
+        self._requests += 1
+        self._seconds += seconds
+        if self._requests >= WINDOW:
+            self._adapt()
+            self._begin_window()
+
+    def reject(self, retry_after: float | None = None) -> None:
+        """Record that the server rejected a request because it is overloaded.
+
+        Args:
+            retry_after: the seconds that it asked to wait, of which at most 60 count; None if it did not say.
+        """
+        now = self._now()
+        if now >= self._rejected_until:  # a further one is the response to a request that was sent at the same time
+            self._limit = max(1.0, self._limit / 2)
+        self._rejected_until = max(self._rejected_until, now + min(retry_after or 0.0, _LONGEST_REJECTION))
+        self._begin_window()
+
+    def _begin_window(self) -> None:
+        self._began = self._now()
+        self._requests = 0
+        self._seconds = 0.0
+        self._ratios: list[float] = []
+
+    def _adapt(self) -> None:
+        """Change the limit after a window, or begin a measurement if requests seem to queue."""
+        now = self._now()
+        ratio = math.fsum(self._ratios) / len(self._ratios) if self._ratios else math.inf
+        gradient = 1.0
+        if self._seconds > now - self._began and ratio > TOLERANCE:  # more than one at a time, by Little's law
+            if now - self._probe_began >= PROBE_EVERY:
+                self._probe, self._skip = {}, 2 * self.in_use
+                self._probe_began = now
+                return
+            if self._ratios:
+                gradient = max(_SMALLEST_STEP, TOLERANCE / ratio)
+        self._limit = min(float(self._maximum), max(1.0, self._limit * gradient + QUEUE))
+        self.on_raise()
+
+    def _measure(self, probe: dict[Hashable, list[float]], kind: Hashable, seconds: float) -> None:
+        if self._skip:
+            self._skip -= 1
+        else:
+            probe.setdefault(kind, []).append(seconds)
+        count = sum(map(len, probe.values()))
+        if count < PROBE and self._now() < self._probe_began + PROBE_LASTS:
+            return
+        if count >= _FEWEST:
+            for each, found in probe.items():
+                if each in self._unloaded or len(self._unloaded) < _KINDS:
+                    self._unloaded[each] = math.fsum(found) / len(found)
+        self._probe = None
+        self._begin_window()
+        self.on_raise()
