@@ -393,11 +393,16 @@ class Fork:
     async def collect_dependents(self) -> None:
         """Collect the dependents of what is gone, also those of kinds that nobody asked for; they are copied for that.
 
-        Cancellation copies nothing more.
+        A kind that cannot be listed is noted in the report. Cancellation copies nothing more.
         """
         gone = [each.before["metadata"]["uid"] for each in self.changes() if each.before and each.after is None]
-        if gone:
-            await self.copy_all()
+        for resource in self._handler.cluster.registry.resources() if gone else ():
+            try:
+                if resource.info.plural != "events":
+                    await self.copy(resource)
+            except ReconcilerError as error:
+                self.report.denied[resource_name(resource)] = str(error)
+                self.failure = None  # nobody waits for this kind
         for uid in gone:
             self._handler.collect_dependents(uid)
 

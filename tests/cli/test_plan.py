@@ -360,6 +360,7 @@ def test_dependents_of_kinds_that_the_operator_does_not_read_are_deleted_with_th
             reference = {"apiVersion": "v1", "kind": "Secret", "name": "password", "uid": owner.uid}
             metadata = {"name": "reader", "namespace": "default", "ownerReferences": [reference]}
             await client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        cluster.faults.add(status=500, verb="list", resource="services", times=None)
         arguments = ["plan", "sites:Deletes", "--kubeconfig", "kubeconfig", "--output", "json"]
         plans.append(json.loads((await asyncio.to_thread(run, capsys, *arguments))[1]))
 
@@ -368,6 +369,7 @@ def test_dependents_of_kinds_that_the_operator_does_not_read_are_deleted_with_th
     deleted = {each["name"]: each.get("by", []) for each in plans[0]["objects"] if each["action"] == "deleted"}
     assert deleted.keys() == {"password", "reader"}
     assert deleted["reader"] == []  # the cluster itself
+    assert any(note.startswith("services could not be listed") for note in plans[0]["notes"])
 
 
 def test_the_server_of_a_running_dev_is_found(capsys: pytest.CaptureFixture[str]) -> None:
