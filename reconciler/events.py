@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -63,7 +63,7 @@ REFILL = 1 / 300
 COMBINED = "(combined from similar events): "
 
 
-class EventSubject(NamedTuple):
+class EventSubject(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """The object that an event is about, as in ``involvedObject``."""
 
     api_version: str
@@ -92,7 +92,7 @@ class Occurrence:
     @functools.cached_property
     def similar(self) -> SimilarKey:
         """Return the key of similar events: all fields but the message and the object's version."""
-        return self.subject._replace(resource_version=""), self.type, self.reason
+        return msgspec.structs.replace(self.subject, resource_version=""), self.type, self.reason
 
 
 class Correlation(msgspec.Struct, frozen=True, gc=False):
@@ -451,14 +451,11 @@ class EventRecorder:
 
     def _document(self, occurrence: Occurrence, decision: Correlation) -> JSONObject:
         subject = occurrence.subject
-        involved = dict(
-            zip(("apiVersion", "kind", "name", "namespace", "uid", "resourceVersion"), subject, strict=True)
-        )
         return {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": decision.name, "namespace": _namespace(subject)},
-            "involvedObject": {key: value for key, value in involved.items() if value},
+            "involvedObject": {key: value for key, value in msgspec.to_builtins(subject).items() if value},
             "type": occurrence.type,
             "reason": occurrence.reason,
             "message": _truncate(decision.message),

@@ -156,7 +156,7 @@ def metrics() -> list[MetricRow]:
 
 
 def _declared(tree: ast.Module) -> Iterator[MetricRow]:
-    """Yield the metrics of a module: calls ``counter(NAME, TEXT, LABELS, …)``, and tables with rows of these."""
+    """Yield the metrics of a module: calls ``counter(NAME, TEXT, LABELS, …)``, and tables of names and texts."""
     assigned = {
         target.id: node.value
         for node in ast.walk(tree)
@@ -165,13 +165,12 @@ def _declared(tree: ast.Module) -> Iterator[MetricRow]:
         if isinstance(target, ast.Name)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield from _row([node.func, *node.args], node.keywords, assigned)
-        elif isinstance(node, ast.For) and isinstance(node.iter, ast.Name) and node.iter.id in assigned:
-            labels = [call.args[2] for call in ast.walk(node) if isinstance(call, ast.Call) and len(call.args) > 3]
-            for row in ast.walk(assigned[node.iter.id]):
-                if isinstance(row, ast.Tuple) and labels:
-                    yield from _row([*row.elts[:3], labels[0]], [], assigned)
+        match node:
+            case ast.Call(ast.Name("attribute_families"), [kind, ast.Name(table), labels, _]):
+                for name, (text, _) in ast.literal_eval(assigned[table]).items():
+                    yield from _row([kind, ast.Constant(name), ast.Constant(text), labels], [], assigned)
+            case ast.Call():
+                yield from _row([node.func, *node.args], node.keywords, assigned)
 
 
 def _row(parts: list[ast.expr], keywords: list[ast.keyword], constants: dict[str, ast.expr]) -> Iterator[MetricRow]:

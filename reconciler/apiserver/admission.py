@@ -86,7 +86,7 @@ def review_request(write: Admitted, endpoint: Endpoint, uid: str) -> JSONObject:
         "userInfo": call.user.info(),
         "object": _in_version(write.doc, asked, endpoint),
         "oldObject": _in_version(write.before, asked, endpoint),
-        "dryRun": write.dry_run,
+        "dryRun": write.call.dry_run,
         "options": _options(write),
     }
     if write.name:
@@ -121,7 +121,7 @@ def _options(write: Admitted) -> JSONObject:
         return {**options, **{key: value for key, value in write.options.items() if key not in ("kind", "apiVersion")}}
     query = write.call.query
     options |= {key: query[key] for key in ("fieldManager", "fieldValidation") if query.get(key)}
-    if write.dry_run:
+    if write.call.dry_run:
         options["dryRun"] = ["All"]
     return options
 
@@ -358,7 +358,7 @@ class ConfiguredAdmission:
         # Values that a webhook adds are checked and completed like those of a client; unknown fields are dropped.
         call = replace(write.call, query={**write.call.query, "fieldValidation": "Ignore"}, warnings=[], duplicates=[])
         try:
-            doc, _ = decode_patched(call, patched, write.before)
+            doc = decode_patched(call, patched, write.before)
         except Refusal as refusal:
             raise Refusal.failed(refusal.message) from None
         return None if write.doc is not None and same_json(doc, write.doc) else doc
@@ -389,7 +389,7 @@ class ConfiguredAdmission:
 
     async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> list[Any]:
         """Return the patch of a webhook; an empty one if it could not be called and failures are ignored."""
-        if write.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
+        if write.call.dry_run and webhook.document.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise Refusal.bad_request(f"admission webhook {quoted(webhook.name)} does not support dry run")
         try:
             response, patch = await self._call(webhook, request)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, cast
 
 from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
@@ -102,9 +102,9 @@ def matches(wanted: RequestMatch, call: Call | None, request: HTTPRequest) -> bo
         info, user = call.endpoint.info, "" if call.user is ADMIN else call.user.name
         found |= {"verb": call.verb, "resource": info.plural, "kind": info.kind, "group": info.group, "user": user}
         found |= {"name": call.name, "namespace": call.namespace, "subresource": call.subresource}
-    conditions: Mapping[str, Any] = wanted
+    conditions = cast("Mapping[str, OneOrMore | None]", wanted)
     for name, one in conditions.items():
-        values = (one,) if isinstance(one, str) else one or ()
+        values: Collection[str] = (one,) if isinstance(one, str) else one or ()
         if name == "user_agent":
             met = any(part in request.headers.get("user-agent", "") for part in values)
         elif name == "path":

@@ -412,21 +412,13 @@ class Client:
         """
         return cast("R", await _writes.create(self.session, obj, **options))
 
-    @overload
-    async def update(
-        self, obj: R, *, subresource: StatusSubresource | None = None, **options: Unpack[WriteOptions]
-    ) -> R: ...
-    @overload
-    async def update(
-        self, obj: ObjectLike, *, subresource: str | None = None, **options: Unpack[WriteOptions]
-    ) -> Unstructured: ...
     async def update(
         self,
-        obj: TypedObject | ObjectLike,
+        obj: R | ObjectLike,
         *,
         subresource: str | None = None,
         **options: Unpack[WriteOptions],
-    ) -> TypedObject | Unstructured:
+    ) -> R:
         """Replace an object and return it as stored. A cancelled call may have replaced it.
 
         For a typed Resource, the document that it was read from is sent with the model's changes laid over it, so
@@ -443,7 +435,7 @@ class Client:
             Invalid: the object failed validation.
             OutcomeUnknown: there was no response. Never retried: a second attempt could conflict with the first.
         """
-        return await _writes.update(self.session, obj, subresource=subresource, **options)
+        return cast("R", await _writes.update(self.session, obj, subresource=subresource, **options))
 
     @overload
     async def patch(
@@ -521,11 +513,10 @@ class Client:
             Invalid: the result failed validation.
             OutcomeUnknown: there was no response. Never retried.
         """
-        lock, part = optimistic_lock, subresource
-        return cast(
-            "R",
-            await _writes.patch_from(self.session, base, changed, optimistic_lock=lock, subresource=part, **options),
+        stored = await _writes.patch_from(
+            self.session, base, changed, optimistic_lock=optimistic_lock, subresource=subresource, **options
         )
+        return cast("R", stored)
 
     async def apply(self, obj: R | ObjectLike, **options: Unpack[ApplyOptions]) -> R:
         """Apply an object (server-side apply), creating it if needed, and return it as stored.

@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
-from reconciler.client.memory import InvalidItemLog, WarningLog, WrittenDocuments
+from reconciler.client.memory import InvalidItemLog, Reported, WrittenDocuments, warning_text
 from reconciler.client.requests import decode, failure
 from reconciler.client.retry import Retries, RetryOn, RetryState, is_unknown, may_retry, retry
 from reconciler.clock import Clock, boottime_of, current_clock
@@ -92,7 +92,7 @@ class DiscoveryCache:
             TransportError: there was no response within 5 s, for the first time.
         """
         async with self._asking_version:
-            if self._pages_are_cached is None and self._connection.monotonic() >= self._ask_version_at:
+            if self._pages_are_cached is None and self._connection.clock.monotonic() >= self._ask_version_at:
                 request = self._connection.request("GET", "/version")
                 try:
                     async with asyncio.timeout(_VERSION_TIMEOUT):
@@ -106,7 +106,7 @@ class DiscoveryCache:
                             raise
                         raise OutcomeUnknown(f"no response to GET /version within {_VERSION_TIMEOUT:g} s") from None
                     self._version_failed = False
-                    self._ask_version_at = self._connection.monotonic() + _VERSION_PAUSE
+                    self._ask_version_at = self._connection.clock.monotonic() + _VERSION_PAUSE
                     return False
                 self._pages_are_cached = _minor_version(info) >= _PAGES_CACHED_SINCE
         return bool(self._pages_are_cached)
@@ -157,7 +157,7 @@ class DiscoveryCache:
 
     def _wait(self, group: _GroupVersion) -> float:
         """Take a token and return the seconds until it is available."""
-        now = self._connection.monotonic()
+        now = self._connection.clock.monotonic()
         group.tokens = min(_BURST, group.tokens + max(0.0, now - group.filled) * _PER_SECOND) - 1
         group.filled = now
         return max(0.0, -group.tokens / _PER_SECOND)
@@ -242,6 +242,8 @@ class ClientStatistics:
     refused: int
     warnings: int
 
+
+_MAX_WARNINGS = 256
 
 _LOGGED_SKEW = timedelta(seconds=2)
 """A larger skew is logged: certificates, leases and log lines suffer from it too."""
@@ -371,7 +373,7 @@ class Connection:
         self.written = WrittenDocuments()
         self.server_clock = ServerClock(current_clock if clock is None else lambda: clock)
         self.invalid_items = InvalidItemLog()
-        self._warnings = WarningLog()
+        self._warnings = Reported(_MAX_WARNINGS)
         self._credentials = credentials or transport  # kept by `through`: a wrapper need not know of credentials
         self._clock = clock
         self._counts: Counter[str] = Counter()
@@ -393,14 +395,6 @@ class Connection:
     def max_streams(self) -> int | None:
         """The limit of streams that the transport may have open at once; None for no limit."""
         return getattr(self._credentials, "max_streams", None)
-
-    def monotonic(self) -> float:
-        """Return the monotonic time in seconds, in which delays are measured."""
-        return (self._clock or current_clock()).monotonic()
-
-    def now(self) -> datetime:
-        """Return the wall time."""
-        return (self._clock or current_clock()).now()
 
     def request(
         self,
@@ -437,8 +431,10 @@ class Connection:
             self._counts["unanswered"] += 1
             raise
         self._counts["refused"] += response.status >= 400
-        if response.warnings:
-            self._warnings.log(request, response.warnings)
+        for warning in response.warnings:
+            text = warning_text(warning)
+            if self._warnings.is_new(text):
+                _logger.warning("API server warning for %s: %s", request.label, text)
         date = response.headers.get("date")
         if date is not None and self.server_clock.is_new(date):
             self.server_clock.record(date, sent=sent, received=self.server_clock.steady_time())
@@ -462,7 +458,7 @@ class Connection:
         if 200 <= response.status < 300:
             return response
         await response.close()
-        raise failure(request, response, self.now())
+        raise failure(request, response, self.clock.now())
 
     async def _renewed(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - that of a request
         try:
@@ -511,9 +507,9 @@ class Connection:
             return may_retry(error, retry_on)
 
         def left() -> float:
-            return self.retries.deadline - (self.monotonic() - started)
+            return self.retries.deadline - (self.clock.monotonic() - started)
 
-        started = self.monotonic()
+        started = self.clock.monotonic()
         try:
             return await send()
         except ReconcilerError as error:

@@ -331,12 +331,16 @@ _HINTS = {
 
 def _problem(text: str, document: Mapping[str, Any]) -> str:
     """Return msgspec's error in the words of YAML. It does not show the value, which may be secret."""
-    what, _, place = text.partition(" - at `$")
-    where = place.rstrip("`").removeprefix(".").replace(".", ": ")
+    what, _, place = text.partition(" - at `")
+    of_key = place.startswith("key` in `")
+    place = place.removeprefix("key` in `").strip("$`").removeprefix(".")
+    where = place.replace("[...]", "[*]").replace(".", ": ")
     entry = _ENTRY.match(where)
     name = None if entry is None else document[f"{entry[1]}s"][int(entry[2])].get("name")
     if entry is not None and name:
         where = f"{entry[1]} {name!r:.80}{where[entry.end() :]}"
+    if of_key:
+        return f"{where or 'the file'} has a key that is not text: put it in quotes"
     found = _WRONG_TYPE.fullmatch(what)
     if found is None:
         return f"{where}: {what[:1].lower()}{what[1:]}"

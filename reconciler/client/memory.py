@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
 from reconciler.client.requests import SERVER_METADATA, InvalidItem
-from reconciler.http import HTTPRequest
-from reconciler.meta import GroupVersionKind, Request, equal
+from reconciler.meta import GroupVersionKind, equal
 from reconciler.meta.metadata import version_of
 
 _logger = logging.getLogger("reconciler.client")
@@ -77,41 +76,37 @@ def _is_same_member(stored: Any, wanted: Any, sent: Any) -> bool:
     return equal(wanted, sent) or _is_same(stored, wanted, sent)
 
 
+class Reported:
+    """What was logged and is not logged again.
+
+    Args:
+        most: entries that are remembered. A forgotten one would be logged again.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._seen: LRU[Hashable, None] = LRU(most)
+
+    def is_new(self, key: Hashable) -> bool:
+        """Remember an entry, and return whether it was not remembered yet."""
+        new = key not in self._seen
+        self._seen[key] = None
+        return new
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+
 class InvalidItemLog:
     """A log of the objects that lists leave out: one warning for each version of an object."""
 
     def __init__(self) -> None:
-        self._seen: LRU[tuple[GroupVersionKind, Request, str], None] = LRU(_MAX_INVALID)
+        self._reported = Reported(_MAX_INVALID)
 
     def log(self, gvk: GroupVersionKind, items: Iterable[InvalidItem]) -> None:
         """Log the objects that were not yet logged at their version."""
         for item in items:
-            key = (gvk, item.key, item.resource_version)
-            if key not in self._seen:
+            if self._reported.is_new((gvk, item.key, item.resource_version)):
                 _logger.warning("the list leaves out the invalid object %s %s: %s", gvk, item.key, item.error)
-            self._seen[key] = None
-
-
-class WarningLog:
-    """A log of the server's warnings: each message once.
-
-    Args:
-        most: texts that are remembered. A forgotten one would be logged again.
-    """
-
-    def __init__(self, most: int = 256) -> None:
-        self._seen: LRU[str, None] = LRU(most)
-
-    def log(self, request: HTTPRequest, warnings: Sequence[str]) -> None:
-        """Log the new ones among the ``Warning`` headers of a response."""
-        for warning in warnings:
-            text = warning_text(warning)
-            if text not in self._seen:
-                _logger.warning("API server warning for %s: %s", request.label, text)
-            self._seen[text] = None
-
-    def __len__(self) -> int:
-        return len(self._seen)
 
 
 def warning_text(header: str) -> str:

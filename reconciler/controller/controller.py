@@ -204,7 +204,7 @@ class Controller:
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(metrics)
         self.history = RunHistory(self.queue.__contains__, clock)
-        self._changes = ChangeLog(gvk, clock)
+        changes = ChangeLog(gvk, clock)
         ready_condition = getattr(reconciler, "ready_condition", None)
         self.health = ObjectHealth(self._stored, self._objects, ready_condition)
         self.tight_loops = TightLoops(clock)
@@ -216,7 +216,7 @@ class Controller:
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
                 *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
-                self._changes,
+                changes,
                 self.tight_loops,
                 self._running,
                 self.history,
@@ -241,6 +241,10 @@ class Controller:
             clock=clock,
             status_metrics=status_metrics,
             threads=self._binding.threads,
+            workers=self._workers,
+            history=self.history,
+            changes=changes,
+            running=self._running,
         )
         handler = PrimaryHandler(self._state, checked.predicates)
         self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
@@ -429,17 +433,8 @@ class Controller:
             request: the key.
             rows: the reconciles of `history` to explain. Default: all of the key, which reads the history.
         """
-        return explain_key(
-            self._state,
-            self.history,
-            self._changes,
-            self._running,
-            request,
-            waits_of=self._waits_of,
-            workers=self._workers,
-            started=self._pool.started,
-            rows=rows,
-        )
+        started = self._pool.started
+        return explain_key(self._state, request, waits_of=self._waits_of, started=started, rows=rows)
 
     @property
     def stuck_after(self) -> float | None:

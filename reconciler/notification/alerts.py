@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from reconciler._core.server import Limits
+from reconciler._core.limits import Limits
 from reconciler._core.wire import exceeds_max_levels
 from reconciler.errors import AlreadyExists, APIError, ConfigurationError, ReconcilerError, error_text
 from reconciler.manager.endpoints.security import sent_token

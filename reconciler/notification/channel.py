@@ -9,6 +9,7 @@ import asyncio
 import inspect
 import logging
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import entry_points
@@ -108,15 +109,6 @@ class Link:
     label: str
 
 
-class _Flag:
-    """A mutable flag in a frozen dataclass."""
-
-    __slots__ = ("is_set",)
-
-    def __init__(self) -> None:
-        self.is_set = False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """A message for one channel. All texts are redacted.
@@ -156,7 +148,7 @@ class Message:
     action: IncidentAction = "Trigger"
     correlation_id: str = ""
     sender: str = ""
-    _sent: _Flag = field(default_factory=_Flag, init=False, repr=False, compare=False)
+    _sent: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -179,7 +171,7 @@ class Message:
     @property
     def is_sent(self) -> bool:
         """Return whether `mark_sent` was called: the receiver may have the message."""
-        return self._sent.is_set
+        return self._sent.is_set()
 
     def mark_sent(self) -> None:
         """Record that the receiver may have the message from now on. Call it right before the data is sent.
@@ -187,7 +179,7 @@ class Message:
         A delivery that is cancelled before this call does not count as an attempt. One that is cancelled afterwards is
         an attempt with an unknown outcome.
         """
-        self._sent.is_set = True
+        self._sent.set()
 
 
 def idempotency_key(uid: str, channel: str) -> str:
@@ -348,9 +340,6 @@ class ChannelRegistry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._channels))
-
-    def __len__(self) -> int:
-        return len(self._channels)
 
 
 async def call_channel(channel: Channel, message: Message) -> None:

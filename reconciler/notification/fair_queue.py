@@ -270,7 +270,7 @@ class FairQueue:
             self._drop_if_empty(name)
 
     def _drop_if_empty(self, name: str) -> None:
-        if not len(self._queues[name]):
+        if not self._queues[name].namespaces:
             del self._queues[name]
 
     def _last_turn(self, request: Request) -> int:
@@ -296,6 +296,8 @@ class FairQueue:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if not self._queues:
+            return
         limiters = [limiter for name in self._queues if (limiter := self._limiter(name)) is not None]
         waits = [limiter.wait(namespace) for limiter in limiters for namespace in {None, limiter.only_for}]
         waits += [self._policies.wait(each) for each in {each for q in self._queues.values() for each in q.namespaces}]
@@ -308,11 +310,12 @@ class _ChannelQueue:
     """The requests that wait for one channel: a queue for each priority of each namespace.
 
     Attributes:
+        namespaces: the queues of each namespace, by priority, with the times of joining.
         outage_unrecorded: the requests to wake when the channel's receiver goes down.
     """
 
     def __init__(self) -> None:
-        self._queues: dict[str, dict[int, OrderedDict[Request, float]]] = {}
+        self.namespaces: dict[str, dict[int, OrderedDict[Request, float]]] = {}
         self._steps: dict[Request, int] = {}
         self.outage_unrecorded: OrderedDict[Request, None] = OrderedDict()
 
@@ -321,11 +324,6 @@ class _ChannelQueue:
 
     def __contains__(self, request: object) -> bool:
         return request in self._steps
-
-    @property
-    def namespaces(self) -> Iterable[str]:
-        """Return the namespaces with waiting requests."""
-        return self._queues
 
     def join(self, request: Request, priority: Priority, *, outage_recorded: bool) -> None:
         """Append a request; a request that already waits keeps its place."""
@@ -336,7 +334,7 @@ class _ChannelQueue:
         if request in self._steps:
             return
         step = self._steps[request] = _PRIORITY_STEPS[priority]
-        queues = self._queues.setdefault(request.namespace or "", {})
+        queues = self.namespaces.setdefault(request.namespace or "", {})
         queues.setdefault(step, OrderedDict())[request] = current_clock().monotonic() - step * PRIORITY_BOOST
 
     def leave(self, request: Request) -> None:
@@ -344,18 +342,18 @@ class _ChannelQueue:
         step = self._steps.pop(request)
         self.outage_unrecorded.pop(request, None)
         namespace = request.namespace or ""
-        queues = self._queues[namespace]
+        queues = self.namespaces[namespace]
         del queues[step][request]
         if not queues[step]:
             del queues[step]
         if not queues:
-            del self._queues[namespace]
+            del self.namespaces[namespace]
 
     def first(self, namespace: str, *, excluded: Collection[Request]) -> Request | None:
         """Return the next request of a namespace."""
         heads = [
             next((entry for entry in queue.items() if entry[0] not in excluded), None)
-            for queue in self._queues[namespace].values()
+            for queue in self.namespaces[namespace].values()
         ]
         found = min((head for head in heads if head is not None), key=lambda head: head[1], default=None)
         return None if found is None else found[0]

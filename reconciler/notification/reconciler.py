@@ -395,7 +395,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     async def _is_up_to_date(self, obj: NotificationRequest, before: NotificationRequestStatus) -> bool:
         """Return whether no other process has made progress; read from the server unless this one wrote the status."""
-        if self._written.get(obj.uid) == progress_of(before):
+        written = self._written.get(obj.uid)
+        if written is not None and written == progress_of(before):
             return True
         self._counts["live_reads"] += 1
         if await is_up_to_date(self.client, obj):
@@ -491,8 +492,10 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self.check_leader()
         if ahead or has_unsaved_results:
             try:
-                await self._write_ahead(obj, status, ahead)
-            except StatusConflict:  # which says what a read would have said: this version is not the latest
+                is_latest = await self._write_ahead(obj, status, ahead)
+            except StatusConflict:
+                is_latest = False
+            if not is_latest:  # which a read would have found as well
                 self._counts["stale"] += 1
                 return Result(requeue_after=STALE_RETRY)
         results: list[Delivery] = []
@@ -515,11 +518,11 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     async def _write_ahead(
         self, obj: NotificationRequest, status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]
-    ) -> None:
+    ) -> bool:
         """Write what the status must hold before the calls: these attempts, and results that are not saved yet.
 
         So at most the calls of one reconcile are unrecorded at any time. If it fails or is cancelled, the attempts are
-        removed again by this reconcile's flush or by the next reconcile.
+        removed again by this reconcile's flush or by the next reconcile. Returns False if the request was deleted.
 
         Raises:
             StatusError: the write failed, so no channel may be called.
@@ -530,6 +533,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
                 upsert_attempts(intent, attempts)
                 await intent.flush()
             self.check_leader()
+            return not status.statistics().dropped
         except BaseException:
             if attempts:
                 self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic.config import JsonDict
 
 from reconciler._core.wire import JSONObject
+
+_Reason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,9 @@ class CELRule:
         reason: the machine-readable cause. The server's default is FieldValueInvalid.
         field_path: the field to report, relative to the value (``".minimum"``).
         optional_old_self: also check on creation, with ``oldSelf`` an optional.
+
+    Raises:
+        ValueError: the expression is empty, the message has several lines, or the reason or the path is invalid.
     """
 
     expression: str
@@ -35,6 +40,21 @@ class CELRule:
     )
     field_path: str | None = None
     optional_old_self: bool | None = None
+
+    def __post_init__(self) -> None:
+        expression, message = self.expression.strip(), self.message
+        if not expression:
+            raise ValueError("a rule needs a CEL expression: rule('self.size <= 100')")
+        if message is not None and (not message.strip() or "\n" in message):
+            raise ValueError(f"rule {expression!r}: message must be one line of text")
+        if message is None and "\n" in expression:
+            raise ValueError(f"rule {expression!r}: a rule of several lines needs a message=")
+        if self.reason is not None and self.reason not in get_args(_Reason):
+            raise ValueError(
+                f"rule {expression!r}: reason={self.reason!r} must be one of {', '.join(get_args(_Reason))}"
+            )
+        if self.field_path is not None and not self.field_path.startswith((".", "[")):
+            raise ValueError(f"rule {expression!r}: field_path={self.field_path!r} must start with a dot, like '.size'")
 
     def to_dict(self) -> JsonDict:
         """Return the rule as an entry of ``x-kubernetes-validations``."""

@@ -499,7 +499,7 @@ class StatusBatcher(Generic[S]):
             return
         cancelled = isinstance(error, asyncio.CancelledError)
         try:
-            await recording.driver.flush(recording, recording.flush_timeout, checkpoint=False, cancelled=cancelled)
+            await recording.driver.flush(recording, checkpoint=False, cancelled=cancelled)
         except Exception as failure:  # noqa: BLE001 - raised again, or reported
             self._failed(error, failure)
         else:
@@ -519,7 +519,7 @@ class StatusBatcher(Generic[S]):
         if recording is None:
             return
         try:
-            recording.driver.flush(recording, recording.flush_timeout, checkpoint=False)
+            recording.driver.flush(recording, checkpoint=False)
         except Exception as failure:  # noqa: BLE001 - raised again, or reported
             self._failed(error, failure)
         else:

@@ -91,14 +91,11 @@ class AsyncDriver:
         self._budget: _Budget | None = None  # of the flush in progress
         self._is_short_of_time = False
 
-    async def flush(
-        self, recording: StatusRecording, seconds: float, *, checkpoint: bool, cancelled: bool = False
-    ) -> None:
+    async def flush(self, recording: StatusRecording, *, checkpoint: bool, cancelled: bool = False) -> None:
         """Write what was recorded. Cancellation waits for the write, and is raised afterwards.
 
         Args:
-            recording: the batcher's recording.
-            seconds: the time for the flush.
+            recording: the batcher's recording; its `flush_timeout` is the time for the flush.
             checkpoint: raise on a conflict instead of replaying.
             cancelled: whether the block ended with a cancellation.
 
@@ -108,7 +105,7 @@ class AsyncDriver:
         if cancelled:
             self._shorten_on_shutdown()
         if self._running is not None and not self._running.done():
-            after = self._flush_after(self._running, recording, seconds, checkpoint=checkpoint)
+            after = self._flush_after(self._running, recording, checkpoint=checkpoint)
             self._running = task = asyncio.create_task(after)
             await _wait_shielded(task, on_cancel=self._shorten_on_shutdown)
             return
@@ -116,24 +113,17 @@ class AsyncDriver:
         if flush is not None:
             loop = asyncio.get_running_loop()
             ended = loop.create_future()
-            self._running = loop.create_task(self._send(recording, flush, seconds, ended))
+            self._running = loop.create_task(self._send(recording, flush, ended))
             await _wait_shielded(self._running, on_cancel=self._shorten_on_shutdown, ended=ended)
 
-    async def _flush_after(
-        self, previous: asyncio.Task[None], recording: StatusRecording, seconds: float, *, checkpoint: bool
-    ) -> None:
+    async def _flush_after(self, previous: asyncio.Task[None], recording: StatusRecording, *, checkpoint: bool) -> None:
         await asyncio.wait([previous])
         flush = recording.begin(checkpoint=checkpoint)
         if flush is not None:
-            await self._send(recording, flush, seconds)
+            await self._send(recording, flush)
 
-    async def _send(
-        self,
-        recording: StatusRecording,
-        flush: Flush,
-        seconds: float,
-        ended: asyncio.Future[None] | None = None,
-    ) -> None:
+    async def _send(self, recording: StatusRecording, flush: Flush, ended: asyncio.Future[None] | None = None) -> None:
+        seconds = recording.flush_timeout
         self._budget = budget = _Budget(min(seconds, SHUTDOWN_TIMEOUT) if self._is_short_of_time else seconds)
         answer: JSONObject | None
         error: Exception | None
@@ -241,7 +231,7 @@ class BlockingDriver:
         self._lock = threading.Lock()
         self._ended = threading.Event()  # set after the last flush of the block
 
-    def flush(self, recording: StatusRecording, seconds: float, *, checkpoint: bool) -> Awaitable[None]:
+    def flush(self, recording: StatusRecording, *, checkpoint: bool) -> Awaitable[None]:
         """Write what was recorded; what is returned has completed. No request starts once the time is up.
 
         A request ends within its share of the time if the writer has a ``request_timeout``.
@@ -250,19 +240,19 @@ class BlockingDriver:
             StatusError: it failed.
         """
         if recording.earlier is not None:
-            self._ended.wait(seconds)
+            self._ended.wait(recording.flush_timeout)
         try:
             with self._lock:
                 flush = recording.begin(checkpoint=checkpoint)
                 if flush is not None:
-                    self._send(recording, flush, seconds)
+                    self._send(recording, flush)
         finally:
             if not checkpoint:
                 self._ended.set()
         return _Completed()
 
-    def _send(self, recording: StatusRecording, flush: Flush, seconds: float) -> None:
-        budget = _Budget(seconds)
+    def _send(self, recording: StatusRecording, flush: Flush) -> None:
+        budget = _Budget(recording.flush_timeout)
         cycle, is_short_of_time = current_cycle.get(), False
         answer: JSONObject | None
         error: Exception | None

@@ -240,10 +240,8 @@ def _accepts_any_name(model: Any) -> bool:
 
 def _model_of(annotation: Any) -> Any:
     """Return the model in an annotation ``Model`` or ``Model | None``; None for any other annotation."""
-    if get_origin(annotation) in (Union, UnionType):
-        others = [argument for argument in get_args(annotation) if argument is not NoneType]
-        annotation = others[0] if len(others) == 1 else None
-    return annotation if isinstance(annotation, type) and hasattr(annotation, "model_fields") else None
+    found = _resolved(annotation, "")[0]
+    return found if hasattr(found, "model_fields") else None
 
 
 # The forms of values.

@@ -308,7 +308,7 @@ class StatusRecording:
                 "inside kopf nothing is written before the handlers of the cycle have ended: for a checkpoint open "
                 "the batcher over a client, with the same body"
             )
-        ended: Awaitable[None] = self.driver.flush(self, self.flush_timeout, checkpoint=True)
+        ended: Awaitable[None] = self.driver.flush(self, checkpoint=True)
         return ended
 
     def hand_over(self) -> Sequence[Mutation]:

@@ -313,7 +313,7 @@ class FlushRequests:
 
     def pause(self, error: Exception) -> Generator[Effect, Any, None]:
         """Wait before the next request."""
-        delay = self._policy.backoff.delay(max(self._writes, self._reads) - 1, self._policy.rng)
+        delay = BACKOFF.delay(max(self._writes, self._reads) - 1, self._policy.rng)
         wanted = getattr(error, "retry_after", None) or 0.0
         # A Retry-After of a server that sheds load is obeyed. After any other failure it is capped, because the outcome
         # is read back next and everything depends on it.

@@ -97,7 +97,6 @@ class FlushPolicy(msgspec.Struct, frozen=True):
         clock: the time of what is learned about the server.
         rng: jitter and ids.
         typed: the class of the object that was given, or the given class.
-        backoff: the pauses between retries.
         flush_timeout: seconds for one flush; inside kopf, where a retry costs an event, the least before giving up.
         on_error: what to write if the block ends with an exception.
         join: whether to join an open batcher.
@@ -111,7 +110,6 @@ class FlushPolicy(msgspec.Struct, frozen=True):
     clock: Clock
     rng: random.Random
     typed: type = dict
-    backoff: Backoff = BACKOFF
     flush_timeout: float = 10.0
     on_error: OnError = "flush"
     join: bool = True

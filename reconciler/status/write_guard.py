@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 import threading
 import traceback
 from collections import deque
@@ -40,10 +41,6 @@ MAX_FRAMES = 24
 _TRANSPORTS = frozenset(
     (
         "aiohttp",
-        "asyncio",
-        "concurrent",
-        "contextlib",
-        "functools",
         "httpx",
         "httpx2",
         "kr8s",
@@ -58,11 +55,10 @@ _TRANSPORTS = frozenset(
         "reconciler",
         "requests",
         "tenacity",
-        "threading",
         "urllib3",
     )
 )
-"""Packages that only transport a write; the caller above them requested it."""
+"""Packages that only transport a write, as the standard library does; the caller above them requested it."""
 
 _logger = logging.getLogger("reconciler.status")
 
@@ -374,7 +370,8 @@ def stack_of(frame: FrameType | None) -> Sequence[str]:
     If there are no others, they are all returned.
     """
     frames = list(traceback.walk_stack(frame))
-    callers = [entry for entry in frames if _package_of(entry[0]) not in _TRANSPORTS] or frames
+    ignored = _TRANSPORTS | sys.stdlib_module_names
+    callers = [entry for entry in frames if _package_of(entry[0]) not in ignored] or frames
     summary = traceback.StackSummary.extract(iter(callers[:MAX_FRAMES]))
     return tuple(reversed(summary.format()))
 

@@ -13,7 +13,7 @@ import msgspec.json
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from reconciler._core.certificates import CertWatcher
-from reconciler._core.server import BadBody, Limits
+from reconciler._core.limits import BadBody, Limits
 from reconciler._core.user_code import is_cancelled
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock

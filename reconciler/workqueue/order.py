@@ -375,13 +375,12 @@ class Timers(Generic[K]):
     def set(self, entry: QueueEntry[K], due: float) -> None:
         """Set or move the timer of an entry."""
         if entry.due is not None:
-            del self._waiting[entry.timer]
+            self.clear(entry)
         self._stamp += 1
         entry.due = due
         entry.timer = self._stamp
         self._waiting[self._stamp] = entry
         heappush(self._heap, (due, self._stamp))
-        self._compact()
 
     def clear(self, entry: QueueEntry[K]) -> None:
         """Clear the timer of an entry, which must have one."""

@@ -1,6 +1,7 @@
-"""A generator of reconciler/apiserver/encoding/protobuf.json from the sources of k8s.io/api and k8s.io/apimachinery.
+"""A generator of reconciler/apiserver/encoding/protobuf.json from the sources of k8s.io/api, apimachinery and
+apiextensions-apiserver.
 
-Run it with the directory that contains both Go modules to update the built-in kinds to a newer Kubernetes::
+Run it with the directory that contains these Go modules to update the built-in kinds to a newer Kubernetes::
 
     python tests/apiserver/generate_protobuf.py ~/go/pkg/mod/k8s.io v0.36.3
 
@@ -24,6 +25,7 @@ _TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "t
 _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i", "uint32": "i", "double": "d"}
 _BESIDE = (
     "meta.v1.DeleteOptions",
+    "apiextensions.v1.CustomResourceDefinition",
     "autoscaling.v1.Scale",
     "core.v1.Binding",
     "policy.v1.Eviction",
@@ -38,7 +40,12 @@ _FIELD = re.compile(
 
 def short(name: str) -> str:
     """Return the name of a type without the parts that all names share."""
-    for prefix in ("k8s.io.apimachinery.pkg.apis.", "k8s.io.apimachinery.pkg.", "k8s.io.api."):
+    for prefix in (
+        "k8s.io.apiextensions_apiserver.pkg.apis.",
+        "k8s.io.apimachinery.pkg.apis.",
+        "k8s.io.apimachinery.pkg.",
+        "k8s.io.api.",
+    ):
         name = name.removeprefix(prefix)
     return name
 
@@ -86,7 +93,7 @@ def read(proto: Path) -> dict[str, dict[str, str]]:
 def main(modules: Path, version: str) -> None:
     """Write the file."""
     messages: dict[str, dict[str, str]] = {}
-    for module in ("api", "apimachinery"):
+    for module in ("api", "apimachinery", "apiextensions-apiserver"):
         for proto in (modules / f"{module}@{version}").rglob("generated.proto"):
             messages |= read(proto)
     kinds: dict[str, Any] = json.loads(_TYPES.read_text())["kinds"]

@@ -324,6 +324,17 @@ async def warnings_reach_the_client(world: World) -> None:
 
 
 @scenario
+async def warnings_about_a_deletion_reach_the_client(world: World) -> None:
+    world.hooks.on("/v", lambda _: {"warnings": ["it held data"]})
+    await world.install(VALIDATING, world.hook("/v", rules=[{**GADGETS, "operations": ["DELETE"]}]))
+    await world.client.create(world.gadget())
+    await world.catch_up()
+    assert await world.try_to(world.client.delete(KIND, "g", world.ns)) == "allowed"
+    (record,) = (each for each in world.log.records if "warning for" in each.msg)
+    assert record.getMessage().endswith(": it held data")
+
+
+@scenario
 async def deletions_of_a_collection_are_reviewed_one_by_one(world: World) -> None:
     world.hooks.on("/v", lambda asked: {"allowed": asked["oldObject"]["metadata"]["name"] != "kept"})
     await world.install(VALIDATING, world.hook("/v", rules=[{**GADGETS, "operations": ["DELETE"]}]))
@@ -372,6 +383,11 @@ async def invalid_configurations_are_rejected(world: World) -> None:
         assert await said_about(change) == words
     said = await said_about({"matchConditions": [{"name": "c", "expression": "object.spec ="}]})
     assert said.startswith('matchConditions[0].expression: Invalid value: "object.spec =": compilation failed')
+    for expression, problem in (
+        ("request.kind.zz == 'a'", "undefined field 'zz'"),
+        ("[1, 'a'].size() == 2", "expected type 'int' but found 'string'"),
+    ):
+        assert problem in await said_about({"matchConditions": [{"name": "c", "expression": expression}]})
 
 
 INVALID: list[tuple[dict[str, Any], str]] = [

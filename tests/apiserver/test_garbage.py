@@ -105,3 +105,33 @@ async def test_a_server_without_garbage_collection_keeps_them() -> None:
         owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": GONE}
         await client.create(named("a", ownerReferences=[owner]))
         assert await client.get("v1/ConfigMap", "a", "garbage")
+
+
+async def deleted_in_a_circle(client: Client) -> list[str]:
+    """Return the objects that remain of three that own each other, after the first was deleted in the foreground."""
+    await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "garbage"}})
+    uids = {name: (await client.create(named(name)))["metadata"]["uid"] for name in ("a", "b", "c")}
+    for name, owner in (("a", "c"), ("b", "a"), ("c", "b")):
+        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uids[owner]}
+        owners = [{**reference, "controller": True, "blockOwnerDeletion": True}]
+        await client.patch("v1/ConfigMap", name, "garbage", patch={"metadata": {"ownerReferences": owners}})
+    await client.delete("v1/ConfigMap", "a", "garbage", propagation="Foreground")
+    for _ in range(60):
+        remaining = [each["metadata"]["name"] for each in await client.list("v1/ConfigMap", "garbage")]
+        if not set(remaining) & set(uids):
+            return []
+        await asyncio.sleep(0.5)
+    return remaining
+
+
+@pytest.mark.virtual_time
+async def test_objects_that_own_each_other_are_deleted() -> None:
+    async with APIServer() as server, Client(server) as client:
+        assert await deleted_in_a_circle(client) == []
+
+
+@pytest.mark.control_plane
+@pytest.mark.timeout(180)
+async def test_the_real_one_deletes_them_too() -> None:
+    async with built() as plane, plane.client() as client:
+        assert await deleted_in_a_circle(client) == []

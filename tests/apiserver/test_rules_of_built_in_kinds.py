@@ -36,6 +36,15 @@ def test_every_rule_can_be_read_and_belongs_to_a_type(name: str) -> None:
     violations(name, {}, None)
 
 
+def test_a_match_condition_that_is_stored_already_is_not_compiled_again() -> None:
+    def configuration(name: str) -> dict[str, Any]:
+        return {"webhooks": [{"name": name, "matchConditions": [{"name": "c", "expression": "object.spec ="}]}]}
+
+    kind, path = "admissionregistration.v1.ValidatingWebhookConfiguration", "webhooks[0].matchConditions[0].expression"
+    assert path in [error.field for error in violations(kind, configuration("a.b.c"), None)]
+    assert path not in [error.field for error in violations(kind, configuration("a.b.d"), configuration("a.b.c"))]
+
+
 @pytest.mark.virtual_time
 async def test_status_that_no_controller_would_write_is_refused() -> None:
     async with APIServer() as server, Client(server) as client:

@@ -29,6 +29,7 @@ from tests.benchmarks.report import (
     GO,
     KOPF,
     OURS,
+    OURS_NOT_ADAPTIVE,
     OURS_PATCH,
     OURS_UVLOOP,
     RUST,
@@ -43,8 +44,10 @@ WORKS = (
     "converge",
     "start",
     "start-text",
+    "memory",
     "latency",
     "backlog",
+    "neighbors",
     "steady",
     "queue",
     "decoding",
@@ -99,7 +102,7 @@ PROFILES = {
         heartbeat=(200, 2.0),
         repeats=1,
         steady_repeats=1,
-        works=",".join(WORKS),
+        works=",".join(work for work in WORKS if work != "memory"),  # takes minutes for each contender
         contenders="ours,ours-uvloop,rust,go,kopf,bare,bare-watch",
     ),
     "quick": Profile(
@@ -113,7 +116,7 @@ PROFILES = {
         heartbeat=(10_000, 10.0),
         repeats=3,
         steady_repeats=3,
-        works="converge,start,steady,latency,backlog,queue,decoding,imports,notify,heartbeat",
+        works="converge,start,memory,steady,latency,backlog,queue,decoding,imports,notify,heartbeat",
         contenders="ours,rust,go,bare,bare-watch",
     ),
     "full": Profile(
@@ -128,7 +131,7 @@ PROFILES = {
         repeats=5,
         steady_repeats=3,
         works=",".join(WORKS),
-        contenders="ours,ours-uvloop,ours-patch,rust,go,go-patch,go-no-predicate,go-unstructured,kopf,watch,bare,"
+        contenders="ours,ours-uvloop,ours-patch,ours-not-adaptive,rust,go,go-patch,go-no-predicate,go-unstructured,kopf,watch,bare,"
         "bare-patch,bare-watch,other-python",
     ),
 }
@@ -144,6 +147,7 @@ def contenders(programs: Programs) -> dict[str, Contender]:
         "ours": python("ours", OURS),
         "ours-uvloop": python("ours", OURS_UVLOOP, "--loop=uvloop"),
         "ours-patch": python("ours", OURS_PATCH, "--write=patch"),
+        "ours-not-adaptive": python("ours", OURS_NOT_ADAPTIVE, "--adaptive=off"),
         "other-python": python("ours", f"{OURS}, {programs.python_version}", interpreter=programs.python),
         "rust": Contender(RUST, (programs.rust,)),
         "go": go(GO),
@@ -161,13 +165,28 @@ def contenders(programs: Programs) -> dict[str, Contender]:
     }
 
 
-_RECONCILE = {"ours", "ours-uvloop", "ours-patch", "other-python", "rust", "go", "go-unstructured", "kopf"}
+_RECONCILE = {
+    "ours",
+    "ours-uvloop",
+    "ours-patch",
+    "ours-not-adaptive",
+    "other-python",
+    "rust",
+    "go",
+    "go-unstructured",
+    "kopf",
+}
+
+_NEIGHBORS = 4.0
+"""Seconds for which other clients read, during the work and after it."""
 
 FIT = {
     "start": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
     "start-text": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
+    "memory": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
     "latency": _RECONCILE | {"watch"},
     "backlog": _RECONCILE - {"kopf"},
+    "neighbors": _RECONCILE - {"kopf"},
     "steady": _RECONCILE,
 }
 """Who can do what: a bare client has no timers, and in place of a cache it throws away what it was sent."""
@@ -258,11 +277,15 @@ class Measuring:
             case "start":
                 return [works.start(rounds, sizes or profile.start)]
             case "start-text":
-                return [works.start(rounds, sizes or profile.start[:1], text=True)]
+                return [works.start(rounds, sizes or profile.start[:1], work=work)]
+            case "memory":
+                return [works.start(rounds, sizes or profile.start[-1:], work=work)]
             case "latency":
                 return [works.latency(rounds, *profile.latency)]
             case "backlog":
                 return [works.backlog(rounds, *profile.backlog)]
+            case "neighbors":
+                return [works.neighbors(rounds, size, _NEIGHBORS) for size in sizes or profile.converge[-1:]]
             case "steady":
                 return [works.steady(rounds, *profile.steady)]
             case "notify":

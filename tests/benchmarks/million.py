@@ -224,9 +224,9 @@ async def measure(count: int, minutes: int) -> None:
         measured.step("listed again, 1 % changed, 100 deleted")
         if (events[EventType.UPDATED], events[EventType.DELETED]) != (count // 100, 100):
             raise SystemExit(f"the list delivered other events than its changes: {events}")
-        for _ in range(minutes):
-            cluster.change(6000)
-            await asyncio.sleep(60)
+        for _ in range(minutes * 60):
+            cluster.change(100)
+            await asyncio.sleep(1)
         measured.step(f"{minutes} minutes with 100 events a second", seconds=minutes * 60)
         await asyncio.sleep(300)
         measured.step("idle again")

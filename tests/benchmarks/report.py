@@ -11,6 +11,7 @@ Sample = dict[str, Any]
 OURS = "kube-reconciler"
 OURS_UVLOOP = f"{OURS}, uvloop"
 OURS_PATCH = f"{OURS}, patch"
+OURS_NOT_ADAPTIVE = f"{OURS}, not adaptive"
 _LOOPS = {"asyncio": OURS, "uvloop": OURS_UVLOOP}
 RUST = "kube-rs"
 GO = "controller-runtime, typed"
@@ -40,6 +41,7 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
     ],
     "start": _START,
     "start-text": _START,
+    "memory": [("rss", "RSS MB", ".0f"), ("peak", "peak RSS MB", ".0f")],
     "latency": [("p50", "p50 ms", "ms"), ("p99", "p99 ms", "ms"), ("worst", "worst ms", "ms"), ("cpu", "CPU s", ".2f")],
     "backlog": [
         ("p50", "p50 ms", "ms"),
@@ -48,6 +50,12 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
         ("idle_worst", "worst ms without a backlog", "ms"),
         ("ratio_p50", "p50, ratio", ".2f"),
         ("left", "left of the backlog", ".0f"),
+    ],
+    "neighbors": [
+        ("p99", "p99 ms of other clients", "ms"),
+        ("idle_p99", "p99 ms without the work", "ms"),
+        ("ratio_p99", "p99, ratio", ".2f"),
+        ("left", "left of the work", ".0f"),
     ],
     "steady": [
         ("cpu_per_minute", "CPU s/min", ".2f"),
@@ -89,6 +97,8 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("start", "cpu", GO, "CPU until synced"),
     ("start", "rss", GO, "RSS of the process"),
     ("start", "wall", CEILING, "time until synced"),
+    ("memory", "rss", RUST, "RSS at rest"),
+    ("memory", "rss", GO, "RSS at rest"),
     ("start-text", "wall", GO, "time until synced"),
     ("start-text", "cpu", GO, "CPU until synced"),
     ("start-text", "wall", CEILING, "time until synced"),
@@ -98,6 +108,10 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("latency", "p99", GO, "p99 latency"),
     ("backlog", "p50", RUST, "p50 latency of a new object"),
     ("backlog", "p50", GO, "p50 latency of a new object"),
+    ("converge", "rate", OURS_NOT_ADAPTIVE, "objects per second"),
+    ("backlog", "p50", OURS_NOT_ADAPTIVE, "p50 latency of a new object"),
+    ("neighbors", "p99", OURS_NOT_ADAPTIVE, "p99 latency of other clients"),
+    ("neighbors", "p99", GO, "p99 latency of other clients"),
     ("steady", "cpu_per_minute", RUST, "CPU per minute at rest"),
     ("steady", "cpu_per_minute", GO, "CPU per minute at rest"),
     ("steady", "burst_cpu", GO, "CPU of the burst"),
@@ -148,6 +162,7 @@ _SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
         ("cpu", "CPU s until synced", ".2f"),
         ("rss", "RSS, MB", ".0f"),
     ],
+    "memory": [("rss", "RSS, MB", ".0f")],
     "latency": [
         ("p50", "ms until a new object has its status, p50", "ms"),
         ("p99", "the same, p99", "ms"),
@@ -162,6 +177,7 @@ _SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
 _TITLES = {
     "converge": "the status of {:,} objects is written",
     "start": "a cache of {:,} objects is filled",
+    "memory": "memory: a cache of {:,} objects at rest",
     "latency": "{:,} objects are created, 50 a second",
     "backlog": "{:,} older objects wait for their status",
     "steady": "{:,} keys at rest, 10,000 reconciles a minute without a change",

@@ -18,9 +18,9 @@ from tests.benchmarks.flow import Steps
 ROOT = Path(__file__).parents[2]
 WALKS = {
     "watch event to status write and echo": Steps(files=55, calls=428, changes=271),
-    "get, the server's part": Steps(files=10, calls=29, changes=17),
-    "flush over an official client": Steps(files=17, calls=140, changes=81),
-    "notification over one channel": Steps(files=72, calls=928, changes=510),
+    "get, the server's part": Steps(files=10, calls=28, changes=17),
+    "flush over an official client": Steps(files=16, calls=132, changes=70),
+    "notification over one channel": Steps(files=71, calls=916, changes=501),
 }
 MODULES, CODE_LINES, PUBLIC_NAMES, AMBIGUOUS_CLASSES = 335, 58_890, 201, 0
 

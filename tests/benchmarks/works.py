@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import os
 import random
+import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -26,6 +27,9 @@ Sample = dict[str, Any]
 
 _SETTLE = 2.0
 """Seconds until memory is read: collectors return what they return soon."""
+
+_REST = 240.0
+"""Seconds until the memory of a cache at rest is read; this library compresses objects that are idle for 1 to 2 min."""
 
 _WORKERS = 10
 
@@ -115,11 +119,17 @@ async def _converge_once(rounds: Rounds, target: Server, contender: Contender, s
     }
 
 
-async def start(rounds: Rounds, sizes: Sequence[int], *, text: bool = False) -> AsyncIterator[Sample]:
-    """Fill a cache with `size` objects of 2 KB, of many members or mostly of one text; nothing reconciles."""
+async def start(rounds: Rounds, sizes: Sequence[int], *, work: str = "start") -> AsyncIterator[Sample]:
+    """Fill a cache with `size` objects of 2 KB, of many members or mostly of one text; nothing reconciles.
+
+    Args:
+        rounds: the contenders and repetitions.
+        sizes: of the caches.
+        work: ``"start"``, ``"start-text"``, or ``"memory"``, which measures the memory after a rest.
+    """
     async with server() as target:
         for size in sizes:
-            await target.seed(f"cache-{size}", size, text_widget if text else widget)
+            await target.seed(f"cache-{size}", size, text_widget if work == "start-text" else widget)
         for repetition, contender in rounds:
             for size in sizes:
                 arguments = rounds.arguments(target, f"cache-{size}", work="start", count=size)
@@ -130,10 +140,10 @@ async def start(rounds: Rounds, sizes: Sequence[int], *, text: bool = False) -> 
                     synced = await run.mark("synced")
                     server_cpu = target.cpu() - served
                     assert synced["objects"] == size, synced
-                    await asyncio.sleep(_SETTLE)
+                    await asyncio.sleep(_REST if work == "memory" else _SETTLE)
                     now, peak = run.memory()
                 yield _sample(
-                    "start-text" if text else "start",
+                    work,
                     size,
                     contender,
                     repetition,
@@ -224,6 +234,42 @@ async def backlog(rounds: Rounds, size: int, fresh: int, rate: float) -> AsyncIt
                 ratio_worst=busy[-1] / idle[-1],
                 cpu=end["cpu"] - ready["cpu"],
             )
+
+
+async def neighbors(rounds: Rounds, size: int, seconds: float) -> AsyncIterator[Sample]:
+    """Let four other clients read one object after the other while `size` ones get their status, and afterwards."""
+    async with server() as target:
+        await target.seed("backlog", size)
+        for repetition, contender in rounds:
+            arguments = rounds.arguments(target, "backlog", work="converge", count=size, workers=_WORKERS)
+            async with Run(contender, arguments) as run:
+                await run.mark("ready")
+                await run.say("go")
+                await _first_write(run)
+                busy = await _reads(target, seconds)
+                left = size - (await run.stats())["writes"]
+                await run.mark("done")
+                idle = await _reads(target, seconds)
+            yield _sample(
+                "neighbors", size, contender, repetition, left=left, p99=busy, idle_p99=idle, ratio_p99=busy / idle
+            )
+
+
+async def _reads(target: Server, seconds: float) -> float:
+    """Return the 99th percentile of the seconds that a read takes, of four clients at once."""
+    waits: list[float] = []
+    end = time.perf_counter() + seconds
+    name = widget(0, "backlog")["metadata"]["name"]
+
+    async def read() -> None:
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            await target.client.get("bench.example.com/v1/Widget", name, "backlog")
+            waits.append(time.perf_counter() - began)
+            await asyncio.sleep(0.005)
+
+    await asyncio.gather(*(read() for _ in range(4)))
+    return statistics.quantiles(waits, n=100)[-1]
 
 
 async def _first_write(run: Run) -> None:

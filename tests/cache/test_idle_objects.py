@@ -194,6 +194,27 @@ async def test_a_large_store_is_compressed_while_it_is_listed(monkeypatch: pytes
             assert informer.statistics().store.held < store.bytes / 2
 
 
+async def test_other_tasks_run_between_the_events_of_a_new_handler_and_of_a_resync(world: World) -> None:
+    in_a_row: list[int] = [0]
+
+    async def tick() -> None:
+        while True:
+            in_a_row.append(0)
+            await asyncio.sleep(0)
+
+    def count(_event: CacheEvent) -> None:
+        in_a_row[-1] += 1
+
+    ticking = asyncio.create_task(tick())
+    registration = world.informer.add_handler(count, existing=False)
+    await world.informer.deliver_existing(registration)
+    assert sum(in_a_row) == COUNT
+    await world.informer._resync._repeat_all()
+    ticking.cancel()
+    assert sum(in_a_row) == 2 * COUNT
+    assert max(in_a_row) <= 100
+
+
 async def test_own_writes_to_idle_objects_are_visible_immediately(world: World) -> None:
     world.server.stall_watches()
     await world.cached.patch("v1/ConfigMap", "c-0012", "n-0", patch={"data": {"text": "mine"}})

@@ -222,6 +222,7 @@ def test_environment_is_checked_like_the_command_line(capsys, modules: Path, mon
         ("htpy", "console", ["demo", "--console"]),
         ("jsonschema_rs", "demo", ["demo", "--output", "json"]),
         ("cel_expr_python", "apiserver", ["apiserver", "notification"]),
+        ("hypothesis", "testing", ["check", "website:setup", "--example", "example.yaml"]),
     ],
 )
 def test_missing_extra(module: str, extra: str, arguments: list[str], tmp_path: Path) -> None:

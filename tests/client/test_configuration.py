@@ -90,6 +90,8 @@ async def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         (f"- {SECRET}", "has no clusters"),
         ("clusters: 3", "clusters must be a list, not a number"),
         (f"users: [{{user: {SECRET}}}]", "users[0]: user must be a mapping, not text"),
+        (f"users: [{{name: a, user: {{5: {SECRET}}}}}]", "user 'a' has a key that is not text: put it in quotes"),
+        ("users: [{name: a, user: {as-user-extra: {a: b}}}]", "user 'a': as-user-extra[*] must be a list, not text"),
         ("users: [{user: {}}]", "users[0]: object missing required field `name`"),
         (f"users: [{{name: '', user: {{token: {SECRET}}}}}]", "users[0]: name: expected `str` of length >= 1"),
         ("clusters: []", "has no current-context: choose a context, its contexts are none"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.client import Client
-from reconciler.client.memory import WarningLog, warning_text
+from reconciler.client.memory import Reported, warning_text
 from reconciler.http import HTTPRequest
 
 SECRET = {
@@ -31,11 +31,9 @@ async def test_a_warning_is_logged_once(script: Any, caplog: pytest.LogCaptureFi
     assert {(record.name, record.levelno) for record in caplog.records} == {("reconciler.client", logging.WARNING)}
 
 
-def test_the_memory_of_warnings_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    log = WarningLog(most=2)
-    for text in "abacb":
-        log.log(HTTPRequest("GET", "/"), [text])
-    assert [record.getMessage()[-1] for record in caplog.records] == ["a", "b", "c", "b"]
+def test_the_memory_of_warnings_is_bounded() -> None:
+    reported = Reported(2)
+    assert [text for text in "abacb" if reported.is_new(text)] == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize(

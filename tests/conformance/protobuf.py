@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import struct
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -65,6 +67,8 @@ def _message(value: dict[str, Any], name: str) -> bytes:
 
 
 def _field(number: int, value: Any, form: str) -> bytes:
+    if form == "d":
+        return _varint(number << 3 | 1) + struct.pack("<d", value)
     if form in ("i", "b"):
         return _varint(number << 3) + _varint(int(value))
     if form == "s":
@@ -86,7 +90,20 @@ def _int_or_string(value: int | str) -> bytes:
     return _field(1, 0, "i") + _field(2, value, "i")
 
 
+def _schema_or(name: str, alternative: str, value: Any) -> bytes:
+    if isinstance(value, dict):
+        return _message({"schema": value}, name)
+    return _message({alternative: value}, name)
+
+
 _SPECIAL = {
+    "@apiextensions.v1.JSON": lambda value: _bytes(1, json.dumps(value).encode()),
+    "@apiextensions.v1.JSONSchemaPropsOrArray": functools.partial(
+        _schema_or, "apiextensions.v1.JSONSchemaPropsOrArray", "jSONSchemas"
+    ),
+    "@apiextensions.v1.JSONSchemaPropsOrBool": functools.partial(
+        _schema_or, "apiextensions.v1.JSONSchemaPropsOrBool", "allows"
+    ),
     "@api.resource.Quantity": lambda value: _field(1, value, "s"),
     "@meta.v1.Time": _time,
     "@meta.v1.MicroTime": _time,

@@ -81,7 +81,8 @@ async def reconciler(informer):
 
     cache = SimpleNamespace(informer=find)
     live = SimpleNamespace(session=SimpleNamespace(connection=SimpleNamespace(rng=None)))
-    controller = Controller(made, resource=Widget, cache=cache, client=SimpleNamespace(live=live))
+    client = SimpleNamespace(live=live, through=lambda _wrap: client)
+    controller = Controller(made, resource=Widget, cache=cache, client=client)
     await controller.start()
     yield made
     await controller.stop()

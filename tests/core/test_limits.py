@@ -24,7 +24,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from reconciler import Client, Manager
-from reconciler._core.server import HTTPServer, Limits, read_body
+from reconciler._core.limits import Limits
+from reconciler._core.server import HTTPServer, read_body
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.serving import listener
 from reconciler.manager.endpoints import server as manager_http

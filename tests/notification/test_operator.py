@@ -460,6 +460,27 @@ async def test_a_new_leader_with_a_stale_cache_does_not_repeat_deliveries(guaran
 
 
 @virtual
+@pytest.mark.parametrize("guarantee", ["AtLeastOnce", "Bounded", "AtMostOnce"])
+@pytest.mark.parametrize("recreated", [False, True])
+async def test_a_request_whose_deletion_the_cache_has_not_seen_is_not_delivered(
+    guarantee: str, recreated: bool
+) -> None:
+    pager = Recorder("pager", [RetryableDeliveryError("503")])
+    async with world() as w:
+        async with w.operator(pager):
+            first = await w.create("pager", spec={"delivery": guarantee})
+            await asyncio.sleep(10)
+        w.server.faults.add(verb="watch", resource="notificationrequests", stall=True, times=None)
+        async with w.operator(pager):
+            await asyncio.sleep(5)
+            await w.client.delete(NotificationRequest, "disk-full", "default")
+            if recreated:
+                await w.create("pager", spec={"delivery": guarantee})
+            await asyncio.sleep(40)
+            assert [message.uid for message in pager.messages].count(first.uid) == 1
+
+
+@virtual
 async def test_a_recreated_request_is_delivered_and_the_deleted_one_is_not() -> None:
     pager = Recorder("pager")
     async with world() as w, w.operator(pager):

@@ -20,6 +20,7 @@ from reconciler.objects import (
     Resource,
     Scale,
     SchemaError,
+    rule,
     schema_extra,
 )
 from reconciler.objects.crd import structural_schema
@@ -196,6 +197,25 @@ def test_conditioned_status_brings_ready_reason_and_age() -> None:
 def test_keywords_of_the_class_line(keywords: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=re.escape(message)):
         declare(**keywords)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"expression": " "}, "a rule needs a CEL expression"),
+        ({"expression": "a\nb"}, "a rule of several lines needs a message="),
+        ({"expression": "a", "message": "a\nb"}, "rule 'a': message must be one line of text"),
+        ({"expression": "a", "message": ""}, "message must be one line of text"),
+        (
+            {"expression": "a", "reason": "Wrong"},
+            "reason='Wrong' must be one of FieldValueInvalid, FieldValueForbidden",
+        ),
+        ({"expression": "a", "field_path": "size"}, "field_path='size' must start with a dot, like '.size'"),
+    ],
+)
+def test_rules(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        rule(**arguments)
 
 
 def test_rules_of_a_field_are_rules() -> None:

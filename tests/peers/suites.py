@@ -23,6 +23,7 @@ from typing import Any
 __all__ = ["Cases", "NotAvailable", "Suite", "read_ginkgo", "read_junit", "suites"]
 
 _HERE = Path(__file__).parent
+_ENVTEST = _HERE.parents[1] / "reconciler" / "testing" / "envtest"
 _TIMEOUT_SECONDS = 900
 
 Cases = dict[str, str]
@@ -56,7 +57,10 @@ def suites() -> dict[str, Suite]:
     for project in json.loads((_HERE / "suites.json").read_text()):
         module, _, version = project["source"].partition("@")
         for name, suite in project["suites"].items():
-            if version:
+            if "main" in project:
+                prepare = functools.partial(_prepare_own, _HERE / project["main"], version, name, suite["skip"])
+                shown = f"{module.rpartition('/')[2]} {version.removeprefix('v')}"
+            elif version:
                 prepare = functools.partial(_prepare_go, module, version, name, suite["package"])
                 shown = f"{module.rpartition('/')[2]} {version.removeprefix('v')}"
             else:
@@ -95,6 +99,24 @@ def _prepare_go(module: str, version: str, name: str, package: str) -> Callable[
     return functools.partial(_run_go, binary, root / package)
 
 
+def _prepare_own(main: Path, version: str, name: str, skip: str) -> Callable[[Path, str], Cases]:
+    """Build a test binary of our own from packages of Kubernetes, whose versions are those of the control plane."""
+    root = _cache(f"{main.parent.name}@{version}")
+    binary = root / f"{name}.test"
+    if not binary.exists():
+        if shutil.which("go") is None:
+            raise NotAvailable("this needs Go: install it (https://go.dev/dl)")
+        _complete(root, lambda new: _build_own(main, new, binary.name))
+    return functools.partial(_run_go, binary, root, arguments=(f"-ginkgo.skip={skip}",))
+
+
+def _build_own(main: Path, directory: Path, binary: str) -> None:
+    shutil.copytree(_ENVTEST, directory, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copy(main, directory)
+    for command in (("mod", "tidy"), ("test", "-c", "-o", binary, ".")):
+        _output_of("go", *command, directory=directory)
+
+
 def _writable(root: Path) -> Path:
     """Make a copy of a Go module writable: its folders in Go's cache are not."""
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
@@ -111,9 +133,9 @@ def _complete(target: Path, make: Callable[[Path], object]) -> None:
         new.rename(target)
 
 
-def _run_go(binary: Path, package: Path, kubeconfig: Path, part: str) -> Cases:
+def _run_go(binary: Path, package: Path, kubeconfig: Path, part: str, *, arguments: Sequence[str] = ()) -> Cases:
     report = kubeconfig.with_name("report.json")
-    command = [str(binary), f"-ginkgo.json-report={report}", "-ginkgo.no-color"]
+    command = [str(binary), f"-ginkgo.json-report={report}", "-ginkgo.no-color", *arguments]
     if part:
         command.append(f"-ginkgo.focus={part}")
     _run(command, package, {"KUBECONFIG": str(kubeconfig), "USE_EXISTING_CLUSTER": "true"})

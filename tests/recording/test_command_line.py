@@ -17,7 +17,7 @@ from reconciler import Client, Manager, Recording
 from reconciler.apiserver import APIServer
 from reconciler.cli import main
 from reconciler.cli.demo import new_notification, running_operator
-from reconciler.manager import EndpointSecurity
+from reconciler.manager import EndpointSecurity, console
 from reconciler.manager.endpoints.handlers import debug_recording
 from reconciler.manager.endpoints.server import EndpointRequest
 from reconciler.recording.recording import RecordingReader, write_recording
@@ -70,7 +70,10 @@ def test_show_as_json_and_as_a_page(capsys: Any, incident: Path, tmp_path: Path)
     ] == ["data.half"]
     page = tmp_path / "page.html"
     assert run(capsys, "recording", "show", incident, "ConfigMap", "good", "--html", page)[0] == 0
+    assert page.read_text().startswith("<!doctype html><html")
     assert "<svg" in page.read_text()
+    css = Path(console.__file__).with_name("static") / "console.css"
+    assert f"<style>{css.read_text()}</style>" in page.read_text()
     assert "data.half" in page.read_text()
     assert "http://" not in page.read_text().replace("http://www.w3.org", "")
     assert page.stat().st_mode & 0o077 == 0

@@ -131,11 +131,9 @@ def _extension(*, running: bool) -> Any:
         signature = (name, function.member, types)
         if signature not in overloads:
             identity = function.runs_as or f"k8s_{name}_{len(overloads)}"
-            implementation = function.run if running else None
             parameters = [cel_type(each) for each in types]
-            overloads[signature] = cel.Overload(
-                identity, cel_type(result), parameters, function.member, impl=implementation
-            )
+            run: dict[str, Any] = {"impl": function.run} if running else {}
+            overloads[signature] = cel.Overload(identity, cel_type(result), parameters, function.member, **run)
     by_name: dict[str, list[Any]] = {}
     for (name, *_), overload in overloads.items():
         by_name.setdefault(name, []).append(overload)

@@ -68,10 +68,12 @@ def read_network(text: str) -> Network:
         address = _parse_address(first)
         if not _BITS.fullmatch(bits) or int(bits) > address.max_prefixlen:
             raise ValueError("prefix length out of range")
+        if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+            raise ValueError("IPv6 zones cannot be present in a prefix")
     except ValueError as error:
         problem = f"netip.ParsePrefix({quoted(text)}): {error}"
         raise ValueError(f"{_NETWORK_ERROR}{_NETWORK_ERROR}{problem}") from None
-    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address.ipv4_mapped):
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         raise ValueError(f"{_NETWORK_ERROR}IPv4-mapped IPv6 address {quoted(text)} is not allowed")
     found: Any = ipaddress.ip_interface((address.packed, int(bits)))
     return found  # type: ignore[no-any-return]

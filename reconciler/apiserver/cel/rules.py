@@ -15,12 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.cel.expressions import (
-    CompileError,
-    Expression,
-    check_condition,
-    compile_expression,
-)
+from reconciler.apiserver.cel.expressions import CompileError, Expression, check_condition, compile_expression
 from reconciler.apiserver.cel.syntax_tree import Expr, to_cel
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded

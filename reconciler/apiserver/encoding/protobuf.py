@@ -204,11 +204,33 @@ def _json(message: int | bytes) -> Any:
     return msgspec.json.decode(raw) if isinstance(raw, bytes) and raw else None
 
 
+def _schema_or(name: str, alternative: str, absent: Any) -> Callable[[int | bytes], Any]:
+    """Return the function that reads a message of a schema or, in place of it, the value of another member."""
+
+    def read(message: int | bytes) -> Any:
+        for number, value in _fields(message).items():
+            member = _members(name).get(number)
+            if member and member.name == "schema":
+                return _object(value, member.form[1:])
+        return _object(message, name).get(alternative, absent)
+
+    return read
+
+
 _SPECIAL: dict[str, Callable[[int | bytes], Any]] = {
     "api.resource.Quantity": lambda message: _text(_fields(message).get(1, b"")),
+    "apiextensions.v1.JSON": _json,
     "meta.v1.FieldsV1": _json,
     "meta.v1.MicroTime": _time("%Y-%m-%dT%H:%M:%S.%fZ"),
     "meta.v1.Time": _time("%Y-%m-%dT%H:%M:%SZ"),
     "runtime.RawExtension": _json,
     "util.intstr.IntOrString": _int_or_string,
+}
+_SPECIAL |= {
+    name: _schema_or(name, alternative, absent)
+    for name, alternative, absent in (
+        ("apiextensions.v1.JSONSchemaPropsOrArray", "jSONSchemas", []),
+        ("apiextensions.v1.JSONSchemaPropsOrBool", "allows", False),
+        ("apiextensions.v1.JSONSchemaPropsOrStringArray", "property", []),
+    )
 }

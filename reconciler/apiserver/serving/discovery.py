@@ -7,6 +7,7 @@ of gnostic.
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import json
@@ -173,12 +174,16 @@ def _downgraded(schema: Any) -> Any:
     kept = {key: value for key, value in schema.items() if key not in _ONLY_IN_V3}
     if schema.get("nullable") or schema.get("x-kubernetes-int-or-string"):
         kept = {key: value for key, value in kept.items() if key not in ("type", "items", "properties", "format")}
+    if schema.get(_OPEN):
+        closed = {"items", "properties", *(["type"] if schema.get("type") in ("array", "object") else [])}
+        kept = {key: value for key, value in kept.items() if key not in closed}
     return {
         key: {name: _downgraded(each) for name, each in value.items()} if key == "properties" else _downgraded(value)
         for key, value in kept.items()
     }
 
 
+_OPEN = "x-kubernetes-preserve-unknown-fields"
 _VERBS = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
@@ -266,7 +271,11 @@ class DiscoveryDocuments:
     def _custom_definitions(self) -> JSONObject:
         endpoints = [endpoint for served in self._custom().values() for endpoint in served]
         schemas = {name: schema for endpoint in endpoints for name, schema in _schemas(endpoint).items()}
-        return {name: _downgraded(schema) for name, schema in schemas.items()}
+        # Without even the metadata, since kubectl would refuse everything else.
+        return {
+            name: {"type": "object", _GVK: schema[_GVK]} if schema.get(_OPEN) else _downgraded(schema)
+            for name, schema in schemas.items()
+        }
 
     def _document(self, parts: list[str]) -> JSONObject:
         if parts == ["api"]:
@@ -368,6 +377,8 @@ def _resource(endpoint: Endpoint) -> JSONObject:
     }
     members = {"shortNames": [*info.short_names], "categories": [*info.categories]}
     entry |= {name: values for name, values in members.items() if values}
+    stored = f"{info.group}/{endpoint.resource.storage}/{info.kind}"
+    entry["storageVersionHash"] = base64.b64encode(hashlib.sha256(stored.encode()).digest()[:8]).decode()
     if endpoint.subresources:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
         entry["subresources"] = [

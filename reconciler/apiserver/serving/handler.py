@@ -27,7 +27,7 @@ from reconciler.apiserver.verbs.delete import Deleter, GarbageCollector
 from reconciler.apiserver.verbs.read import PastState, Reader
 from reconciler.apiserver.verbs.routing import Call, route
 from reconciler.apiserver.verbs.subresources import UnstoredDocuments, read_scale, scale_endpoint, write_scale
-from reconciler.apiserver.verbs.views import WholeView, negotiate, to_yaml
+from reconciler.apiserver.verbs.views import WHOLE, WholeView, negotiate, not_acceptable, to_yaml
 from reconciler.apiserver.verbs.watch import WatchResponse
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Outdated, WriteResult
@@ -209,7 +209,7 @@ class Handler:
         except MissingExtra as error:
             return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
         except Refusal as error:
-            warnings = [] if call is None else _warning_headers(call, call.warnings)
+            warnings = [] if call is None else _warning_headers(call)
             return HandlerResult(refusal_response(error, warnings), error.reason)
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
@@ -229,7 +229,7 @@ class Handler:
                 body = view.encode_document(scale_endpoint(call.endpoint), read_scale(call.endpoint, found))
             else:
                 body = view.encode(call.endpoint, found)
-        return HandlerResult(_success(200, body, _warning_headers(call, []), yaml=yaml))
+        return HandlerResult(_success(200, body, _warning_headers(call), yaml=yaml))
 
     def _watch(self, call: Call, stale: PastState | None, expired: Refusal | None) -> HandlerResult:
         view, _ = negotiate(call, self._clock)
@@ -248,7 +248,7 @@ class Handler:
             body = view.encode_document(scale_endpoint(call.endpoint), written.document)
         else:
             body = encode(written.document)
-        response = _success(written.code, body, _warning_headers(call, written.warnings), yaml=yaml)
+        response = _success(written.code, body, _warning_headers(call), yaml=yaml)
         return HandlerResult(response, written=written)
 
     async def _commit(self, call: Call) -> WriteResult:
@@ -262,7 +262,11 @@ class Handler:
     async def _dispatch_write(self, call: Call) -> WriteResult:
         if call.verb == "create":
             stored = "list" in call.endpoint.info.verbs and not call.subresource
-            return await self._writer.create(call) if stored else self._unstored.create(call)
+            if stored:
+                return await self._writer.create(call)
+            if not call.subresource and negotiate(call, self._clock)[0] is not WHOLE:
+                raise not_acceptable()  # a review has no metadata to show
+            return self._unstored.create(call)
         if call.verb == "delete":
             return await self._deleter.delete(call)
         if call.verb == "deletecollection":
@@ -367,12 +371,11 @@ def _success(code: int, body: bytes, warnings: list[str], *, yaml: bool) -> HTTP
     return HTTPResponse(code, headers, body, warnings=warnings)
 
 
-def _warning_headers(call: Call, texts: list[str]) -> list[str]:
-    """Return the Warning headers for texts, with a warning if the request's API version is deprecated."""
-    if call.endpoint.warning:
-        texts = [call.endpoint.warning, *texts]
-    if not texts:
+def _warning_headers(call: Call) -> list[str]:
+    """Return the Warning headers of a response, with a warning if the request's API version is deprecated."""
+    deprecated = call.endpoint.warning
+    if not (deprecated or call.warnings):
         return []
     # The real server too drops texts that a header cannot hold.
-    sent = [text for text in texts if not _CONTROL.search(text)]
+    sent = [text for text in (deprecated, *call.warnings) if text and not _CONTROL.search(text)]
     return ['299 - "{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in sent]

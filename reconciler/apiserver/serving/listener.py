@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler._core.server import BadBody, Limits
+from reconciler._core.limits import BadBody, Limits
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal

@@ -1,4 +1,4 @@
-"""Server-side apply: the configuration of a request, its merge into the object, and the resulting field owners."""
+"""Server-side apply: the configuration of a request, its merge into the object, and who owns which fields."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ from reconciler.apiserver.verbs.decoding import read_yaml, yaml_problem
 from reconciler.apiserver.verbs.routing import Call
 
 _TYPE_META = ("apiVersion", "kind")
-
 _UNOWNED = "before-first-apply"
 """The manager of fields that were set before the object had managedFields."""
 _SERVER_FIELDS = ("creationTimestamp", "generation", "selfLink")
@@ -278,8 +277,6 @@ def needs_conversion(call: Call, before: JSONObject) -> bool:
     """
     endpoint = call.endpoint
     entries = (before.get("metadata") or {}).get("managedFields") or ()
-    if all(entry.get("apiVersion") == endpoint.api_version for entry in entries):
-        return False
     versions = {each.api_version for each in endpoint.resource.endpoints.values()} - {endpoint.api_version}
     return any(entry.get("apiVersion") in versions for entry in entries)
 

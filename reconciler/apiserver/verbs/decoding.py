@@ -21,14 +21,7 @@ from reconciler.apiserver.builtin.decoding import (
     read_value,
     restoring_problem,
 )
-from reconciler.apiserver.builtin.kinds import (
-    BUILT_IN,
-    REVIEWS,
-    filled,
-    metadata_node,
-    type_name,
-    type_node,
-)
+from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, filled, metadata_node, type_name, type_node
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
 from reconciler.apiserver.encoding.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
@@ -160,30 +153,39 @@ def duplicate_fields(body: bytes, found: JSONValue) -> list[str]:
         return []
     if stripped == msgspec.json.encode(found) or stripped == json.dumps(found).encode():
         return []
-    paths = _duplicates(json.loads(stripped.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
-    return [f"duplicate field {quoted(path)}" for path in paths]
+    return [message for message in _field_messages(stripped) if message.startswith("duplicate")]
+
+
+def _in_document_order(body: bytes, problems: list[str]) -> list[str]:
+    """Return messages about unknown and duplicate fields of a JSON body in the order in which a decoder meets them."""
+    order = {message: index for index, message in enumerate(_field_messages(body))}
+    return sorted(problems, key=lambda message: order.get(message, len(order)))
 
 
 class _Members(list[tuple[str, Any]]):
     pass
 
 
-def _duplicates(value: Any, path: str) -> Iterator[str]:
+def _field_messages(body: bytes) -> Iterator[str]:
+    """Yield what is to be said of each field of a JSON body if it is unknown, or of its second value."""
+    return _messages(json.loads(body.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
+
+
+def _messages(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, _Members):
         seen: set[str] = set()
         for key, member in value:
             here = f"{path}.{key}" if path else key
-            if key in seen:
-                yield here
+            yield f"{'duplicate' if key in seen else 'unknown'} field {quoted(here)}"
             seen.add(key)
-            yield from _duplicates(member, here)
+            yield from _messages(member, here)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _duplicates(item, f"{path}[{index}]")
+            yield from _messages(item, f"{path}[{index}]")
 
 
-def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
-    """Check the parameters that all writes share; return whether the request asks for a dry run.
+def check_write_options(call: Call, options: JSONObject | None = None) -> None:
+    """Check the parameters that all writes share, and note whether the request asks for a dry run.
 
     Raises:
         Refusal: 422, a parameter has an unsupported value.
@@ -211,7 +213,7 @@ def check_write_options(call: Call, options: JSONObject | None = None) -> bool:
             errors.append(FieldError.forbidden("force", "may not be specified for non-apply patch"))
     if errors:
         raise Refusal.option_invalid(_OPTIONS.get(call.verb, "DeleteOptions"), *errors)
-    return bool(dry_run)
+    call.dry_run = bool(dry_run)
 
 
 OWNER_FIELDS = ("apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion")
@@ -307,8 +309,8 @@ _VERSIONS = {
 """The versions of each kind besides options; the first one is the default."""
 
 
-def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObject, list[str]]:
-    """Return the document of a create, or of an update of a stored one, and the warnings about it.
+def read_document(call: Call, before: JSONObject | None = None) -> JSONObject:
+    """Return the document of a create, or of an update of a stored one; the call keeps the warnings about it.
 
     The caller owns the document and its metadata; deeper values must not be changed.
 
@@ -321,7 +323,7 @@ def read_document(call: Call, before: JSONObject | None = None) -> tuple[JSONObj
     return _decode(call, found, before)
 
 
-def decode_patched(call: Call, found: Any, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+def decode_patched(call: Call, found: Any, before: JSONObject | None) -> JSONObject:
     """Return a patched document, as `read_document` does."""
     info, endpoint = call.endpoint.info, call.endpoint
     if not isinstance(found, dict):
@@ -384,7 +386,7 @@ def _package(group: str) -> str:
     return group.partition(".")[0] or "core"
 
 
-def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[JSONObject, list[str]]:
+def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> JSONObject:
     earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
     raw, custom = found.get("metadata"), call.endpoint.resource.custom
     restored = not custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
@@ -398,17 +400,18 @@ def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> tuple[J
         # The order is that of a typed decoder; the result of a patch is in alphabetical order.
         paths = sorted(unknown) if call.verb == "patch" else sort_by_document(found, unknown)
     problems += [f"unknown field {quoted(path)}" for path in paths]
+    if call.duplicates and not custom and call.verb != "patch" and media_type(call.request) in ("", _JSON):
+        problems = _in_document_order(call.request.body, problems)
     validation = call.query.get("fieldValidation", "")
     if problems and validation == "Strict":
         if call.duplicates and media_type(call.request) == YAML:
             problems[: len(call.duplicates)] = [yaml_problem(call.duplicates)]
         raise decode_error(call, found, f"strict decoding error: {', '.join(problems)}")
-    warnings = problems if validation != "Ignore" else []
-    call.warnings = warnings
+    call.warnings = problems if validation != "Ignore" else []
     if isinstance(raw, dict) and raw is not earlier_metadata:
         whole = custom and not call.subresource
-        warnings = warnings + metadata_warnings(raw, earlier_metadata or {}, custom=whole)
-    return document, warnings
+        call.metadata_warnings = metadata_warnings(raw, earlier_metadata or {}, custom=whole)
+    return document
 
 
 def _decode_fields(

@@ -50,24 +50,24 @@ class Deleter:
     async def delete(self, call: Call) -> WriteResult:
         """Delete an object, or mark it as being deleted if finalizers or a grace period hold it."""
         options = _delete_options(call)
-        dry_run = check_write_options(call, options)
+        check_write_options(call, options)
         info, old = call.endpoint.info, call.existing()
         check_preconditions(call, old, options.get("preconditions") or {})
         if info.plural == "namespaces" and not info.group and call.name in _IMMORTAL:
             raise Refusal.forbidden(info.plural, info.group, call.name, "this namespace may not be deleted")
-        await self._admit(call, old, options, dry_run=dry_run)
-        written = self.delete_stored(call.endpoint.resource, old, options, dry_run=dry_run)
+        await self._admit(call, old, options)
+        written = self.delete_stored(call.endpoint.resource, old, options, dry_run=call.dry_run)
         if written.stored is None and info.deleted_whole:
             written.stored = self._as_answered(call.endpoint.resource, old, written)
         elif written.stored is None:
             written.document = _success_status(call, old)
         return written
 
-    async def _admit(self, call: Call, old: Stored, options: JSONObject, *, dry_run: bool) -> None:
+    async def _admit(self, call: Call, old: Stored, options: JSONObject) -> None:
         """Return if a deletion is allowed; raise `Outdated` if the object changed meanwhile."""
         if not self.admission.active:
             return
-        write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), dry_run, options)
+        write = Admitted(call, "DELETE", call.name, None, call.endpoint.to_served(old.doc), options)
         if self.admission.applies(write):
             await self.admission.mutate(write)
             await self.admission.validate(write)
@@ -142,13 +142,13 @@ class Deleter:
     async def delete_collection(self, call: Call) -> WriteResult:
         """Delete all selected objects, each with a resourceVersion of its own; return them as they were."""
         options = _delete_options(call)
-        dry_run = check_write_options(call, options)
+        check_write_options(call, options)
         endpoint, selector = call.endpoint, selector_of(call)
         rv = self.cluster.revisions.current
         found = (endpoint.store.objects[key] for key in list(endpoint.store.keys(call.namespace)))
         chosen = [stored for stored in found if selector.empty or selector.matches(stored.doc)]
         for number, stored in enumerate(chosen, 1):
-            await self._delete_selected(call, stored, options, dry_run=dry_run)
+            await self._delete_selected(call, stored, options)
             if number % _READERS_RUN_AFTER == 0:
                 await asyncio.sleep(0)
         metadata = {"resourceVersion": str(rv)}
@@ -156,15 +156,15 @@ class Deleter:
             metadata["continue"] = ""
         return WriteResult(200, document=msgspec.Raw(WHOLE.encode_list(endpoint, chosen, metadata)))
 
-    async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject, *, dry_run: bool) -> None:
+    async def _delete_selected(self, call: Call, stored: Stored, options: JSONObject) -> None:
         endpoint = call.endpoint
         while (current := endpoint.store.objects.get(stored.key)) is not None and current.uid == stored.uid:
             check_preconditions(call, current, options.get("preconditions") or {})
             try:
-                await self._admit(call, current, options, dry_run=dry_run)
+                await self._admit(call, current, options)
             except Outdated:
                 continue
-            self.delete_stored(endpoint.resource, current, options, dry_run=dry_run)
+            self.delete_stored(endpoint.resource, current, options, dry_run=call.dry_run)
             return
 
 
@@ -383,11 +383,18 @@ class GarbageCollector:
         elif _FOREGROUND in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
                 if not dependent.doc["metadata"].get("deletionTimestamp"):
-                    self._deleter.delete_stored(other, dependent, {"propagationPolicy": "Foreground"})
+                    self._delete_in_foreground(other, dependent)
             if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
                 self._remove_finalizer(resource, stored, _FOREGROUND)
         elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
             self._empty_namespace(stored)
+
+    def _delete_in_foreground(self, resource: APIResource, dependent: Stored) -> None:
+        """Delete a dependent of an object that waits for it, which it no longer blocks if they own each other."""
+        if any(_is_waiting(each) for _, each in self._dependents_of(dependent.uid)):
+            owners = [{**owner, "blockOwnerDeletion": False} for owner in _owner_references(dependent)]
+            dependent = self._set_metadata(resource, dependent, "ownerReferences", owners)
+        self._deleter.delete_stored(resource, dependent, {"propagationPolicy": "Foreground"})
 
     def _remove_owner(self, resource: APIResource, stored: Stored, uid: str) -> None:
         owners = [owner for owner in _owner_references(stored) if owner.get("uid") != uid]
@@ -403,11 +410,11 @@ class GarbageCollector:
         else:
             self._cluster.remove(resource, current)
 
-    def _set_metadata(self, resource: APIResource, stored: Stored, field: str, value: list[Any]) -> None:
+    def _set_metadata(self, resource: APIResource, stored: Stored, field: str, value: list[Any]) -> Stored:
         metadata = {**stored.doc["metadata"], field: value}
         if not value:
             del metadata[field]
-        self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
+        return self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
 
     # namespaces
 
@@ -453,6 +460,12 @@ def _find_owner(endpoint: Endpoint, reference: JSONObject, dependent: Stored) ->
     """Return the object that a reference means: one with its name and uid, in the namespace of the dependent."""
     found = endpoint.resource.find(dependent.doc["metadata"].get("namespace"), reference["name"])
     return found if found is not None and found.uid == reference["uid"] else None
+
+
+def _is_waiting(stored: Stored) -> bool:
+    """Return whether an object is being deleted, after its dependents."""
+    metadata = stored.doc["metadata"]
+    return bool(metadata.get("deletionTimestamp")) and _FOREGROUND in (metadata.get("finalizers") or ())
 
 
 def _blocks(dependent: Stored, uid: str) -> bool:

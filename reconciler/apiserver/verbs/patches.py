@@ -212,24 +212,20 @@ def _change(document: JSONValue, path: list[str], op: str, value: JSONValue) -> 
         if op == "remove":
             raise PatchFailed("the whole document cannot be removed")
         return value
-    parent, last = _read(document, path[:-1]), path[-1]
-    if isinstance(parent, dict):
+    parent: Any = _read(document, path[:-1])
+    where: Any = path[-1]
+    if isinstance(parent, list):
+        last = len(parent) - 1 if op != "add" else len(parent)
+        where = last if op == "add" and where == "-" else _index(where, last)
+    elif not isinstance(parent, dict) or (op == "remove" and where not in parent):
         # The real server replaces missing fields too; only their parents must exist.
-        if op == "remove" and last not in parent:
-            raise PatchFailed(f"{op} operation does not apply: doc is missing key: /{'/'.join(path)}: missing value")
-        if op == "remove":
-            del parent[last]
-        else:
-            parent[last] = value
-    elif isinstance(parent, list):
-        if op == "add":
-            parent.insert(len(parent) if last == "-" else _index(last, len(parent)), value)
-        elif op == "remove":
-            del parent[_index(last, len(parent) - 1)]
-        else:
-            parent[_index(last, len(parent) - 1)] = value
-    else:
         raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
+    if op == "remove":
+        del parent[where]
+    elif op == "add" and isinstance(parent, list):
+        parent.insert(where, value)
+    else:
+        parent[where] = value
     return document
 
 

@@ -232,18 +232,17 @@ class Reader:
         position = store.end
         initial: list[Stored] = []
         failure: Refusal | None = None
+        from_the_start = initial_events or (initial_events is None and not asked)
         if asked is not None and asked > current:
             failure = Refusal.too_large_resource_version(asked, current) if initial_events else None
-        elif initial_events or (initial_events is None and not asked):
+        elif from_the_start:
             position, initial = self._initial(call, selector, asked, stale)
         elif asked:
             found = store.position(asked)
-            failure = (
-                None if found is not None else Refusal.expired(f"too old resource version: {asked} ({store.floor})")
-            )
+            if found is None:
+                failure = Refusal.expired(f"too old resource version: {asked} ({store.floor})")
             position = position if found is None else found
         bookmarks = go_bool(call.query.get("allowWatchBookmarks", ""))
-        ends = bookmarks and (initial_events or (initial_events is None and not asked))
         watch = WatchResponse(
             call.endpoint,
             call.namespace,
@@ -252,7 +251,7 @@ class Reader:
             position=position,
             after=asked or 0,
             initial=initial,
-            initial_done=current if ends else None,
+            initial_done=current if bookmarks and from_the_start else None,
             bookmarks=bookmarks,
             timeout=float(timeout) or None,
             version=lambda: self.cluster.revisions.current,

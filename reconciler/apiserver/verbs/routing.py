@@ -23,6 +23,7 @@ ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"
 """The subresources that support create only, with their kinds."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 _FINALIZE = {"PUT": "update"}
+_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _OF_A_NODE = {
     "nodes": frozenset({"proxy"}),
@@ -45,8 +46,10 @@ class Call:
         name: empty for collections.
         subresource: empty for the object itself.
         query: the last value of each parameter.
-        warnings: warnings about the body, which are sent with an error response too.
+        warnings: the warnings so far, which are sent with an error response too.
+        metadata_warnings: those about metadata, which are sent once the write is accepted.
         duplicates: messages about fields that the body contains twice.
+        dry_run: whether nothing will be stored, once `check_write_options` has read the parameters of a write.
         by_server: whether the server itself makes it; its writes need no admission.
         user: who makes it.
     """
@@ -59,7 +62,9 @@ class Call:
     subresource: str
     query: dict[str, str]
     warnings: list[str] = field(default_factory=list)
+    metadata_warnings: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
+    dry_run: bool = False
     by_server: bool = False
     user: UserInfo = ADMIN
 
@@ -79,10 +84,16 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     """Return the call of a user to a path under ``/api/v1`` or ``/apis/group/version``; None for discovery paths.
 
     Raises:
-        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not.
+        Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not, 400 if
+            the timeout is no duration in Go's form.
     """
     if _INVALID_ESCAPE.search(request.path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
+    query = dict(request.query)
+    timeout = query.get("timeout")
+    if timeout and not _GO_DURATION.fullmatch(timeout) and not go_bool(query.get("watch", "")):
+        problem = f'time: invalid duration "{timeout}"'
+        raise Refusal.bad_request(f"invalid timeout specified in the request URL - {problem}")
     found = split_path(request.path)
     if found is None or not found.plural or (found.group, found.plural) == ("", "componentstatuses"):
         return None
@@ -92,24 +103,17 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
     endpoint = registry.endpoint(group, version, plural)
     if endpoint is None:
         raise Refusal.no_such_resource() if registry.is_built_in(group, version) else Refusal.not_served()
-    call = Call(request, "", endpoint, namespace, name, subresource, dict(request.query), user=user)
+    call = Call(request, "", endpoint, namespace, name, subresource, query, user=user)
     verbs = _OBJECT if name else _COLLECTION
     if subresource:
         verbs = _ACTION if subresource in ACTIONS else _FINALIZE if subresource == "finalize" else _SUBRESOURCE
     verb = _custom_verb(call, verbs) if endpoint.resource.custom else _built_in_verb(call, verbs)
-    if watched:
-        call.verb = _older_watch(call)
-    else:
-        call.verb = "watch" if verb == "list" and go_bool(call.query.get("watch", "")) else verb
-    return call
-
-
-def _older_watch(call: Call) -> str:
-    if call.subresource:
+    if watched and subresource:
         raise Refusal.no_such_resource()
-    if call.request.method != "GET":
+    if watched and request.method != "GET":
         raise Refusal.method_not_allowed()
-    return "watch"
+    call.verb = "watch" if watched or (verb == "list" and go_bool(call.query.get("watch", ""))) else verb
+    return call
 
 
 def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:

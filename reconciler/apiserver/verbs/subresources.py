@@ -75,7 +75,7 @@ class UnstoredDocuments:
         if not call.subresource:
             return WriteResult(201, document=self._answer(call))
         kind = ACTIONS[call.subresource]
-        dry_run = check_write_options(call)
+        check_write_options(call)
         document = read_unstored_object(call.request, kind)
         metadata = document.get("metadata") or {}
         check_namespace(call, metadata)
@@ -85,7 +85,7 @@ class UnstoredDocuments:
         if metadata.get("name", "") != call.name:
             raise Refusal.bad_request(f"name in URL does not match name in {kind} object")
         act = self._bind if kind == "Binding" else self._evict
-        return act(call, document, dry_run)
+        return act(call, document)
 
     # reviews
 
@@ -175,15 +175,15 @@ class UnstoredDocuments:
 
     # evictions
 
-    def _evict(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
+    def _evict(self, call: Call, document: JSONObject) -> WriteResult:
         options = document.get("deleteOptions") or {}
-        dry_run = dry_run or bool(options.get("dryRun"))
+        call.dry_run = call.dry_run or bool(options.get("dryRun"))
         pod = call.existing()
         if not _ignores_budgets(pod.doc):
-            self._take_from_budget(call, pod, dry_run)
+            self._take_from_budget(call, pod)
         check_preconditions(call, pod, options.get("preconditions") or {})
-        evicted = pod if dry_run else self._set_condition(call, pod, pod.doc, _DISRUPTED)
-        gone = self.deleter.delete_stored(call.endpoint.resource, evicted, options, dry_run=dry_run)
+        evicted = pod if call.dry_run else self._set_condition(call, pod, pod.doc, _DISRUPTED)
+        gone = self.deleter.delete_stored(call.endpoint.resource, evicted, options, dry_run=call.dry_run)
         return WriteResult(201, document=_DONE, before=pod, after=gone.after)
 
     def _set_condition(self, call: Call, pod: Stored, doc: JSONObject, condition: JSONObject) -> Stored:
@@ -193,7 +193,7 @@ class UnstoredDocuments:
         changed = {**doc, "metadata": dict(doc["metadata"]), "status": {**status, "conditions": conditions}}
         return pod if changed == pod.doc else self.cluster.replace(call.endpoint.resource, pod, changed)
 
-    def _take_from_budget(self, call: Call, pod: Stored, dry_run: bool) -> None:
+    def _take_from_budget(self, call: Call, pod: Stored) -> None:
         """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one."""
         budgets = self.cluster.registry.built_in("poddisruptionbudgets", "policy")
         labels = pod.doc["metadata"].get("labels") or {}
@@ -206,13 +206,13 @@ class UnstoredDocuments:
             return
         [budget] = guarding
         status = _after_disruption(budget, call.name, self.cluster.now())
-        if not dry_run:
+        if not call.dry_run:
             changed = {**budget.doc, "metadata": dict(budget.doc["metadata"]), "status": status}
             self.cluster.replace(budgets, budget, changed)
 
     # bindings
 
-    def _bind(self, call: Call, document: JSONObject, dry_run: bool) -> WriteResult:
+    def _bind(self, call: Call, document: JSONObject) -> WriteResult:
         target, metadata = document.get("target") or {}, document.get("metadata") or {}
         if target.get("kind") not in (None, "", "Node"):
             known = 'supported values: "Node", "<empty>"'
@@ -226,7 +226,7 @@ class UnstoredDocuments:
         problem = _binding_problem(pod.doc, spec, call.name)
         if problem:
             raise Refusal.conflict("pods/binding", "", call.name, problem)
-        if dry_run:
+        if call.dry_run:
             return WriteResult(201, document=_DONE, before=pod, after=pod)
         kept = dict(pod.doc["metadata"])
         for key in ("annotations", "labels"):
@@ -370,7 +370,7 @@ async def write_scale(writer: Writer, call: Call) -> WriteResult:
     assert endpoint.scale is not None  # noqa: S101 - as above
     if call.verb == "patch":
         patch_type(call)
-    dry_run = check_write_options(call)
+    check_write_options(call)
     asked = _call_of_scale(call)
     sent = _read_update(call, asked) if call.verb == "update" else None
     old = call.existing()
@@ -378,14 +378,14 @@ async def write_scale(writer: Writer, call: Call) -> WriteResult:
     path, custom = endpoint.scale.spec, endpoint.resource.custom
     if custom and value_at(old.doc, path) is None:
         current["spec"]["replicas"] = _UNSET_REPLICAS
-    scale, warnings = sent or _patched(asked, current)
-    call.warnings = warnings
+    scale = sent or _patched(asked, current)
+    call.warnings = asked.warnings
     _check_object(call, scale["metadata"], old)
-    admitted = writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current, dry_run))
+    admitted = writer.if_applies(Admitted(call, "UPDATE", call.name, scale, current))
     if admitted is not None:
-        scale, warnings = await writer.mutate(admitted, warnings)
+        scale = await writer.mutate(admitted)
         writer.check_current(call, old)
-        scale, _ = decode_patched(asked, scale, None)
+        scale = decode_patched(asked, scale, None)
         admitted = replace(admitted, doc=scale)
     replicas = value_at(scale, "spec.replicas", 0)
     if replicas == _UNSET_REPLICAS and custom:
@@ -398,7 +398,7 @@ async def write_scale(writer: Writer, call: Call) -> WriteResult:
     doc["metadata"] = {**doc["metadata"], "resourceVersion": version}
     before = current["spec"].get("replicas", 0)
     entries = _managed_fields_after(call, managed_fields_of(old), before, replicas)
-    written = await writer.change(call, old, doc, warnings, dry_run=dry_run, entries=entries, scale=admitted)
+    written = await writer.change(call, old, doc, entries=entries, scale=admitted)
     if written.stored is not None:
         written.document, written.stored = scale_of(endpoint, written.stored), None
     return written
@@ -418,17 +418,17 @@ def _call_of_scale(call: Call) -> Call:
     return replace(call, endpoint=scale_endpoint(call.endpoint), request=request)
 
 
-def _read_update(call: Call, asked: Call) -> tuple[JSONObject, list[str]]:
+def _read_update(call: Call, asked: Call) -> JSONObject:
     try:
-        scale, warnings = read_document(asked)
+        scale = read_document(asked)
     except Refusal as refusal:
         unknown = refusal.code == 400 and call.endpoint.resource.custom
         raise (Refusal.bad_request(_UNKNOWN) if unknown else refusal) from None
     write_rules.check_place(call, scale["metadata"])
-    return scale, warnings
+    return scale
 
 
-def _patched(asked: Call, current: JSONObject) -> tuple[JSONObject, list[str]]:
+def _patched(asked: Call, current: JSONObject) -> JSONObject:
     kind = media_type(asked.request)
     found = apply_patch(asked, kind, current)
     if isinstance(found, dict) and kind == STRATEGIC_PATCH:

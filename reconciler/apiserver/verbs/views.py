@@ -18,7 +18,6 @@ from reconciler.apiserver.verbs.routing import Call
 from reconciler.clock import Clock
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
-_META = "meta.k8s.io/v1"
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _STEP = re.compile(
     r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
@@ -39,9 +38,9 @@ class WholeView:
         """Return the JSON of a document that is not a stored version."""
         return encode(endpoint.to_served(doc))
 
-    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:
-        """Return apiVersion and kind of single objects in this view."""
-        return endpoint.api_version, endpoint.info.kind
+    def encode_bookmark(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - a table has columns
+        """Return the JSON of the object of a bookmark, which has a version and no name."""
+        return encode(doc)
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
@@ -68,40 +67,40 @@ def _list(head: bytes, items: list[bytes]) -> bytes:
 class MetadataView(WholeView):
     """The view that shows metadata only."""
 
-    name = "#metadata"
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self.name = f"#{version}"
 
     def encode(self, endpoint: Endpoint, stored: Stored) -> bytes:
         """Return the JSON of one object's metadata."""
-        return stored.encoded(f"{endpoint.api_version}#metadata", _only_metadata)
+        return stored.encoded(f"{endpoint.api_version}{self.name}", self._only_metadata)
 
     def encode_document(self, endpoint: Endpoint, doc: JSONObject) -> bytes:  # noqa: ARG002 - one form for all kinds
         """Return the JSON of a document's metadata."""
-        return encode(_only_metadata(doc))
+        return encode(self._only_metadata(doc))
 
-    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002 - one form for all kinds
-        """Return apiVersion and kind of PartialObjectMetadata."""
-        return _META, "PartialObjectMetadata"
+    def encode_bookmark(self, endpoint: Endpoint, doc: JSONObject) -> bytes:
+        """Return the JSON of the metadata of a bookmark, or a table of one row."""
+        return self.encode_document(endpoint, doc)
 
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return the JSON of a list."""
         shown = {key: value for key, value in metadata.items() if value != ""}
-        head = encode({"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": shown})
+        head = encode({"kind": "PartialObjectMetadataList", "apiVersion": self._version, "metadata": shown})
         if not items:
             return b'%b,"items":null}' % head[:-1]
         return _list(head, [self.encode(endpoint, item) for item in items])
 
+    def _only_metadata(self, doc: JSONObject) -> JSONObject:
+        return {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": doc["metadata"]}
 
-def _only_metadata(doc: JSONObject) -> JSONObject:
-    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": doc["metadata"]}
 
-
-class TableView(WholeView):
+class TableView(MetadataView):
     """The view that shows rows, as ``kubectl get`` prints them, with Metadata, the Object or None of it in each."""
 
-    # Ages change, so rows are not cached.
-    name = None
-
-    def __init__(self, include: str, clock: Clock) -> None:
+    def __init__(self, version: str, include: str, clock: Clock) -> None:
+        super().__init__(version)
+        self.name = None  # ages change, so rows are not cached
         self._include = include
         self._clock = clock
         self._titled = False
@@ -119,10 +118,6 @@ class TableView(WholeView):
         self._titled = True
         return encode(table)
 
-    def type_of(self, endpoint: Endpoint) -> tuple[str, str]:  # noqa: ARG002
-        """Return apiVersion and kind of a table."""
-        return _META, "Table"
-
     def encode_list(self, endpoint: Endpoint, items: Sequence[Stored], metadata: Mapping[str, Any]) -> bytes:
         """Return a table of all rows."""
         shown = {key: value for key, value in metadata.items() if value != ""}
@@ -133,13 +128,16 @@ class TableView(WholeView):
             name, age = (column.definition for column in built_in_columns("", "serviceaccounts"))
             columns = endpoint.columns or ({**_AGE, "description": age["description"]},)
             definitions = [name, *(_definition(column) for column in columns)]
-            cells = [[doc["metadata"]["name"], *(self._cell(column, doc) for column in columns)] for doc in docs]
+            names = [doc["metadata"].get("name", "") for doc in docs]
+            cells = [
+                [name, *(self._cell(column, doc) for column in columns)] for name, doc in zip(names, docs, strict=True)
+            ]
         else:
             known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
             definitions = [column.definition for column in known]
             cells = [[column.cell(doc, now) for column in known] for doc in docs]
         rows = [{"cells": row, "object": self._object(endpoint, doc)} for row, doc in zip(cells, docs, strict=True)]
-        head = {"kind": "Table", "apiVersion": _META, "metadata": metadata}
+        head = {"kind": "Table", "apiVersion": self._version, "metadata": metadata}
         return {**head, "columnDefinitions": definitions, "rows": rows}
 
     def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
@@ -154,9 +152,9 @@ class TableView(WholeView):
         return found
 
     def _object(self, endpoint: Endpoint, doc: JSONObject) -> Any:
-        if self._include == "None":
+        if self._include == "None" and "name" in doc["metadata"]:  # a bookmark always has its annotations
             return None
-        return endpoint.to_served(doc) if self._include == "Object" else _only_metadata(doc)
+        return endpoint.to_served(doc) if self._include == "Object" else self._only_metadata(doc)
 
 
 def _definition(column: Mapping[str, Any]) -> JSONObject:
@@ -206,23 +204,29 @@ def negotiate(call: Call, clock: Clock) -> tuple[WholeView, bool]:
             return view, media == "application/yaml"
         refused = True
     if refused:
-        raise Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(_WRITTEN)}")
+        raise not_acceptable()
     offered = f"Available representations: {', '.join(_WRITTEN)}"
     raise Refusal(406, "NotAcceptable", f"406: Not Acceptable\n\n{offered}", details={})
+
+
+def not_acceptable() -> Refusal:
+    """Return the 406 for a form that an object does not have."""
+    return Refusal(406, "NotAcceptable", f"only the following media types are accepted: {', '.join(_WRITTEN)}")
 
 
 def _view(call: Call, options: Mapping[str, str], clock: Clock) -> WholeView | None:
     form, many = options.get("as"), call.verb in ("list", "deletecollection")
     if form is None:
         return WHOLE
-    if (options.get("g"), options.get("v")) != ("meta.k8s.io", "v1"):
+    if options.get("g") != "meta.k8s.io" or options.get("v") not in ("v1", "v1beta1"):
         return None
+    version = f"meta.k8s.io/{options['v']}"
     if form == "Table":
         include = call.query.get("includeObject", "")
         if include not in ("", "Metadata", "Object", "None"):
             problem = f"includeObject: Invalid value: \"{include}\": must be 'Metadata', 'Object', 'None', or empty"
             raise Refusal.bad_request(f"Unable to convert to Table as requested: {problem}")
-        return TableView(include or "Metadata", clock)
+        return TableView(version, include or "Metadata", clock)
     if form not in ("PartialObjectMetadata", "PartialObjectMetadataList"):
         return None
     if many is not form.endswith("List"):
@@ -232,10 +236,7 @@ def _view(call: Call, options: Mapping[str, str], clock: Clock) -> WholeView | N
         kind = "unstructured.UnstructuredList" if custom else call.endpoint.info.list_kind
         what = f"but the requested object is {'a' if many else 'not a'} list (*{kind})"
         raise Refusal(406, "NotAcceptable", f"you requested {form}, {what}")
-    return _METADATA
-
-
-_METADATA = MetadataView()
+    return MetadataView(version)
 
 
 def to_yaml(body: bytes) -> bytes:

@@ -283,11 +283,10 @@ class WatchResponse:
         metadata: JSONObject = {"resourceVersion": str(rv)}
         if annotations:
             metadata["annotations"] = annotations
-        api_version, kind = self.view.type_of(self.endpoint)
-        document = {"kind": kind, "apiVersion": api_version, "metadata": metadata}
-        if kind == self.endpoint.info.kind:
-            document |= shown_empty(self.endpoint.info, self.endpoint.skeleton)
-        return _frame("BOOKMARK", encode(document))
+        info = self.endpoint.info
+        document = {"kind": info.kind, "apiVersion": self.endpoint.api_version, "metadata": metadata}
+        document |= shown_empty(info, self.endpoint.skeleton)
+        return _frame("BOOKMARK", self.view.encode_bookmark(self.endpoint, document))
 
     async def _wait(self) -> None:
         """Wait for an event, the next bookmark, or the end."""

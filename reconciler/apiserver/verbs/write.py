@@ -43,11 +43,7 @@ from reconciler.apiserver.verbs.decoding import (
 )
 from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.routing import Call
-from reconciler.apiserver.verbs.write_rules import (
-    Admitted,
-    Outdated,
-    WriteResult,
-)
+from reconciler.apiserver.verbs.write_rules import Admitted, Outdated, WriteResult
 from reconciler.errors import APIError
 
 if TYPE_CHECKING:
@@ -75,14 +71,12 @@ class Writer:
 
     async def create(self, call: Call) -> WriteResult:
         """Create an object."""
-        dry_run = check_write_options(call)
-        doc, warnings = read_document(call)
+        check_write_options(call)
+        doc = read_document(call)
         doc["metadata"].pop("managedFields", None)
-        return await self._create(call, doc, warnings, dry_run=dry_run)
+        return await self._create(call, doc)
 
-    async def _create(
-        self, call: Call, doc: JSONObject, warnings: list[str], *, dry_run: bool, owned: bool = False
-    ) -> WriteResult:
+    async def _create(self, call: Call, doc: JSONObject, *, owned: bool = False) -> WriteResult:
         """Check and commit a new object; `owned` if its managedFields are set already."""
         endpoint, info = call.endpoint, call.endpoint.info
         metadata = doc["metadata"]
@@ -90,11 +84,11 @@ class Writer:
         await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
         trackable = can_track_owners(call, doc, {})
-        admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None, dry_run))
+        admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None))
         if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
-            doc, warnings = await self.mutate(admitted, warnings)
+            doc = await self.mutate(admitted)
             metadata = doc["metadata"]
             write_rules.check_namespace(call, metadata)
             added = str(metadata.pop("resourceVersion", ""))
@@ -102,7 +96,7 @@ class Writer:
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
-        metadata["uid"] = self.cluster.random_uid() if dry_run else self.cluster.uid(endpoint.resource, key)
+        metadata["uid"] = self.cluster.random_uid() if call.dry_run else self.cluster.uid(endpoint.resource, key)
         strategy = self.strategies(call)
         strategy.complete(doc, None)
         errors = write_rules.validate_metadata(info, metadata, custom=endpoint.resource.custom)
@@ -110,9 +104,9 @@ class Writer:
         errors += write_rules.validate_contents(call, doc, None, errors)
         if errors:
             raise Refusal.invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
-        if version.isdecimal() and version.strip("0") and not dry_run:
+        if version.isdecimal() and version.strip("0") and not call.dry_run:
             raise Refusal.internal_error("resourceVersion should not be set on objects to be created")
-        call.warnings = warnings = warnings + strategy.warn(doc)
+        call.warnings += [*call.metadata_warnings, *strategy.warn(doc)]
         if admitted is not None:
             await self.admission.validate(replace(admitted, doc=doc))
             # The kind or the namespace may have been deleted while webhooks were called.
@@ -124,12 +118,12 @@ class Writer:
             metadata.pop("managedFields", None)
         strategy.finish(doc, None)
         stored_form = endpoint.to_storage(doc)
-        if dry_run:
+        if call.dry_run:
             if version:
                 stored_form["metadata"]["resourceVersion"] = version
-            return WriteResult(201, Stored(key, 0, stored_form, endpoint.resource.custom), warnings=warnings)
+            return WriteResult(201, Stored(key, 0, stored_form, endpoint.resource.custom))
         new = self.cluster.insert(endpoint.resource, key, stored_form)
-        return WriteResult(201, new, after=new, warnings=warnings)
+        return WriteResult(201, new, after=new)
 
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
         endpoint, owners = call.endpoint, FieldManager((), self.cluster.now())
@@ -209,36 +203,36 @@ class Writer:
 
     async def update(self, call: Call) -> WriteResult:
         """Replace an object, or its status."""
-        dry_run = check_write_options(call)
+        check_write_options(call)
         old = call.find()
-        doc, warnings = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
+        doc = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
         write_rules.check_place(call, metadata)
         if old is None:
             if info.create_on_update and not call.subresource:
                 if metadata.get("uid"):
                     raise write_rules.uid_conflict(call, metadata["uid"], "")
-                write_rules.drop_resource_version(metadata, dry_run=dry_run)
-                return await self._create(call, doc, warnings, dry_run=dry_run)
+                write_rules.drop_resource_version(call, metadata)
+                return await self._create(call, doc)
             raise Refusal.not_found(info.plural, info.group, call.name)
         uid = metadata.get("uid")
         if uid and uid != old.uid:
             raise write_rules.uid_conflict(call, uid, old.uid)
-        return await self.change(call, old, doc, warnings, dry_run=dry_run)
+        return await self.change(call, old, doc)
 
     async def patch(self, call: Call) -> WriteResult:
         """Patch an object, or its status."""
         kind = patch_type(call)
-        dry_run = check_write_options(call)
+        check_write_options(call)
         if kind == APPLY_PATCH:
-            return await self._apply(call, call.find(), dry_run=dry_run)
+            return await self._apply(call, call.find())
         old = call.existing()
         before = call.endpoint.to_served(old.doc)
-        doc, warnings = decode_patched(call, apply_patch(call, kind, before), before)
+        doc = decode_patched(call, apply_patch(call, kind, before), before)
         write_rules.check_place(call, doc["metadata"])
-        return await self.change(call, old, doc, warnings, dry_run=dry_run)
+        return await self.change(call, old, doc)
 
-    async def _apply(self, call: Call, old: Stored | None, *, dry_run: bool) -> WriteResult:
+    async def _apply(self, call: Call, old: Stored | None) -> WriteResult:
         info = call.endpoint.info
         if old is None and call.subresource:
             raise Refusal.not_found(info.plural, info.group, call.name)
@@ -247,28 +241,27 @@ class Writer:
         if old is None:
             uid = config["metadata"].get("uid")
             config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
-            write_rules.drop_resource_version(config["metadata"], dry_run=dry_run)
-            doc, warnings = decode_patched(call, config, None)
+            write_rules.drop_resource_version(call, config["metadata"])
+            doc = decode_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise Refusal.conflict(info.plural, info.group, call.name, why)
-            return await self._create(call, doc, warnings, dry_run=dry_run, owned=True)
+            return await self._create(call, doc, owned=True)
         before = call.endpoint.to_served(old.doc)
         applied = apply_to_stored(call, config, old, owners)
-        doc, warnings = decode_patched(call, applied, before)
+        doc = decode_patched(call, applied, before)
         write_rules.check_name_and_namespace(call, doc["metadata"])
-        return await self.change(call, old, doc, warnings, dry_run=dry_run, entries=owners.entries())
+        return await self.change(call, old, doc, entries=owners.entries())
 
     def if_applies(self, write: Admitted) -> Admitted | None:
         """Return a write if anyone is asked about it; nobody is asked about the server's own writes."""
         return write if self.admission.applies(write) else None
 
-    async def mutate(self, write: Admitted, warnings: list[str]) -> tuple[JSONObject, list[str]]:
-        """Return the object as admission leaves it, and the warnings so far."""
-        known = len(write.call.warnings)
+    async def mutate(self, write: Admitted) -> JSONObject:
+        """Return the object as admission leaves it."""
         doc = await self.admission.mutate(write)
         assert doc is not None  # noqa: S101 - only a deletion has none
-        return doc, warnings + write.call.warnings[known:]
+        return doc
 
     def check_current(self, call: Call, old: Stored) -> None:
         """Raise `Outdated` if a stored version is not the latest any more."""
@@ -280,9 +273,7 @@ class Writer:
         call: Call,
         old: Stored,
         doc: JSONObject,
-        warnings: list[str],
         *,
-        dry_run: bool,
         entries: list[ManagedFieldsEntry] | None = None,
         scale: Admitted | None = None,
     ) -> WriteResult:
@@ -296,20 +287,20 @@ class Writer:
         _check_version(call, old, doc["metadata"])
         trackable = entries is not None or can_track_owners(call, doc, before)
         reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
-        write = Admitted(call, "UPDATE", call.name, doc, before, dry_run)
+        write = Admitted(call, "UPDATE", call.name, doc, before)
         admitted = None if call.subresource == "scale" else self.if_applies(write)
         if admitted is not None:
             if trackable and entries is None:
                 sent = write_rules.restrict_to_subresource(call, before, copy.deepcopy(doc))
                 entries = self._updated_entries(call, before, sent, reset)
-            doc, warnings = await self.mutate(admitted, warnings)
+            doc = await self.mutate(admitted)
             self.check_current(call, old)
             write_rules.check_namespace(call, doc["metadata"])
             _check_version(call, old, doc["metadata"])
         doc = write_rules.restrict_to_subresource(call, before, doc)
         strategy, metadata = self.strategies(call), doc["metadata"]
         _check_change(call, strategy, doc, before)
-        call.warnings = warnings = warnings + strategy.warn(doc)
+        call.warnings += [*call.metadata_warnings, *strategy.warn(doc)]
         review = scale if admitted is None else replace(admitted, doc=doc)
         if review is not None:
             await self.admission.validate(review)
@@ -328,13 +319,11 @@ class Writer:
             or write_rules.same_json(stored_form, old.doc)
             or write_rules.differs_only_in_times(stored_form, old.doc)
         ):
-            return WriteResult(200, old, before=old, after=old, warnings=warnings)
+            return WriteResult(200, old, before=old, after=old)
         if endpoint.info.generation and write_rules.bumps_generation(call, old.doc, stored_form):
             metadata["generation"] = before["metadata"].get("generation", 0) + 1
-        if dry_run:
-            return WriteResult(
-                200, Stored(old.key, old.rv, stored_form, old.custom), before=old, after=old, warnings=warnings
-            )
+        if call.dry_run:
+            return WriteResult(200, Stored(old.key, old.rv, stored_form, old.custom), before=old, after=old)
         if (
             metadata.get("deletionTimestamp")
             and not metadata.get("finalizers")
@@ -343,9 +332,9 @@ class Writer:
             # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form, old.custom)
             gone = self.cluster.remove(endpoint.resource, old)
-            return WriteResult(200, shown, before=old, after=gone, warnings=warnings)
+            return WriteResult(200, shown, before=old, after=gone)
         new = self.cluster.replace(endpoint.resource, old, stored_form)
-        return WriteResult(200, new, before=old, after=new, warnings=warnings)
+        return WriteResult(200, new, before=old, after=new)
 
 
 def _key(call: Call, metadata: JSONObject) -> str:

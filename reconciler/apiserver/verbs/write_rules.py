@@ -1,6 +1,6 @@
 """A write as admission sees it, its result, and the rules of writes for all kinds.
 
-The rules are about names, versions, what a request may change, and comparisons.
+The rules are about names, versions, metadata, what a request may change, and comparisons.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class WriteResult:
         document: another document to return.
         before: the version before, if there was one.
         after: the version after; the same object as `before` if nothing changed.
-        warnings: texts for Warning headers.
     """
 
     code: int
@@ -46,7 +45,6 @@ class WriteResult:
     document: Any = None
     before: Stored | None = None
     after: Stored | None = None
-    warnings: list[str] = field(default_factory=list)
 
 
 class Outdated(Exception):
@@ -63,7 +61,6 @@ class Admitted:
         name: its name; empty if the server generates it.
         doc: the new object in the version of the request; None for a deletion.
         before: the stored object in the version of the request; None for a new one.
-        dry_run: whether nothing will be stored.
         options: the options of a deletion.
     """
 
@@ -72,7 +69,6 @@ class Admitted:
     name: str
     doc: JSONObject | None
     before: JSONObject | None
-    dry_run: bool
     options: JSONObject = field(default_factory=dict)
 
 
@@ -206,12 +202,12 @@ def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> Non
         raise Refusal.conflict(info.plural, info.group, call.name)
 
 
-def drop_resource_version(metadata: JSONObject, *, dry_run: bool) -> None:
+def drop_resource_version(call: Call, metadata: JSONObject) -> None:
     """Remove the resourceVersion of an object that an update or apply creates; a dry run returns it."""
     version = metadata.get("resourceVersion")
     if version:
         _number(version)
-    if not dry_run:
+    if not call.dry_run:
         metadata.pop("resourceVersion", None)
 
 

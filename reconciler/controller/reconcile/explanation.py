@@ -21,10 +21,10 @@ from reconciler.cache import CachedObject
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver, ReconcileResult
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.watchdogs import CodePlace, RunningReconciles, frames_of, place_of
+from reconciler.controller.reconcile.watchdogs import CodePlace, frames_of, place_of
 from reconciler.controller.result import Completion, text_without_values
 from reconciler.controller.wake import reasons
-from reconciler.controller.wake.change import ChangeLog, Creation, ObjectChange, WakingChanges
+from reconciler.controller.wake.change import Creation, ObjectChange, WakingChanges
 from reconciler.controller.wake.handlers import ControllerState
 from reconciler.meta import Request
 from reconciler.meta.documents import Version
@@ -237,7 +237,7 @@ class EndedReconcile(msgspec.Struct, gc=False):
 
     def rows(self) -> list[EndedReconcile]:
         """Return this one and the earlier ones, oldest first; ten at most, and forget all others."""
-        found = [self]
+        found: list[EndedReconcile] = [self]
         while len(found) < MAX_RUNS and (earlier := found[-1].earlier) is not None:
             found.append(earlier)
         found[-1].earlier = None
@@ -491,33 +491,25 @@ class KeyExplanation:
 
 def explain_key(
     state: ControllerState,
-    history: RunHistory,
-    changes: ChangeLog,
-    running: RunningReconciles,
     request: Request,
     *,
     waits_of: Callable[[Request], str | None],
-    workers: int,
     started: bool,
     rows: Sequence[EndedReconcile] | None = None,
 ) -> KeyExplanation:
     """Return the explanation of a key.
 
     Args:
-        state: of the controller's workers.
-        history: the latest reconciles of each key.
-        changes: the changes that enqueued each key.
-        running: the reconciles in progress.
+        state: of the controller.
         request: the key.
         waits_of: returns what the reconciler says that a key waits for.
-        workers: the number of workers.
         started: whether the workers have started.
         rows: the reconciles of the history to explain; None for all of the key.
     """
-    queued, stored, reconcile = state.queue.explain(request), state.stored(request), running.of(request)
-    runs = history.runs(request) if rows is None else [history.run(request, row) for row in rows]
+    queued, stored, reconcile = state.queue.explain(request), state.stored(request), state.running.of(request)
+    runs = state.history.runs(request) if rows is None else [state.history.run(request, row) for row in rows]
     seen = state.tracker.seen(request)
-    waits_for = _waits_for(state, queued, workers=workers, started=started) or _idle_waits_for(state, request, runs)
+    waits_for = _waits_for(state, queued, started=started) or _idle_waits_for(state, request, runs)
     own = waits_of(request)
     return KeyExplanation(
         controller=state.name,
@@ -528,15 +520,15 @@ def explain_key(
         in_progress=queued.in_progress,
         place=place_of(reconcile),
         current_reasons=queued.current_reasons,
-        current_changes=changes.current(reconcile),
+        current_changes=state.changes.current(reconcile),
         ready=queued.ready,
         due=queued.due,
         next_reasons=queued.next_reasons,
-        next_changes=changes.pending(request),
+        next_changes=state.changes.pending(request),
         failures=queued.failures,
         observed_version=seen[-1] if isinstance(seen, tuple) else seen,
         cached_version=None if stored is None else stored.version,
-        warnings=history.warnings(request),
+        warnings=state.history.warnings(request),
         unsaved=request in state.unsaved,
         runs=tuple(runs),
     )
@@ -553,20 +545,28 @@ def state_of(queued: Explanation[Request], *, remembered: bool) -> KeyState:
     return "idle" if remembered else "unknown"
 
 
-def _waits_for(state: ControllerState, queued: Explanation[Request], *, workers: int, started: bool) -> str | None:
+def _waits_for(state: ControllerState, queued: Explanation[Request], *, started: bool) -> str | None:
     """Return what a key in the queue waits for; None for one that is not in the queue."""
     if queued.in_progress is not None:
         return "the end of the reconcile in progress"
     if queued.ready is not None and not started:
         return "the start of the workers: the caches are not synced, or this process is not the leader"
     low = state.queue.low_limit
-    if queued.ready is not None and (queued.priority or 0) < 0 and low is not None and low.full and low.limit < workers:
+    if (
+        queued.ready is not None
+        and (queued.priority or 0) < 0
+        and low is not None
+        and low.full
+        and low.limit < state.workers
+    ):
         return (
             f"the end of another reconcile of low priority: {low.in_use} of at most {low.limit} are in progress, since "
             "the API server answers more slowly because of them"
         )
     if queued.ready is not None:
-        return f"a free worker ({state.queue.active} of {workers} are busy; keys that are ready: {len(state.queue)})"
+        return (
+            f"a free worker ({state.queue.active} of {state.workers} are busy; keys that are ready: {len(state.queue)})"
+        )
     return None if queued.due is None else _waits_for_timer(queued)
 
 

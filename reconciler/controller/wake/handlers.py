@@ -23,6 +23,7 @@ from reconciler.clock import Clock
 from reconciler.controller.observers import Observers
 from reconciler.controller.result import CacheSyncTimeout
 from reconciler.controller.wake import reasons
+from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoTracker, Wake
 from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueue
 from reconciler.controller.wake.predicates import EventFilter, ShardFilter
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from reconciler.cache.store import Store
     from reconciler.controller.options import ControllerOptions
     from reconciler.controller.reconcile.cycle import UnsavedStore
+    from reconciler.controller.reconcile.explanation import RunHistory
     from reconciler.controller.reconcile.threads import ReconcileThreads
+    from reconciler.controller.reconcile.watchdogs import RunningReconciles
     from reconciler.controller.reconcile.worker import AgainLimiter
     from reconciler.status.recording import StatusMetrics
 
@@ -78,6 +81,10 @@ class ControllerState:
         clock: source of time.
         status_metrics: receives each flush of a reconcile's batchers, or None.
         threads: run plain functions.
+        workers: the highest number of concurrent reconciles.
+        history: the latest reconciles of each key.
+        changes: the changes that enqueued each key.
+        running: the reconciles in progress.
         deadlines: for each key the monotonic second of the latest `requeue_after`.
         stored: returns the primary object of a key in the informer's store; None if it has none.
     """
@@ -96,6 +103,10 @@ class ControllerState:
     clock: Clock
     status_metrics: StatusMetrics | None
     threads: ReconcileThreads
+    workers: int
+    history: RunHistory
+    changes: ChangeLog
+    running: RunningReconciles
     deadlines: dict[Request, float] = field(default_factory=dict)
     stored: Callable[[Request], CachedObject | None] = _no_object
 

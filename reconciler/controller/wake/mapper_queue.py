@@ -183,15 +183,15 @@ class MapperQueue:
         pending, started = self._pending.get(key), self._now()
         failure: Exception | None = None
         for version in reversed(pending.versions[:] if pending is not None else []):
-            error = await self._call(version)
-            if error is None:
+            try:
+                await wait_at_most(self._timeout, self._map_object(*version))
+            except Exception as error:  # noqa: BLE001 - it is logged, counted and tried again
+                failure = error
+                # It hangs, or all fail slowly: stop here, so that other objects get their turn.
+                if self._now() - started >= self._timeout:
+                    break
+            else:
                 self._remove(key, [version])
-                continue
-            failure = error
-            if (
-                self._now() - started >= self._timeout
-            ):  # it hangs, or all fail slowly: stop here, so that other objects get their turn
-                break
         self._untried.discard(key)
         if not self._untried:
             self._tried.set()
@@ -199,14 +199,6 @@ class MapperQueue:
             self._failed(key, failure)
         elif key not in self._pending:
             self._queue.forget(key)
-
-    async def _call(self, version: _Version) -> Exception | None:
-        """Map one version; return the error if it failed."""
-        try:
-            await wait_at_most(self._timeout, self._map_object(*version))
-        except Exception as error:  # noqa: BLE001 - it is logged, counted and tried again
-            return error
-        return None
 
     def _failed(self, key: Request, error: BaseException) -> None:
         self.errors += 1

@@ -353,7 +353,7 @@ def whole_page(title: str, body: h.Node) -> str:
             h.body[h.main[body]],
         ]
     )
-    return "<!doctype html>" + page.replace(_STYLE, style, 1)
+    return str(page).replace(_STYLE, style, 1)  # a plain string: that of htpy would escape the style
 
 
 def recorded_page(keys: Sequence[tuple[str, JSONObject, datetime]]) -> str:

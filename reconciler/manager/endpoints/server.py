@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler._core.certificates import CertWatcher, self_signed_context
-from reconciler._core.server import Limits
+from reconciler._core.limits import Limits
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.security import ACCEPTED_SECONDS, AccessRefused, EndpointSecurity, Guard

@@ -173,13 +173,16 @@ def _strike(each: Disturbance, world: World, windows: Windows, act: Act) -> None
     if point.verb == "effect":
         windows.effects.append(_EffectStrike(point, each.variant != "effect", note_and_act))
         return
-    fault = point.match(world.name)
+
+    def call(_: HTTPRequest) -> Awaitable[None]:
+        return note_and_act()
+
+    match, faults = point.match(world.name), world.server.faults
     if each.variant == "after":
-        fault["after"] = lambda _: note_and_act()
+        faults.add(nth=point.nth, after=call, **match)
     else:
-        fault["before"] = lambda _: note_and_act()
-        fault["lost"] = each.family == "crash" and each.variant == "before"
-    world.server.faults.add(nth=point.nth, **fault)
+        lost = each.family == "crash" and each.variant == "before"
+        faults.add(nth=point.nth, before=call, lost=lost, **match)
 
 
 class _EffectStrike:
@@ -271,8 +274,7 @@ def _write(each: Disturbance, world: World, _windows: Windows) -> None:
         with contextlib.suppress(ReconcilerError):  # the object may be gone, and the write invalid
             await interfere(world, request, each.variant)
 
-    fault: FaultOptions = {**point.match(world.name), "before": write}
-    world.server.faults.add(nth=point.nth, **fault)
+    world.server.faults.add(nth=point.nth, before=write, **point.match(world.name))
 
 
 def _fail(each: Disturbance, world: World, _windows: Windows) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import LoggedRequest
-from reconciler.apiserver.faults import FaultOptions
+from reconciler.apiserver.faults import RequestMatch
 from reconciler.testing.differences import ObjectKey, key_of
 from reconciler.testing.explore.run import Run
 from reconciler.testing.trace import TraceEvent, WorldTrace, is_bookkeeping
@@ -33,9 +33,9 @@ class Point:
     subresource: str
     nth: int
 
-    def match(self, user_agent: str) -> FaultOptions:
+    def match(self, user_agent: str) -> RequestMatch:
         """Return the requests that are alike."""
-        return FaultOptions(
+        return RequestMatch(
             verb=self.verb,
             resource=self.resource,
             namespace=self.namespace or None,

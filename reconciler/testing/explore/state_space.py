@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.errors import Unsatisfiable
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.state import read_state
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, MissingExtra
 from reconciler.meta.documents import copy_json, merge_diff, without_nulls
 from reconciler.objects import Resource
 from reconciler.testing.differences import ObjectDifference, ObjectKey, compare_states, describe_key, key_of
@@ -42,6 +40,12 @@ from reconciler.testing.explore.strategies import (
 from reconciler.testing.operator_process import OperatorFailed
 from reconciler.testing.virtual_clock import virtual_time
 from reconciler.testing.world import NotSettled, World
+
+try:
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+    from hypothesis.errors import Unsatisfiable
+except ModuleNotFoundError as error:
+    raise MissingExtra("hypothesis", extra="testing", purpose="exploring the states of a kind") from error
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -48,7 +48,11 @@ async def main(options: Options) -> None:
         manager = Manager(client, namespaces=[options.namespace])
         informer = await manager.cache.informer(Widget)
         if options.work == "converge":
-            manager.add_controller(WidgetReconciler(options, reporter), workers=options.workers)
+            manager.add_controller(
+                WidgetReconciler(options, reporter),
+                workers=options.workers,
+                adaptive_concurrency=options.adaptive == "on",
+            )
         else:
             informer.add_handler(lambda _: count(reporter))
         reporter.mark("ready")

@@ -37,6 +37,7 @@ class Options:
         loop: ``"asyncio"`` or ``"uvloop"``.
         failing: how many of the objects, the first ones, always fail; for the measurement of the loop's gaps.
         sees: ``"nothing"`` or ``"events"``: whether a bare client lists and watches.
+        adaptive: ``"on"`` or ``"off"``: whether work of low priority adapts to the server, in this library.
         write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
 
@@ -51,6 +52,7 @@ class Options:
     failing: int
     sees: str
     write: str
+    adaptive: str
 
 
 def parse() -> Options:
@@ -65,6 +67,7 @@ def parse() -> Options:
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--sees", choices=("nothing", "events"), default="nothing")
     parser.add_argument("--write", choices=("update", "patch"), default="update")
+    parser.add_argument("--adaptive", choices=("on", "off"), default="on")
     return Options(**vars(parser.parse_args()))
 
 

@@ -54,3 +54,11 @@ async def _(api: Api) -> None:
     await api.create("widgets", widget("a"), quiet=True)
     await api.get("widgets", "a", "nonsense")
     await api.get("widgets", "a", "scale")
+
+
+@case("the timeout of a request is a duration, and that of a watch is not read")
+async def _(api: Api) -> None:
+    for timeout in ("1s", "1.5h2m", "-1s", "0", "", "invalid"):
+        await api.call("GET", api.path("widgets"), query={"timeout": timeout}, keep=["kind"])
+    await api.call("GET", "/version", query={"timeout": "invalid"})
+    await api.watch("widgets", {"timeout": "invalid", "timeoutSeconds": "1"}, 0)

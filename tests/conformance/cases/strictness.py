@@ -182,3 +182,15 @@ table(
         ("an integer with a fraction", "leases", {"spec": {"leaseTransitions": 1.5}}),
     ],
 )(lambda api, plural, body: api.create(plural, {"metadata": {"name": "a"}, **body}))
+
+
+@case("unknown and duplicate fields of a built-in kind, in the order of the document")
+async def _(api: Api) -> None:
+    container = '{"name":"a","name":"a","image":"x","bogus":1}'
+    await _created(
+        api,
+        "deployments",
+        '"bogus":1,"spec":{"bogus":1,"replicas":1,"replicas":2,"selector":{"matchLabels":{"a":"b"}},"template":'
+        f'{{"metadata":{{"labels":{{"a":"b","a":"b"}}}},"more":1,"spec":{{"containers":[{container}]}}}}}},"last":1',
+    )
+    await _created(api, "configmaps", '"bogus":1,"data":{"x":"1","y":"1","x":"2"},"immutable":false,"immutable":false')

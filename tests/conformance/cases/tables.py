@@ -10,7 +10,7 @@ import yaml
 
 from reconciler.apiserver.builtin.kinds import BUILT_IN
 from tests.conformance.api import STRATEGIC, Api
-from tests.conformance.cases._case import table
+from tests.conformance.cases._case import case, table
 
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _MANIFESTS = Path(__file__).parents[2] / "foreign" / "kubectl"
@@ -134,3 +134,16 @@ table(
         ),
     ]
 )(_state)
+
+
+@case("tables and metadata of the older version, and of a kind without metadata")
+async def _(api: Api) -> None:
+    await api.create("configmaps", {"metadata": {"name": "a"}}, quiet=True)
+    for form in ("Table", "PartialObjectMetadata"):
+        accept = f"application/json;as={form};v=v1beta1;g=meta.k8s.io"
+        found = await api.call("GET", api.path("configmaps", "a"), accept=accept, quiet=True)
+        objects = [row["object"] for row in found.get("rows", ())]
+        api.transcript.append({form: found["apiVersion"], "objects": [each["apiVersion"] for each in objects]})
+    review = {"kind": "SelfSubjectAccessReview", "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    await api.call("POST", path, {"apiVersion": "authorization.k8s.io/v1", **review}, accept=_TABLE)

@@ -118,3 +118,45 @@ async def _(api: Api) -> None:
         document = {"apiVersion": version, "kind": kind, "metadata": {"name": api.ns}, "webhooks": [webhook]}
         await api.call("POST", path, to_protobuf(document), content=PROTOBUF, keep=["webhooks"])
         await api.call("DELETE", f"{path}/{api.ns}", keep=["status"])
+
+
+@case("a CustomResourceDefinition in protobuf")
+async def _(api: Api) -> None:
+    properties = {
+        "anything": {"type": "object", "additionalProperties": True},
+        "nothing": {"type": "object", "additionalProperties": False},
+        "texts": {"type": "object", "additionalProperties": {"type": "string"}},
+        "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        "list": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 1.5}},
+        "size": {"type": "integer", "default": 3, "enum": [3, 4]},
+        "text": {"type": "string", "default": "a", "nullable": True},
+        "either": {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+        "ruled": {"type": "string", "x-kubernetes-validations": [{"rule": "self != ''", "message": "empty"}]},
+    }
+    scale = {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"}
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
+        "subresources": {
+            "status": {},
+            "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
+        },
+        "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".size"}],
+    }
+    plural, group = "protobufs", f"{api.ns}.example.com"
+    document = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "names": {"plural": plural, "kind": "Protobuf"},
+            "scope": "Namespaced",
+            "versions": [version, {**version, "name": "v2", "served": False, "storage": False, "subresources": {}}],
+        },
+    }
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for sent in (document, {**document, "spec": {**document["spec"], "scope": "Everywhere"}}):
+        await api.call("POST", path, to_protobuf(sent), content=PROTOBUF, query={"dryRun": "All"}, keep=["spec"])

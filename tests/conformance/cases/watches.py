@@ -231,3 +231,27 @@ async def _(api: Api) -> None:
     events[1:] = sorted(events[1:], key=lambda event: str(event["object"]["metadata"]["name"]))
     for event in events[1:]:
         del event["object"]["metadata"]["resourceVersion"]
+
+
+_STREAMED = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+
+
+async def _bookmark(api: Api, plural: str, form: str, include: str) -> None:
+    accept = f"application/json;as={form};g=meta.k8s.io"
+    last = (await api.watch(plural, {**_STREAMED, "includeObject": include}, 1, accept=accept))[-1]["object"]
+    for metadata in (last["metadata"], *((row["object"] or {}).get("metadata", {}) for row in last.get("rows", ()))):
+        metadata.pop("resourceVersion", None)
+
+
+table(
+    [
+        (f"a bookmark of {plural} as {form.replace(';', ' ')} with {include or 'the default'}", plural, form, include)
+        for plural in ("widgets", "configmaps", "pods")
+        for form, include in (
+            ("Table;v=v1", ""),
+            ("Table;v=v1beta1", "Object"),
+            ("Table;v=v1", "None"),
+            ("PartialObjectMetadata;v=v1beta1", ""),
+        )
+    ]
+)(_bookmark)
