@@ -390,6 +390,22 @@ class Fork:
             if resource.info.plural != "events":
                 await self.copy(resource)
 
+    async def collect_dependents(self) -> None:
+        """Collect the dependents of what is gone, also those of kinds that nobody asked for; they are copied for that.
+
+        A kind that cannot be listed is noted in the report. Cancellation copies nothing more.
+        """
+        gone = [each.before["metadata"]["uid"] for each in self.changes() if each.before and each.after is None]
+        for resource in self._handler.cluster.registry.resources() if gone else ():
+            try:
+                if resource.info.plural != "events":
+                    await self.copy(resource)
+            except ReconcilerError as error:
+                self.report.denied[resource_name(resource)] = str(error)
+                self.failure = None  # nobody waits for this kind
+        for uid in gone:
+            self._handler.collect_dependents(uid)
+
     async def prepare_kind(self, document: Mapping[str, Any]) -> None:
         """Copy the objects of the kind of a document, as `prepare`."""
         kind = str(document.get("apiVersion", "")), str(document.get("kind", ""))
@@ -405,12 +421,14 @@ class Fork:
         return find_resource(self._handler.cluster, kind)
 
     def policies(self) -> list[str]:
-        """Return the names of the admission policies of the cluster, which the fork does not evaluate."""
+        """Return the names of the admission policies for what has changed; the fork does not evaluate them."""
+        changed = {change.resource for change in self.changes()}
         return [
             key
             for name, found in self.before.items()
             if name.endswith(f"policies.{_ADMISSION}")
-            for key in sorted(found)
+            for key, policy in sorted(found.items())
+            if any(_is_about(policy, resource) for resource in changed)
         ]
 
     def version_note(self) -> str | None:
@@ -548,6 +566,17 @@ class Fork:
                 pause = _PAUSE.delay(attempt, retry_after=error.retry_after)
             await self._source.pause(pause)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _is_about(policy: JSONObject, resource: str) -> bool:
+    """Return whether an admission policy concerns a resource such as ``deployments.apps``, or a part of it."""
+    plural, _, group = resource.partition(".")
+    rules = ((policy.get("spec") or {}).get("matchConstraints") or {}).get("resourceRules") or ()
+    return any(
+        not {"*", group}.isdisjoint(rule.get("apiGroups") or ())
+        and not {"*", "*/*", plural}.isdisjoint(name.partition("/")[0] for name in rule.get("resources") or ())
+        for rule in rules
+    )
 
 
 def _minor(version: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 It observes the controllers, the transport and the cached reads of their clients, the effects and, for recordings, the
 clock, the log and the source of random numbers. What happens outside a reconcile is not traced. While a reconcile runs
-it only takes references; `ReconcileTrace.record` makes data of them, in another thread or later.
+it takes references to what was read, sent and received; everything else is done in another thread, or later.
 """
 
 from __future__ import annotations
@@ -72,68 +72,6 @@ class RecordSink(Protocol):
 _kind_text = functools.lru_cache(maxsize=256)(str)
 
 
-class CacheRead(msgspec.Struct):
-    """The read of one object from the cache; see `ReadStep`."""
-
-    at: float
-    gvk: GroupVersionKind
-    request: Request
-    found: CachedObject | None
-
-    def step(self, since: float) -> ReadStep:
-        """Return it as data, with its time after the begin of the reconcile."""
-        kind, request, found = _kind_text(self.gvk), self.request, self.found
-        if found is None:
-            return ReadStep(self.at - since, kind, request.name, request.namespace)
-        return ReadStep(self.at - since, kind, request.name, request.namespace, str(found.version), found.data)
-
-
-class CacheList(msgspec.Struct):
-    """A list of objects from the cache; see `ListStep`."""
-
-    at: float
-    gvk: GroupVersionKind
-    namespace: str | None
-    labels: str
-    fields: str
-    found: Sequence[CachedObject]
-
-    def step(self, since: float) -> ListStep:
-        """Return it as data, with its time after the begin of the reconcile."""
-        items = [CacheRead(self.at, self.gvk, each.request, each).step(since) for each in self.found]
-        return ListStep(self.at - since, _kind_text(self.gvk), self.namespace, self.labels, self.fields, items)
-
-
-class SentRequest(msgspec.Struct):
-    """A request to the API server, and its response; see `RequestStep`."""
-
-    at: float
-    request: HTTPRequest
-    answered: float = 0.0
-    response: HTTPResponse | None = None
-    error: tuple[str, str] = ("", "")
-
-    def step(self, since: float) -> RequestStep:
-        """Return it as data, with its time after the begin of the reconcile."""
-        request, response, (error, message) = self.request, self.response, self.error
-        return RequestStep(
-            at=self.at - since,
-            seconds=max(0.0, self.answered - self.at),
-            method=request.method,
-            target=request.target,
-            content_type=request.headers.get("content-type", ""),
-            body=request.body,
-            status=0 if response is None else response.status,
-            response=b"" if response is None else response.body,
-            retry_after="" if response is None else response.headers.get("retry-after", ""),
-            error=error,
-            message=message,
-        )
-
-
-LiveStep = CacheRead | CacheList | SentRequest | EffectStep | LogStep
-
-
 class ReconcileTrace(msgspec.Struct, eq=False):
     """What one reconcile read, wrote, called, logged and was woken by, in order: references, which nobody changes.
 
@@ -142,7 +80,7 @@ class ReconcileTrace(msgspec.Struct, eq=False):
         gvk: the primary kind.
         started: the wall time at which it began.
         changes: the changes that enqueued the key; empty if another reason did.
-        steps: what it did, in order; the times of `EffectStep` and `LogStep` are those of the clock, too.
+        steps: what it did, in order.
         times: the wall times that it read from the clock, in order.
         draws: the random numbers and bytes that it drew, in order.
         size: roughly the bytes that only this trace refers to.
@@ -157,7 +95,7 @@ class ReconcileTrace(msgspec.Struct, eq=False):
     gvk: GroupVersionKind
     started: datetime
     changes: tuple[ObjectChange, ...]
-    steps: list[LiveStep] = []
+    steps: list[Step] = []
     times: list[datetime] = []
     draws: list[Any] = []
     size: int = 500
@@ -169,7 +107,7 @@ class ReconcileTrace(msgspec.Struct, eq=False):
 
     def record(self) -> ReconcileRecord:
         """Return it as data."""
-        run, since = self.run, self.run.since
+        run = self.run
         return ReconcileRecord(
             id=run.reconcile_id,
             controller=run.controller,
@@ -190,7 +128,7 @@ class ReconcileTrace(msgspec.Struct, eq=False):
                 )
                 for each in self.changes
             ),
-            steps=[_as_data(each, since) for each in self.steps],
+            steps=self.steps,
             times=self.times,
             draws=self.draws,
             seconds=self.seconds,
@@ -199,12 +137,6 @@ class ReconcileTrace(msgspec.Struct, eq=False):
             failure=self.failure,
             overtaken=self.overtaken,
         )
-
-
-def _as_data(step: LiveStep, since: float) -> Step:
-    if isinstance(step, (EffectStep, LogStep)):
-        return msgspec.structs.replace(step, at=step.at - since)
-    return step.step(since)
 
 
 class Trace:
@@ -328,7 +260,7 @@ class Collector(ReconcileObserver):
         if trace is None:
             return await run
         arguments = encoded(dict(call.arguments))  # now: the reconcile may change them
-        step = EffectStep(self._time.monotonic(), call.name, key_of(call), arguments)
+        step = EffectStep(self._time.monotonic() - trace.run.since, call.name, key_of(call), arguments)
         trace.steps.append(step)
         try:
             value = await run
@@ -362,16 +294,17 @@ class RecordedClient(CachedClient):
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return the object that `get` would read, and record it."""
         found = await super().peek(kind, request)
+        self._trace_read(gvk_from(kind), request, found)
+        return found
+
+    def _trace_read(self, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> None:
         trace = current_trace()
         if trace is not None:
-            trace.steps.append(CacheRead(self._now(), gvk_from(kind), request, found))
-        return found
+            trace.steps.append(_read_step(self._now() - trace.run.since, gvk, request, found))
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
-        trace = current_trace()
-        if trace is not None:
-            trace.steps.append(CacheRead(self._now(), informer.gvk, request, found))
+        self._trace_read(informer.gvk, request, found)
         return found
 
     async def _select(
@@ -380,10 +313,17 @@ class RecordedClient(CachedClient):
         found = await super()._select(informer, namespace, labels, fields)
         trace = current_trace()
         if trace is not None:
-            items = [restored(each) for each in found]
-            trace.steps.append(CacheList(self._now(), informer.gvk, namespace, labels, fields, items))
+            at, gvk = self._now() - trace.run.since, informer.gvk
+            items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
+            trace.steps.append(ListStep(at, _kind_text(gvk), namespace, labels, fields, items))
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
+
+
+def _read_step(at: float, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> ReadStep:
+    if found is None:
+        return ReadStep(at, _kind_text(gvk), request.name, request.namespace)
+    return ReadStep(at, _kind_text(gvk), request.name, request.namespace, str(found.version), found.data)
 
 
 class _RecordedTransport:
@@ -403,15 +343,24 @@ class _RecordedTransport:
         trace = current_trace()
         if trace is None:
             return await self._transport.send(request)
-        sent = SentRequest(self._now(), request)
-        trace.steps.append(sent)
+        step = RequestStep(
+            self._now() - trace.run.since,
+            0.0,
+            request.method,
+            request.target,
+            request.headers.get("content-type", ""),
+            request.body,
+        )
+        trace.steps.append(step)
         try:
-            response = sent.response = await self._transport.send(request)
+            response = await self._transport.send(request)
         except BaseException as error:
-            sent.error = class_path(error), error_text(error)
+            step.error, step.message = class_path(error), error_text(error)
             raise
         finally:
-            sent.answered = self._now()
+            step.seconds = self._now() - trace.run.since - step.at
+        step.status, step.response = response.status, response.body
+        step.retry_after = response.headers.get("retry-after", "")
         trace.size += len(request.body) + len(response.body)
         return response
 
@@ -477,7 +426,8 @@ class _RecordingHandler(logging.Handler):
                 message = record.getMessage()
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = str(record.msg)
-            trace.steps.append(LogStep(current_clock().monotonic(), record.levelname, record.name, message))
+            at = current_clock().monotonic() - trace.run.since
+            trace.steps.append(LogStep(at, record.levelname, record.name, message))
             trace.size += len(message)
 
 

@@ -19,9 +19,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
+import zstandard
 
 from reconciler._core.durations import parse_duration
 from reconciler.cache import cold
@@ -32,6 +33,7 @@ from reconciler.meta.metadata import ResourceType
 from reconciler.recording.collector import ReconcileTrace
 from reconciler.recording.records import (
     DocumentKey,
+    ListStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
@@ -44,18 +46,16 @@ from reconciler.recording.redaction import (
     RedactKnown,
     concerns_secret,
     object_in,
+    redact_request,
     redact_step,
 )
 from reconciler.telemetry.registry import RecordingStatistics
-
-if TYPE_CHECKING or cold.AVAILABLE:
-    import zstandard
 
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
 _FORMAT = b"1"
 _FRAME = struct.Struct(">BII")
-_ZLIB, _ZSTD = 1, 2
+_ZSTD = 2
 _MAX_PAYLOAD = 2**30
 """Bytes of a payload, compressed or not."""
 
@@ -142,12 +142,12 @@ class SegmentWriter:
         self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
-        self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress if cold.AVAILABLE else _deflated
+        self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
         payload = self._compress(_encode(batch))
-        header = _FRAME.pack(_ZSTD if cold.AVAILABLE else _ZLIB, len(payload), zlib.crc32(payload))
+        header = _FRAME.pack(_ZSTD, len(payload), zlib.crc32(payload))
         try:
             self.size += _write_all(self._file, header + payload)
         except OSError:
@@ -164,10 +164,6 @@ def _write_all(file: BinaryIO, data: bytes) -> int:
     while view:
         view = view[file.write(view) :]
     return len(data)
-
-
-def _deflated(data: bytes) -> bytes:
-    return zlib.compress(data, 1)
 
 
 class RecordingReader:
@@ -220,7 +216,7 @@ class RecordingReader:
                     self.problems.append(f"{segment} is torn at byte {place}: what follows was not read")
                     return
                 try:
-                    batch = _decode(_decompressed(codec, payload, segment))
+                    batch = _decode(_decompressed(codec, payload))
                 except _DAMAGE:
                     self.problems.append(f"{segment} is damaged at byte {place}: what follows was not read")
                     return
@@ -237,17 +233,13 @@ def _answered(record: ReconcileRecord) -> Iterator[tuple[DocumentKey, bytes]]:
                 yield key, cached.data
 
 
-def _decompressed(codec: int, payload: bytes, segment: Path) -> bytes:
-    if codec == _ZSTD and not cold.AVAILABLE:
-        raise ConfigurationError(f"{segment} is compressed with zstd: install zstandard, with pip install zstandard")
-    if codec == _ZSTD:
-        if zstandard.frame_content_size(payload) > _MAX_PAYLOAD:
-            raise ValueError("too large")
-        return zstandard.ZstdDecompressor().decompress(payload, max_output_size=_MAX_PAYLOAD)
-    return zlib.decompressobj().decompress(payload, _MAX_PAYLOAD)
+def _decompressed(codec: int, payload: bytes) -> bytes:
+    if codec != _ZSTD or zstandard.frame_content_size(payload) > _MAX_PAYLOAD:
+        raise ValueError("not a payload of a writer")
+    return zstandard.ZstdDecompressor().decompress(payload, max_output_size=_MAX_PAYLOAD)
 
 
-_DAMAGE: tuple[type[Exception], ...] = (zlib.error, ValueError, *([zstandard.ZstdError] if cold.AVAILABLE else []))
+_DAMAGE = (ValueError, zstandard.ZstdError)
 """What a payload raises that is not one of a writer's. A `msgspec.DecodeError` is a ValueError."""
 
 
@@ -465,25 +457,35 @@ class Recording:
 
     def _prepare(self, record: ReconcileRecord, segment: SegmentWriter, batch: Batch) -> None:
         """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""
-        for read in reads_of(record):
-            key = document_key(read)
-            if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
-                segment.known.add(key)
-                data = self._redactor.redact(read.data, read.namespace)
-                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
-            read.data = b""
         for step in record.steps:
-            answer = answered_object(step) if isinstance(step, RequestStep) else None
-            if answer is not None and isinstance(step, RequestStep):
-                managed = memoryview(answer.metadata.managed_fields).nbytes
-                length = len(step.response.rstrip()) - (managed + _MANAGED_FIELDS if managed else 0)
-                segment.answers[_key_of(answer)] = length
-            redact_step(step, self._redactor, record.namespace, answer)
+            if isinstance(step, RequestStep):
+                answer = answered_object(step)
+                if answer is not None:
+                    managed = memoryview(answer.metadata.managed_fields).nbytes
+                    length = len(step.response.rstrip()) - (managed + _MANAGED_FIELDS if managed else 0)
+                    segment.answers[_key_of(answer)] = length
+                redact_request(step, self._redactor, record.namespace, answer)
+            elif isinstance(step, ReadStep):
+                self._store_document(step, segment, batch)
+            elif isinstance(step, ListStep):
+                for read in step.items:
+                    self._store_document(read, segment, batch)
+            else:
+                redact_step(step, self._redactor, record.namespace)
         if record.failure is not None:
             message = self._redactor.text(record.failure.message, record.namespace)
             record.failure = msgspec.structs.replace(record.failure, message=message)
         if record.draws and any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
+
+    def _store_document(self, read: ReadStep, segment: SegmentWriter, batch: Batch) -> None:
+        """Move the document of a read to the batch, unless the segment has it."""
+        key = document_key(read)
+        if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
+            segment.known.add(key)
+            data = self._redactor.redact(read.data, read.namespace)
+            batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
+        read.data = b""
 
     def _current(self, at: datetime) -> SegmentWriter:
         """Return the segment to write to; a new one if the last one is full."""

@@ -145,6 +145,8 @@ class DocumentRedactor:
             if masked is not None:
                 return masked
         found = found or object_in(data)
+        if found is not None and self._is_known(found):
+            return data
         try:
             if found is None:
                 parts = list(_members(data).items())
@@ -165,14 +167,27 @@ class DocumentRedactor:
             return text
         return _redacted(text if self.known is None else self.known(text, namespace or ""))
 
+    def _is_known(self, found: ObjectParts) -> bool:
+        """Return whether all parts of an object were found to be harmless: nearly always, so it is one expression."""
+        harmless, metadata = self._harmless, found.metadata
+        return (
+            (found.status is _ABSENT or bytes(found.status) in harmless)
+            and (found.spec is _ABSENT or bytes(found.spec) in harmless)
+            and (found.data is _ABSENT or bytes(found.data) in harmless)
+            and (metadata.annotations is _ABSENT or bytes(metadata.annotations) in harmless)
+            and (metadata.labels is _ABSENT or bytes(metadata.labels) in harmless)
+            and (metadata.owner_references is _ABSENT or bytes(metadata.owner_references) in harmless)
+            and (metadata.finalizers is _ABSENT or bytes(metadata.finalizers) in harmless)
+            and self._are_harmless_texts(found)
+        )
+
     def _are_harmless_texts(self, found: ObjectParts) -> bool:
         metadata = found.metadata
         times = f"{metadata.creation_timestamp} {metadata.deletion_timestamp}"
         if not _are_stamps(f"{metadata.uid} {metadata.resource_version} {times}"):
             return False
-        names = (found.api_version, found.kind, metadata.name, metadata.namespace or "")
-        together = "\n".join(names)
-        return together in self._harmless or (self._learn(list(names)) and self._remember(together))
+        together = f"{found.api_version}\n{found.kind}\n{metadata.name}\n{metadata.namespace}"
+        return together in self._harmless or (self._learn(together.split("\n")) and self._remember(together))
 
     def _replacement(self, name: str, part: bytes) -> bytes:
         """Return what replaces a part of a document; nothing if it is harmless. Known parts are not searched again."""
@@ -293,24 +308,10 @@ def _mask(secret: dict[str, Any]) -> dict[str, Any]:
     return masked
 
 
-def redact_step(
-    step: Step, redactor: DocumentRedactor, namespace: str | None, answer: ObjectParts | None = None
-) -> None:
-    """Replace the secrets in a step of a reconcile in a namespace, apart from reads.
-
-    Args:
-        step: the step, which is changed.
-        redactor: replaces them.
-        namespace: of the reconcile.
-        answer: the object in a response, if that is known. Default: it is read.
-    """
+def redact_step(step: Step, redactor: DocumentRedactor, namespace: str | None) -> None:
+    """Replace the secrets in a step of a reconcile in a namespace, apart from reads."""
     if isinstance(step, RequestStep):
-        secret = concerns_secret(step.path)
-        path, mark, query = step.target.partition("?")
-        step.target = path + mark + redactor.text(query, namespace)
-        step.body = redactor.redact(step.body, namespace, secret=secret)
-        step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300, found=answer)
-        step.message = redactor.text(step.message, namespace)
+        redact_request(step, redactor, namespace)
     elif isinstance(step, LogStep):
         step.message = redactor.text(step.message, namespace)
     elif isinstance(step, EffectStep):
@@ -318,6 +319,26 @@ def redact_step(
         step.arguments = redactor.redact(step.arguments, namespace)
         step.attributes = redactor.redact(step.attributes, namespace)
         step.value = redactor.redact(step.value, namespace)
+
+
+def redact_request(
+    step: RequestStep, redactor: DocumentRedactor, namespace: str | None, answer: ObjectParts | None = None
+) -> None:
+    """Replace the secrets in a request of a reconcile.
+
+    Args:
+        step: the request, which is changed.
+        redactor: replaces them.
+        namespace: of the reconcile.
+        answer: the object in the response, if that is known. Default: it is read.
+    """
+    path, mark, query = step.target.partition("?")
+    secret = concerns_secret(path)
+    if query:
+        step.target = path + mark + redactor.text(query, namespace)
+    step.body = redactor.redact(step.body, namespace, secret=secret)
+    step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300, found=answer)
+    step.message = redactor.text(step.message, namespace)
 
 
 _redacted = functools.lru_cache(maxsize=1024)(redact)

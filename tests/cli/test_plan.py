@@ -350,6 +350,28 @@ def on_a_cluster(work: Callable[[APIServer], Awaitable[None]], *, rbac: bool = F
     asyncio.run(serve())
 
 
+def test_dependents_of_kinds_that_the_operator_does_not_read_are_deleted_with_their_owner(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("kubeconfig")
+        async with Client(cluster) as client:
+            owner = await client.get("v1/Secret", "password", "default")
+            reference = {"apiVersion": "v1", "kind": "Secret", "name": "password", "uid": owner.uid}
+            metadata = {"name": "reader", "namespace": "default", "ownerReferences": [reference]}
+            await client.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        cluster.faults.add(status=500, verb="list", resource="services", times=None)
+        arguments = ["plan", "sites:Deletes", "--kubeconfig", "kubeconfig", "--output", "json"]
+        plans.append(json.loads((await asyncio.to_thread(run, capsys, *arguments))[1]))
+
+    plans: list[Any] = []
+    on_a_cluster(work)
+    deleted = {each["name"]: each.get("by", []) for each in plans[0]["objects"] if each["action"] == "deleted"}
+    assert deleted.keys() == {"password", "reader"}
+    assert deleted["reader"] == []  # the cluster itself
+    assert any(note.startswith("services could not be listed") for note in plans[0]["notes"])
+
+
 def test_the_server_of_a_running_dev_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     codes = []
 
@@ -387,6 +409,26 @@ def test_a_fork_is_written_for_its_owner_alone_and_planned_without_a_cluster(
     code, _, err = run(capsys, "fork", "--output", "notes.txt")
     assert (code, Path("notes.txt").read_text()) == (1, "mine")
     assert "not overwritten" in err
+
+
+def test_only_policies_about_what_changes_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("kubeconfig")
+        async with Client(cluster) as client:
+            for name, resource in (("about-configs", "configmaps"), ("about-pods", "pods")):
+                rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": [resource]}
+                spec = {
+                    "matchConstraints": {"resourceRules": [rule]},
+                    "validations": [{"expression": "object.metadata.name != 'x'"}],
+                }
+                kind = {"apiVersion": POLICY, "kind": "ValidatingAdmissionPolicy"}
+                await client.create({**kind, "metadata": {"name": name}, "spec": spec})
+        printed.append(await asyncio.to_thread(run, capsys, "plan", "sites:Plain", "--kubeconfig", "kubeconfig"))
+
+    printed: list[tuple[int, str, str]] = []
+    on_a_cluster(work)
+    assert "policy about-configs; --ask-cluster asks them" in printed[0][1]
+    assert "about-pods" not in printed[0][1]
 
 
 def test_the_cluster_is_asked_with_dry_runs_and_its_refusals_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

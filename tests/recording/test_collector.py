@@ -109,6 +109,31 @@ async def test_a_reconcile_is_recorded_in_order() -> None:
     assert [(each.name, each.type) for each in record.wake_ups] == [("a", "added")]
 
 
+async def test_what_only_a_trace_refers_to_is_weighed() -> None:
+    async with recorded(Copies(), predicates=[only_originals]) as (client, trace):
+        await client.create(config_map("a", copied="x" * 10_000))
+        await settled(trace, "a")
+    (found,) = trace.traces
+    assert 20_000 < found.size < 30_000  # the body and the response of the apply; the cache has what was read
+
+
+class Slow(Reconciler):
+    """Takes a second."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        await asyncio.sleep(1)
+        return None
+
+
+async def test_a_change_during_a_reconcile_is_recorded() -> None:
+    async with recorded(Slow()) as (client, trace):
+        await client.create(config_map("a"))
+        await asyncio.sleep(0.5)
+        await client.patch("v1/ConfigMap", "a", "default", patch={"data": {"b": "c"}})
+        records = await settled(trace, "a")
+    assert [each.overtaken for each in records] == [True, False]
+
+
 async def test_times_and_random_numbers_are_recorded() -> None:
     reconciler = Copies()
     async with recorded(reconciler, predicates=[only_originals]) as (client, trace):

@@ -135,3 +135,25 @@ async def test_a_recording_is_without_what_the_notification_operator_knows(tmp_p
     assert [word for word in ("BADGE-47", "swordfish", "tenant word") if word in found] == []
     assert "said" in found
     assert "later" not in repr(records[-1])
+
+
+def test_a_part_with_a_secret_is_replaced_wherever_it_stands() -> None:
+    inner = {"password": "hunter22"}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Any",
+        "metadata": {"name": "a", "labels": {"app": "a"}, "annotations": inner},
+        "spec": inner,
+        "status": {"inner": inner, "token": "hunter23"},
+    }
+    redactor = DocumentRedactor()
+    for _ in range(2):
+        found = json.loads(redactor.redact(json.dumps(document).encode()))
+        assert "hunter" not in repr(found)
+        assert found["metadata"]["labels"] == {"app": "a"}
+        assert found["status"].keys() == {"inner", "token"}
+
+
+def test_what_a_server_sets_is_searched_if_it_does_not_look_like_it() -> None:
+    document = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "a", "uid": TOKEN}}
+    assert TOKEN.encode() not in DocumentRedactor().redact(json.dumps(document).encode())

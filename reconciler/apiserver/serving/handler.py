@@ -134,6 +134,10 @@ class Handler:
         for name, documents in sorted(state.objects.items(), key=lambda item: item[0] != DEFINITIONS):
             self.load(name, documents)
 
+    def collect_dependents(self, uid: str) -> None:
+        """Collect the objects that an object owned which is gone."""
+        self._garbage_collector.collect_dependents(uid)
+
     def load(self, name: str, documents: Mapping[str, JSONObject]) -> None:
         """Store the objects of a resource, such as ``deployments.apps``, by key, in the versions that they have.
 

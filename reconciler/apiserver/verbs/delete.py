@@ -297,7 +297,7 @@ class GarbageCollector:
         self.index(resource, old, new)
         if new is None and old is not None:
             if self._garbage:
-                self._collect_dependents(old.uid)
+                self.collect_dependents(old.uid)
                 self._continue_owners(old)
             self._finish_namespace(old.doc["metadata"].get("namespace", ""))
         elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
@@ -330,7 +330,7 @@ class GarbageCollector:
 
     # owners
 
-    def _collect_dependents(self, uid: str) -> None:
+    def collect_dependents(self, uid: str) -> None:
         """Collect the objects that the removed object owned."""
         for resource, stored in self._dependents_of(uid):
             current = resource.store.objects.get(stored.key)

@@ -319,8 +319,7 @@ def _narrow(plan: OperatorPlan, fork: Fork, kind: str, key: str) -> None:
 async def _ask(plan: OperatorPlan, fork: Fork, cluster: ClusterThread | None) -> None:
     """Ask the cluster about each change; without one, note what was not asked."""
     if cluster is None:
-        policies = [name for name in fork.policies() if plan.objects]
-        names = [*(f"webhook {name}" for name in fork.unasked), *(f"policy {name}" for name in policies)]
+        names = [*(f"webhook {name}" for name in fork.unasked), *(f"policy {name}" for name in fork.policies())]
         if names:
             plan.notes.append(f"not asked, and counted as allowing: {', '.join(names)}; --ask-cluster asks them")
         return

@@ -242,6 +242,9 @@ async def make_plan(
         async with world:
             await world.start()
             stopped = await world.settle_within_bounds()
+            if not stopped:
+                await fork.collect_dependents()
+                stopped = await world.settle_within_bounds()
             process = world.processes[0]
             pending = world.pending(bounds.hours * 3600) if stopped else set()
             timers = list(_timers(process, pending))
