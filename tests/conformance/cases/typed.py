@@ -139,10 +139,7 @@ async def _(api: Api) -> None:
         "served": True,
         "storage": True,
         "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
-        "subresources": {
-            "status": {},
-            "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
-        },
+        "subresources": {"status": {}, "scale": scale},
         "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".size"}],
     }
     plural, group = "protobufs", f"{api.ns}.example.com"
