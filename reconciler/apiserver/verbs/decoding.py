@@ -167,7 +167,7 @@ class _Members(list[tuple[str, Any]]):
 
 
 def _field_messages(body: bytes) -> Iterator[str]:
-    """Yield what is to be said of each field of a JSON body if it is unknown, or of its second value."""
+    """Yield the message about each field of a JSON body in case it is unknown, or about its second value."""
     return _messages(json.loads(body.decode(errors="replace"), object_pairs_hook=_Members, parse_int=float), "")
 
 

@@ -85,7 +85,7 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
 
     Raises:
         Refusal: 400 or 404 in plain text if the path is invalid or not served, 405 if the verb is not, 400 if
-            the timeout is no duration in Go's form.
+            the timeout is not a duration in Go's form.
     """
     if _INVALID_ESCAPE.search(request.path):
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
