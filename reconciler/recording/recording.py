@@ -33,10 +33,12 @@ from reconciler.meta.metadata import ResourceType
 from reconciler.recording.collector import ReconcileTrace
 from reconciler.recording.records import (
     DocumentKey,
+    EffectStep,
     ListStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
+    Step,
     document_key,
     reads_of,
 )
@@ -48,6 +50,8 @@ from reconciler.recording.redaction import (
     object_in,
     redact_request,
     redact_step,
+    secret_values,
+    without_secret_draws,
 )
 from reconciler.telemetry.registry import RecordingStatistics
 
@@ -457,6 +461,8 @@ class Recording:
 
     def _prepare(self, record: ReconcileRecord, segment: SegmentWriter, batch: Batch) -> None:
         """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""
+        self._redactor.values = secret_values(record)
+        before = [_sent(step) for step in record.steps]
         for step in record.steps:
             if isinstance(step, RequestStep):
                 answer = answered_object(step)
@@ -477,13 +483,15 @@ class Recording:
             record.failure = msgspec.structs.replace(record.failure, message=message)
         if record.draws and any(concerns_secret(write.path) for write in record.writes):
             record.draws.clear()  # what was drawn may be in the Secret
+        elif record.draws and before != (sent := [_sent(step) for step in record.steps]):
+            record.draws = without_secret_draws(record.draws, b"\n".join(sent).decode(errors="replace"))
 
     def _store_document(self, read: ReadStep, segment: SegmentWriter, batch: Batch) -> None:
         """Move the document of a read to the batch, unless the segment has it."""
         key = document_key(read)
         if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
             segment.known.add(key)
-            data = self._redactor.redact(read.data, read.namespace)
+            data = self._redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
             batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
         read.data = b""
 
@@ -507,6 +515,13 @@ class Recording:
             path, oldest, _ = self._full.popleft()
             path.unlink(missing_ok=True)
             size -= oldest
+
+
+def _sent(step: Step) -> bytes:
+    """Return what a step sent to the outside; empty for a read."""
+    if isinstance(step, RequestStep):
+        return step.body
+    return step.arguments if isinstance(step, EffectStep) else b""
 
 
 def _duration(keep: str | timedelta) -> timedelta:

@@ -5,17 +5,21 @@ Nearly all of a document is the same in its next version, and contains no secret
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
+import itertools
 import re
-from collections.abc import Callable, Collection
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
-from reconciler._core.redaction.names import kind_of_name
+from reconciler._core.redaction.names import kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
-from reconciler.recording.records import EffectStep, LogStep, RequestStep, Step
+from reconciler.recording.records import EffectStep, LogStep, ReconcileRecord, RequestStep, Step, reads_of
 
 _MAX_BYTES, _MAX_NAMES = 2**23, 10_000
 """Bytes of parts, and names of members, that are remembered; then all are forgotten."""
@@ -86,14 +90,14 @@ def _searched(found: ObjectParts) -> list[tuple[str, msgspec.Raw]]:
     return [part for part in parts if part[1] is not _ABSENT]
 
 
-_OF_METADATA = frozenset({"annotations", "labels", "ownerReferences", "finalizers"})
+_OF_METADATA = frozenset({"annotations", "labels", "ownerReferences", "finalizers", "managedFields"})
 
 
-def _with_parts(data: bytes, parts: list[tuple[str, bytes]], of_metadata: Collection[str]) -> bytes:
-    """Return a document with other parts; those of its metadata are named."""
+def _with_parts(data: bytes, parts: list[tuple[str, bytes]]) -> bytes:
+    """Return the document of an object with other parts."""
     document = msgspec.json.decode(data)
     for name, part in parts:
-        place = document["metadata"] if name in of_metadata else document
+        place = document["metadata"] if name in _OF_METADATA else document
         place[name] = msgspec.Raw(part)
     return msgspec.json.encode(document)
 
@@ -115,10 +119,12 @@ class DocumentRedactor:
 
     Attributes:
         known: removes the secrets that the operator knows, at each use, since they change. Default None: it knows none.
+        values: further secrets, and what replaces each.
     """
 
     def __init__(self) -> None:
         self.known: RedactKnown | None = None
+        self.values: dict[str, str] = {}
         self._harmless: set[str | bytes] = set()  # texts, and parts of documents
         self._replaced: dict[bytes, bytes] = {}  # other parts, and what is written in their places
         self._neutral: set[str] = set()  # names of members
@@ -137,26 +143,34 @@ class DocumentRedactor:
         """
         if not data:
             return data
-        if self.known is not None:
-            unknown = _without_known(data, self.known, namespace or "")
+        if self.known is not None or self.values:
+            unknown = _without_known(data, self._known_replaced, namespace or "")
             data, found = unknown, found if unknown is data else None
-        if secret or (b"Secret" in data and b'"Secret' in data):  # a quote would be found again and again
-            masked = _without_values(data, secret=secret)
-            if masked is not None:
-                return masked
+        clean = self._without_forms(data, found)
+        return _without_values(clean, secret=secret) if secret or b"Secret" in clean else clean
+
+    def _without_forms(self, data: bytes, found: ObjectParts | None) -> bytes:
+        """Return a document without what looks like a secret."""
         found = found or object_in(data)
         if found is not None and self._is_known(found):
             return data
         try:
             if found is None:
-                parts = list(_members(data).items())
-                searchable = all(map(self._is_neutral, [name for name, _ in parts]))
+                members = _members(data)
+                parts = list(members.items())
+                searchable = all(map(self._is_neutral, members)) and _NAMED.isdisjoint(map(str.lower, members))
             else:
                 parts = _searched(found)
                 searchable = self._are_harmless_texts(found)
             if searchable:
                 replaced = [(name, new) for name, raw in parts if (new := self._replacement(name, bytes(raw)))]
-                return data if not replaced else _with_parts(data, replaced, _OF_METADATA if found else ())
+                if not replaced:
+                    return data
+                if found is not None:  # its other parts are harmless, and managedFields have the names of all fields
+                    if found.metadata.managed_fields is not _ABSENT:
+                        managed = redact(bytes(found.metadata.managed_fields).decode())
+                        replaced.append(("managedFields", managed.encode()))
+                    return _with_parts(data, replaced)
         except UNDECODABLE:
             pass
         return redact(data.decode("utf-8", "replace")).encode()
@@ -165,7 +179,12 @@ class DocumentRedactor:
         """Return text without secrets."""
         if not text:
             return text
-        return _redacted(text if self.known is None else self.known(text, namespace or ""))
+        return _redacted(self._known_replaced(text, namespace or ""))
+
+    def _known_replaced(self, text: str, namespace: str) -> str:
+        for value, placeholder in self.values.items():
+            text = text.replace(value, placeholder)
+        return text if self.known is None else self.known(text, namespace)
 
     def _is_known(self, found: ObjectParts) -> bool:
         """Return whether all parts of an object were found to be harmless: nearly always, so it is one expression."""
@@ -206,14 +225,13 @@ class DocumentRedactor:
     def _collect(self, value: Any, unknown: list[str]) -> bool:
         """Collect the texts of a value that were not seen before; return False if a name says that one is a secret."""
         if isinstance(value, dict):
-            if not _NAMED.isdisjoint(value) and any(kind_of_name(str(value.get(name, ""))) for name in _NAMES):
+            lower = [(name.lower(), part) for name, part in value.items()]
+            says = any(name in _NAMES and kind_of_name(str(part)) for name, part in lower)
+            if says and any(name in _NAMED for name, _ in lower):
                 return False
-            return all(
-                self._is_neutral(name) and (name == "managedFields" or self._collect(part, unknown))
-                for name, part in value.items()
-            )
+            return all(self._is_neutral(name) and self._collect(part, unknown) for name, part in value.items())
         if isinstance(value, list):
-            return all(self._collect(part, unknown) and not str(part).startswith("-") for part in value)
+            return not any(_is_name(part) for part in value) and all(self._collect(part, unknown) for part in value)
         if isinstance(value, str) and value not in self._harmless and not _is_plain_text(value):
             unknown.append(value)
         return True
@@ -228,6 +246,8 @@ class DocumentRedactor:
     def _learn(self, texts: list[str]) -> bool:
         """Return whether texts are harmless, and remember them."""
         together = "\n".join(texts)
+        if any(text.lstrip()[:1] in _JSON and redact(text) != text for text in texts):  # only by itself is it JSON
+            return False
         if texts and redact(together) != together and any(redact(text) != text for text in texts):
             return False
         for text in texts:
@@ -273,39 +293,78 @@ _NAMES = ("name", "key", "header")
 """Members whose value may say what a member of `_NAMED` contains."""
 
 
+_JSON = ("{", "[", '"')
+"""What JSON in text begins with."""
+
+
+def _is_name(item: object) -> bool:
+    """Return whether an item of a list may say that the next one is a secret."""
+    return isinstance(item, str) and (item.startswith("-") or kind_of_name(item) == "header")
+
+
 _quoted: Callable[[str], bytes] = msgspec.json.encode
 
 
-def _without_values(data: bytes, *, secret: bool) -> bytes | None:
-    """Return a document with the values of its Secrets replaced; None if it is not a Secret, nor a list of them."""
+def _without_values(data: bytes, *, secret: bool) -> bytes:
+    """Return a document with the values of the Secrets in it replaced, wherever they stand.
+
+    Args:
+        data: the document.
+        secret: whether it is a Secret, a list of them or a change of one, whatever its kind says.
+    """
     try:
         document = msgspec.json.decode(data)
     except UNDECODABLE:
-        return _quoted(PLACEHOLDER) if secret else None
-    if isinstance(document, list):  # a JSON Patch
-        masked: Any = [{**each, "value": PLACEHOLDER} if "value" in each else each for each in document]
-    elif not isinstance(document, dict) or (not secret and document.get("kind") not in ("Secret", "SecretList")):
-        return None
-    elif isinstance(document.get("items"), list):
-        masked = {**document, "items": [_mask(each) for each in document["items"]]}
-    else:
-        masked = _mask(document)
-    return msgspec.json.encode(masked)
+        if secret:
+            return _quoted(PLACEHOLDER)
+        text = data.decode("utf-8", "replace")
+        return PLACEHOLDER.encode() if _is_manifest(text) else data
+    masked = _mask(document, secret=secret)
+    return data if masked == document else msgspec.json.encode(masked)
 
 
-def _mask(secret: dict[str, Any]) -> dict[str, Any]:
-    masked = dict(secret)
+def _mask(value: Any, *, secret: bool) -> Any:
+    """Return a part of a document with the values of the Secrets in it replaced."""
+    if isinstance(value, str):
+        return _mask_text(value) if "Secret" in value else value
+    if isinstance(value, list):
+        return [_mask(item, secret=secret) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if secret and "op" in value and "value" in value:  # an operation of a JSON Patch
+        return {**value, "value": PLACEHOLDER}
+    secret = secret or value.get("kind") in ("Secret", "SecretList")
+    found = {name: _mask(part, secret=secret and name in _OF_LISTS) for name, part in value.items()}
+    if not secret:
+        return found
     for field, placeholder in (("data", _MASKED), ("stringData", PLACEHOLDER)):
-        if isinstance(masked.get(field), dict):
-            masked[field] = {key: value and placeholder for key, value in masked[field].items()}
-    metadata = masked.get("metadata")
+        if isinstance(found.get(field), dict):
+            found[field] = {key: each and placeholder for key, each in found[field].items()}
+    metadata = found.get("metadata")
     if isinstance(metadata, dict) and isinstance(metadata.get("annotations"), dict):
         # kubectl keeps the whole object in one.
-        annotations = {
-            key: PLACEHOLDER if '"' in str(value) else value for key, value in metadata["annotations"].items()
-        }
-        masked["metadata"] = {**metadata, "annotations": annotations}
-    return masked
+        annotations = {key: PLACEHOLDER if '"' in str(each) else each for key, each in metadata["annotations"].items()}
+        found["metadata"] = {**metadata, "annotations": annotations}
+    return found
+
+
+_OF_LISTS = frozenset({"items", "rows", "object"})
+"""Members of a list of Secrets, or of a table of them, that contain Secrets without a kind."""
+
+_is_manifest = re.compile(r"""^[\s-]*["']?kind["']?\s*:\s*["']?Secret(List)?\b""", re.MULTILINE).search
+"""Finds a Secret in YAML."""
+
+
+def _mask_text(text: str) -> str:
+    """Return text that may be a manifest without the values of Secrets; a placeholder for one in YAML."""
+    try:
+        document = msgspec.json.decode(text) if text.lstrip()[:1] in _JSON else None
+    except UNDECODABLE:
+        document = None
+    if document is None:
+        return PLACEHOLDER if _is_manifest(text) else text
+    masked = _mask(document, secret=False)
+    return text if masked == document else msgspec.json.encode(masked).decode()
 
 
 def redact_step(step: Step, redactor: DocumentRedactor, namespace: str | None) -> None:
@@ -334,15 +393,70 @@ def redact_request(
     """
     path, mark, query = step.target.partition("?")
     secret = concerns_secret(path)
-    if query:
-        step.target = path + mark + redactor.text(query, namespace)
+    step.target = redactor.text(path, namespace) + mark + redactor.text(query, namespace)
     step.body = redactor.redact(step.body, namespace, secret=secret)
     step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300, found=answer)
+    step.retry_after = redactor.text(step.retry_after, namespace)
     step.message = redactor.text(step.message, namespace)
 
 
 _redacted = functools.lru_cache(maxsize=1024)(redact)
 """Queries and messages repeat."""
+
+
+def without_secret_draws(draws: list[Any], sent: str) -> list[Any]:
+    """Return the random numbers of a reconcile that sent a secret; None for those that may be the secret.
+
+    Args:
+        draws: the numbers. Bytes are what `secrets`, `uuid` and `os` draw.
+        sent: what the reconcile sent, redacted. Bytes that are part of it were not replaced, so they are not secret.
+    """
+    return [draw if not isinstance(draw, bytes) or _is_part(draw, sent) else None for draw in draws]
+
+
+def _is_part(drawn: bytes, text: str) -> bool:
+    spellings = [drawn.hex(), base64.b64encode(drawn).decode()]
+    if len(drawn) == 16:
+        unique = uuid.UUID(bytes=drawn, version=4)
+        spellings += [str(unique), unique.hex]
+    return len(drawn) >= 8 and any(spelling in text for spelling in spellings)
+
+
+_MIN_VALUE, _MAX_VALUE = 6, 1000
+"""Characters of a value that is replaced wherever it stands. Shorter ones are ordinary words, longer ones documents."""
+
+
+def secret_values(record: ReconcileRecord) -> dict[str, str]:
+    """Return the values of the Secrets that a reconcile read or wrote, also in base64, and what replaces each.
+
+    Values that are neither called a secret nor look random, such as those of ``username``, are ordinary words.
+    """
+    documents = [read.data for read in reads_of(record) if read.kind == "v1/Secret"]
+    for step in record.steps:
+        if isinstance(step, RequestStep) and concerns_secret(step.path):
+            documents += [step.body, step.response]
+    found: dict[str, str] = {}
+    for name, value in itertools.chain.from_iterable(map(_values_in, documents)):
+        if _MIN_VALUE <= len(value) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(value)):
+            found |= {value: PLACEHOLDER, _quoted(value)[1:-1].decode(): PLACEHOLDER}
+            found[base64.b64encode(value.encode()).decode()] = _MASKED
+    return dict(sorted(found.items(), key=lambda each: -len(each[0])))
+
+
+def _values_in(data: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values of a Secret, or of a list of them; binary values are left out."""
+    try:
+        document = msgspec.json.decode(data or b"{}")
+    except UNDECODABLE:
+        return
+    document = document if isinstance(document, dict) else {}
+    for secret in document.get("items") or (document,):
+        for field in ("data", "stringData"):
+            values = secret.get(field) if isinstance(secret, dict) else None
+            for name, value in values.items() if isinstance(values, dict) else ():
+                with contextlib.suppress(ValueError):
+                    text = str(value)
+                    yield name, base64.b64decode(text).decode() if field == "data" else text
 
 
 def concerns_secret(path: str) -> bool:

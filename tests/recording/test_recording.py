@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import logging
 import os
@@ -22,12 +23,13 @@ from typing import Any
 import pytest
 import zstandard
 
-from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request
+from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request, effect
 from reconciler.apiserver import APIServer
 from reconciler.errors import ConfigurationError
 from reconciler.recording import recording as recording_module
 from reconciler.recording.recording import RecordingReader, SegmentWriter
 from reconciler.recording.records import ReadStep, RequestStep
+from reconciler.testing import replay
 
 pytestmark = pytest.mark.virtual_time
 
@@ -297,3 +299,42 @@ async def test_random_numbers_of_a_reconcile_that_writes_a_secret_are_not_on_dis
             await asyncio.sleep(10)
     (record,) = RecordingReader(tmp_path / "r").records()
     assert record.draws == []
+
+
+class Logins(Reconciler):
+    """Quotes the password of a Secret everywhere, and tells a provider a new one."""
+
+    @effect
+    async def register(self, user: str, password: str) -> None:
+        """Register a user with the provider."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        found = (await self.client.get("v1/Secret", "login", "default")).to_dict()["data"]
+        password = base64.b64decode(found["password"]).decode()
+        log.warning("logging in with %r", password)
+        note = {"note": f"somebody uses {password}, which is {found['password']}"}
+        await self.client.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"annotations": note}})
+        await self.register(request.name, secrets.token_hex(8))
+        raise ValueError(f"refused: {password}")
+
+
+async def test_values_of_a_secret_are_replaced_wherever_the_reconcile_repeats_them(tmp_path: Path) -> None:
+    values = {"username": "somebody", "password": 'correct "horse"'}
+    login = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": "default"}}
+    async with APIServer() as server, Client(server) as client:
+        await client.create({**login, "stringData": values})
+        manager = Manager(client, recording=Recording(tmp_path / "r"))
+        manager.add_controller(Logins(), resource="v1/ConfigMap", owns=["v1/Secret"])
+        async with manager.running():
+            await client.create(config_map("a"))
+            await asyncio.sleep(2)
+    records = list(RecordingReader(tmp_path / "r").records())
+    text = repr(records)
+    assert "horse" not in text
+    assert base64.b64encode(values["password"].encode()).decode() not in text
+    assert "logging in with '[REDACTED]'" in text
+    assert "somebody uses [REDACTED]" in text
+    assert "refused: [REDACTED]" in text
+    assert all(draw is None for record in records for draw in record.draws)
+    replays = await asyncio.to_thread(lambda: list(replay(tmp_path / "r", Logins)))
+    assert [difference for each in replays for difference in each.differences] == []

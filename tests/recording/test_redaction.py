@@ -20,7 +20,8 @@ from reconciler.notification import (
 )
 from reconciler.notification.credentials import LABEL
 from reconciler.recording.recording import RecordingReader
-from reconciler.recording.redaction import DocumentRedactor, concerns_secret
+from reconciler.recording.records import RequestStep
+from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request
 
 TOKEN = "ghp_" + "a1B2" * 9
 
@@ -37,6 +38,12 @@ TOKEN = "ghp_" + "a1B2" * 9
         {"metadata": {"annotations": {"note": TOKEN}}},
         {"spec": {"nested": json.dumps({"password": "hunter22"})}},
         {"data": {TOKEN: "as a name"}},
+        {"name": "DB_PASSWORD", "default": "hunter22"},
+        {"spec": {"env": [{"Name": "DB_PASSWORD", "Value": "hunter22"}]}},
+        {"spec": {"pairs": [["Authorization", "hunter22"], ["--token", "hunter22"]]}},
+        {"spec": {"a": "words", "b": json.dumps({"name": "DB_PASSWORD", "value": "hunter22"}), "c": "more words"}},
+        {"spec": {"managedFields": {"password": "hunter22"}}},
+        {"metadata": {"managedFields": [{"fieldsV1": {"f:data": {f"f:{TOKEN}": {}}}}]}, "data": {TOKEN: "1"}},
     ],
 )
 def test_a_document_is_redacted_as_its_text_would_be(document: dict[str, Any]) -> None:
@@ -72,6 +79,14 @@ VALUE = base64.b64encode(b"hunter22").decode()
         ({"data": {"any": VALUE}}, True),
         ([{"op": "replace", "path": "/data/any", "value": VALUE}], True),
         ({"kind": "Secret", "metadata": {"annotations": {"last": json.dumps({"data": VALUE})}}}, False),
+        ({"kind": "Secret", "metadata": {"annotations": {"password": "hunter22"}}}, False),
+        ({"metadata": {"labels": {"password": "hunter22"}}}, True),
+        ({"kind": "TokenRequest", "status": {"token": VALUE}}, True),
+        ({"kind": "Table", "rows": [{"object": {"data": {"any": VALUE}}}]}, True),
+        ({"kind": "List", "items": [{"kind": "Secret", "data": {"any": VALUE}}]}, False),
+        ({"kind": "Work", "spec": {"manifests": [{"kind": "Secret", "stringData": {"any": "hunter22"}}]}}, False),
+        ({"kind": "Work", "spec": {"json": json.dumps({"kind": "Secret", "data": {"any": VALUE}})}}, False),
+        ({"kind": "ConfigMap", "data": {"s.yaml": f"apiVersion: v1\nkind: Secret\ndata:\n  any: {VALUE}\n"}}, False),
     ],
 )
 def test_the_values_of_a_secret_are_replaced_however_it_is_written(document: Any, secret: bool) -> None:
@@ -84,6 +99,13 @@ def test_the_values_of_a_secret_are_replaced_however_it_is_written(document: Any
 def test_the_data_of_a_secret_is_still_base64() -> None:
     found = json.loads(DocumentRedactor().redact(json.dumps({"kind": "Secret", "data": {"any": VALUE}}).encode()))
     assert base64.b64decode(found["data"]["any"]) == b"[REDACTED]"
+
+
+def test_a_token_in_a_path_or_a_header_is_replaced() -> None:
+    step = RequestStep(0.0, 0.0, "GET", f"/proxy/{TOKEN}/send?token=hunter22", "", b"", retry_after=TOKEN)
+    redact_request(step, DocumentRedactor(), None)
+    assert step.target == "/proxy/[REDACTED]/send?token=[REDACTED]"
+    assert TOKEN not in repr(step)
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b"\xff\xfe", b"{", b"[" * 10_000, b'"text"', b"null"])
