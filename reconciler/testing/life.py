@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
@@ -39,10 +40,12 @@ class Life:
     Attributes:
         ended: whether it is over.
         stops: called when it ends; they tell its threads to end.
+        exited: called when the program raises SystemExit. Default None: the event loop raises it.
     """
 
     def __init__(self) -> None:
         self.ended = False
+        self.exited: Callable[[SystemExit], None] | None = None
         self._loop = _knows_lives(asyncio.get_running_loop())
         self._outside = contextvars.copy_context()
         self._context = contextvars.copy_context()
@@ -205,6 +208,20 @@ def _knows_lives(loop: asyncio.AbstractEventLoop) -> Any:
 
 def _unless_ended(handle: Any) -> Any:
     life = handle._context.get(_current)
-    if life is not None and life.ended:
+    if life is None:
+        return handle
+    if life.ended:
         life.park(handle)
+    else:
+        handle._callback = functools.partial(_call, life, handle._callback)
     return handle
+
+
+def _call(life: Life, callback: Callable[..., object], *args: object) -> None:
+    """Call a callback of a life; `SystemExit` ends its program, and not the event loop that it shares."""
+    try:
+        callback(*args)
+    except SystemExit as error:
+        if life.exited is None:
+            raise
+        life.exited(error)

@@ -139,6 +139,7 @@ class OperatorProcess:
     def __init__(self, number: int, world: World) -> None:
         self.number = number
         self.life = Life()
+        self.life.exited = self._exited
         self.manager: Manager | None = None
         self.failure: Exception | None = None
         self._world = world
@@ -157,7 +158,16 @@ class OperatorProcess:
         await asyncio.wait({self._main, ready}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if self.failure is not None:
+            if isinstance(self.failure, OperatorFailed):
+                raise self.failure
             raise OperatorFailed(f"the operator did not start: {describe_error(self.failure)}") from self.failure
+
+    def _exited(self, error: SystemExit) -> None:
+        if self._main is not None and self.failure is None:
+            self.failure = OperatorFailed(f"the operator ended its process: {error!r}")
+            self.failure.__cause__ = error
+            self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number, error=self.failure))
+            self._main.cancel()
 
     async def _run(self) -> None:
         world = self._world

@@ -512,6 +512,8 @@ class World:
             task.result()
         failure = self.processes[-1].failure
         if failure is not None and self.process is None and not self._pending:
+            if isinstance(failure, OperatorFailed):
+                raise failure
             raise OperatorFailed(f"the operator's process ended by itself: {describe_error(failure)}") from failure
 
     def _described_work(self, unfinished: list[str]) -> str:
@@ -531,6 +533,10 @@ class World:
         if event.effect is not None and (named := (event.effect.name, event.effect.key)) not in self._effects_seen:
             self._effects_seen.add(named)
             self._changed_at = self._activity
+        self.check_bounds()
+
+    def check_bounds(self) -> None:
+        """End `settle` if one of its bounds is exceeded."""
         if self._enough is not None and not self._enough.done() and (bound := self._exceeded_bound()):
             self._enough.set_result(bound)
 

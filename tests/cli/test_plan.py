@@ -27,6 +27,7 @@ from tests.cli.test_command_line import run
 from tests.real_server import install, until
 
 OPERATOR = """
+import asyncio
 import urllib3
 from reconciler import ConditionedStatus, Manager, Model, Resource, ResourceReconciler, Result, effect
 
@@ -98,6 +99,20 @@ def ends(manager: Manager):
 
 def exits(manager: Manager):
     raise SystemExit(3)
+
+class Leaves(Plain):
+    async def reconcile_object(self, site, status):
+        raise SystemExit(3)
+
+class Spins(Plain):
+    async def reconcile_object(self, site, status):
+        while True:
+            await asyncio.sleep(0)
+
+class LeavesLater(Plain):
+    async def reconcile_object(self, site, status):
+        self.task = asyncio.create_task(super().reconcile_object(site, status))
+        self.task.add_done_callback(lambda task: exits(self))
 """
 
 
@@ -293,6 +308,8 @@ def test_another_module_and_another_python_are_compared(capsys: pytest.CaptureFi
     [
         ("ends", "the operator did not start: OSError: the disk is full"),
         ("exits", "the operator ended its process: SystemExit(3)"),
+        ("Leaves", "the operator ended its process: SystemExit(3)"),
+        ("LeavesLater", "the operator ended its process: SystemExit(3)"),
     ],
 )
 def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
@@ -301,6 +318,12 @@ def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], nam
     assert (code, out) == (1, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_reconcile_that_never_waits_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    write_fork("a")
+    _, lines = planned(capsys, "Spins", "--seconds", "1")
+    assert any("the operator still worked after 1 s of CPU time" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -282,10 +282,7 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
 
         stack.enter_context(virtual_time(epoch))
         stack.callback(progress.end)
-        try:
-            return asyncio.run(work())
-        except SystemExit as error:
-            raise ConfigurationError(f"{target}: the operator ended its process: SystemExit({error.code!r})") from None
+        return asyncio.run(work())
 
 
 def _read_fork(path: Path) -> tuple[bytes, datetime]:
