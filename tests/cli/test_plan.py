@@ -320,10 +320,17 @@ def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], nam
     assert len(err.splitlines()) == 1
 
 
+def test_only_names_an_object_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    write_fork("a")
+    code, _, err = run(capsys, "plan", "sites:Blue", "--fork", "fork", "--only", "Site", "default/b")
+    assert code == 1
+    assert "--only Site default/b: no such object was copied or planned" in err
+
+
 def test_a_reconcile_that_never_waits_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     write_fork("a")
     _, lines = planned(capsys, "Spins", "--seconds", "1")
-    assert any("the operator still worked after 1 s of CPU time" in line for line in lines)
+    assert any("the operator still worked after 1 s of CPU time (site default/a)" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,8 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
                 assert fork is not None  # noqa: S101 - a plan has one
                 if options.only is not None:
                     _narrow(plan, fork, *options.only)
+                    if options.compare is None:
+                        _check_found(plan, fork, *options.only)
                 await _ask(plan, fork, cluster if options.ask_cluster else None)
                 other = None
                 if options.compare is not None:
@@ -311,6 +313,14 @@ def _narrow(plan: OperatorPlan, fork: Fork, kind: str, key: str) -> None:
     plan.effects = [each for each in plan.effects if each.key == key]
     plan.unrest, plan.timers = [], []
     plan.notes.append(f"only what concerns {wanted} {key} is shown")
+
+
+def _check_found(plan: OperatorPlan, fork: Fork, kind: str, key: str) -> None:
+    found = fork.find(kind)
+    if not plan.objects and not plan.errors and key not in found.store.objects:
+        raise ConfigurationError(
+            f"--only {kind} {key}: no such object was copied or planned; write NAMESPACE/NAME as 'reconciler plan' does"
+        )
 
 
 async def _ask(plan: OperatorPlan, fork: Fork, cluster: ClusterThread | None) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -46,6 +46,7 @@ Key = tuple[str, Request]
 _EVENTS = ("events", "events.events.k8s.io")
 _MIN_HOT = 200
 _MAX_FIELDS = 3
+_MAX_KEYS = 3
 _LOOK = 0.5
 _RECENT = 3
 """How many changes of a field in a row make it one that never comes to rest."""
@@ -274,7 +275,7 @@ async def make_plan(
             kinds = {each.name: each.kind.kind for each in process.controllers}
             plan = _plan_of(target, fork, world, pending, kinds)
             plan.timers, plan.outside = timers, _calls(outside.calls)
-            plan.notes = [*_notes(fork, stopped, unrest=bool(plan.unrest)), *dict.fromkeys(world.notes)]
+            plan.notes = [*_notes(fork, stopped, [] if plan.unrest else pending), *dict.fromkeys(world.notes)]
             return plan
     except OperatorFailed as error:
         raise fork.failure or ConfigurationError(f"{target}: {error}") from error
@@ -345,10 +346,13 @@ def _place(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
 
 
-def _notes(fork: Fork, stopped: str, *, unrest: bool) -> Iterator[str]:
+def _notes(fork: Fork, stopped: str, pending: Collection[Key]) -> Iterator[str]:
     report: ForkReport = fork.report
-    if stopped and not unrest:
-        yield f"the operator still worked after {stopped}, so the plan may be incomplete"
+    if stopped and pending:
+        keys = [f"{controller} {request}" for controller, request in sorted(pending, key=str)]
+        more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
+        still = f"{', '.join(keys[:_MAX_KEYS])}{more}"
+        yield f"the operator still worked after {stopped} ({still}), so the plan may be incomplete"
     for kind, message in report.denied.items():
         yield f"{kind} could not be listed, so the plan takes it that there are none: {message}"
     for kind, why in report.missing.items():
