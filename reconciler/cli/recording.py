@@ -57,7 +57,7 @@ class Selection:
         reader = RecordingReader(recording)
         everything = sorted(reader.records(), key=lambda record: record.started)
         if not everything:
-            raise ConfigurationError(f"{recording} contains no reconciles")
+            raise ConfigurationError("; ".join([f"{recording} contains no reconciles", *reader.problems]))
         latest = everything[-1].started
         since, until = _moment("--from", self.since, latest), _moment("--to", self.until, latest)
         found = [

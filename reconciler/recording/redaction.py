@@ -147,7 +147,7 @@ class DocumentRedactor:
             unknown = _without_known(data, self._known_replaced, namespace or "")
             data, found = unknown, found if unknown is data else None
         clean = self._without_forms(data, found)
-        return _without_values(clean, secret=secret) if secret or b"Secret" in clean else clean
+        return _without_values(clean, secret=secret) if secret or _names_secret(clean) else clean
 
     def _without_forms(self, data: bytes, found: ObjectParts | None) -> bytes:
         """Return a document without what looks like a secret."""
@@ -350,6 +350,8 @@ def _mask(value: Any, *, secret: bool) -> Any:
 
 _OF_LISTS = frozenset({"items", "rows", "object"})
 """Members of a list of Secrets, or of a table of them, that contain Secrets without a kind."""
+
+_names_secret = re.compile(rb"\bSecret(?:List)?\b").search
 
 _is_manifest = re.compile(r"""^[\s-]*["']?kind["']?\s*:\s*["']?Secret(List)?\b""", re.MULTILINE).search
 """Finds a Secret in YAML."""

@@ -252,3 +252,13 @@ def test_texts_of_a_recording_are_no_code(capsys: Any, incident: Path, tmp_path:
     run(capsys, "recording", "to-test", tmp_path / "hostile.segment", f"{TARGET}:Sizes", "--output", output)
     assert "\nimport os" not in output.read_text()
     compile(output.read_text(), output, "exec")
+
+
+def test_a_recording_that_is_torn_in_its_first_batch_says_so(capsys: Any, incident: Path, tmp_path: Path) -> None:
+    (segment,) = incident.glob("*.segment")
+    torn = tmp_path / segment.name
+    torn.write_bytes(segment.read_bytes()[:60])
+    code, text = run(capsys, "recording", "show", str(torn))
+    assert code == 1
+    assert "contains no reconciles" in text
+    assert "is torn at byte" in text
