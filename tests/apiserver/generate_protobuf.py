@@ -7,8 +7,8 @@ Run it with the directory that contains these Go modules to update the built-in 
 
 The file lists the members of each message by number, in a short form: the name in JSON and after a colon
 ``s`` string, ``y`` bytes, ``b`` boolean, ``i`` integer, ``d`` double, ``@Name`` another message, ``[x]`` list, ``{x}``
-map of strings. A ``*`` before the name marks a member whose zero value is significant, a pointer or a boolean that is always
-written; a member without a name is part of the message around it.
+map of strings. A ``*`` before the name marks a member whose zero value is significant: a pointer, or a boolean that is
+always written. A member without a name is part of the message around it.
 """
 
 from __future__ import annotations
