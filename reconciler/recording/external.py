@@ -54,7 +54,7 @@ class ExternalClient:
 
     @effect(planned=_not_sent)
     async def request(self, url: str, method: str = "GET", **options: Any) -> ExternalResponse:
-        """Send a request; the URL is the key of the effect.
+        """Send a request; the URL is the key of the effect. A cancelled call may have taken effect.
 
         Args:
             url: the URL; relative to that of the client if it has one.
