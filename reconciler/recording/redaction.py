@@ -39,6 +39,7 @@ _is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encod
 _are_stamps = re.compile(r"[0-9a-f-]{0,36} \d{0,20} (None|[0-9TZ:.-]{0,30}) (None|[0-9TZ:.-]{0,30})").fullmatch
 """Matches the uid, the version and the times that a server gives to an object."""
 
+_entries = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -147,10 +148,15 @@ class DocumentRedactor:
             unknown = _without_known(data, self._known_replaced, namespace or "")
             data, found = unknown, found if unknown is data else None
         clean = self._without_forms(data, found)
-        return _without_values(clean, secret=secret) if secret or _names_secret(clean) else clean
+        return (
+            _without_values(clean, secret=secret) if secret or (b"Secret" in clean and _names_secret(clean)) else clean
+        )
 
     def _without_forms(self, data: bytes, found: ObjectParts | None) -> bytes:
         """Return a document without what looks like a secret."""
+        clean = _encoded_text.sub(lambda each: _without_encoded(each.group()), data)
+        if clean != data:
+            data, found = clean, None
         found = found or object_in(data)
         if found is not None and self._is_known(found):
             return data
@@ -168,8 +174,7 @@ class DocumentRedactor:
                     return data
                 if found is not None:  # its other parts are harmless, and managedFields have the names of all fields
                     if found.metadata.managed_fields is not _ABSENT:
-                        managed = redact(bytes(found.metadata.managed_fields).decode())
-                        replaced.append(("managedFields", managed.encode()))
+                        replaced.append(("managedFields", self._managed_fields(found.metadata.managed_fields)))
                     return _with_parts(data, replaced)
         except UNDECODABLE:
             pass
@@ -207,6 +212,14 @@ class DocumentRedactor:
             return False
         together = f"{found.api_version}\n{found.kind}\n{metadata.name}\n{metadata.namespace}"
         return together in self._harmless or (self._learn(together.split("\n")) and self._remember(together))
+
+    def _managed_fields(self, managed: msgspec.Raw) -> bytes:
+        """Return managedFields without secrets. Between two writes little more than their times changes."""
+        entries = _entries(managed)
+        for entry in entries:
+            new = {name: self._replacement(name, bytes(raw)) for name, raw in entry.items()}
+            entry.update({name: msgspec.Raw(part) for name, part in new.items() if part})
+        return msgspec.json.encode(entries)
 
     def _replacement(self, name: str, part: bytes) -> bytes:
         """Return what replaces a part of a document; nothing if it is harmless. Known parts are not searched again."""
@@ -350,6 +363,19 @@ def _mask(value: Any, *, secret: bool) -> Any:
 
 _OF_LISTS = frozenset({"items", "rows", "object"})
 """Members of a list of Secrets, or of a table of them, that contain Secrets without a kind."""
+
+_encoded_text = re.compile(rb'"[A-Za-z0-9+/]{16,}={0,2}"')
+
+
+@functools.lru_cache(maxsize=4096)
+def _without_encoded(quoted: bytes) -> bytes:
+    """Return a quoted text, or a placeholder if it is text with a secret in base64."""
+    try:
+        text = base64.b64decode(quoted[1:-1], validate=True).decode()
+    except ValueError:
+        return quoted
+    return quoted if redact(text) == text else _quoted(PLACEHOLDER)
+
 
 _names_secret = re.compile(rb"\bSecret(?:List)?\b").search
 

@@ -101,6 +101,13 @@ def test_the_data_of_a_secret_is_still_base64() -> None:
     assert base64.b64decode(found["data"]["any"]) == b"[REDACTED]"
 
 
+@pytest.mark.parametrize("text", [TOKEN, "password=hunter22", json.dumps({"password": "hunter22"}), "a" * 24])
+def test_text_in_base64_is_searched(text: str) -> None:
+    encoded = base64.b64encode(text.encode()).decode()
+    found = DocumentRedactor().redact(json.dumps({"kind": "Any", "data": {"any": encoded}}).encode())
+    assert (encoded.encode() in found) == (redact(text) == text)
+
+
 def test_a_token_in_a_path_or_a_header_is_replaced() -> None:
     step = RequestStep(0.0, 0.0, "GET", f"/proxy/{TOKEN}/send?token=hunter22", "", b"", retry_after=TOKEN)
     redact_request(step, DocumentRedactor(), None)
