@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _LARGEST_FILE = 2**24
 
+_MOST_VALUES = 1_000_000
+"""Values of a file, each counted as often as YAML's aliases repeat it: in a few lines they fill the memory."""
+
 
 class Secretive(msgspec.Struct, frozen=True):
     """A part of a kubeconfig; its ``repr`` shows no value, since it may contain a token or a key."""
@@ -306,10 +309,25 @@ def _load(path: Path) -> _File | None:
         raise ConfigurationError(f"kubeconfig {path} is invalid: it contains a value that cannot be read") from None
     if not isinstance(document, Mapping):
         raise ConfigurationError(f"kubeconfig {path} is invalid: it has no clusters, contexts and users")
+    if not _is_bounded(document):
+        raise ConfigurationError(f"kubeconfig {path} has more than {_MOST_VALUES} values: remove aliases from it")
     try:
         return msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"kubeconfig {path}: {_problem(str(error), document)}") from None
+
+
+def _is_bounded(document: object) -> bool:
+    waiting = [document]
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return True
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
 
 
 _WRONG_TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")
