@@ -624,6 +624,7 @@ class WorkQueue(Generic[K]):
         if priority > entry.priority:
             if entry.due is None and self._is_head(entry):
                 self._order.reprioritize(entry, priority)
+                self._workers.wake_one()  # it may have waited for the limit of low priority
             else:
                 entry.priority = priority
         if due is not None:

@@ -107,6 +107,19 @@ async def test_a_queue_hands_out_urgent_keys_beyond_the_limit_and_low_ones_below
     assert await fifth == "d"
 
 
+async def test_a_key_that_waits_for_the_limit_is_handed_out_when_its_priority_is_raised() -> None:
+    queue: WorkQueue[str] = WorkQueue(low_limit=ConcurrencyLimit(1))
+    queue.add("hangs", priority=-1)
+    queue.add("changed", priority=-1)
+    assert await queue.get() == "hangs"
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(1)
+    assert not worker.done()
+    queue.add("changed")
+    async with asyncio.timeout(1):
+        assert await worker == "changed"
+
+
 @pytest.mark.parametrize("fair", [False, True])
 async def test_no_key_is_lost_whatever_the_limit_does(fair: bool) -> None:
     limit = ConcurrencyLimit(8)
