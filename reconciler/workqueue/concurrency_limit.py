@@ -63,11 +63,13 @@ class ConcurrencyLimit:
 
     Attributes:
         in_use: the number of keys in progress.
+        unanswered: the number of requests in progress. Time alone does not raise the limit while there are any.
         on_raise: called when the limit may have risen.
     """
 
     def __init__(self, maximum: int, *, clock: Clock | None = None) -> None:
         self.in_use = 0
+        self.unanswered = 0
         self.on_raise: Callable[[], None] = lambda: None
         self._maximum = maximum
         self._now = (clock or current_clock()).monotonic
@@ -102,7 +104,8 @@ class ConcurrencyLimit:
             self._end_measurement(self._probe)
         elif now >= self._rejected_until:
             if now >= self._began + LONGEST_WINDOW:
-                self._adapt()
+                if not self.unanswered:
+                    self._adapt()
                 self._begin_window()
             self.on_raise()
 
