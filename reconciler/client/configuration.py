@@ -260,6 +260,14 @@ class _Loaded:
     namespace: str = ""
 
 
+_PLUGINS = {
+    "oidc": "the exec plugin kubelogin (kubectl oidc-login)",
+    "gcp": "the exec plugin gke-gcloud-auth-plugin",
+    "azure": "the exec plugin kubelogin for Azure",
+}
+"""What replaced the auth-providers of early Kubernetes clients."""
+
+
 async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | None) -> _Loaded:
     kubeconfig = Kubeconfig(paths, subject)
     cluster, user = kubeconfig.choose(context)
@@ -267,9 +275,10 @@ async def _load_kubeconfig(subject: str, paths: Sequence[Path], context: str | N
     settings = ClusterSettings()
     login = None if user.value.plugin is None else ExecLogin(user, user.value.plugin, cluster.value)
     if login is None and user.value.auth_provider is not None:
+        provider = user.value.auth_provider.name or ""
         raise ConfigurationError(
-            f"kubeconfig {user.path}: user {user.name!r} has auth-provider {user.value.auth_provider.name or ''!r}, "
-            "which is not supported: configure an exec plugin instead"
+            f"kubeconfig {user.path}: user {user.name!r} has auth-provider {provider!r}, which is not supported: "
+            f"configure {_PLUGINS.get(provider, 'an exec plugin')} instead"
         )
 
     def load() -> None:

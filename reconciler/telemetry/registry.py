@@ -295,7 +295,7 @@ class MetricsRegistry:
             cache_families(self.cached_kinds()),
             recording_families(self.recording()),
         )
-        return (family for family in chain.from_iterable(families) if family.samples)
+        return chain.from_iterable(families)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Render all metrics in a Prometheus text format.

@@ -7,8 +7,8 @@ Run it with the directory that contains these Go modules to update the built-in 
 
 The file lists the members of each message by number, in a short form: the name in JSON and after a colon
 ``s`` string, ``y`` bytes, ``b`` boolean, ``i`` integer, ``d`` double, ``@Name`` another message, ``[x]`` list, ``{x}``
-map of strings. A ``*`` before the name marks a pointer, whose zero value is significant; a member without a name is
-part of the message around it.
+map of strings. A ``*`` before the name marks a member whose zero value is significant: a pointer, or a boolean that is
+always written. A member without a name is part of the message around it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "requests" / "protobuf.json"
+TARGET = Path(__file__).parents[2] / "reconciler" / "apiserver" / "encoding" / "protobuf.json"
 _TYPES = Path(__file__).parents[2] / "reconciler" / "apiserver" / "builtin" / "types.json"
 _SCALARS = {"string": "s", "bytes": "y", "bool": "b", "int32": "i", "int64": "i", "uint32": "i", "double": "d"}
 _BESIDE = (
@@ -85,7 +85,8 @@ def read(proto: Path) -> dict[str, dict[str, str]]:
             form = f"{{{describe(package, value)}}}" if value else describe(package, kind)
             json_name, options, pointer = structs.get(name, {}).get(int(number), (member, "", False))
             shown = "" if "inline" in options else json_name or member
-            mark = "*" if pointer else ""
+            written = kind == "bool" and "omitempty" not in options
+            mark = "*" if pointer or (written and shown) else ""
             message[number] = f"{mark}{shown}:[{form}]" if label == "repeated" else f"{mark}{shown}:{form}"
     return found
 

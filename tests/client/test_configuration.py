@@ -150,11 +150,18 @@ async def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
     assert "the certificate authority cannot be used" in await problem(kubeconfig=path)
 
 
-@pytest.mark.parametrize("name", ["oidc", "gcp", "openstack"])
-async def test_an_auth_provider_is_an_error_that_says_what_to_use(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "plugin"),
+    [
+        ("oidc", "the exec plugin kubelogin (kubectl oidc-login)"),
+        ("gcp", "the exec plugin gke-gcloud-auth-plugin"),
+        ("openstack", "an exec plugin"),
+    ],
+)
+async def test_an_auth_provider_is_an_error_that_names_the_exec_plugin(tmp_path: Path, name: str, plugin: str) -> None:
     provider = {"name": name, "config": {"id-token": SECRET, "refresh-token": SECRET}}
     path = kubeconfig(tmp_path / "config", **{"auth-provider": provider})
-    expected = f"user 'main' has auth-provider '{name}', which is not supported: configure an exec plugin instead"
+    expected = f"user 'main' has auth-provider '{name}', which is not supported: configure {plugin} instead"
     assert expected in await problem(kubeconfig=path)
 
 

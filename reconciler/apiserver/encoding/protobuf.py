@@ -21,6 +21,10 @@ from reconciler.apiserver.encoding.text import recorded
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
+_LONGEST_INTEGER = 1e21
+"""From here on Go writes a float with an exponent."""
+
+
 class Unreadable(ValueError):
     """A body that is not an object in protobuf, or has an unknown kind."""
 
@@ -161,7 +165,8 @@ def _value(value: int | bytes, form: str) -> Any:
         signed = value - 2**64 if value >= 2**63 else value
         return bool(value) if form == "b" else signed
     if form == "d":
-        return struct.unpack("<d", value)[0] if value else 0.0
+        number = struct.unpack("<d", value)[0] if value else 0.0
+        return int(number) if number.is_integer() and abs(number) < _LONGEST_INTEGER else number
     if form in ("i", "b"):
         return 0 if form == "i" else False
     return base64.b64encode(value).decode() if form == "y" else value.decode()
