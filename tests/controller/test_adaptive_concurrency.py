@@ -190,7 +190,6 @@ async def silent(world: World) -> None:
     world.model.silent = True
     await asyncio.sleep(30)
     assert (world.controller.statistics().queue.low_limit or WORKERS) < WORKERS / 2
-    assert world.controller.statistics().queue.low_limit == 1
 
 
 async def test_the_limit_hardly_rises_while_an_overloaded_server_answers_nothing() -> None:
