@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -309,7 +310,7 @@ def _load(path: Path) -> _File | None:
         raise ConfigurationError(f"kubeconfig {path} is invalid: it contains a value that cannot be read") from None
     if not isinstance(document, Mapping):
         raise ConfigurationError(f"kubeconfig {path} is invalid: it has no clusters, contexts and users")
-    if not _is_bounded(document):
+    if any(True for _ in itertools.islice(_values(document), _MOST_VALUES, None)):
         raise ConfigurationError(f"kubeconfig {path} has more than {_MOST_VALUES} values: remove aliases from it")
     try:
         return msgspec.convert(document, _File)
@@ -317,17 +318,12 @@ def _load(path: Path) -> _File | None:
         raise ConfigurationError(f"kubeconfig {path}: {_problem(str(error), document)}") from None
 
 
-def _is_bounded(document: object) -> bool:
+def _values(document: object) -> Iterator[object]:
     waiting = [document]
-    for _ in range(_MOST_VALUES):
-        if not waiting:
-            return True
+    while waiting:
         value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-    return False
+        yield value
+        waiting.extend(value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ())
 
 
 _WRONG_TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")

@@ -99,15 +99,13 @@ class ConcurrencyLimit:
 
     def update(self) -> None:
         """End what has lasted long enough: a pause, a measurement, or a window."""
-        now = self._now()
         if self._probe is not None:
             self._end_measurement(self._probe)
-        elif now >= self._rejected_until:
-            if now >= self._began + LONGEST_WINDOW:
-                if not self.unanswered:
-                    self._adapt()
-                self._begin_window()
-            self.on_raise()
+        elif self._now() >= max(self._rejected_until, self._began + LONGEST_WINDOW):
+            if not self.unanswered:
+                self._adapt()
+            self._begin_window()
+        self.on_raise()
 
     @property
     def full(self) -> bool:
