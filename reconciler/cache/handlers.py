@@ -414,18 +414,27 @@ class Listing:
         if request in self._store:
             self._missing.setdefault(request.namespace, {})[request.name] = None
 
-    async def finish(self, version: Version, *, restarted: bool) -> bool:
+    async def finish(self, version: Version, *, restarted: bool, exact: bool = False) -> bool:
         """Make the store equal to the list; return whether the server's history was rewritten.
 
         Args:
             version: of the list.
             restarted: whether the version already shows that. Otherwise the list does, if it is not older than what is
                 known but contains an older version of a known object.
+            exact: whether the list is consistent, so that it is not older than what the store contained before. A
+                list that broke off may have stored objects that are newer than every version that is known.
         """
-        restarted = restarted or not all(is_older(version, known) for known in self._doubts.values())
+        restarted = restarted or any(
+            not is_older(version, known) or (exact and self._is_older_than_stored(request))
+            for request, known in self._doubts.items()
+        )
         latest = [request for _, _, request in sorted(self._latest)]
         await self._sink.replace(self._changed.values(), self._missing, latest, version, restarted=restarted)
         return restarted
+
+    def _is_older_than_stored(self, request: Request) -> bool:
+        listed, stored = self._changed.get(request), self._store.peek(request)
+        return listed is not None and stored is not None and is_older(listed.version, stored.version)
 
 
 def _is_same(cached: CachedObject, before: CachedObject) -> bool:

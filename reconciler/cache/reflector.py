@@ -309,7 +309,7 @@ class Reflector:
                 kind="stale list",
                 must_relist=True,
             )
-        if await listing.finish(version, restarted=decreased):
+        if await listing.finish(version, restarted=decreased, exact=exact):
             self._counts.restarts += 1
             _logger.warning(
                 "%s: the server's history was rewritten between versions %s and %s, as by a restore of etcd; "

@@ -142,10 +142,7 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             InvalidObject: the document cannot be decoded: it is nested too deeply, or contains something other than
                 JSON.
         """
-        try:
-            return _decode_document(self.data)
-        except UNDECODABLE as error:
-            raise InvalidObject(f"{self.request} cannot be decoded", [("$", str(error))]) from None
+        return _decode_as_document(self.request, self.data)
 
     def read_as(self, kind: KindOf[R], *, lenient: bool = False) -> R:
         """Read a private copy as an object of a kind; see `from_document`.
@@ -187,10 +184,10 @@ class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
         """Read a private copy; see `CachedObject.read_as`.
 
         Raises:
-            InvalidObject: the document does not fit the kind's class.
+            InvalidObject: the document cannot be decoded, or does not fit the kind's class.
         """
         data, fits = self._store.unpack(self._frame)
-        document = _decode_document(data)
+        document = _decode_as_document(self.request, data)
         if fits is not None and fits is kind:
             return cast("R", fits.from_valid(document))
         return from_document(kind, document)
@@ -199,6 +196,13 @@ class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
 def restored(found: CachedObject | IdleObject) -> CachedObject:
     """Return an object that a list found."""
     return found if isinstance(found, CachedObject) else found.restored()
+
+
+def _decode_as_document(request: Request, data: bytes) -> JSONObject:
+    try:
+        return _decode_document(data)
+    except UNDECODABLE as error:
+        raise InvalidObject(f"{request} cannot be decoded", [("$", str(error))]) from None
 
 
 def _decode_annotations_leniently(data: bytes) -> dict[str, str]:

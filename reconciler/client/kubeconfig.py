@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 
 _LARGEST_FILE = 2**24
+
+_MOST_VALUES = 1_000_000
+"""Values of a file, each counted as often as YAML's aliases repeat it: in a few lines they fill the memory."""
 
 
 class Secretive(msgspec.Struct, frozen=True):
@@ -306,10 +310,20 @@ def _load(path: Path) -> _File | None:
         raise ConfigurationError(f"kubeconfig {path} is invalid: it contains a value that cannot be read") from None
     if not isinstance(document, Mapping):
         raise ConfigurationError(f"kubeconfig {path} is invalid: it has no clusters, contexts and users")
+    if any(True for _ in itertools.islice(_values(document), _MOST_VALUES, None)):
+        raise ConfigurationError(f"kubeconfig {path} has more than {_MOST_VALUES} values: remove aliases from it")
     try:
         return msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"kubeconfig {path}: {_problem(str(error), document)}") from None
+
+
+def _values(document: object) -> Iterator[object]:
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        waiting.extend(value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ())
 
 
 _WRONG_TYPE = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")

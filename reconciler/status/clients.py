@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +54,7 @@ _AIOHTTP_NOT_SENT = {
 }
 """Raised before anything of the request was sent. aiohttp's other errors may come later."""
 
-_URLLIB3_NOT_SENT = {"NewConnectionError", "ConnectTimeoutError"}
+_URLLIB3_NOT_SENT = {"NewConnectionError", "ConnectTimeoutError", "SSLCertVerificationError"}
 
 
 _HTTPX_NOT_SENT = {
@@ -63,40 +62,41 @@ _HTTPX_NOT_SENT = {
 }
 
 
-def from_aiohttp(request: str, error: Exception) -> TransportError | None:
-    """Return what an error means for the request; None if it is not a network error."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & _AIOHTTP_NOT_SENT:
+def _network_error(
+    request: str, error: Exception, names: set[str], *, not_sent: set[str], unknown: set[str]
+) -> TransportError | None:
+    if names & not_sent:
         return NotSent(f"{request}: {_without_password(error_text(error))}")
-    if isinstance(error, OSError) or "ClientError" in names:
+    if isinstance(error, OSError) or names & unknown:
         return OutcomeUnknown(f"{request}: {_without_password(describe_error(error))}")
     return None
+
+
+def _class_names(error: object) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
+def from_aiohttp(request: str, error: Exception) -> TransportError | None:
+    """Return what an error means for the request; None if it is not a network error."""
+    return _network_error(request, error, _class_names(error), not_sent=_AIOHTTP_NOT_SENT, unknown={"ClientError"})
 
 
 def from_urllib3(request: str, error: Exception) -> TransportError | None:
     """Return what an error means for the request; None if it is not a network error."""
-    names = {cls.__name__ for cls in type(error).__mro__}
+    names = _class_names(error)
     if "ProxyError" in names:  # urllib3 1 also raises it when a connection through the proxy breaks
         cause = error.original_error  # type: ignore[attr-defined]
-        names |= {cls.__name__ for cls in type(cause).__mro__}
+        names |= _class_names(cause)
         if str(cause).startswith("Tunnel connection failed"):
             return NotSent(f"{request}: the proxy refused the connection: {cause}")
-    bad_certificate = any(isinstance(argument, ssl.SSLCertVerificationError) for argument in error.args)
-    if names & _URLLIB3_NOT_SENT or bad_certificate:
-        return NotSent(f"{request}: {_without_password(error_text(error))}")
-    if isinstance(error, OSError) or "HTTPError" in names:
-        return OutcomeUnknown(f"{request}: {_without_password(describe_error(error))}")
-    return None
+    names |= {name for argument in error.args for name in _class_names(argument) if name == "SSLCertVerificationError"}
+    return _network_error(request, error, names, not_sent=_URLLIB3_NOT_SENT, unknown={"HTTPError"})
 
 
 def from_httpx(request: str, error: Exception) -> TransportError | None:
     """Return what an error means for the request; None if it is not a network error."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & _HTTPX_NOT_SENT:
-        return NotSent(f"{request}: {error_text(error)}")
-    if isinstance(error, OSError) or names & {"TransportError", "APITimeoutError"}:
-        return OutcomeUnknown(f"{request}: {describe_error(error)}")
-    return None
+    unknown = {"TransportError", "APITimeoutError"}
+    return _network_error(request, error, _class_names(error), not_sent=_HTTPX_NOT_SENT, unknown=unknown)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import math
 import sys
 import threading
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,26 +38,11 @@ MAX_CYCLES = 8
 MAX_FRAMES = 24
 """Frames of a stack that are kept."""
 
-_TRANSPORTS = frozenset(
-    (
-        "aiohttp",
-        "httpx",
-        "httpx2",
-        "kr8s",
-        "kubernetes",
-        "kubernetes_asyncio",
-        "lightkube",
-        "pluggy",
-        "pydantic",
-        "pytest",
-        "_pytest",
-        "pytest_asyncio",
-        "reconciler",
-        "requests",
-        "tenacity",
-        "urllib3",
-    )
-)
+_TRANSPORTS = {
+    *("aiohttp", "httpx", "httpx2", "requests", "urllib3"),
+    *("kr8s", "kubernetes", "kubernetes_asyncio", "lightkube", "reconciler"),
+    *("pluggy", "pydantic", "pytest", "_pytest", "pytest_asyncio", "tenacity"),
+}
 """Packages that only transport a write, as the standard library does; the caller above them requested it."""
 
 _logger = logging.getLogger("reconciler.status")
@@ -110,11 +95,9 @@ class StatusWrites:
                 f"{self.count} status writes to {self.object} in one cycle ({seconds:.3f} s), where one is enough: "
                 "record them in a reconciler.StatusBatcher around the whole cycle, which writes once"
             )
-        places: dict[tuple[str, str], list[str]] = {}
+        places: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         for number, write in enumerate(self.writes, 1):
-            places.setdefault((f"{write.request} ({write.code})", "".join(write.stack).rstrip("\n")), []).append(
-                str(number)
-            )
+            places[f"{write.request} ({write.code})", "".join(write.stack).rstrip("\n")].append(str(number))
         lines = [head]
         for (request, stack), numbers in places.items():
             lines.append(f"write {', '.join(numbers)}: {request} by\n{stack}")

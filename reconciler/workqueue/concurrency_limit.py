@@ -22,6 +22,10 @@ QUEUE = 1.0
 WINDOW = 40
 """Requests between two changes of the limit."""
 
+LONGEST_WINDOW = 5.0
+"""Seconds after which `ConcurrencyLimit.update` changes the limit without as many requests. A key that waits for
+something else than the server, or hangs, sends none."""
+
 PROBE = 40
 """Requests that measure the latency without a queue."""
 
@@ -36,6 +40,9 @@ _FEWEST = 4
 
 _SMALLEST_STEP = 0.5
 """The limit at most halves with one change."""
+
+_SHORTEST_REJECTION = 1.0
+"""Seconds; kube-apiserver's Retry-After. Requests that were sent together are rejected one after the other."""
 
 _LONGEST_REJECTION = 60.0
 
@@ -56,11 +63,13 @@ class ConcurrencyLimit:
 
     Attributes:
         in_use: the number of keys in progress.
+        unanswered: the number of requests in progress. Time alone does not raise the limit while there are any.
         on_raise: called when the limit may have risen.
     """
 
     def __init__(self, maximum: int, *, clock: Clock | None = None) -> None:
         self.in_use = 0
+        self.unanswered = 0
         self.on_raise: Callable[[], None] = lambda: None
         self._maximum = maximum
         self._now = (clock or current_clock()).monotonic
@@ -78,6 +87,25 @@ class ConcurrencyLimit:
         now = self._now()
         measuring = self._probe is not None and now < self._probe_began + PROBE_LASTS
         return 1 if measuring or now < self._rejected_until else int(self._limit)
+
+    @property
+    def rises_at(self) -> float:
+        """Return the monotonic second at which `update` may raise the limit; infinite at the maximum."""
+        if self._probe is not None:
+            return self._probe_began + PROBE_LASTS
+        if self._now() < self._rejected_until:
+            return self._rejected_until
+        return math.inf if self._limit >= self._maximum else self._began + LONGEST_WINDOW
+
+    def update(self) -> None:
+        """End what has lasted long enough: a pause, a measurement, or a window."""
+        if self._probe is not None:
+            self._end_measurement(self._probe)
+        elif self._now() >= max(self._rejected_until, self._began + LONGEST_WINDOW):
+            if not self.unanswered:
+                self._adapt()
+            self._begin_window()
+        self.on_raise()
 
     @property
     def full(self) -> bool:
@@ -115,12 +143,13 @@ class ConcurrencyLimit:
         """Record that the server rejected a request because it is overloaded.
 
         Args:
-            retry_after: the seconds that it asked to wait, of which at most 60 count; None if it did not say.
+            retry_after: the seconds that it asked to wait, of which 1 to 60 count; None if it did not say.
         """
         now = self._now()
+        pause = min(max(retry_after or 0.0, _SHORTEST_REJECTION), _LONGEST_REJECTION)
         if now >= self._rejected_until:  # a further one is the response to a request that was sent at the same time
             self._limit = max(1.0, self._limit / 2)
-        self._rejected_until = max(self._rejected_until, now + min(retry_after or 0.0, _LONGEST_REJECTION))
+        self._rejected_until = max(self._rejected_until, now + pause)
         self._begin_window()
 
     def _begin_window(self) -> None:
@@ -149,6 +178,9 @@ class ConcurrencyLimit:
             self._skip -= 1
         else:
             probe.setdefault(kind, []).append(seconds)
+        self._end_measurement(probe)
+
+    def _end_measurement(self, probe: dict[Hashable, list[float]]) -> None:
         count = sum(map(len, probe.values()))
         if count < PROBE and self._now() < self._probe_began + PROBE_LASTS:
             return

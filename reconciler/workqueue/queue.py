@@ -406,6 +406,8 @@ class WorkQueue(Generic[K]):
                 break
             if self._stopped:
                 raise QueueShutDown(f"work queue {self._name!r} is shut down")
+            if urgent:
+                self._set_alarm()  # the limit may rise although no key in progress ends
             await self._wait()
         entry = self._order.pop(urgent=urgent)
         if limit is not None and entry.priority < 0:
@@ -622,6 +624,7 @@ class WorkQueue(Generic[K]):
         if priority > entry.priority:
             if entry.due is None and self._is_head(entry):
                 self._order.reprioritize(entry, priority)
+                self._workers.wake_one()  # it may have waited for the limit of low priority
             else:
                 entry.priority = priority
         if due is not None:
@@ -743,6 +746,9 @@ class WorkQueue(Generic[K]):
 
     def _set_alarm(self, not_before: float = -math.inf) -> None:
         due = self._timers.next_due()
+        limit = self.low_limit
+        if limit is not None and self._order.size and limit.full and limit.rises_at < math.inf:
+            due = limit.rises_at if due is None else min(due, limit.rises_at)
         if due is None:
             return
         due = max(due, not_before)
@@ -762,6 +768,8 @@ class WorkQueue(Generic[K]):
     def _on_alarm(self) -> None:
         self._cancel_alarm()
         now = self._now()
+        if self.low_limit is not None:
+            self.low_limit.update()
         for _ in range(_TIMERS_PER_TURN):
             entry = self._timers.pop_due(now)
             if entry is None:

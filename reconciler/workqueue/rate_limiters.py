@@ -149,9 +149,8 @@ class TokenBucket:
         self._clock = clock or current_clock()
         self._tokens = float(burst)
         self._at = self._clock.monotonic()
-        self._reserved: OrderedDict[Hashable, float] = (
-            OrderedDict()
-        )  # when each token becomes available; future ones only
+        # When each token becomes available; future ones only.
+        self._reserved: OrderedDict[Hashable, float] = OrderedDict()
 
     def when(self, key: Hashable, /) -> float:
         """Take or reserve a token; return the seconds until it is available."""
@@ -285,10 +284,10 @@ class _Guarded(NeverRaises):
             self._report("retries", key, error)
             return self._default.retries(key)
 
-    def _delay(self, key: Hashable, when: Callable[[Hashable], object]) -> float:
+    def _delay(self, key: Hashable, when: Callable[[Hashable], float]) -> float:
         default = self._default.when(key)  # counts the failure, even if it is not needed now
         try:
-            return _delay(when(key))
+            return float(_seconds("the delay", when(key)))
         except FAILURES as error:
             self._report("when", key, error)
             return default
@@ -321,20 +320,6 @@ def guarded_limiter(limiter: RateLimiter | None) -> RateLimiter:
                 "when, forget and retries"
             )
     return _Guarded(limiter)
-
-
-def _delay(given: object) -> float:
-    """Return a delay that a limiter has computed.
-
-    Raises:
-        ValueError: it is not a finite number, 0 or more.
-    """
-    try:
-        if math.isfinite(given) and given >= 0:  # type: ignore[arg-type, operator]
-            return float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise ValueError(f"{given!r} is not a finite number of seconds, 0 or more")
 
 
 def _count(given: object) -> int:

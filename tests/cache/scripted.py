@@ -267,7 +267,7 @@ class RecordedListing:
     def discard(self, request: Request) -> None:
         self._objects.pop(request, None)
 
-    async def finish(self, version: Version, *, restarted: bool) -> bool:
+    async def finish(self, version: Version, *, restarted: bool, exact: bool = False) -> bool:
         return await self._recorder.replace(list(self._objects.values()), version, restarted=restarted)
 
 

@@ -345,6 +345,27 @@ async def test_an_older_object_in_a_newer_list_means_that_history_was_rewritten(
         assert informer.statistics().reflectors.restarts == 1
 
 
+@pytest.mark.parametrize("listed", ["streamed", "pages"])
+async def test_history_that_was_rewritten_during_the_first_list_is_not_mixed_with_it(
+    script: Script, listed: str
+) -> None:
+    if listed == "streamed":
+        script.watch(added("a", 20), added("b", 21))
+    else:
+        script.refuse_watch(refused(400))
+        script.list(document("a", 20), document("b", 21), version=30, token="next")
+        script.refuse_list(refused(503))
+    script.list(document("a", 5), version=10)
+    script.watch(modified("a", 11), HOLD)
+    informer, heard, restarts = make(script), Heard(), []
+    informer.add_handler(heard)
+    informer.on_restart(lambda: restarts.append(1))
+    async with running(informer, 30):
+        assert {cached.name: cached.version for cached in informer.store} == {"a": 11}
+        assert heard.replay() == {obj.request: obj for obj in informer.store}
+        assert restarts == [1]
+
+
 async def test_rewritten_history_is_detected_with_metadata_only_and_in_one_of_several_namespaces(
     script: Script,
 ) -> None:

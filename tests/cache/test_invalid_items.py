@@ -40,14 +40,20 @@ def summary(found: ListResult[Any]) -> tuple[list[str], list[tuple[str, str | No
     return [one.name for one in found], sorted((item.name, item.namespace) for item in found.invalid)
 
 
-@pytest.fixture(params=["live", "pages", "cached", "cached live"])
-async def reader(apiserver: APIServer, client: Client, request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=["live", "pages", "cached", "idle", "cached live"])
+async def reader(
+    apiserver: APIServer, client: Client, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Any:
+    monkeypatch.setattr("reconciler.cache.store.LEAST_HELD", 0)
     await filled(apiserver, client)
-    breaking = Client(Breaking(apiserver, BROKEN))
+    idle = request.param == "idle"
+    breaking = Client(Breaking(apiserver, b"1e999" if idle else BROKEN))  # a number that only a whole decode rejects
     async with Cache(breaking) as cache:
         await cache.informer(Crate)
         await cache.wait_synced(30)
         cached = CachedClient(breaking, cache)
+        if idle:
+            await asyncio.sleep(300)
 
         async def pages(kind: Any, namespace: str | None = None) -> ListResult[Any]:
             read = [page async for page in breaking.list_pages(kind, namespace, limit=1)]
@@ -55,9 +61,8 @@ async def reader(apiserver: APIServer, client: Client, request: pytest.FixtureRe
                 [one for page in read for one in page], "", [one for page in read for one in page.invalid]
             )
 
-        yield {"live": breaking.list, "pages": pages, "cached": cached.list, "cached live": cached.live.list}[
-            request.param
-        ]
+        readers = {"live": breaking.list, "pages": pages, "cached live": cached.live.list}
+        yield readers.get(request.param, cached.list)
 
 
 async def test_a_typed_list_reports_invalid_objects_and_returns_the_others(reader: Any) -> None:

@@ -32,17 +32,21 @@ class ModelledServer:
     Attributes:
         status: when each object's status was written, by the path of the request.
         rejecting: whether it rejects writes of a status.
+        silent: whether it answers nothing.
     """
 
     def __init__(self, transport: Transport, capacity: int) -> None:
         self.status: dict[str, float] = {}
         self.rejecting = False
+        self.silent = False
         self._transport = transport
         self._free = asyncio.Semaphore(capacity)
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         if request.stream:
             return await self._transport.send(request)
+        if self.silent:
+            await asyncio.Event().wait()
         async with self._free:
             await asyncio.sleep(SERVICE)
         writes_status = request.path.endswith("/status") and request.method != "GET"
@@ -178,3 +182,15 @@ async def rejected(world: World) -> None:
 
 async def test_a_rejected_request_leaves_one_reconcile_of_low_priority_at_a_time() -> None:
     await run(400, 64, rejected)
+
+
+async def silent(world: World) -> None:
+    world.model.rejecting = True
+    await asyncio.sleep(10)
+    world.model.silent = True
+    await asyncio.sleep(30)
+    assert (world.controller.statistics().queue.low_limit or WORKERS) < WORKERS / 2
+
+
+async def test_the_limit_hardly_rises_while_an_overloaded_server_answers_nothing() -> None:
+    await run(400, 2, silent)

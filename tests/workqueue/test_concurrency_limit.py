@@ -107,6 +107,19 @@ async def test_a_queue_hands_out_urgent_keys_beyond_the_limit_and_low_ones_below
     assert await fifth == "d"
 
 
+async def test_a_key_that_waits_for_the_limit_is_handed_out_when_its_priority_is_raised() -> None:
+    queue: WorkQueue[str] = WorkQueue(low_limit=ConcurrencyLimit(1))
+    queue.add("hangs", priority=-1)
+    queue.add("changed", priority=-1)
+    assert await queue.get() == "hangs"
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(1)
+    assert not worker.done()
+    queue.add("changed")
+    async with asyncio.timeout(1):
+        assert await worker == "changed"
+
+
 @pytest.mark.parametrize("fair", [False, True])
 async def test_no_key_is_lost_whatever_the_limit_does(fair: bool) -> None:
     limit = ConcurrencyLimit(8)
@@ -132,3 +145,41 @@ async def test_no_key_is_lost_whatever_the_limit_does(fair: bool) -> None:
         worker.cancel()
     assert sorted(seen) == list(range(1000))
     assert limit.in_use == 0
+
+
+@pytest.mark.parametrize("retry_after", [None, 30.0])
+async def test_a_key_that_hangs_does_not_keep_others_of_low_priority_waiting(retry_after: float | None) -> None:
+    limit = ConcurrencyLimit(4)
+    queue: WorkQueue[str] = WorkQueue(low_limit=limit)
+    queue.add("hangs", priority=-1)
+    assert await queue.get() == "hangs"
+    for _ in range(3):  # down to 1
+        limit.reject(retry_after)
+        await asyncio.sleep(61)
+    limit.reject(retry_after)
+    queue.add("next", priority=-1)
+    async with asyncio.timeout(70):
+        assert await queue.get() == "next"
+
+
+async def test_a_measurement_without_requests_ends_by_itself() -> None:
+    limit = ConcurrencyLimit(4)
+    queue: WorkQueue[str] = WorkQueue(low_limit=limit)
+    queue.add("hangs", priority=-1)
+    assert await queue.get() == "hangs"
+    await asyncio.sleep(0.01)
+    for _ in range(WINDOW):
+        limit.observe("get", 1.0)  # more than one in progress, so a measurement begins
+    assert limit.limit == 1
+    queue.add("next", priority=-1)
+    async with asyncio.timeout(2):
+        assert await queue.get() == "next"
+
+
+async def test_rejections_of_requests_that_were_sent_together_count_once_without_retry_after() -> None:
+    limit = ConcurrencyLimit(MAXIMUM)
+    for _ in range(MAXIMUM):
+        limit.reject()
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(1)
+    assert limit.limit == MAXIMUM / 2

@@ -188,7 +188,11 @@ class LatencyObserver:
         if cycle is None or cycle.run.priority >= 0:
             return await self._transport.send(request)
         began = self._clock.monotonic()
-        response = await self._transport.send(request)
+        self._limit.unanswered += 1
+        try:
+            response = await self._transport.send(request)
+        finally:
+            self._limit.unanswered -= 1
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._limit.reject(parse_retry_after(response.headers, self._clock.now()))
         elif (access := access_of(request)) is not None and access[2] in _SINGLE:
