@@ -158,8 +158,6 @@ class DocumentRedactor:
         if clean != data:
             data, found = clean, None
         found = found or object_in(data)
-        if found is not None and self._is_known(found):
-            return data
         try:
             if found is None:
                 members = _members(data)
@@ -190,20 +188,6 @@ class DocumentRedactor:
         for value, placeholder in self.values.items():
             text = text.replace(value, placeholder)
         return text if self.known is None else self.known(text, namespace)
-
-    def _is_known(self, found: ObjectParts) -> bool:
-        """Return whether all parts of an object were found to be harmless: nearly always, so it is one expression."""
-        harmless, metadata = self._harmless, found.metadata
-        return (
-            (found.status is _ABSENT or bytes(found.status) in harmless)
-            and (found.spec is _ABSENT or bytes(found.spec) in harmless)
-            and (found.data is _ABSENT or bytes(found.data) in harmless)
-            and (metadata.annotations is _ABSENT or bytes(metadata.annotations) in harmless)
-            and (metadata.labels is _ABSENT or bytes(metadata.labels) in harmless)
-            and (metadata.owner_references is _ABSENT or bytes(metadata.owner_references) in harmless)
-            and (metadata.finalizers is _ABSENT or bytes(metadata.finalizers) in harmless)
-            and self._are_harmless_texts(found)
-        )
 
     def _are_harmless_texts(self, found: ObjectParts) -> bool:
         metadata = found.metadata
@@ -450,6 +434,14 @@ def _is_part(drawn: bytes, text: str) -> bool:
     return len(drawn) >= 8 and any(spelling in text for spelling in spellings)
 
 
+class _SecretOrList(msgspec.Struct, rename="camel"):
+    data: dict[str, str | None] = {}
+    string_data: dict[str, str | None] = {}
+    items: list[_SecretOrList] = []
+
+
+_secret_or_list = msgspec.json.Decoder(_SecretOrList).decode
+
 _MIN_VALUE, _MAX_VALUE = 6, 1000
 """Characters of a value that is replaced wherever it stands. Shorter ones are ordinary words, longer ones documents."""
 
@@ -474,17 +466,14 @@ def secret_values(record: ReconcileRecord) -> dict[str, str]:
 def _values_in(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield the keys and values of a Secret, or of a list of them; binary values are left out."""
     try:
-        document = msgspec.json.decode(data or b"{}")
+        document = _secret_or_list(data)
     except UNDECODABLE:
         return
-    document = document if isinstance(document, dict) else {}
-    for secret in document.get("items") or (document,):
-        for field in ("data", "stringData"):
-            values = secret.get(field) if isinstance(secret, dict) else None
-            for name, value in values.items() if isinstance(values, dict) else ():
-                with contextlib.suppress(ValueError):
-                    text = str(value)
-                    yield name, base64.b64decode(text).decode() if field == "data" else text
+    for secret in (document, *document.items):
+        for name, value in secret.data.items():
+            with contextlib.suppress(ValueError):
+                yield name, base64.b64decode(value or "").decode()
+        yield from ((name, value or "") for name, value in secret.string_data.items())
 
 
 def concerns_secret(path: str) -> bool:
