@@ -236,6 +236,9 @@ _INTEGER = re.compile(r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|[0-
 _DECIMAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 _OCTAL = re.compile(r"[-+]?0[0-7]+\Z")
+_NUMBERS = ((_INT, _INTEGER), (_FLOAT, _DECIMAL), (_FLOAT, _NOT_FINITE))
+_NUMBER_STARTS = list("-+.0123456789")
+_ONE_LETTER_BOOLEAN = re.compile(r"[yYnN]\Z")
 
 
 def use_kubernetes_scalars(loader: Any) -> None:
@@ -244,10 +247,17 @@ def use_kubernetes_scalars(loader: Any) -> None:
         first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _TIMESTAMP)]
         for first, resolvers in loader.yaml_implicit_resolvers.items()
     }
-    for tag, pattern in ((_INT, _INTEGER), (_FLOAT, _DECIMAL), (_FLOAT, _NOT_FINITE)):
-        loader.add_implicit_resolver(tag, pattern, list("-+.0123456789"))
+    for tag, pattern in _NUMBERS:
+        loader.add_implicit_resolver(tag, pattern, _NUMBER_STARTS)
     for tag in (_INT, _FLOAT):  # also for values with the tag, which no pattern has matched
         loader.add_constructor(tag, lambda self, node: _read(self.construct_scalar(node)))
+
+
+def quote_kubernetes_scalars(dumper: Any) -> None:
+    """Make a subclass of PyYAML's safe dumper quote text that Kubernetes, too, would read as a number or boolean."""
+    for tag, pattern in _NUMBERS:
+        dumper.add_implicit_resolver(tag, pattern, _NUMBER_STARTS)
+    dumper.add_implicit_resolver("tag:yaml.org,2002:bool", _ONE_LETTER_BOOLEAN, list("yYnN"))
 
 
 def _read(text: str) -> int | float | str:

@@ -42,18 +42,19 @@ _PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
 def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
     """Return the errors of an ``openAPIV3Schema``; their fields begin with the path."""
     kind = schema.get("type")
-    errors: list[FieldError] = []
+    errors = [*_check_object(schema, path, "at the root"), *_check_metadata(schema, path)]
     if not kind:
         errors.append(FieldError.required(f"{path}.type", "must not be empty at the root"))
     elif kind != "object":
         errors.append(FieldError.invalid(f"{path}.type", kind, "must be object at the root"))
     errors += _check(schema, path, root=True)
-    errors += _check_metadata(schema, path)
     # Defaults can be validated only with a valid schema.
     return errors or list(_check_defaults(schema, path))
 
 
 def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
+    if schema.get("x-kubernetes-embedded-resource") and not root:
+        yield from _check_object(schema, path, "if x-kubernetes-embedded-resource is set")
     yield from violations(_SCHEMA, schema, None, path)
     items = schema.get("items")
     if schema.get("x-kubernetes-list-type") == "map" and schema.get("type") == "array" and isinstance(items, dict):
@@ -115,6 +116,17 @@ def _check_branch(branch: JSONObject, path: str, outer: JSONObject) -> Findings:
         yield from _check_branch(branch["items"], f"{path}.items", outer_items if isinstance(outer_items, dict) else {})
     for step, deeper in _branches(branch):
         yield from _check_branch(deeper, path + step, outer)
+
+
+def _check_object(schema: JSONObject, path: str, where: str) -> Findings:
+    """Check the schema of a whole object, whose apiVersion, kind and metadata are those of every object."""
+    if schema.get("additionalProperties") is not None:
+        yield FieldError.forbidden(f"{path}.additionalProperties", f"must not be used {where}")
+    properties = schema.get("properties") or {}
+    for name, kind in (("apiVersion", "string"), ("kind", "string"), ("metadata", "object")):
+        found = properties.get(name, {"type": kind}).get("type", "")
+        if found != kind:
+            yield FieldError.invalid(f"{path}.properties[{name}].type", found, f"must be {kind}")
 
 
 def _check_metadata(schema: JSONObject, path: str) -> Findings:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, cast
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, cast, get_args
 
 from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
@@ -93,6 +93,26 @@ class FaultOptions(RequestMatch, total=False):
 
 _ANSWERS = frozenset({"status", "lost", "stall"})
 _ORDERS = {"before": "event before the response", "after": "event after the response", "late": "event late"}
+
+
+_KNOWN: dict[str, Collection[str]] = {
+    "verb": ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"),
+    "event_order": get_args(EventOrder),
+}
+_RANGES = {"times": (1, math.inf), "nth": (1, math.inf), "probability": (0, 1), "status": (400, 599)} | dict.fromkeys(
+    ("latency", "stale", "stale_version"), (0, math.inf)
+)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an option of `Faults.add` that would hit nothing, or fail in a later request."""
+    for name, value in options.items():
+        values = value if isinstance(value, Collection) and not isinstance(value, str) else (value,)
+        if name in _KNOWN and not set(values) <= set(_KNOWN[name]):
+            raise ValueError(f"{name}={value!r} is not valid: choose from {', '.join(_KNOWN[name])}")
+        low, high = _RANGES.get(name, (0, 0))
+        if name in _RANGES and not all(isinstance(each, int | float) and low <= each <= high for each in values):
+            raise ValueError(f"{name}={value!r} is not valid: it must be a number from {low} to {high}")
 
 
 def matches(wanted: RequestMatch, call: Call | None, request: HTTPRequest) -> bool:
@@ -266,9 +286,7 @@ class Chaos:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -314,16 +332,15 @@ class Faults:
 
         Raises:
             TypeError: an unknown keyword.
-            ValueError: `nth` is less than 1, or `retry_after` is not a duration.
+            ValueError: a keyword has an invalid value.
         """
-        if nth < 1:
-            raise ValueError(f"nth counts the matching requests from 1, so it cannot be {nth}")
-        given: dict[str, Any] = {
-            key: value for key, value in options.items() if value is not None and value is not False
-        }
         for name in options:
             if name not in FaultOptions.__annotations__:
                 raise TypeError(f"Faults.add() got an unexpected keyword argument {name!r}")
+        given: dict[str, Any] = {
+            key: value for key, value in options.items() if value is not None and value is not False
+        }
+        _check({"nth": nth, "probability": probability, **({} if times is None else {"times": times}), **given})
         seconds_of(given.get("retry_after"))
         match: Any = {name: given.pop(name) for name in RequestMatch.__annotations__ if name in given}
         effects: Any = {"status": 410, **given} if "expired" in given else given

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 import yaml
 from cyclopts import Parameter
 
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import JSONObject, quote_kubernetes_scalars
 from reconciler.cli.output import print_json
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
@@ -166,6 +166,9 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the base class calls it
         return True
+
+
+quote_kubernetes_scalars(_Dumper)
 
 
 def _is_file(target: str) -> bool:

@@ -24,7 +24,7 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.cli.options import CONSOLE_ADDRESS, options_as_typed
-from reconciler.cli.output import free_address, print_json, program
+from reconciler.cli.output import free_address, print_json, program, render
 from reconciler.client import Client
 from reconciler.clock import current_clock
 from reconciler.controller import Outcome, Reconciler, Result, effect
@@ -62,16 +62,6 @@ _SLOW_MOTION = 1 / 500
 
 _WHAT = "Retried: a notification, through the channel 'file', which always fails."
 _TITLES = {True: "Naive: writes the status after each attempt", False: "kube-reconciler: one write, stored due times"}
-
-_NEXT_STEPS = """\
-Go on from here, in a clone of the repository: each line in its own terminal,
-the last two after "export KUBECONFIG=reconciler.kubeconfig". The retries of
-the notification take 7.5 minutes, as above.
-  {program} apiserver notification
-  {python} examples/notification/receiver.py
-  {program} run notification --routing-file examples/notification/receiver.yaml
-  kubectl apply -f examples/notification.yaml && kubectl get notif -w
-Or write an operator of your own:  {program} new my_operator"""
 
 _TAKE_AWAY = "Take-away: naive status writes undo the backoff; stored due times keep it."
 
@@ -118,7 +108,7 @@ def run_demo(*, speed: float, naive: bool, as_json: bool, record: Path | None = 
 def _next_steps() -> str:
     called = program()
     python = "python" if called == "reconciler" else str(Path(called).with_name("python"))
-    return _NEXT_STEPS.format(program=called, python=python)
+    return render("demo.txt", program=called, python=python)
 
 
 @contextlib.contextmanager

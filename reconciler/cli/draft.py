@@ -156,11 +156,6 @@ def webhook_files(kind: NewKind, *, kind_module: str) -> dict[str, str]:
     }
 
 
-def certificate_files(kind: NewKind) -> dict[str, str]:
-    """Return the files of the webhooks' certificate, by path."""
-    return {"deploy/certificates.yaml": _render("webhook/certificates.yaml", kind)}
-
-
 def _render(template: str, kind: NewKind, **values: Any) -> str:
     return render(
         template,
@@ -192,11 +187,6 @@ def parse_module(path: str, text: str) -> ast.Module:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise ConfigurationError(f"{path}{where}: not valid Python: {reason}") from error
-
-
-def find_function(tree: ast.Module, name: str) -> bool:
-    """Return whether a module defines a function."""
-    return _function(tree, name) is not None
 
 
 def find_classes(tree: ast.Module) -> dict[str, str | None]:
@@ -234,7 +224,7 @@ def add_to_function(path: str, text: str, function: str, *, imports: str, name: 
     """
     end_of_line, text = _line_ending(text), text.replace("\r\n", "\n")
     tree = parse_module(path, text)
-    found = _function(tree, function)
+    found = find_function(tree, function)
     if found is None or not found.args.args:
         raise ConfigurationError(f"{path}: no function {function!r} with a parameter")
     statement = statement.format(found.args.args[0].arg)
@@ -280,7 +270,8 @@ def _line_ending(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 
 
-def _function(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+def find_function(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Return the function of a module with a name; None if there is none."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
             return node
@@ -312,7 +303,7 @@ def _import_position(tree: ast.Module, imports: str) -> int:
     return (first.end_lineno or 0) if first is not None and has_docstring else 0
 
 
-_KUSTOMIZATION = "deploy/kustomization.yaml"
+_CERTIFICATES, _KUSTOMIZATION = "deploy/certificates.yaml", "deploy/kustomization.yaml"
 
 
 @dataclass(slots=True)
@@ -408,9 +399,8 @@ class Draft:
 
     def _add_certificates(self, kind: NewKind) -> None:
         """Add the certificate of the webhooks, unless the project has it."""
-        for path, text in certificate_files(kind).items():
-            if self._present(path) is None:
-                self.files[path] = text
+        if self._present(_CERTIFICATES) is None:
+            self.files[_CERTIFICATES] = _render("webhook/certificates.yaml", kind)
         before = self._present(_KUSTOMIZATION)
         after = None if before is None else add_resource(before, "certificates.yaml")
         if after is None:

@@ -25,7 +25,7 @@ from reconciler.cli.draft import (
     project_files,
     snake_case,
 )
-from reconciler.cli.output import write_files
+from reconciler.cli.output import render, write_files
 from reconciler.cli.targets import read_pyproject
 from reconciler.errors import ConfigurationError
 
@@ -98,20 +98,8 @@ def _kind_named_after(name: str) -> str:
 
 
 def _print_next(target: Path, kind: NewKind) -> None:
-    example = f"kubectl apply -f examples/{kind.snake}.yaml"
-    print(f"created {target}: the kind {kind.kind}, its reconciler, tests, and the manifests. Next:")
-    print(f"  cd {shlex.quote(str(target))}")
-    print(f"  python3 -m venv .venv && . .venv/bin/activate && pip install {_library_source()}-e '.[dev]'")
-    print("  pytest")
-    print("  reconciler dev")
-    print("The last command runs the operator on an API server of its own.")
-    print("In a second terminal, in the same directory:")
-    print("  export KUBECONFIG=reconciler.kubeconfig")
-    print(f"  {example}")
-    print("On a cluster, instead of 'reconciler dev':")
-    print("  kubectl apply -f deploy/base/crd.yaml")
-    print(f"  reconciler run {kind.package}:add_controllers")
-    print(f"  {example}")
+    directory, library = shlex.quote(str(target)), _library_source()
+    print(render("project/next.txt", target=target, directory=directory, library=library, new=kind))
 
 
 def _library_source() -> str:

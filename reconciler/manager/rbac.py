@@ -52,11 +52,12 @@ def rbac_documents(
     Raises:
         ConfigurationError: a name is invalid.
     """
-    for what, text in (("name", name), ("namespace", namespace)):
+    names = [("name", name), ("namespace", namespace), *(("namespaces", each) for each in namespaces or ())]
+    if lease is not None:
+        names += [("leader_election", lease.name), ("LeaderElection.namespace", lease.namespace or namespace)]
+    for what, text in names:
         if not _NAME.fullmatch(text):
-            raise ConfigurationError(
-                f"{what}={text!r} is not a valid {what} of a service account: use lower-case letters, digits and '-'"
-            )
+            raise ConfigurationError(f"{what}={text!r} is not a valid name: use lower-case letters, digits and '-'")
     cluster: list[AccessRule] = []
     local: dict[str, list[AccessRule]] = {}
     _place(_with_events(controllers), namespaces, cluster, local)

@@ -151,6 +151,46 @@ _SPECS: list[tuple[str, dict[str, Any], str]] = [
         ),
         "must not specify anything other than name and generateName",
     ),
+    *(
+        (
+            f"{name} as {wrong}",
+            definition("Gadget", schema={"type": "object", "properties": {name: {"type": wrong}}}),
+            f'properties[{name}].type: Invalid value: "{wrong}": must be {right}',
+        )
+        for name, wrong, right in (
+            ("apiVersion", "object", "string"),
+            ("kind", "integer", "string"),
+            ("metadata", "string", "object"),
+        )
+    ),
+    (
+        "kind of an embedded object",
+        definition(
+            "Gadget",
+            schema={
+                "type": "object",
+                "properties": {
+                    "a": {
+                        "type": "object",
+                        "x-kubernetes-embedded-resource": True,
+                        "x-kubernetes-preserve-unknown-fields": True,
+                        "properties": {"kind": {"type": "integer"}},
+                    }
+                },
+            },
+        ),
+        'properties[a].properties[kind].type: Invalid value: "integer": must be string',
+    ),
+    (
+        "map at the root",
+        definition("Gadget", schema={"type": "object", "additionalProperties": {"type": "string"}}),
+        "additionalProperties: Forbidden: must not be used at the root",
+    ),
+    (
+        "null as a schema",
+        definition("Gadget", schema={"type": "object", "properties": {"a": None}}),
+        "properties[a].type: Required value: must not be empty for specified object fields",
+    ),
     (
         "column",
         definition("Gadget", additionalPrinterColumns=[{"name": "A", "type": "x", "jsonPath": "spec"}]),

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler._core.wire import MAX_LEVELS
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.builtin.kinds import type_name
-from reconciler.apiserver.encoding.protobuf import Unreadable, read_protobuf
-from tests.apiserver.api import CONFIG_MAPS, WIDGETS, Api
+from reconciler.apiserver.encoding.protobuf import Unreadable, read_protobuf, write_field
+from tests.apiserver.api import CONFIG_MAPS, DEFINITIONS, WIDGETS, Api
 from tests.conformance.protobuf import PROTOBUF, to_protobuf
 
 PATIENCE = 60
@@ -58,6 +59,29 @@ def test_a_corrupted_message_is_read_or_refused(data: st.DataObject) -> None:
     cut = bytes(body[: data.draw(st.integers(4, len(body)))])
     with contextlib.suppress(Unreadable):
         assert isinstance(read_protobuf(cut, type_name), dict)
+
+
+def _with_schema(schema: bytes) -> bytes:
+    """Return a CustomResourceDefinition with the message of a schema."""
+    for number in (1, 4, 7, 2, 2):  # openAPIV3Schema, schema, versions, spec, the object in its envelope
+        schema = write_field(number, schema)
+    about = write_field(1, b"apiextensions.k8s.io/v1") + write_field(2, b"CustomResourceDefinition")
+    return b"k8s\x00" + write_field(1, about) + schema
+
+
+@pytest.mark.parametrize("levels", [MAX_LEVELS, 500, 20_000])
+@pytest.mark.parametrize("number", [28, 29], ids=["not", "properties"])
+async def test_a_definition_that_is_nested_too_deeply_is_refused(api: Api, number: int, levels: int) -> None:
+    body = write_field(5, b"object")
+    for _ in range(levels):
+        body = write_field(number, body if number == 28 else write_field(1, b"a") + write_field(2, body))
+    reply = await api.post(DEFINITIONS, _with_schema(body), type=PROTOBUF)
+    assert (reply.status, "exceeded max depth" in reply["message"]) == (415, True)
+
+
+async def test_json_in_a_definition_that_is_nested_too_deeply_is_refused(api: Api) -> None:
+    default = write_field(8, write_field(1, b"[" * 20_000))
+    assert (await api.post(DEFINITIONS, _with_schema(default), type=PROTOBUF)).status == 415
 
 
 async def test_a_custom_kind_is_refused_with_advice(api: Api) -> None:

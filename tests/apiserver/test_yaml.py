@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from reconciler.apiserver.encoding.json_documents import InvalidYAML, decode_yaml
+from tests.apiserver.api import CONFIG_MAPS, Api
 from tests.growth import check_linear
+
+TEXTS = ("y", "Y", "n", "N", "on", "null", "1e3", "12e03", "0o7", "08", "007", "0x1F", "1_0", ".5", "1.", "1.e3")
+"""Text that a decoder of YAML 1.1, or that of Kubernetes, reads as something else without quotes."""
 
 
 @pytest.mark.parametrize(
@@ -72,3 +78,13 @@ def test_many_merges_in_a_mapping_are_refused() -> None:
 def test_a_long_text_cannot_be_repeated_by_aliases() -> None:
     with pytest.raises(InvalidYAML, match="excessive aliasing"):
         decode_yaml(b"a: &a " + b"x" * 500_000 + b"\nb: [" + b"*a," * 90 + b"]")
+
+
+async def test_text_in_a_response_is_text_for_every_reader(api: Api) -> None:
+    data = dict.fromkeys(TEXTS, "") | {f"k{number}": text for number, text in enumerate(TEXTS)}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data}
+    assert (await api.post(CONFIG_MAPS, body)).status == 201
+    text = (await api.send("GET", f"{CONFIG_MAPS}/a", headers={"accept": "application/yaml"})).body.decode()
+    assert decode_yaml(text.encode())[0]["data"] == yaml.safe_load(text)["data"] == data
+    # The real decoder reads these as booleans as well.
+    assert not re.search(r"(?m)^ *[yYnN]:|: [yYnN]$", text)

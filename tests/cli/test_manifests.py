@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from reconciler.apiserver.encoding.json_documents import decode_yaml
 from reconciler.cli import main
 
 OPERATOR = '''
@@ -33,6 +35,13 @@ class RackSpec(Model):
 
 class Rack(Resource[RackSpec], group="example.com", version="v1"):
     """A rack."""
+
+class PointSpec(Model):
+    x: int
+    y: int
+
+class Point(Resource[PointSpec], group="example.com", version="v1"):
+    """A point."""
 
 class OldRack(Resource[RackSpec], group="example.com", version="v1beta1", kind="Rack", storage=False):
     """A rack."""
@@ -213,7 +222,15 @@ def test_json_is_one_list(capsys: pytest.CaptureFixture[str]) -> None:
         (["rack_operator:pair"], "already"),
         (["rack_operator:Maps"], "does not state its kind"),
         (["rack_operator:Nodes", "--name=Rack_Operator"], "--name='Rack_Operator' is not a valid name"),
-        (["rack_operator:Nodes", "--install-namespace=A"], "--install-namespace='A' is not a valid namespace"),
+        (["rack_operator:Nodes", "--install-namespace=A"], "--install-namespace='A' is not a valid name"),
+        (["rack_operator:Nodes", "--namespace=a", "--namespace=b\x85"], "--namespace='b\\x85' is not a valid name"),
+        (["rack_operator:Nodes", "--leader-election=a\x7f"], "--leader-election='a\\x7f' is not a valid name"),
+        (
+            ["rack_operator:Nodes", "--leader-election=a", "--leader-election-namespace=\udc80"],
+            "--leader-election-namespace='\\udc80' is not a valid name",
+        ),
+        (["rack_operator:Nodes", "--image=a\nb"], "--image='a\\nb' is not a valid image"),
+        (["rack_operator:Nodes", "--directory=base", "--image=a\x7f"], "--image='a\\x7f' is not a valid image"),
         (["notification", "--name=Rack_Operator"], "--name='Rack_Operator' is not a valid name"),
     ],
 )
@@ -223,6 +240,23 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], arguments: list
     assert out == ""
     assert says in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["y", "on", "null", "1e3", "12e03", "0o7", "08", "0x1f", "2001-01-01"])
+def test_names_stay_text_for_kubernetes(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    options = ("--name", "--install-namespace", "--namespace", "--leader-election", "--image")
+    code, out, _ = manifests(capsys, "notification", *(f"{option}={text}" for option in options))
+    assert code == 0
+    assert re.findall(rf"(?m)[-:] {text}$", out) == []
+    for document in out.split("\n---\n"):
+        assert decode_yaml(document.encode())[0]["metadata"].get("namespace", text) == text
+
+
+def test_fields_stay_text_for_kubernetes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["crd", "rack_operator:Point"])
+    out = capsys.readouterr().out
+    assert (exit_.value.code, "'y':" in out) == (0, True)
 
 
 def test_closed_output_pipe_is_not_an_error() -> None:

@@ -355,6 +355,7 @@ def test_a_project_for_something_outside_passes_its_tests_and_is_the_one_in_the_
     assert (code, err) == (0, "")
     project = Path("my_buckets").resolve()
     assert "6 passed" in passes(project, "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    assert "nothing was found" in passes(project, "reconciler", "check", "--runs=3")
     linted(project)
     page = (ROOT / "docs" / "external-systems.md").read_text()
     for name in ("service.py", "controller.py"):

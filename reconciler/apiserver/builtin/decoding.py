@@ -124,7 +124,7 @@ def read_value(value: Any, node: Node, place: Place) -> Any:
     if isinstance(value, dict) and (node.type == "object" or node.properties):
         return _read_object(value, node, place)
     if isinstance(value, list) and node.items is not None:
-        zero = {} if node.items.type == "object" else _zero_value(node.items)
+        zero = _zero_value(node.items)
         return [
             read_value(zero if item is None else item, node.items, place._replace(path=f"{place.path}[{index}]"))
             for index, item in enumerate(value)
@@ -206,9 +206,11 @@ def _typed(value: Any, node: Node) -> Any:
 
 
 def _zero_value(node: Node) -> Any:
-    """Return the value of a map entry that is null, or None if the entry is dropped."""
+    """Return the value of a map entry or an item that is null, or None if the entry is dropped."""
     if node.format == "quantity":
         return "0"
+    if node.type == "object":
+        return {}
     return "" if node.type == "string" and node.format in ("", "byte") else None
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import JSONObject, exceeds_max_levels
 from reconciler.apiserver.encoding.text import recorded
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
@@ -130,9 +130,14 @@ def read_protobuf(body: bytes, type_name: Callable[[str, str, str], str | None])
             name = f"{group.removesuffix('.k8s.io') or 'core'}.{number}.{kind}"
         if name not in recorded("encoding/protobuf.json"):
             raise Unreadable(f'no kind "{kind}" in version "{version}" is read from protobuf')
-        return {"apiVersion": version, "kind": kind, **_object(envelope.get(2, b""), name)}
+        found = {"apiVersion": version, "kind": kind, **_object(envelope.get(2, b""), name)}
     except (ValueError, struct.error, OverflowError, msgspec.DecodeError) as error:
         raise Unreadable(str(error)) from None
+    except RecursionError:
+        found = None
+    if found is None or exceeds_max_levels(found):
+        raise Unreadable("exceeded max depth")
+    return found
 
 
 def _object(message: int | bytes, name: str) -> JSONObject:

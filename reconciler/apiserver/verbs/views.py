@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import JSONObject, quote_kubernetes_scalars
 from reconciler.apiserver.builtin.cells import built_in_columns, show_age
 from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
@@ -243,5 +243,7 @@ def to_yaml(body: bytes) -> bytes:
     """Return a JSON body as YAML."""
     import yaml
 
-    text: str = yaml.safe_dump(msgspec.json.decode(body), default_flow_style=False, allow_unicode=True)
+    dumper = type("Dumper", (yaml.SafeDumper,), {})
+    quote_kubernetes_scalars(dumper)
+    text: str = yaml.dump(msgspec.json.decode(body), None, dumper, allow_unicode=True)
     return text.encode()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from reconciler._core.wire import JSONObject
 from reconciler.controller.effects import effects_of
 from reconciler.controller.wake import reasons
@@ -316,9 +318,10 @@ def _outstanding(run: Run) -> dict[tuple[str, str], str]:
 
 
 def _is_left(run: Run, key: str) -> bool:
-    """Return whether an object still exists that an effect's key names."""
+    """Return whether an object that still exists is named by an effect's key, or has it in its spec or status."""
     names = {str(value) for each in run.objects for value in (each["metadata"]["uid"], each["metadata"]["name"])}
-    return key in names or key.rpartition("/")[2] in names
+    content = msgspec.json.encode([(each.get("spec"), each.get("status")) for each in run.objects])
+    return key in names or key.rpartition("/")[2] in names or msgspec.json.encode(key) in content
 
 
 def _errors(judgement: Judgement) -> Iterator[str]:
