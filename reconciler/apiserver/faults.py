@@ -99,7 +99,7 @@ _KNOWN: dict[str, Collection[str]] = {
     "verb": ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"),
     "event_order": get_args(EventOrder),
 }
-_RANGES = {"times": (1, math.inf), "nth": (1, math.inf), "probability": (0, 1), "status": (400, 599)} | dict.fromkeys(
+_RANGES = {"times": (0, math.inf), "nth": (1, math.inf), "probability": (0, 1), "status": (400, 599)} | dict.fromkeys(
     ("latency", "stale", "stale_version"), (0, math.inf)
 )
 

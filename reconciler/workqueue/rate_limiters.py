@@ -284,10 +284,10 @@ class _Guarded(NeverRaises):
             self._report("retries", key, error)
             return self._default.retries(key)
 
-    def _delay(self, key: Hashable, when: Callable[[Hashable], float]) -> float:
+    def _delay(self, key: Hashable, when: Callable[[Hashable], object]) -> float:
         default = self._default.when(key)  # counts the failure, even if it is not needed now
         try:
-            return float(_seconds("the delay", when(key)))
+            return _delay(when(key))
         except FAILURES as error:
             self._report("when", key, error)
             return default
@@ -320,6 +320,20 @@ def guarded_limiter(limiter: RateLimiter | None) -> RateLimiter:
                 "when, forget and retries"
             )
     return _Guarded(limiter)
+
+
+def _delay(given: object) -> float:
+    """Return a delay that a limiter has computed.
+
+    Raises:
+        ValueError: it is not a finite number, 0 or more.
+    """
+    try:
+        if math.isfinite(given) and given >= 0:  # type: ignore[arg-type, operator]
+            return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"{given!r} is not a finite number of seconds, 0 or more")
 
 
 def _count(given: object) -> int:
