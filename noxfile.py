@@ -16,6 +16,8 @@ import nox
 
 nox.options.sessions = ["lint", "tests"]
 
+FAST_SUITES = ("client", "cache", "webhook", "recorder")
+
 
 def taken(arguments: list[str], option: str, default: str) -> str:
     """Remove an option from the arguments and return its value."""
@@ -66,16 +68,19 @@ def dist(session: nox.Session) -> None:
         for artifact in (wheel, sdist) if number == 0 else (wheel,):
             fresh = directory / f"{number}-{artifact.suffix[1:]}"
             session.run(python, "-m", "venv", str(fresh), external=True)
-            session.run(str(fresh / "bin" / "pip"), "install", "-q", f"{artifact.resolve()}[cli,testing]")
-            _use(session, (fresh / "bin").resolve())
+            _use(session, artifact.resolve(), (fresh / "bin").resolve())
 
 
-def _use(session: nox.Session, programs: Path) -> None:
-    """Do what a new user does with an installation: look at the demo, create a project, run its tests."""
+def _use(session: nox.Session, artifact: Path, programs: Path) -> None:
+    """Do what a new user does: look at the demo, follow its first command, create a project, run its tests."""
+    reconciler = str(programs / "reconciler")
     with session.chdir(programs.parent):
+        session.run(str(programs / "pip"), "install", "-q", f"{artifact}[demo]")
         session.run(str(programs / "python"), "-m", "reconciler", "--version")
-        session.run(str(programs / "reconciler"), "demo", "--output", "json", "--speed", "0", silent=True)
-        session.run(str(programs / "reconciler"), "new", "website", silent=True)
+        session.run(reconciler, "demo", "--output", "json", "--speed", "0", silent=True)
+        session.run(reconciler, "apiserver", "notification", "--exec", "true", silent=True)
+        session.run(str(programs / "pip"), "install", "-q", f"{artifact}[cli,testing]")
+        session.run(reconciler, "new", "website", silent=True)
         with session.chdir("website"):
             session.run(str(programs / "python"), "-m", "pytest", "-q", env={"PYTHONPATH": "."})
 
@@ -99,23 +104,27 @@ def alertmanager(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
-def peers(session: nox.Session) -> None:
-    """Run the test suites of other projects on the embedded and on a real server; needs Go for the first build.
+def ecosystem(session: nox.Session) -> None:
+    """Run the test suites of other projects on the embedded and a real server; a workflow does it every week.
 
-    Arguments go to ``python -m tests.peers``: the names of suites, such as ``-- client cache``, and ``--docs``, which
-    writes the table of the docs.
+    The first build needs Go, kubectl, Cargo, npm and Maven. Arguments go to ``python -m tests.peers``: the names of
+    suites, such as ``-- client cache``, and ``--docs``, which writes the table of the docs. KUBEBUILDER_CHECKOUT names
+    a checkout of kubebuilder, whose suites are left out without it.
     """
     session.run("python", "-m", "tests.peers", *session.posargs)
 
 
 @nox.session(python=False)
-def ecosystem(session: nox.Session) -> None:
-    """Run clients and suites of other languages on the embedded server, and check programs; needs Maven, npm and Go.
+def peers(session: nox.Session) -> None:
+    """Run the suites of `ecosystem` that take a few minutes; needs Go. Every change is tested with them."""
+    session.run("python", "-m", "tests.peers", *(session.posargs or FAST_SUITES))
 
-    KUBEBUILDER_CHECKOUT names a checkout of kubebuilder, whose CronJob suite runs then. Arguments go to pytest.
-    """
-    suites = ["tests/foreign/test_other_languages.py", "tests/explore/test_programs.py"]
-    session.run("pytest", "-q", "-n0", *suites, *session.posargs, env={"ECOSYSTEM": "1"})
+
+@nox.session(python=False)
+def programs(session: nox.Session) -> None:
+    """Run ``reconciler check --exec`` with programs in Go and over kopf; arguments go to pytest."""
+    test = "tests/explore/test_programs.py"
+    session.run("pytest", "-q", "-n0", test, *session.posargs, env={"CHECK_PROGRAMS": "1"})
 
 
 @nox.session(python=False)

@@ -5,19 +5,19 @@ The rules of roles say what they allow, and which rules others cover.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import users
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.cluster import APIResource, ClusterStorage
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
-from reconciler.apiserver.encoding.text import data_file, quoted
+from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.versions import recorded_for
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import MASTERS, Attributes, InvalidToken, Tokens, UserInfo, account_name
 from reconciler.http import HTTPRequest
@@ -34,20 +34,21 @@ RBAC = "rbac.authorization.k8s.io"
 _KINDS = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
 
 
-def _has(rule: JSONObject, member: str, value: str) -> bool:
+def includes(rule: JSONObject, member: str, value: str) -> bool:
+    """Return whether a member of a rule lists a value, or a star."""
     values = rule.get(member) or ()
     return "*" in values or value in values
 
 
 def allows(rule: JSONObject, asked: Attributes) -> bool:
     """Return whether a rule allows a request."""
-    if not _has(rule, "verbs", asked.verb):
+    if not includes(rule, "verbs", asked.verb):
         return False
     if not asked.resource:
         return any(_path_covers(each, asked.path) for each in rule.get("nonResourceURLs") or ())
     names = rule.get("resourceNames")
     return (
-        _has(rule, "apiGroups", asked.group)
+        includes(rule, "apiGroups", asked.group)
         and _covers_resource(rule, asked.full_resource)
         and (not names or asked.name in names)
     )
@@ -55,7 +56,7 @@ def allows(rule: JSONObject, asked: Attributes) -> bool:
 
 def _covers_resource(rule: JSONObject, resource: str) -> bool:
     _, slash, subresource = resource.partition("/")
-    return _has(rule, "resources", resource) or (bool(slash) and f"*/{subresource}" in rule["resources"])
+    return includes(rule, "resources", resource) or (bool(slash) and f"*/{subresource}" in rule["resources"])
 
 
 def _path_covers(pattern: str, path: str) -> bool:
@@ -83,13 +84,11 @@ def _covers(held: JSONObject, part: JSONObject) -> bool:
 
 def describe_missing(missing: Iterable[JSONObject]) -> str:
     """Return the lines about rules that a user does not have; the verbs of a resource are on one line."""
-    merged: dict[tuple[str, ...], JSONObject] = {}
+    merged: dict[str, JSONObject] = {}
     for part in missing:
-        key = tuple(str(part.get(member)) for member in ("apiGroups", "resources", "resourceNames"))
-        if "nonResourceURLs" in part or key not in merged:
-            merged[(*key, str(len(merged))) if "nonResourceURLs" in part else key] = {**part}
-        else:
-            merged[key]["verbs"] = merged[key]["verbs"] + part["verbs"]
+        key = str(part if "nonResourceURLs" in part else {**part, "verbs": None})
+        known = merged.setdefault(key, {**part, "verbs": []})
+        known["verbs"] = list(dict.fromkeys([*known["verbs"], *part["verbs"]]))
     return "\n".join(sorted({_shown_rule(rule) for rule in merged.values()}))
 
 
@@ -128,8 +127,8 @@ class Roles:
 
     def bootstrap(self) -> None:
         """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
-        for document in msgspec.json.decode(data_file("bootstrap.json"), type=list[JSONObject]):
-            self._add(document)
+        for document in recorded_for("bootstrap.json", self._cluster.registry.release):
+            self._add(copy.deepcopy(document))
         self._aggregate()
         self._cluster.commit_hooks.append(self._committed)
 
@@ -146,7 +145,7 @@ class Roles:
         }
         if document["kind"].endswith("Role"):
             document.setdefault("rules", None)
-        self._cluster.insert(resource, key, {"apiVersion": resource.api_version, **document})
+        self._cluster.put(resource, key, {"apiVersion": resource.api_version, **document})
 
     def _committed(self, resource: APIResource, _old: Stored | None, _new: Stored | None) -> None:
         """Forget what users may do if a role or binding has changed; a commit hook."""
@@ -156,32 +155,30 @@ class Roles:
                 self._aggregate()
 
     def _aggregate(self) -> None:
-        """Update the rules of aggregated roles until none changes, as the controller of a cluster does."""
+        """Update the rules of aggregated roles until none changes, since others may gather one that does."""
+        resource, changed = self._resources["ClusterRole"], True
         self._aggregating = True
-        while self._aggregate_once():
-            pass
+        while changed:
+            changed = False
+            for key in sorted(resource.store.objects):
+                old, rules = resource.store.objects[key], self._gathered(key)
+                if rules is not None and rules != (old.doc.get("rules") or []):
+                    doc = {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules}
+                    self._cluster.put(resource, key, doc)
+                    changed = True
         self._aggregating = False
 
-    def _aggregate_once(self) -> bool:
-        """Update each aggregated role; return whether one changed, since others may gather it."""
-        resource = self._resources["ClusterRole"]
-        stored, changed = resource.store.objects, False
-        for key in sorted(stored):
-            selectors = (stored[key].doc.get("aggregationRule") or {}).get("clusterRoleSelectors")
-            if not selectors:
-                continue
-            rules: list[JSONObject] = []
-            for selector in selectors:
-                for other in sorted(stored):
-                    gathered = stored[other].doc.get("rules") or ()
-                    labels = stored[other].doc["metadata"].get("labels") or {}
-                    if gathered and other != key and selects(selector, labels):
-                        rules += [rule for rule in gathered if rule not in rules]
-            old = stored[key]
-            if rules != (old.doc.get("rules") or []):
-                self._cluster.replace(resource, old, {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules})
-                changed = True
-        return changed
+    def _gathered(self, key: str) -> list[JSONObject] | None:
+        """Return the rules that an aggregated role gathers from others; None for a role of another kind."""
+        stored, rules = self._resources["ClusterRole"].store.objects, []
+        selectors: list[JSONObject] = (stored[key].doc.get("aggregationRule") or {}).get("clusterRoleSelectors") or []
+        if not selectors:
+            return None
+        for selector, other in product(selectors, sorted(stored)):
+            found, labels = stored[other].doc.get("rules"), stored[other].doc["metadata"].get("labels")
+            if found and other != key and selects(selector, labels or {}):
+                rules += [rule for rule in found if rule not in rules]
+        return rules
 
     def decide(self, user: UserInfo, asked: Attributes) -> AccessDecision:
         """Return whether a user may make a request."""
@@ -255,7 +252,8 @@ def _described(binding: JSONObject, subject: JSONObject) -> str:
     )
 
 
-_EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
+EVERYTHING = ({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}, {"nonResourceURLs": ["*"], "verbs": ["*"]})
+"""The rules of a user who may do everything."""
 _FOR_GARBAGE_COLLECTION = ("finalizers", "managedFields", "ownerReferences")
 
 
@@ -309,7 +307,7 @@ def _check_escalation(write: Admitted, doc: JSONObject, roles: Roles) -> None:
     _require(write, roles, granted)
     if doc.get("aggregationRule") or (write.before or {}).get("aggregationRule"):
         words = "must have cluster-admin privileges to use the aggregationRule"
-        _require(write, roles, _EVERYTHING, words)
+        _require(write, roles, EVERYTHING, words)
 
 
 def _require(write: Admitted, roles: Roles, granted: Sequence[JSONObject], words: str = "") -> None:
@@ -321,8 +319,7 @@ def _require(write: Admitted, roles: Roles, granted: Sequence[JSONObject], words
     if not words:
         who = f"user {quoted(call.user.name)} (groups=[{' '.join(map(quoted, call.user.groups))}])"
         words = f"{who} is attempting to grant RBAC permissions not currently held:\n{describe_missing(missing)}"
-        if held.problems:
-            words += f"; resolution errors: [{' '.join(held.problems)}]"
+
     raise Refusal.forbidden(call.endpoint.info.plural, RBAC, write.name, words)
 
 

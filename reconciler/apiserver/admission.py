@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from reconciler._core.wire import JSONObject
-from reconciler.apiserver.access import Roles, check_permissions, needs_permissions
+from reconciler._core.wire import UNDECODABLE, JSONObject
+from reconciler.apiserver.access import Roles, check_permissions, includes, needs_permissions
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.cel.rules import conditions_met
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, Registry
@@ -31,16 +31,12 @@ def _matches(rule: JSONObject, endpoint: Endpoint, write: Admitted) -> bool:
     info, scope = endpoint.info, rule.get("scope", "*")
     return (
         scope in ("*", "Namespaced" if info.namespaced else "Cluster")
-        and _includes(rule.get("operations"), write.operation)
-        and _includes(rule.get("apiGroups"), info.group)
-        and _includes(rule.get("apiVersions"), endpoint.version)
+        and includes(rule, "operations", write.operation)
+        and includes(rule, "apiGroups", info.group)
+        and includes(rule, "apiVersions", endpoint.version)
         and any(_names(each, info.plural, write.call.subresource) for each in rule.get("resources") or ())
         and (not rule.get("resourceNames") or write.name in rule["resourceNames"])
     )
-
-
-def _includes(values: Sequence[str] | None, wanted: str) -> bool:
-    return values is not None and ("*" in values or wanted in values)
 
 
 def _names(pattern: str, plural: str, subresource: str) -> bool:
@@ -179,7 +175,7 @@ def _problem(review: _AdmissionReview, response: ReviewResponse, uid: str, *, mu
 def _decoded(body: bytes, form: Any, problem: str) -> Any:
     try:
         return msgspec.json.decode(body, type=form)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise CallFailed(f"{problem}: {error}") from None
 
 
@@ -189,13 +185,9 @@ def denial(name: str, response: ReviewResponse) -> Refusal:
     code, reason, why = status.get("code"), str(status.get("reason") or ""), str(status.get("message") or "")
     denied = f"admission webhook {quoted(name)} denied the request"
     message = f"{denied}: {why or reason}" if why or reason else f"{denied} without explanation"
-    details = status.get("details")
-    return Refusal(
-        code if isinstance(code, int) and code >= 400 else 400,
-        reason,
-        message,
-        details=details if isinstance(details, dict) else None,
-    )
+    code = code if isinstance(code, int) and code >= 400 else 400
+    details = status.get("details") if isinstance(status.get("details"), dict) else None
+    return Refusal(code, reason, message, details=details)
 
 
 @dataclass(frozen=True)
@@ -257,41 +249,35 @@ class CallFailed(Exception):
     """A webhook could not be called, or its response is not valid; the message has the words of the real server."""
 
 
+@dataclass(eq=False)
 class ConfiguredAdmission:
     """Admission by the webhooks that are configured in a cluster.
 
-    Args:
+    Attributes:
         cluster: the stored objects; under virtual time, only webhooks in the same process can be called.
         in_process: the webhook servers in the same process, by the origin of their URL (``https://host:port``) or by
             ``namespace/name`` of their Service.
         unasked: None, or of a fork the names of all other webhooks that would be called. They are not, and count as
             webhooks that allow everything: a cluster's webhooks belong to the cluster.
         roles: what users may do; None: everything.
-
-    Attributes:
         active: whether anything was ever configured, or roles limit what users may do.
     """
 
-    def __init__(
-        self,
-        cluster: ClusterStorage,
-        in_process: Mapping[str, Transport],
-        unasked: dict[str, None] | None = None,
-        roles: Roles | None = None,
-    ) -> None:
-        self._cluster = cluster
-        self._in_process = in_process
-        self._unasked = unasked
-        self._roles = roles
+    cluster: ClusterStorage
+    in_process: Mapping[str, Transport]
+    unasked: dict[str, None] | None = None
+    roles: Roles | None = None
+
+    def __post_init__(self) -> None:
         self._mutating: list[Webhook] = []
         self._validating: list[Webhook] = []
-        self.active = roles is not None
-        cluster.commit_hooks.append(self.committed)
+        self.active = self.roles is not None
+        self.cluster.commit_hooks.append(self.committed)
 
     def committed(self, resource: APIResource, _old: Stored | None, _new: Stored | None) -> None:
         """Read the configurations again if one has changed; a commit hook."""
         if resource.info.group == GROUP:
-            self.active, registry = True, self._cluster.registry
+            self.active, registry = True, self.cluster.registry
             self._mutating = list(read_webhooks(registry, "mutatingwebhookconfigurations"))
             self._validating = list(read_webhooks(registry, "validatingwebhookconfigurations"))
 
@@ -299,7 +285,7 @@ class ConfiguredAdmission:
         """Return whether rules of any webhook match a write, or it may need permissions of its own."""
         if not self.active or write.call.by_server:
             return False
-        if self._roles is not None and needs_permissions(write):
+        if self.roles is not None and needs_permissions(write):
             return True
         return any(each.endpoint_for(write) is not None for each in (*self._mutating, *self._validating))
 
@@ -370,8 +356,8 @@ class ConfiguredAdmission:
             Refusal: a webhook denies the write, or cannot be called. Of several denials the first counts, in the order
                 of the configurations.
         """
-        if self._roles is not None and needs_permissions(write):
-            check_permissions(write, self._roles)
+        if self.roles is not None and needs_permissions(write):
+            check_permissions(write, self.roles)
         found = [(each, self._request(write, each)) for each in self._validating]
         reviews = [self._review(write, each, request[1]) for each, request in found if request is not None]
         outcomes = await asyncio.gather(*reviews, return_exceptions=True)
@@ -382,9 +368,9 @@ class ConfiguredAdmission:
     def _request(self, write: Admitted, webhook: Webhook) -> tuple[Endpoint, JSONObject] | None:
         """Return the version and the request of a review; None if the webhook is not to be called."""
         endpoint = webhook.endpoint_for(write)
-        if endpoint is None or not selected(webhook.document, write, self._cluster.registry):
+        if endpoint is None or not selected(webhook.document, write, self.cluster.registry):
             return None
-        request = review_request(write, endpoint, self._cluster.random_uid())
+        request = review_request(write, endpoint, self.cluster.random_uid())
         return (endpoint, request) if webhook.meets_conditions(write, request) else None
 
     async def _review(self, write: Admitted, webhook: Webhook, request: JSONObject) -> list[Any]:
@@ -411,8 +397,8 @@ class ConfiguredAdmission:
         version = review_version(webhook.document.get("admissionReviewVersions") or ())
         client, timeout = webhook.document["clientConfig"], webhook.document.get("timeoutSeconds") or 10
         address = webhook_address(client)
-        if self._unasked is not None and address.origin not in self._in_process:
-            self._unasked[webhook.name] = None
+        if self.unasked is not None and address.origin not in self.in_process:
+            self.unasked[webhook.name] = None
             return ReviewResponse(uid=request["uid"], allowed=True), []
         review = {"kind": "AdmissionReview", "apiVersion": f"admission.k8s.io/{version}", "request": request}
         try:
@@ -427,12 +413,12 @@ class ConfiguredAdmission:
         return _read_response(response.body, version, request["uid"], mutating=webhook.mutating)
 
     async def _post(self, client: JSONObject, address: WebhookAddress, request: HTTPRequest) -> HTTPResponse:
-        transport = self._in_process.get(address.origin)
+        transport = self.in_process.get(address.origin)
         if transport is not None:
             return await transport.send(request)
         if address.service:
             raise OSError(f'service "{address.service}" not found')
-        if getattr(self._cluster.clock, "virtual", False):
+        if getattr(self.cluster.clock, "virtual", False):
             why = "cannot be called under virtual time: use connect_webhooks()"
             raise CallFailed(f"failed to call webhook: {address.origin} {why}")
         return await post_to_webhook(address.url, request, client)

@@ -19,21 +19,15 @@ from urllib.parse import unquote
 import msgspec
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver import schema as schemas
 from reconciler.apiserver.builtin import kinds
 from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding
 from reconciler.apiserver.builtin.kinds import built_in_node, place_of
 from reconciler.apiserver.cel.rules import RuleSet
 from reconciler.apiserver.encoding.formats import RANDOM_LETTERS
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.schema import (
-    Node,
-    SchemaValidator,
-    compile_schema,
-    duplicates,
-    prune,
-    prune_and_default,
-    untouched,
-)
+from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.encoding.versions import NEWEST
 from reconciler.apiserver.store import ObjectStore, Revisions, Stored
 from reconciler.clock import Clock
 
@@ -41,28 +35,28 @@ BLOCKING = frozenset(
     {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
 )
 """Reasons of findings after which CEL rules are not evaluated."""
-_NOT_EVALUATED = FieldError(
-    "<nil>",
-    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
-    "errors to complete validation",
-)
+_NOT_EVALUATED = FieldError("<nil>", recorded("texts.json")["not evaluated"])
 
 
 class CustomContents:
     """The schema of one served version of a custom kind, compiled: prunes, completes and validates its documents.
+
+    Args:
+        schema: the structural schema.
+        release: the version of Kubernetes of the server.
 
     Raises:
         MissingExtra: a library that the schema needs is not installed.
         ValueError: a pattern or rule cannot be compiled.
     """
 
-    def __init__(self, schema: JSONObject) -> None:
+    def __init__(self, schema: JSONObject, release: str) -> None:
         self.schema = schema
-        self.node: Node = compile_schema(schema, root=True)
-        self._validator = SchemaValidator(schema)
+        self.node: schemas.Node = schemas.compile_schema(schema, root=True)
+        self._validator = schemas.SchemaValidator(schema, release=release)
         status = (schema.get("properties") or {}).get("status")
-        self._status_validator = SchemaValidator(status, "status") if status else None
-        self._rules = RuleSet(self.node)
+        self._status_validator = schemas.SchemaValidator(status, "status", release=release) if status else None
+        self._rules = RuleSet(self.node, release)
 
     def rule_errors(self, path: str) -> list[FieldError]:
         """Return why the CEL rules are rejected, or which defaults violate them; the paths begin with `path`."""
@@ -70,12 +64,12 @@ class CustomContents:
 
     def decode(self, found: JSONObject, before: JSONObject | None, decoding: Decoding) -> JSONObject:
         """Return a document without unknown fields, which are recorded, and with its defaults."""
-        decoded: JSONObject = prune_and_default(found, self.node, "", decoding.unknown, before)
+        decoded: JSONObject = schemas.prune_and_default(found, self.node, "", decoding.unknown, before)
         return decoded
 
     def pruned(self, doc: JSONObject) -> JSONObject:
         """Return a document of another version without the fields that this version's schema lacks."""
-        kept: JSONObject = prune(doc, self.node)
+        kept: JSONObject = schemas.prune(doc, self.node)
         return kept
 
     def check(self, doc: JSONObject, before: JSONObject | None, subresource: str, *, blocked: bool) -> list[FieldError]:
@@ -87,12 +81,14 @@ class CustomContents:
             status = doc.get("status")
             validator = self._status_validator if "status" in doc else None
             findings = [] if validator is None else validator.findings(status)
-            findings += duplicates({"status": status}, self.node)
+            findings += schemas.duplicates({"status": status}, self.node)
         else:
             findings = self._validator.findings(doc)
-            findings += duplicates(doc, self.node)
+            findings += schemas.duplicates(doc, self.node)
         errors = [
-            found.error for found in findings if before is None or not untouched(found.path, doc, before, self.node)
+            found.error
+            for found in findings
+            if before is None or not schemas.untouched(found.path, doc, before, self.node)
         ]
         if not self._rules:
             return errors
@@ -102,14 +98,14 @@ class CustomContents:
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: JSONObject) -> CustomContents:
+def contents_of(schema: JSONObject, release: str = NEWEST) -> CustomContents:
     """Return the compiled contents of a schema, as `CustomContents`; servers with the same schema share them."""
-    return _compiled(msgspec.json.encode(schema))
+    return _compiled(msgspec.json.encode(schema), release)
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(schema: bytes) -> CustomContents:
-    return CustomContents(msgspec.json.decode(schema))
+def _compiled(schema: bytes, release: str) -> CustomContents:
+    return CustomContents(msgspec.json.decode(schema), release)
 
 
 Convert = Callable[[JSONObject, str], JSONObject]
@@ -196,7 +192,7 @@ class Endpoint:
     served: bool = True
     skeleton: JSONObject = field(default_factory=lambda: {"metadata": {}})
     api_version: str = field(init=False)
-    schema: Node = field(init=False)
+    schema: schemas.Node = field(init=False)
 
     def __post_init__(self) -> None:
         self.api_version = _api_version(self.resource.info.group, self.version)
@@ -277,16 +273,17 @@ def split_path(path: str) -> ResourcePath | None:
 
 
 class Registry:
-    """The served kinds, by path and by name."""
+    """The served kinds of a version of Kubernetes, by path and by name."""
 
-    def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int) -> None:
+    def __init__(self, revisions: Revisions, now: Callable[[], float], *, history: int, release: str) -> None:
         self._revisions = revisions
         self._now = now
         self._history = history
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._resources: dict[tuple[str, str], APIResource] = {}
-        self._built_in = {info.group for info, _ in kinds.BUILT_IN}
-        for info, versions in kinds.BUILT_IN:
+        self.release = release
+        self._built_in = {info.group for info, _ in kinds.built_in_kinds(release)}
+        for info, versions in kinds.built_in_kinds(release):
             self._serve_built_in(info, versions)
 
     def _serve_built_in(self, info: kinds.KindInfo, versions: tuple[str, ...]) -> None:
@@ -297,7 +294,7 @@ class Registry:
             resource = APIResource(info, origin.store, origin.storage)
         subresources = frozenset((*(("status",) if info.status else ()), *info.extra_subresources))
         for version in versions:
-            node = built_in_node(info.group, version, info.kind)
+            node = built_in_node(info.group, version, info.kind, info.release)
             contents = None if node is None else BuiltInContents(node)
             fields, skeleton = kinds.selectable_fields(info), kinds.skeleton_of(info, version)
             endpoint = Endpoint(resource, version, subresources, fields, contents, (), info.warning, skeleton=skeleton)
@@ -385,11 +382,11 @@ class ClusterStorage:
         commit_hooks: called after each commit, in order.
     """
 
-    def __init__(self, clock: Clock, rng: random.Random, *, history: int) -> None:
+    def __init__(self, clock: Clock, rng: random.Random, *, history: int, release: str) -> None:
         self.clock = clock
         self.rng = rng
         self.revisions = Revisions()
-        self.registry = Registry(self.revisions, clock.monotonic, history=history)
+        self.registry = Registry(self.revisions, clock.monotonic, history=history, release=release)
         self.commit_hooks: list[CommitHook] = []
         self._salt = rng.getrandbits(64)
         self._removed: dict[str, int] = {}
@@ -425,22 +422,16 @@ class ClusterStorage:
         """Return the current time as a timestamp."""
         return timestamp(self.clock.now())
 
-    def insert(self, resource: APIResource, key: str, doc: JSONObject) -> Stored:
-        """Store a new object, as `replace`."""
-        return self._put(resource, key, None, doc)
-
-    def replace(self, resource: APIResource, old: Stored, doc: JSONObject) -> Stored:
-        """Store a new version of an object. The cluster takes ownership of `doc` and its metadata.
+    def put(self, resource: APIResource, key: str, doc: JSONObject) -> Stored:
+        """Store an object, or a new version of it. The cluster takes ownership of `doc` and its metadata.
 
         Raises:
-            Refusal: 500, the object exceeds etcd's limit; nothing was stored.
+            Refusal: the object is too large.
         """
-        return self._put(resource, old.key, old, doc)
-
-    def _put(self, resource: APIResource, key: str, old: Stored | None, doc: JSONObject) -> Stored:
-        new = self._version(resource, key, doc)
+        new, old = self._version(resource, key, doc), resource.store.objects.get(key)
         resource.store.put(new)
-        self._run_hooks(resource, old, new)
+        for hook in self.commit_hooks:
+            hook(resource, old, new)
         return new
 
     def remove(self, resource: APIResource, old: Stored, doc: JSONObject | None = None) -> Stored:
@@ -450,7 +441,8 @@ class ClusterStorage:
         gone = self._version(resource, old.key, last, limit=None)
         resource.store.remove(gone)
         self._count_removal(resource, old.key)
-        self._run_hooks(resource, old, None)
+        for hook in self.commit_hooks:
+            hook(resource, old, None)
         return gone
 
     def _count_removal(self, resource: APIResource, key: str) -> None:
@@ -470,7 +462,3 @@ class ClusterStorage:
             raise Refusal.internal_error("etcdserver: request is too large")
         self.revisions.current = rv
         return new
-
-    def _run_hooks(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
-        for hook in self.commit_hooks:
-            hook(resource, old, new)

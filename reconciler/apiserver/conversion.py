@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from reconciler._core.certificates import client_tls_context
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.apiserver.cluster import Convert
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import quoted
@@ -62,8 +62,7 @@ def review_version(accepted: Sequence[str]) -> str:
 
 def webhook_address(client: JSONObject) -> WebhookAddress:
     """Return the address in a ``clientConfig``."""
-    service = client.get("service")
-    if service:
+    if service := client.get("service"):
         namespace, name, path = service["namespace"], service["name"], service.get("path") or "/"
         url = f"https://{name}.{namespace}.svc:{service.get('port', 443)}{path}"
         return WebhookAddress(url, path, f"{namespace}/{name}", name)
@@ -79,13 +78,7 @@ async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) ->
         ConnectionError: nothing listens there, or the connection was closed before the response.
         OSError: the webhook cannot be reached, its CAs are not valid, or the response is too large.
     """
-    from aiohttp import (
-        ClientConnectorCertificateError,
-        ClientConnectorError,
-        ClientError,
-        ClientSession,
-        ServerDisconnectedError,
-    )
+    import aiohttp
 
     bundle = str(client.get("caBundle") or "")
     try:
@@ -94,29 +87,22 @@ async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) ->
         raise OSError(f"the caBundle is not valid: {error}") from None
     try:
         async with (
-            ClientSession(auto_decompress=False) as session,
-            session.post(
-                url,
-                params=request.query,
-                data=request.body,
-                headers=dict(request.headers),
-                ssl=context,
-                allow_redirects=False,
-            ) as response,
+            aiohttp.ClientSession(auto_decompress=False, headers=dict(request.headers)) as session,
+            session.post(url, params=request.query, data=request.body, ssl=context, allow_redirects=False) as response,
         ):
             content = await response.content.read(_LARGEST + 1)
             while len(content) <= _LARGEST and not response.content.at_eof():
                 content += await response.content.read(_LARGEST + 1 - len(content))
-    except ServerDisconnectedError:
+    except aiohttp.ServerDisconnectedError:
         raise ConnectionError("EOF") from None
-    except ClientConnectorCertificateError as error:
+    except aiohttp.ClientConnectorCertificateError as error:
         raise OSError(f"tls: failed to verify certificate: x509: {error.certificate_error}") from None
-    except ClientConnectorError as error:
-        why = (error.strerror or str(error.os_error)).lower()
+    except aiohttp.ClientConnectorError as error:
         refused = isinstance(error.os_error, ConnectionRefusedError)
+        why = "connection refused" if refused else (error.strerror or str(error.os_error)).lower()
         kind = ConnectionError if refused else OSError
-        raise kind(f"dial tcp {error.host}:{error.port}: connect: {'connection refused' if refused else why}") from None
-    except ClientError as error:
+        raise kind(f"dial tcp {error.host}:{error.port}: connect: {why}") from None
+    except aiohttp.ClientError as error:
         raise OSError(str(error)) from None
     if len(content) > _LARGEST:
         raise OSError(f"the response is larger than {_LARGEST} bytes")
@@ -124,6 +110,7 @@ async def post_to_webhook(url: str, request: HTTPRequest, client: JSONObject) ->
 
 
 _SUBJECT = ("kind", "name", "namespace", "uid")
+_INVALID = "returned invalid object at index 0"
 _SECONDS = 30
 """How long a webhook may take to answer."""
 _Returned = TypeVar("_Returned")
@@ -132,7 +119,7 @@ _Returned = TypeVar("_Returned")
 class ConversionNeeded(Exception):
     """An object must be converted by a webhook over sockets before the operation can be completed.
 
-    Args:
+    Attributes:
         convert: calls the webhook; raises a `Refusal` if that fails.
         known: the conversions that operations in progress have asked for.
         key: the key of this one.
@@ -142,17 +129,7 @@ class ConversionNeeded(Exception):
         self, convert: Callable[[], Awaitable[JSONObject]], known: dict[bytes, JSONObject], key: bytes
     ) -> None:
         super().__init__("this object is converted by a webhook over sockets, which is not possible here")
-        self._convert = convert
-        self._known = known
-        self._key = key
-
-    async def fetch(self) -> None:
-        """Call the webhook, so that the operation can be repeated."""
-        self._known[self._key] = await self._convert()
-
-    def forget(self) -> None:
-        """Drop the response."""
-        self._known.pop(self._key, None)
+        self.convert, self.known, self.key = convert, known, key
 
 
 async def with_conversions(operation: Callable[[], Awaitable[_Returned]]) -> _Returned:
@@ -167,11 +144,11 @@ async def with_conversions(operation: Callable[[], Awaitable[_Returned]]) -> _Re
             try:
                 return await operation()
             except ConversionNeeded as needed:
-                await needed.fetch()
+                needed.known[needed.key] = await needed.convert()
                 fetched.append(needed)
     finally:
         for each in fetched:
-            each.forget()
+            each.known.pop(each.key, None)
 
 
 def conversion_of(
@@ -289,23 +266,21 @@ class _ConversionReview(msgspec.Struct):
 def _converted(body: bytes, uid: str, desired: str) -> JSONObject:
     try:
         response = msgspec.json.decode(body, type=_ConversionReview).response
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise _Failed(f"failed: the body is not a ConversionReview: {error}") from None
     if response is None:
         raise _Failed("failed: no response provided")
-    if response.uid != uid:
-        raise _Failed(f"failed: expected response.uid={quoted(uid)}, got {quoted(response.uid)}")
-    if response.result.status != "Success":
-        status = f"response.result.status was '{response.result.status}', not 'Success'"
-        raise _Failed(f"failed: {response.result.message or status}")
-    objects = response.converted_objects or []
-    if len(objects) != 1:
-        raise _Failed(f"returned {len(objects)} objects, expected 1")
-    found = str(objects[0].get("apiVersion"))
-    if found != desired:
-        raise _Failed(
-            f"returned invalid object at index 0: invalid groupVersion (expected {desired}, received {found})"
-        )
+    objects, result = response.converted_objects or [], response.result
+    found = str(objects[0].get("apiVersion")) if objects else ""
+    status = result.message or f"response.result.status was '{result.status}', not 'Success'"
+    for wrong, why in (
+        (response.uid != uid, f"failed: expected response.uid={quoted(uid)}, got {quoted(response.uid)}"),
+        (result.status != "Success", f"failed: {status}"),
+        (len(objects) != 1, f"returned {len(objects)} objects, expected 1"),
+        (found != desired, f"{_INVALID}: invalid groupVersion (expected {desired}, received {found})"),
+    ):
+        if wrong:
+            raise _Failed(why)
     return objects[0]
 
 
@@ -318,7 +293,7 @@ def _checked(document: JSONObject, converted: JSONObject) -> JSONObject:
         old, new = (document.get(name), converted.get(name)) if name == "kind" else (sent.get(name), metadata.get(name))
         if (old or "") != (new or ""):
             word = "UID" if name == "uid" else name
-            raise _Failed(f"returned invalid object at index 0: must have the same {word}: {old or ''} != {new or ''}")
+            raise _Failed(f"{_INVALID}: must have the same {word}: {old or ''} != {new or ''}")
     return converted
 
 

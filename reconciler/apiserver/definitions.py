@@ -10,14 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler._core.wire import ConditionObject, JSONObject
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
 from reconciler.apiserver.builtin.kinds import KindInfo, field_reader
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.builtin.strategies import Strategy, strategy_of
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, CustomContents, Endpoint, ScalePaths, contents_of
 from reconciler.apiserver.conversion import ConversionNeeded, conversion_of
-from reconciler.apiserver.encoding.formats import FORMATS, INTEGER_RANGES, form_problems
+from reconciler.apiserver.encoding.formats import FORMATS, NUMBER_RANGES, form_problems
 from reconciler.apiserver.encoding.json_documents import condition_of
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import recorded
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
 
 _SCHEMA = "apiextensions.v1.JSONSchemaProps"
 _IMPLICIT = (".properties[metadata]", ".properties[apiVersion]", ".properties[kind]")
-_NUMBER_FORMATS = frozenset({*INTEGER_RANGES, "float", "double", "int-or-string", ""})
 _VERSION = "apiextensions.v1.CustomResourceDefinitionVersion"
 _COLUMN = "apiextensions.v1.CustomResourceColumnDefinition"
 _SCALE = "apiextensions.v1.CustomResourceSubresourceScale"
 _PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
 
 
-def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
+def check_schema(schema: JSONObject, path: str, release: str) -> list[FieldError]:
     """Return the errors of an ``openAPIV3Schema``; their fields begin with the path."""
     kind = schema.get("type")
     errors = [*_check_object(schema, path, "at the root"), *_check_metadata(schema, path)]
@@ -49,7 +48,7 @@ def check_schema(schema: JSONObject, path: str) -> list[FieldError]:
         errors.append(FieldError.invalid(f"{path}.type", kind, "must be object at the root"))
     errors += _check(schema, path, root=True)
     # Defaults can be validated only with a valid schema.
-    return errors or list(_check_defaults(schema, path))
+    return errors or list(_check_defaults(schema, path, release))
 
 
 def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
@@ -137,14 +136,14 @@ def _check_metadata(schema: JSONObject, path: str) -> Findings:
         yield FieldError.forbidden(f"{path}.properties[metadata]", message)
 
 
-def _check_defaults(schema: JSONObject, path: str) -> Findings:
+def _check_defaults(schema: JSONObject, path: str, release: str) -> Findings:
     if "default" in schema:
-        yield from _check_default(schema, path)
+        yield from _check_default(schema, path, release)
     for step, below in _below(schema):
-        yield from _check_defaults(below, path + step)
+        yield from _check_defaults(below, path + step, release)
 
 
-def _check_default(schema: JSONObject, path: str) -> Findings:
+def _check_default(schema: JSONObject, path: str, release: str) -> Findings:
     default = schema["default"]
     if default is None and not schema.get("nullable"):
         return
@@ -152,23 +151,24 @@ def _check_default(schema: JSONObject, path: str) -> Findings:
         yield FieldError.invalid(f"{path}.default", default, "must not have unknown fields")
         return
     # As on the real server, the defaults inside a default are not filled in here, and duplicate items are not found.
-    for found in SchemaValidator(schema).findings(default):
-        field = f"{path}.default.{found.error.field}" if found.error.field else f"{path}.default"
+    for found in SchemaValidator(schema, release=release).findings(default):
+        field = f"{path}.default" if found.error.field in ("", "<nil>") else f"{path}.default.{found.error.field}"
         yield FieldError(field, found.error.message, found.error.reason)
 
 
 def unknown_formats(schema: JSONObject) -> list[str]:
     """Return the formats in a schema that the server ignores, each once."""
     form = schema.get("format")
-    unknown = isinstance(form, str) and form not in FORMATS and form not in _NUMBER_FORMATS
+    numbers = {"int-or-string", "", *NUMBER_RANGES.get(str(schema.get("type")), ())}
+    unknown = isinstance(form, str) and form not in FORMATS and form not in numbers
     found = dict.fromkeys([str(form)] if unknown else ())
     for _, below in _below(schema):
         found |= dict.fromkeys(unknown_formats(below))
     return list(found)
 
 
-def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[FieldError], dict[str, CustomContents]]:
-    """Return the errors of a definition, and its compiled schemas by version.
+def check_definition(doc: JSONObject, before: JSONObject | None, release: str) -> list[FieldError]:
+    """Return the errors of a definition in a version of Kubernetes.
 
     Raises:
         MissingExtra: a library that a schema needs is not installed; a definition is never enforced in part.
@@ -181,18 +181,17 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
     # If all versions are alike, the server's internal form has their parts in one place.
     parts = ("schema", "subresources", "additionalPrinterColumns", "selectableFields")
     hoisted = all(_alike(versions, part) for part in parts)
-    compiled: dict[str, CustomContents] = {}
     for index, version in enumerate(versions):
         schema = (version.get("schema") or {}).get("openAPIV3Schema")
         if not schema:
             errors.append(FieldError.required(f"spec.versions[{index}].schema.openAPIV3Schema"))
             continue
         path = "spec.validation" if hoisted else f"spec.versions[{index}].schema"
-        found = check_schema(schema, f"{path}.openAPIV3Schema")
+        found = check_schema(schema, f"{path}.openAPIV3Schema", release)
         place = "spec" if hoisted else f"spec.versions[{index}]"
         if not found:
             try:
-                compiled[version.get("name", "")] = contents = contents_of(schema)
+                contents = contents_of(schema, release)  # which are kept, and served once the definition is stored
             except ValueError as error:
                 errors.append(FieldError(f"{path}.openAPIV3Schema", f"Invalid value: {error}"))
                 continue
@@ -206,7 +205,7 @@ def check_definition(doc: JSONObject, before: JSONObject | None) -> tuple[list[F
                 errors += violations(_COLUMN, column, None, f"{place}.additionalPrinterColumns[{at}]")
             if isinstance(scale := (version.get("subresources") or {}).get("scale"), dict):
                 errors += violations(_SCALE, scale, None, f"{place}.subresources.scale")
-    return errors, compiled
+    return errors
 
 
 def _alike(versions: list[JSONObject], part: str) -> bool:
@@ -243,11 +242,7 @@ def _check_versions(doc: JSONObject, spec: JSONObject) -> Findings:
         yield FieldError.invalid("status.storedVersions", stored, f"must have the storage version {storage[-1]}")
     for index, name in enumerate(stored):
         if versions and name not in seen:
-            message = (
-                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
-                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes "
-                f"{name} from status.storedVersions"
-            )
+            message = recorded("texts.json")["stored version"].format(name)
             yield FieldError.invalid(f"status.storedVersions[{index}]", name, message)
 
 
@@ -271,15 +266,7 @@ def _check_selectable(version: JSONObject, schema: JSONObject, place: str) -> Fi
         if found is None:
             yield FieldError.invalid(path, json_path, "is an invalid path: does not refer to a valid field")
         elif found.get("type") not in ("string", "boolean", "integer"):
-            message = (
-                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats "
-                "are allowed."
-            )
-            yield FieldError.invalid(path, json_path, message)
-
-
-CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
-"""The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""
+            yield FieldError.invalid(path, json_path, recorded("texts.json")["selectable field"])
 
 
 _CONTROLLER = ManagerKey("kube-apiserver", "Update", "apiextensions.k8s.io/v1", "status")
@@ -300,8 +287,6 @@ class Definitions:
         self._webhook_servers = webhook_servers
         self._definitions = cluster.registry.built_in("customresourcedefinitions", "apiextensions.k8s.io")
         self._strategy = Strategy(complete=_complete, check=self._check, warn=_warn)
-        # The schemas that were compiled for validation are then served; one entry for a definition being written.
-        self._compiled: dict[str, dict[str, CustomContents]] = {}
         cluster.commit_hooks.append(self._follow)
 
     def strategy(self, call: Call) -> Strategy:
@@ -312,21 +297,13 @@ class Definitions:
         return strategy_of(info.group, info.plural, call.subresource)
 
     def _check(self, doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
-        self._compiled.clear()
         if before is not None and before.get("spec") == doc.get("spec"):
             return []
-        errors, compiled = check_definition(doc, before)
-        if not errors:
-            self._compiled[doc["metadata"]["name"]] = compiled
-        return errors
+        return check_definition(doc, before, self._cluster.registry.release)
 
     def _follow(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
-        if resource is self._definitions:
-            self._follow_definition(resource, old, new)
-        elif resource.custom and new is None and not resource.store.objects:
-            self._finish(resource)
-
-    def _follow_definition(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
+        if resource is not self._definitions:
+            return
         if new is None:
             assert old is not None  # noqa: S101 - a commit has one of both
             spec = old.doc["spec"]
@@ -336,21 +313,17 @@ class Definitions:
             return
         if old is None or old.doc["spec"] is not new.doc["spec"]:
             self.serve(new)
-        if new.doc["metadata"].get("deletionTimestamp"):
-            self._empty(new)
-        elif condition_of(new.doc, "Established").get("status") != "True":
+        deleting = new.doc["metadata"].get("deletionTimestamp")
+        if not deleting and condition_of(new.doc, "Established").get("status") != "True":
             self._establish(resource, new)
-
-    # Serving.
 
     def serve(self, stored: Stored) -> None:
         """Serve the kind of a definition as it is now."""
         spec = stored.doc["spec"]
         versions, registry = spec["versions"], self._cluster.registry
         storage = next(version["name"] for version in versions if version.get("storage"))
-        info = _info(spec, versions)
+        info = _info(spec, versions, registry.release)
         resource = registry.resource(info.group, info.plural)
-        compiled = self._compiled.pop(stored.key, {})
         if resource is None:
             resource = registry.add(info, storage=storage, custom=True)
         else:
@@ -361,8 +334,7 @@ class Definitions:
         _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):
-                name = version["name"]
-                contents = compiled.get(name) or contents_of(version["schema"]["openAPIV3Schema"])
+                contents = contents_of(version["schema"]["openAPIV3Schema"], registry.release)
                 registry.serve(_endpoint(resource, version, contents))
         self._reshape_stored(resource)
 
@@ -379,13 +351,7 @@ class Definitions:
 
     def _establish(self, resource: APIResource, stored: Stored) -> None:
         spec, now = stored.doc["spec"], self._cluster.now()
-        conditions: list[ConditionObject] = [
-            {"type": kind, "status": "True", "lastTransitionTime": now, "reason": reason, "message": message}
-            for kind, reason, message in (
-                ("NamesAccepted", "NoConflicts", "no conflicts found"),
-                ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-            )
-        ]
+        conditions = [{**each, "lastTransitionTime": now} for each in recorded("texts.json")["established"]]
         status = {**(stored.doc.get("status") or {}), "acceptedNames": spec["names"], "conditions": conditions}
         metadata = dict(stored.doc["metadata"])
         owners = FieldManager(metadata.get("managedFields") or (), now)
@@ -394,46 +360,7 @@ class Definitions:
             _CONTROLLER, {"status": {**status, "acceptedNames": {}, "conditions": []}}, {"status": status}, schema
         )
         metadata["managedFields"] = owners.entries()
-        self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata, "status": status})
-
-    # Withdrawing.
-
-    def _empty(self, stored: Stored) -> None:
-        """Delete all objects of a definition that is being deleted; objects with finalizers block it."""
-        spec = stored.doc["spec"]
-        resource = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
-        if resource is None:
-            return
-        for found in list(resource.store.objects.values()):
-            current = resource.store.objects.get(found.key)
-            if current is None or current.doc["metadata"].get("deletionTimestamp"):
-                continue
-            if current.doc["metadata"].get("finalizers"):
-                metadata = {**current.doc["metadata"], "deletionTimestamp": self._cluster.now()}
-                metadata["deletionGracePeriodSeconds"] = 0
-                metadata["generation"] = metadata.get("generation", 0) + 1
-                self._cluster.replace(resource, current, {**current.doc, "metadata": metadata})
-            else:
-                self._cluster.remove(resource, current)
-        if not resource.store.objects:
-            self._finish(resource)
-
-    def _finish(self, resource: APIResource) -> None:
-        """Remove the finalizer of a definition that is being deleted, after its last object is gone."""
-        name = f"{resource.info.plural}.{resource.info.group}"
-        stored = self._definitions.store.objects.get(name)
-        if stored is None or not stored.doc["metadata"].get("deletionTimestamp"):
-            return
-        metadata = dict(stored.doc["metadata"])
-        kept = [name for name in metadata.get("finalizers") or [] if name != CLEANUP]
-        if kept == metadata.get("finalizers"):
-            return
-        if kept:
-            metadata["finalizers"] = kept
-            self._cluster.replace(self._definitions, stored, {**stored.doc, "metadata": metadata})
-        else:
-            metadata.pop("finalizers", None)
-            self._cluster.remove(self._definitions, stored, {**stored.doc, "metadata": metadata})
+        self._cluster.put(resource, stored.key, {**stored.doc, "metadata": metadata, "status": status})
 
 
 def _complete(doc: JSONObject, before: JSONObject | None) -> None:
@@ -476,7 +403,7 @@ def _migrate(resource: APIResource, storage: str) -> None:
         raise Refusal.internal_error(str(needed)) from None
 
 
-def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
+def _info(spec: JSONObject, versions: list[JSONObject], release: str) -> KindInfo:
     names = spec["names"]
     return KindInfo(
         group=spec["group"],
@@ -490,6 +417,7 @@ def _info(spec: JSONObject, versions: list[JSONObject]) -> KindInfo:
         status=any("status" in (version.get("subresources") or {}) for version in versions),
         generation=True,
         unconditional=False,
+        release=release,
     )
 
 

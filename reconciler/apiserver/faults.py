@@ -73,14 +73,14 @@ class FaultOptions(RequestMatch, total=False):
     """The request is handled before the error or the loss, so that a write takes effect."""
     stall: bool
     """The request is never handled nor answered; the client's timeout applies. A watch starts and stays silent."""
-    latency: float | tuple[float, float]
-    """The request waits so many seconds before it is handled; a pair is a range to draw from."""
+    latency: DurationLike | tuple[DurationLike, DurationLike]
+    """The request waits so long before it is handled; a pair is a range to draw from."""
     cut_watches: bool
     """All watches of the request's kind are broken off after the request was handled."""
     stall_watches: bool
     """All watches of the request's kind stay open after the request was handled, and receive nothing more."""
-    stale: float | None
-    """A read at resourceVersion "0" shows the state of so many seconds ago, as a lagging replica does."""
+    stale: DurationLike | None
+    """A read at resourceVersion "0" shows the state of so long ago, as a lagging replica does."""
     stale_version: int | None
     """The same, but the state at this resourceVersion, or the oldest known one if the history does not reach it."""
     event_order: EventOrder | None
@@ -99,9 +99,9 @@ _KNOWN: dict[str, Collection[str]] = {
     "verb": ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"),
     "event_order": get_args(EventOrder),
 }
-_RANGES = {"times": (0, math.inf), "nth": (1, math.inf), "probability": (0, 1), "status": (400, 599)} | dict.fromkeys(
-    ("latency", "stale", "stale_version"), (0, math.inf)
-)
+_RANGES = {"times": (0, math.inf), "nth": (1, math.inf), "probability": (0, 1), "status": (400, 599)} | {
+    "stale_version": (0, math.inf)
+}
 
 
 def _check(options: Mapping[str, Any]) -> None:
@@ -230,7 +230,7 @@ class Strike:
             if status == 409:
                 name = qualified(info.plural, info.group)
                 message = f'Operation cannot be fulfilled on {name} "{call.name}": {message}'
-        retry_after = seconds_of(self.answer.get("retry_after"))
+        retry_after = cast("float | None", self.answer.get("retry_after"))
         if retry_after is not None:
             details["retryAfterSeconds"] = int(retry_after)
         reason, message = self.answer.get("reason") or reason, self.answer.get("message") or message
@@ -341,7 +341,11 @@ class Faults:
             key: value for key, value in options.items() if value is not None and value is not False
         }
         _check({"nth": nth, "probability": probability, **({} if times is None else {"times": times}), **given})
-        seconds_of(given.get("retry_after"))
+        for name in {"latency", "stale", "retry_after"} & given.keys():
+            values = given[name]
+            pair = name == "latency" and isinstance(values, (tuple, list))
+            each = [seconds_of(name, value, zero=True) for value in (values if pair else (values,))]
+            given[name] = tuple(each) if pair else each[0]
         match: Any = {name: given.pop(name) for name in RequestMatch.__annotations__ if name in given}
         effects: Any = {"status": 410, **given} if "expired" in given else given
         fault = Fault(match, effects, times, nth, probability, rng, self.active)
@@ -353,7 +357,7 @@ class Faults:
         *,
         seed: int = 0,
         rate: float = 0.1,
-        latency: float = 0.0,
+        latency: DurationLike = 0.0,
         without: Sequence[str] = (),
         **match: Unpack[RequestMatch],
     ) -> Chaos:
@@ -366,7 +370,7 @@ class Faults:
         Args:
             seed: the seed of everything that is drawn; 0 by default.
             rate: the share of the requests, from 0 to 1; 0.1 by default.
-            latency: half of the requests take up to this many seconds longer; 0 by default.
+            latency: half of the requests take up to this duration longer; 0 by default.
             without: what must not happen: "409", "410", "429", "500", "503", "lost", "500 after the write",
                 "lost after the write", "cut watches", "stale", "event order", "latency".
             match: which requests may be hit, as for `add`: ``user_agent="my-operator"`` spares the test's own client.
@@ -375,16 +379,15 @@ class Faults:
             ValueError: `rate` is not between 0 and 1, or `without` has an unknown name.
         """
         known = [*_FAILURES, *_IRREGULARITIES, "latency"]
-        unknown = set(without) - set(known)
-        if unknown:
+        if unknown := set(without) - set(known):
             raise ValueError(f"unknown kind of chaos: {', '.join(sorted(unknown))}; known are {', '.join(known)}")
         if not 0 <= rate <= 1:
             raise ValueError(f"rate is a share of the requests, from 0 to 1, not {rate}")
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
         kinds = [(name, *kind, rate / len(_FAILURES)) for name, kind in _FAILURES.items()]
         kinds += [(name, *kind, min(1.0, 2 * rate)) for name, kind in _IRREGULARITIES.items()]
-        if latency:
-            kinds.append(("latency", {"latency": (0.0, latency)}, None, 0.5))
+        if longest := seconds_of("latency", latency, zero=True):
+            kinds.append(("latency", {"latency": (0.0, longest)}, None, 0.5))
         found: dict[str, Fault] = {}
         for name, effects, verbs, probability in kinds:
             both = _intersection(match.get("verb"), verbs)
@@ -417,7 +420,7 @@ class Faults:
         return Strike(found, sum(map(self._delay, found)))
 
     def _delay(self, fault: Fault) -> float:
-        seconds = fault.effects.get("latency", 0.0)
+        seconds: Any = fault.effects.get("latency", 0.0)
         return (fault.rng or self._rng).uniform(*seconds) if isinstance(seconds, tuple) else seconds
 
 

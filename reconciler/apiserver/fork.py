@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
+import contextlib
 import difflib
 import hashlib
 import random
@@ -22,26 +22,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler import errors
 from reconciler._core.backoff import Backoff
 from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, ResourcePath, split_path, timestamp
-from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.encoding.versions import known_version
 from reconciler.apiserver.serving.handler import Handler
 from reconciler.apiserver.state import DEFINITIONS, ForkReport, State, StoredObject, resource_name
 from reconciler.clock import Clock
-from reconciler.errors import (
-    ConfigurationError,
-    Expired,
-    Forbidden,
-    InvalidResponse,
-    NotFound,
-    NotSent,
-    ReconcilerError,
-    ServerError,
-    TooManyRequests,
-    TransportError,
-    error_from_response,
-)
 from reconciler.http import HTTPRequest, HTTPResponse, Transport, parse_retry_after
 
 _PUBLIC = re.compile(rb"\s*(-----BEGIN (CERTIFICATE|PUBLIC KEY)-----[A-Za-z0-9+/=\s]*-----END \2-----\s*)+")
@@ -93,7 +81,7 @@ class SecretValues:
     def _encoded(self, value: object) -> str:
         try:
             raw = base64.b64decode(str(value), validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             return ""
         return base64.b64encode(self._replacement(raw)).decode()
 
@@ -150,12 +138,11 @@ Progress = Callable[[str, int], None]
 NAMESPACES = "namespaces"
 _AT_THE_START = (DEFINITIONS, NAMESPACES)
 _ADMISSION = "admissionregistration.k8s.io"
-_NOT_IN_FILE = "it is not in the file"
 _HEADERS = {"accept": "application/json", "user-agent": "kube-reconciler fork"}
 _PAGE = 500
 _ATTEMPTS = 5
 _PAUSE = Backoff(base=0.2, maximum=10.0, jitter=0.2)
-_TRANSIENT = (ServerError, TooManyRequests, TransportError)
+_TRANSIENT = (errors.ServerError, errors.TooManyRequests, errors.TransportError)
 _SECONDS = 65.0
 
 
@@ -178,7 +165,7 @@ class ReadOnlyTransport:
             OutcomeUnknown: there was no response.
         """
         if request.method != "GET":
-            raise NotSent(f"{request.label}: not sent, because this transport only reads the cluster")
+            raise errors.NotSent(f"{request.label}: not sent, because this transport only reads the cluster")
         return await self._transport.send(request)
 
 
@@ -211,7 +198,7 @@ def find_resource(cluster: ClusterStorage, name: str) -> APIResource:
         return found
     similar = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"did you mean {similar[0]!r}?" if similar else "write 'group/version/Kind', or a name that kubectl accepts"
-    raise ConfigurationError(f"the cluster has no kind {name!r}: {hint}")
+    raise errors.ConfigurationError(f"the cluster has no kind {name!r}: {hint}")
 
 
 class ForkChange(NamedTuple):
@@ -261,15 +248,26 @@ class Fork:
         self._values = None if copies_secrets else SecretValues(secrets.token_bytes(32))
         self._progress = progress or (lambda _resource, _objects: None)
         self._copying: dict[str, asyncio.Lock] = {}
-        self._served: dict[tuple[str, str], frozenset[str]] = {}
+        self._served: dict[str, bool] = {}
         self._version = 0
         self._own: dict[tuple[str, str], JSONObject] = {}
         self.report = report
         self.before: dict[str, dict[str, JSONObject]] = {}
         self.unasked: dict[str, None] = {}
-        self.failure: ReconcilerError | None = None
+        self.failure: errors.ReconcilerError | None = None
 
     # the start
+
+    async def server_version(self) -> str:
+        """Return the version of the cluster, such as ``v1.34.2``. Cancellation has no effect.
+
+        Raises:
+            APIError: the cluster refused.
+            TransportError: the cluster did not respond.
+        """
+        version = await self._get("/version")
+        self.report.server_version = str(version.get("gitVersion", ""))
+        return self.report.server_version
 
     async def definitions(self, cluster: ClusterStorage) -> State:
         """Copy what decides which kinds there are, and return it. Cancellation copies nothing.
@@ -283,17 +281,9 @@ class Fork:
         """
         if not self.report.taken:
             self.report.taken = timestamp(self._clock.now())
-        version = await self._get("/version")
-        self.report.server_version = str(version.get("gitVersion", ""))
-        names = (
-            *_AT_THE_START,
-            *(name for name in map(resource_name, cluster.registry.resources()) if _ADMISSION in name),
-        )
-        for name in names:
-            plural, _, group = name.partition(".")
-            resource = cluster.registry.resource(group, plural)
-            if resource is not None:
-                self.before[name] = await self._read(resource)
+        kinds = {resource_name(resource): resource for resource in cluster.registry.resources()}
+        for name in (*_AT_THE_START, *(name for name in kinds if _ADMISSION in name)):
+            self.before[name] = await self._read(kinds[name])
         return State(max(self._version, 1), dict(self.before), self.report)
 
     @classmethod
@@ -324,10 +314,8 @@ class Fork:
 
     def _has_all(self, name: str) -> bool:
         """Return whether an object of a kind that is not here is not in the cluster either."""
-        report = self.report
-        return name in self.before and not any(
-            name in each for each in (report.denied, report.missing, report.selectors)
-        )
+        partial = {**self.report.denied, **self.report.missing, **self.report.selectors}
+        return name in self.before and name not in partial
 
     # copies
 
@@ -368,17 +356,16 @@ class Fork:
         async with self._copying.setdefault(name, asyncio.Lock()):
             if name in self.before:
                 return
+            documents: dict[str, JSONObject] = {}
             if self._source is not None:
                 try:
                     documents = await self._read(resource)
-                except ReconcilerError as error:
+                except errors.ReconcilerError as error:
                     self.failure = error
                     raise
                 self._handler.load(name, documents)
-            else:
-                documents = {}
-                if not resource.custom or name in self.before.get(DEFINITIONS, ()):
-                    self.report.missing[name] = _NOT_IN_FILE
+            elif not resource.custom or name in self.before.get(DEFINITIONS, ()):
+                self.report.missing[name] = "it is not in the file"
             self.before[name] = documents
             cluster.revisions.current = max(cluster.revisions.current, self._version)
             resource.store.compact(cluster.revisions.current)
@@ -400,7 +387,7 @@ class Fork:
             try:
                 if resource.info.plural != "events":
                     await self.copy(resource)
-            except ReconcilerError as error:
+            except errors.ReconcilerError as error:
                 self.report.denied[resource_name(resource)] = str(error)
                 self.failure = None  # nobody waits for this kind
         for uid in gone:
@@ -433,12 +420,12 @@ class Fork:
 
     def version_note(self) -> str | None:
         """Return in what the version of the cluster limits the fork; None if it is the server's own."""
-        own, other = recorded("serving/discovery.json")["version"]["gitVersion"], self.report.server_version
-        if _minor(own) == _minor(other):
+        own, other = self._handler.cluster.registry.release, self.report.server_version
+        if known_version(other) == own:
             return None
         return (
-            f"the cluster is {other or 'of an unknown version'}, and the fork validates and defaults built-in kinds as "
-            f"v1.{_minor(own)[1]} does"
+            f"the cluster is {other or 'of an unknown version'}, and the fork serves, validates and defaults built-in "
+            f"kinds as v{own} does"
         )
 
     # what happened to the copies
@@ -465,7 +452,7 @@ class Fork:
         name = resource_name(resource)
         try:
             listed = await self._list_served(resource)
-        except Forbidden as error:
+        except errors.Forbidden as error:
             self.report.denied[name] = error.message
             return {}
         if listed is None:
@@ -483,7 +470,7 @@ class Fork:
             try:
                 metadata = msgspec.convert(document, StoredObject).metadata
             except msgspec.ValidationError as error:
-                raise InvalidResponse(f"the list of {name} has an invalid object: {error}") from None
+                raise errors.InvalidResponse(f"the list of {name} has an invalid object: {error}") from None
             self._version = max(self._version, int(metadata.resource_version))
             found[resource.key(metadata.namespace, metadata.name)] = document
         self.report.copied[name] = len(found)
@@ -495,61 +482,54 @@ class Fork:
         for endpoint in endpoints:
             try:
                 return endpoint, await self._list(endpoint)
-            except NotFound:  # an older server
+            except errors.NotFound:  # an older server
                 continue
         return None
 
     async def _list(self, endpoint: Endpoint) -> list[JSONObject]:
-        info = endpoint.info
+        info, name = endpoint.info, resource_name(endpoint.resource)
         base = _group_path(info.group, endpoint.version)
         paths = [f"{base}/{info.plural}"]
         if info.namespaced and self.report.namespaces:
             paths = [f"{base}/namespaces/{namespace}/{info.plural}" for namespace in self.report.namespaces]
-        name = resource_name(endpoint.resource)
-        selector = self.report.selectors.get(name, "")
-        query = [("labelSelector", selector)] if selector else []
         items: list[JSONObject] = []
         for path in paths:
-            items += await self._pages(path, query, name, len(items))
+            items += await self._pages(path, name, len(items))
         return items
 
-    async def _pages(self, path: str, query: list[tuple[str, str]], name: str, before: int) -> list[JSONObject]:
+    async def _pages(self, path: str, name: str, before: int) -> list[JSONObject]:
+        """Return the objects at a path; the progress counts those before them, too."""
         items: list[JSONObject] = []
-        limit, token = _PAGE, ""
+        limit, token = str(_PAGE), ""
         while True:
-            asked = [*query, ("limit", str(limit)), ("continue", token)]
+            asked = {"labelSelector": self.report.selectors.get(name), "limit": limit, "continue": token}
             try:
                 page = msgspec.convert(
-                    await self._get(path, [pair for pair in asked if pair[1] not in ("", "0")]), _List
+                    await self._get(path, [(key, text) for key, text in asked.items() if text]), _List
                 )
-            except Expired:
-                items, limit, token = [], 0, ""  # all in one response
+            except errors.Expired:
+                items, limit, token = [], "", ""  # all in one response
                 continue
             except msgspec.ValidationError as error:
-                raise InvalidResponse(f"GET {path}: the response is not a list: {error}") from None
+                raise errors.InvalidResponse(f"GET {path}: the response is not a list: {error}") from None
             items += page.items or []
             if page.metadata.resource_version.isdecimal():
                 self._version = max(self._version, int(page.metadata.resource_version))
             self._progress(name, before + len(items))
             if page.metadata.continue_ == token != "":
-                raise InvalidResponse(f"GET {path}: two pages have the same continue token")
+                raise errors.InvalidResponse(f"GET {path}: two pages have the same continue token")
             token = page.metadata.continue_
             if not token:
                 return items
 
     async def _note_unknown(self, path: ResourcePath) -> None:
         """Record that a group is asked for which the cluster serves and this server does not know."""
-        if self._source is None:
-            return
         place = _group_path(path.group, path.version)
-        key = (path.group, path.version)
-        if key not in self._served:
-            try:
-                listed = await self._get(place)
-                self._served[key] = frozenset(each["name"] for each in listed.get("resources") or ())
-            except (NotFound, Forbidden):
-                self._served[key] = frozenset()
-        if self._served[key]:
+        if self._source is not None and place not in self._served:
+            self._served[place] = False
+            with contextlib.suppress(errors.NotFound, errors.Forbidden):
+                self._served[place] = bool((await self._get(place)).get("resources"))
+        if self._served.get(place):
             why = "the cluster serves it, and this server does not know it"
             self.report.missing[f"{path.group}/{path.version}"] = why
 
@@ -579,10 +559,6 @@ def _is_about(policy: JSONObject, resource: str) -> bool:
     )
 
 
-def _minor(version: str) -> list[str]:
-    return version.removeprefix("v").split(".")[:2]
-
-
 def _group_path(group: str, version: str) -> str:
     return f"/apis/{group}/{version}" if group else f"/api/{version}"
 
@@ -592,9 +568,9 @@ def _document(request: HTTPRequest, response: HTTPResponse, clock: Clock) -> dic
         body = msgspec.json.decode(response.body, type=dict[str, Any])
     except UNDECODABLE as error:
         if response.status == 200:
-            raise InvalidResponse(f"{request.label}: the response is not valid JSON: {error}") from None
+            raise errors.InvalidResponse(f"{request.label}: the response is not valid JSON: {error}") from None
         body = None
     if response.status == 200 and body is not None:
         return body
     wait = parse_retry_after(response.headers, clock.now())
-    raise error_from_response(response.status, body, request=request.label, retry_after=wait)
+    raise errors.error_from_response(response.status, body, request=request.label, retry_after=wait)

@@ -287,8 +287,7 @@ class ManagerKey:
 
 def manager_of(call: Call) -> str:
     """Return the name of the manager that a request writes as: ``fieldManager``, or the start of the User-Agent."""
-    asked = call.query.get("fieldManager", "")
-    if asked:
+    if asked := call.query.get("fieldManager", ""):
         return asked
     agent = call.request.headers.get("user-agent", "").partition("/")[0]
     name = "".join(letter for letter in agent if letter.isprintable())
@@ -408,10 +407,8 @@ class FieldManager:
         found = {}
         for other, fields in self.sets.items():
             if other != key:
-                both = intersection(fields, _seen_by(other, key, changed, reset.changed))
-                if both:
-                    found[other] = both
-        return found
+                found[other] = intersection(fields, _seen_by(other, key, changed, reset.changed))
+        return {other: fields for other, fields in found.items() if fields}
 
     def apply(self, key: ManagerKey, fields: FieldSet, change: Change, schema: Node) -> None:
         """Give a manager exactly the fields that it applied, and take from the others what that changed or removed."""

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.encoding.formats import FORMATS, INTEGER_RANGES, ecma_pattern
+from reconciler.apiserver.encoding.formats import FORMATS, INTEGER_RANGES, NUMBER_RANGES, ecma_pattern
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
-from reconciler.errors import MissingExtra
+from reconciler.apiserver.encoding.versions import NEWEST, has_feature
+from reconciler.errors import importing
 
 NO_DEFAULT: Any = object()
 """The absence of a default; None is not used, since null can be a default."""
@@ -204,15 +205,9 @@ def _prune_object(value: JSONObject, node: Node, path: str, unknown: list[str], 
 
 
 def _prune_list(value: list[Any], node: Node, path: str, unknown: list[str], before: Any) -> list[Any]:
-    if node is ANYTHING:
-        return value
     earlier = before if isinstance(before, list) else ()
-    pruned = [
-        prune_and_default(
-            item, node, f"{path}[{index}]", unknown, earlier[index] if index < len(earlier) else NO_DEFAULT
-        )
-        for index, item in enumerate(value)
-    ]
+    pairs = zip(value, itertools.chain(earlier, itertools.repeat(NO_DEFAULT)), strict=False)
+    pruned = [prune_and_default(item, node, f"{path}[{at}]", unknown, old) for at, (item, old) in enumerate(pairs)]
     return value if all(new is old for new, old in zip(pruned, value, strict=True)) else pruned
 
 
@@ -225,8 +220,15 @@ def _embedded_metadata(metadata: JSONObject, path: str, unknown: list[str]) -> J
 
 WRITTEN_PATTERN = "x-written-pattern"
 """The keyword under which a schema keeps a pattern as written, since ``pattern`` holds its translation."""
+_NOT_OF_TYPE = 'Invalid value: "": Checked value must be of type '
 _STARTS = {"TooLong": "Too long", "TooMany": "Too many"}
-_INTEGER_FORMATS = {limit: form for form, limits in INTEGER_RANGES.items() for limit in limits}
+_NUMBER_FORMATS = frozenset(form for forms in NUMBER_RANGES.values() for form in forms)
+_FORMAT_OF_LIMIT: dict[Any, str] = {
+    limit: f"{kind} with format {form}"
+    for kind, forms in NUMBER_RANGES.items()
+    for form, limits in forms.items()
+    for limit in limits
+}
 
 
 class SchemaFinding(NamedTuple):
@@ -243,19 +245,19 @@ class SchemaValidator:
         schema: the structural schema.
         root: the member of the object that the values are; empty for whole objects. Paths and fields begin with it; the
             messages do not, as in the real server.
+        release: the version of Kubernetes of the server.
 
     Raises:
         MissingExtra: jsonschema-rs is not installed.
         ValueError: the schema cannot be compiled, for example because a pattern is not a regular expression.
     """
 
-    def __init__(self, schema: JSONObject, root: str = "") -> None:
-        try:
+    def __init__(self, schema: JSONObject, root: str = "", *, release: str = NEWEST) -> None:
+        purpose = "the embedded API server's validation of custom resources"
+        with importing(extra="apiserver", purpose=purpose):
             import jsonschema_rs
-        except ModuleNotFoundError as error:
-            purpose = "the embedded API server's validation of custom resources"
-            raise MissingExtra("jsonschema_rs", extra="apiserver", purpose=purpose) from error
         self._root = root
+        self._number_formats = has_feature("NumberFormats", release)
         self._schema = _plain_schema(schema)
         try:
             self._validator = jsonschema_rs.Draft4Validator(
@@ -292,17 +294,27 @@ class SchemaValidator:
             # The real server does not match a string of the wrong length.
             return
         keyword = error.kind.name
+        of_format = _FORMAT_OF_LIMIT.get(getattr(error.kind, "limit", None), "")
+        if of_format.startswith("integer") and "allOf" in error.schema_path and isinstance(error.instance, float):
+            return  # it has the wrong type, which is another error
         schema: JSONObject = functools.reduce(operator.getitem, checked[1], self._schema)
         field = ".".join(filter(None, (self._root, name)))
         if self._is_map_key(path) and keyword != "pattern":
             name = f".{name}"
-        if keyword == "type" and schema.get("format") and not isinstance(error.instance, (str, list, type(None))):
-            found: Iterable[FieldError] = _wrong_format(error.instance, schema["format"], name, field)
+        form = schema.get("format", "")
+        if form in _NUMBER_FORMATS and not self._number_formats:
+            form = ""
+        if keyword == "type" and form and not isinstance(error.instance, (str, list, type(None))):
+            found: Iterable[FieldError] = _wrong_format(error.instance, form, name, field)
         elif keyword in _COMPUTED:
             found = _COMPUTED[keyword](error, name, field)
         else:
             found = (_message(error, name, field, schema.get(WRITTEN_PATTERN, "")),)
-        yield from (SchemaFinding(path, each) for each in found)
+        yield from (
+            SchemaFinding(path, each)
+            for each in found
+            if self._number_formats or not each.message.startswith(_NOT_OF_TYPE)
+        )
         if error.kind.name in ("oneOf", "anyOf"):
             # The real server adds the errors of the branch that came closest.
             branches: list[list[Any]] = sorted(error.kind.context, key=len)
@@ -325,7 +337,7 @@ class SchemaValidator:
 def _all_of(error: Any) -> tuple[Any, ...] | None:
     """Return the paths, in the schema and in the value, of the innermost allOf around an error; None without one."""
     steps = list(error.schema_path)
-    if "allOf" not in steps or getattr(error.kind, "limit", None) in _INTEGER_FORMATS:
+    if "allOf" not in steps or getattr(error.kind, "limit", None) in _FORMAT_OF_LIMIT:
         return None
     at = len(steps) - 1 - steps[::-1].index("allOf")
     return tuple(steps[: at + 1]), tuple(error.instance_path)
@@ -336,7 +348,7 @@ def _wrong_format(value: Any, form: str, name: str, field: str) -> list[FieldErr
     message = f'Invalid value: "{shown}": {name} in body must be of type {form}: "{shown}"'
     found = [FieldError(field, message, "FieldValueTypeInvalid")]
     if shown and form in INTEGER_RANGES:
-        found.append(_not_of_format(f"with format {form}", name))
+        found.append(_not_of_format(f"integer with format {form}", name))
     return found
 
 
@@ -348,7 +360,8 @@ def path_of(parts: Sequence[str | int]) -> str:
     return path
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """Return the name of a value's JSON type; integers beyond 64 bits are numbers."""
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int):
@@ -358,8 +371,8 @@ def _json_type(value: Any) -> str:
 
 def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
     keyword, value, limit = error.kind.name, error.instance, getattr(error.kind, "limit", None)
-    if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _INTEGER_FORMATS:
-        return _not_of_format(f"with format {_INTEGER_FORMATS[limit]}", name)
+    if "allOf" in error.schema_path and keyword in ("maximum", "minimum") and limit in _FORMAT_OF_LIMIT:
+        return _not_of_format(_FORMAT_OF_LIMIT[limit], name)
     reason, text = recorded("schema_messages.json").get(
         keyword, ("Invalid", "{value}: {name} in body is not valid: {message}")
     )
@@ -379,19 +392,18 @@ def _message(error: Any, name: str, field: str, pattern: str) -> FieldError:
 
 
 def _not_of_format(form: str, name: str) -> FieldError:
-    message = f'Invalid value: "": Checked value must be of type integer {form} in {name}'
-    return FieldError("<nil>", message)
+    return FieldError("<nil>", f"{_NOT_OF_TYPE}{form} in {name}")
 
 
 def _type(error: Any, name: str, field: str) -> Findings:
-    found = _json_type(error.instance)
+    found = json_type(error.instance)
     kinds = [kind for kind in error.kind.types if kind != "null"]
     # A string with a format accepts lists, which the message does not mention.
     wanted = ",".join(kind for kind in kinds if kind != "array" or len(kinds) == 1)
     message = f'Invalid value: "{found}": {name} in body must be of type {wanted}: "{found}"'
     yield FieldError(field, message, "FieldValueTypeInvalid")
     if wanted == "integer" and found == "number":
-        yield _not_of_format("(default format)", name)
+        yield _not_of_format("integer (default format)", name)
 
 
 def _required(error: Any, _name: str, field: str) -> Findings:
@@ -429,20 +441,18 @@ def _plain_schema(schema: JSONObject) -> JSONObject:
         types = [*types, "array"]
     if types:
         plain["type"] = [*types, "null"] if schema.get("nullable") else types
-    if form in FORMATS or form in INTEGER_RANGES or form in ("float", "double"):
+    limits = NUMBER_RANGES.get(str(kind), {}).get(str(form))
+    if form in FORMATS or limits:
         plain["format"] = form
     for key in ("allOf", "anyOf", "oneOf"):
         if schema.get(key):
             plain[key] = [_plain_schema(part) for part in schema[key]]
-    if form in INTEGER_RANGES and kind in ("integer", "number"):
-        low, high = INTEGER_RANGES[form]
-        plain.setdefault("allOf", []).append({"minimum": low, "maximum": high})
-    if schema.get("not"):
-        plain["not"] = _plain_schema(schema["not"])
+    if limits:
+        plain.setdefault("allOf", []).append({"minimum": limits[0], "maximum": limits[1]})
     if schema.get("properties"):
         plain["properties"] = {key: _plain_schema(part) for key, part in schema["properties"].items()}
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
+    for key in ("not", "items", "additionalProperties"):
+        if schema.get(key) and isinstance(schema[key], dict):
             plain[key] = _plain_schema(schema[key])
     if schema.get("x-kubernetes-embedded-resource"):
         plain["required"] = [*plain.get("required", ()), "apiVersion", "kind"]

@@ -8,11 +8,12 @@ import os
 import random
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from reconciler._core.durations import DurationLike
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import ClusterStorage
+from reconciler.apiserver.encoding.versions import NEWEST, check_feature, checked_version, known_version
 from reconciler.apiserver.faults import EventOrder, OneOrMore
 from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.manifests import documents_of
@@ -55,17 +56,21 @@ class APIServer:
             token. By default the state is lost with the server.
         controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
             follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"``,
-            ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the seconds until its pods are ready, or
+            ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the duration until its pods are ready, or
             end; 1 by default.
         tls: serve over TLS, with a new certificate, as a real server does; needs the extra ``develop``. False, the
             default, serves without.
+        version: the version of Kubernetes: ``"1.33"``, ``"1.34"``, ``"1.35"`` or ``"1.36"``, or a patch release of
+            one, such as ``"v1.34.2"``. It decides which kinds, fields and features there are. Default: the newest; of a
+            fork, the version of the cluster if it is one of these.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
 
     Raises:
         MissingExtra: `tls` is set, and the extra ``develop`` is not installed.
-        ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite.
+        ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite; the version
+            is unknown, or does not have a feature that is set.
     """
 
     def __init__(
@@ -80,9 +85,14 @@ class APIServer:
         rbac: bool = False,
         sharded_list_and_watch: bool = False,
         data: str | os.PathLike[str] | None = None,
-        controllers: Collection[str] | Mapping[str, float] = IMMEDIATE,
+        controllers: Collection[str] | Mapping[str, DurationLike] = IMMEDIATE,
         tls: bool = False,
+        version: str | None = None,
     ) -> None:
+        self._asked_version = None if version is None else checked_version(version)
+        release = self._asked_version or NEWEST
+        if sharded_list_and_watch:
+            check_feature("ShardedListAndWatch", release)
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._credentials = StaticTokens()
@@ -107,6 +117,7 @@ class APIServer:
             credentials=self._credentials,
             rbac=rbac,
             controllers=controllers,
+            release=release,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
         self.faults = self._handler_chain.faults
@@ -200,7 +211,14 @@ class APIServer:
     def _cluster(self) -> ClusterStorage:
         return self._handler_chain.handler.cluster
 
+    def _take_version(self, version: str) -> None:
+        """Take the version of a cluster, such as ``v1.34.2-gke.100``, unless another was asked for or it is unknown."""
+        release = self._asked_version or known_version(version) or NEWEST
+        self._new_handler = functools.partial(self._new_handler, release=release)
+
     async def _copy(self, fork: Fork) -> None:
+        self._take_version(await fork.server_version())
+        self._handler_chain.replace_handler(self._new_handler())
         state = await fork.definitions(self._cluster)
         self._handler_chain.replace_handler(self._forked_handler(state, fork))
         for kind in self._kinds_at_once:
@@ -223,9 +241,7 @@ class APIServer:
             data.close()
             raise
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -288,6 +304,8 @@ class APIServer:
         """
         state = read_state(snapshot, "the snapshot").bumped(bump_revision)
         fork = None if state.fork is None else Fork.restored(state, self._clock)
+        if fork is not None:
+            self._take_version(fork.report.server_version)
         handler = self._new_handler(state=state) if fork is None else self._forked_handler(state, fork)
         await self._continue_with(handler, "the server was restored from a snapshot")
         self._fork = fork

@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
-from reconciler._core.wire import JSONObject
+from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.apiserver.cluster import APIResource, ClusterStorage
 from reconciler.apiserver.encoding.refusals import qualified
 from reconciler.apiserver.store import Stored, encode
@@ -27,7 +27,7 @@ DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _FORMAT = "kube-reconciler state, version 1"
 _MAX_VERSION = 2**62
 """The newest version to start at: clients and etcd count with 64 bits, and the writes after it need room."""
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _TOKEN = re.compile("[0-9a-f]{32}")
 _MIN_RECORDS = 10_000
 """How many records a file has at least before a new snapshot replaces it."""
@@ -167,7 +167,7 @@ def read_state(content: bytes, source: str) -> State:
     first, *lines, _ = content.split(b"\n") if b"\n" in content else (b"", b"")
     try:
         header = msgspec.json.decode(first, type=_Header)
-    except _UNREADABLE:
+    except UNDECODABLE:
         raise ConfigurationError(f"{source} was not written by an embedded API server") from None
     if len(lines) < header.objects:
         raise ConfigurationError(f"{source} is cut off: it has {len(lines)} of {header.objects} objects")
@@ -177,7 +177,7 @@ def read_state(content: bytes, source: str) -> State:
     for number, line in enumerate(lines, 2):
         try:
             version = max(version, _replay(objects, decoder.decode(line)))
-        except _UNREADABLE as error:
+        except UNDECODABLE as error:
             raise ConfigurationError(f"{source} is damaged in line {number}: {error}") from None
     return State(version, objects, header.fork)
 

@@ -75,8 +75,7 @@ class Stored:
     @property
     def uid(self) -> str:
         """Return the uid."""
-        uid: str = self.doc["metadata"]["uid"]
-        return uid
+        return str(self.doc["metadata"]["uid"])
 
 
 @dataclass(slots=True, eq=False)

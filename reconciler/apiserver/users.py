@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -79,26 +79,17 @@ def impersonated_user(headers: Mapping[str, str]) -> UserInfo | None:
     Raises:
         Refusal: 400, it asks for groups, a uid or extra fields without a name.
     """
-    wanted = UserInfo(
-        headers.get("impersonate-user", "").partition("\n")[0],
-        tuple(_values(headers, "impersonate-group")),
-        headers.get("impersonate-uid", "").partition("\n")[0],
-        {
-            unquote(name.removeprefix("impersonate-extra-")).lower(): tuple(_values(headers, name))
-            for name in headers
-            if name.startswith("impersonate-extra-")
-        },
-    )
+    # A header that was sent several times has its values on lines of their own.
+    sent = {name: tuple(text.split("\n")) for name, text in headers.items() if name.startswith("impersonate-")}
+    names, uids = (sent.get(f"impersonate-{part}", ("",)) for part in ("user", "uid"))
+    prefix = "impersonate-extra-"
+    extra = {unquote(name.removeprefix(prefix)).lower(): sent[name] for name in sent if name.startswith(prefix)}
+    wanted = UserInfo(names[0], sent.get("impersonate-group", ()), uids[0], extra)
     if wanted.name:
         return wanted
     if wanted == UserInfo(""):
         return None
     raise Refusal.bad_request(f"requested &{_in_go(wanted)} without impersonating a user name")
-
-
-def _values(headers: Mapping[str, str], name: str) -> Iterator[str]:
-    # A header that was sent several times has its values on lines of their own.
-    return iter(headers[name].split("\n")) if name in headers else iter(())
 
 
 def with_groups(wanted: UserInfo, fixed: tuple[str, ...]) -> UserInfo:

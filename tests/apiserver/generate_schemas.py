@@ -121,9 +121,8 @@ def fetch(url: str, token: str) -> dict[str, dict[str, Any]]:
     return schemas
 
 
-def main(url: str, token: str) -> None:
-    """Write the file."""
-    schemas = fetch(url, token)
+def tables(schemas: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the content of the file for the schemas of a server that may serve fewer kinds than the newest one."""
     kinds: dict[str, str] = {}
     wanted: list[str] = []
     for info, versions in BUILT_IN:
@@ -147,6 +146,13 @@ def main(url: str, token: str) -> None:
         for text in types[name].values():
             if "@" in text:
                 waiting.append(text.split("@")[1].split("|")[0].rstrip("]}"))
+    return {"kinds": kinds, "types": types}
+
+
+def main(url: str, token: str) -> None:
+    """Write the file."""
+    found = tables(fetch(url, token))
+    kinds, types = found["kinds"], found["types"]
     lines = [f" {json.dumps(name)}: {json.dumps(types[name], separators=(',', ':'))}" for name in sorted(types)]
     head = [f" {json.dumps(kind)}: {json.dumps(kinds[kind])}" for kind in sorted(kinds)]
     TARGET.write_text('{"kinds": {\n' + ",\n".join(head) + '\n}, "types": {\n' + ",\n".join(lines) + "\n}}\n")

@@ -113,6 +113,18 @@ async def a_rule_names_subresources(world: World) -> None:
 
 
 @scenario
+async def webhooks_see_pods_as_admission_completes_them(world: World) -> None:
+    world.hooks.on("/m", lambda _: {})
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+    await world.install(MUTATING, world.hook("/m", rules=[rule]))
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": world.ns}}
+    await world.create({**pod, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    seen = world.hooks.requests["/m"][-1]["object"]["spec"]
+    assert (seen["priority"], seen["preemptionPolicy"]) == (0, "PreemptLowerPriority")
+    assert {each["tolerationSeconds"] for each in seen["tolerations"]} == {300}
+
+
+@scenario
 async def mutating_webhooks_change_what_is_stored(world: World) -> None:
     world.hooks.on("/m", lambda _: patch({"op": "add", "path": "/spec/note", "value": "by a webhook"}))
     world.hooks.on(

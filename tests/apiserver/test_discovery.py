@@ -105,10 +105,12 @@ async def test_health_lists_its_checks(server: APIServer, kind: str) -> None:
     assert "[+]etcd excluded: ok\n" in (await text("", verbose="", exclude="etcd"))[1]
 
 
-async def test_the_only_component_is_the_storage(server: APIServer) -> None:
+async def test_the_only_healthy_component_is_the_storage(server: APIServer) -> None:
     path = "/api/v1/componentstatuses"
-    responses = [await server.send(HTTPRequest("GET", each)) for each in (path, f"{path}/etcd-0", f"{path}/scheduler")]
-    listed, found, missing = (json.loads(each.body) for each in responses)
-    assert [item["metadata"]["name"] for item in listed["items"]] == ["etcd-0"]
-    assert found["conditions"] == [{"type": "Healthy", "status": "True", "message": "ok"}]
-    assert (missing["code"], missing["message"]) == (404, 'componentstatus "scheduler" not found')
+    names = ("", "/etcd-0", "/scheduler", "/nope")
+    responses = [await server.send(HTTPRequest("GET", path + name)) for name in names]
+    listed, healthy, unhealthy, missing = (json.loads(each.body) for each in responses)
+    assert [item["metadata"]["name"] for item in listed["items"]] == ["scheduler", "controller-manager", "etcd-0"]
+    assert healthy["conditions"] == [{"type": "Healthy", "status": "True", "message": "ok"}]
+    assert unhealthy["conditions"][0]["message"].endswith("connect: connection refused")
+    assert (missing["code"], missing["message"]) == (404, 'componentstatus "nope" not found')

@@ -95,5 +95,5 @@ async def test_missing_extra_is_named_when_a_definition_needs_it(monkeypatch: py
         },
     }
     async with APIServer() as server:
-        with pytest.raises(MissingExtra, match="kube-reconciler\\[apiserver\\]"):
+        with pytest.raises(MissingExtra, match="kube-reconciler\\[cel\\]"):
             await server.apply(definition)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.apiserver.builtin.kinds import built_in_node, place_of
-from reconciler.apiserver.verbs.patches import PatchFailed, json_patch, merge_patch, strategic_merge
+from reconciler.apiserver.encoding.json_documents import merge_patch
+from reconciler.apiserver.verbs.patches import PatchFailed, json_patch, strategic_merge
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text("ab", max_size=2),

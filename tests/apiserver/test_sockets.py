@@ -275,14 +275,22 @@ async def test_a_websocket_may_send_its_token_as_a_protocol(server: APIServer) -
         (f"{WIDGETS}?watch=true", {}, [], 403),
         (f"{WIDGETS}?watch=true", ORIGIN, ["a", "b"], 400),
         (f"{WIDGETS}?watch=true&resourceVersion=x", ORIGIN, [], 500),
+        ("/api/v1/namespaces/default/pods/absent/exec?command=ls", ORIGIN, ["v5.channel.k8s.io"], 404),
         ("/api/v1/namespaces/default/pods/p/exec?command=ls", ORIGIN, ["v5.channel.k8s.io"], 501),
         ("/api/v1/namespaces/default/pods/p/portforward", ORIGIN, ["v4.channel.k8s.io"], 501),
-        ("/api/v1/namespaces/default/services/s/proxy/x", ORIGIN, [], 501),
+        ("/api/v1/namespaces/default/services/kubernetes/proxy/x", ORIGIN, [], 501),
     ],
 )
 async def test_a_websocket_is_refused_at_once(
-    session: aiohttp.ClientSession, path: str, headers: dict[str, str], protocols: list[str], status: int
+    server: APIServer,
+    session: aiohttp.ClientSession,
+    path: str,
+    headers: dict[str, str],
+    protocols: list[str],
+    status: int,
 ) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}
+    await server.apply({**pod, "spec": {"containers": [{"name": "c", "image": "i"}]}})
     with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
         await session.ws_connect(path, headers=headers, protocols=protocols)
     assert caught.value.status == status

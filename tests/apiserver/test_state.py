@@ -126,7 +126,7 @@ async def test_versions_and_conversions_of_a_kind_are_restored(server: APIServer
         (lambda snapshot: snapshot + b'{"a":' * 9999 + b"\n", "the snapshot is damaged in line 9: "),
         (
             lambda snapshot: snapshot.replace(b'"resource":"widgets.', b'"resource":"unknown.'),
-            "among its unknown.example.com",
+            "objects of unknown.example.com, which neither Kubernetes 1.36 nor",
         ),
         (lambda snapshot: snapshot.replace(b'"versions":', b'"visions":', 1), "among its customresourcedefinitions"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -68,7 +69,7 @@ class Result:
 
 
 def run(suite: Suite, reasons: Mapping[str, str], logs: Path) -> Result:
-    """Run a suite on both servers at once; what only the real server passes runs on a fresh embedded one again."""
+    """Run a suite on both servers; what only the real server passes runs on a fresh embedded one again."""
     try:
         play = suite.prepare()
     except NotAvailable as error:
@@ -77,12 +78,13 @@ def run(suite: Suite, reasons: Mapping[str, str], logs: Path) -> Result:
     def cases(server: str, attempt: int = 1) -> Cases:
         found: Cases = {}
         for number, part in enumerate(suite.parts):
-            with serve(server, logs / suite.name / f"{server}-{attempt}-{number}") as kubeconfig:
+            directory = logs / suite.name / f"{server}-{attempt}-{number}"
+            with serve(server, directory, suite.arguments) as kubeconfig:
                 played = play(kubeconfig, part)
             found |= {name: state for name, state in played.items() if state != "skipped" or name not in found}
         return found
 
-    with ThreadPoolExecutor(len(SERVERS)) as threads:
+    with ThreadPoolExecutor(1 if suite.alone else len(SERVERS)) as threads:
         result = Result(suite, dict(zip(SERVERS, threads.map(cases, SERVERS), strict=True)), reasons)
     if result.unexpected:
         again = cases("embedded", attempt=2)
@@ -106,11 +108,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         logs = arguments.logs or Path(scratch)
         for name in arguments.suites or known:
+            checkout = known[name].checkout
+            if not arguments.suites and checkout and checkout not in os.environ:
+                _say(f"{name}: skipped, because {checkout} is not set")
+                continue
             shutil.rmtree(logs / name, ignore_errors=True)
             started = time.monotonic()
             result = run(known[name], exceptions.get(name, {}), logs)
             results.append(result)
-            _say(f"{name}: {result.problem or 'run'} in {time.monotonic() - started:.0f} s")
+            _say(f"{name}: {result.problem or f'run in {time.monotonic() - started:.0f} s'}")
     table = _HEAD + "\n".join(result.row() for result in results if not result.problem) + "\n"
     _say(f"\n{table}")
     for result in results:

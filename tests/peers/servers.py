@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 __all__ = ["SERVERS", "serve"]
@@ -19,12 +19,13 @@ _START_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def serve(server: str, directory: Path) -> Iterator[Path]:
+def serve(server: str, directory: Path, arguments: Sequence[str] = ()) -> Iterator[Path]:
     """Run a server, and give the path of its kubeconfig.
 
     Args:
         server: one of `SERVERS`.
         directory: an empty directory for the kubeconfig and the server's output.
+        arguments: more arguments of the embedded server.
 
     Raises:
         RuntimeError: the server has not started; the message is its output.
@@ -32,6 +33,7 @@ def serve(server: str, directory: Path) -> Iterator[Path]:
     directory.mkdir(parents=True)
     kubeconfig, output = directory / "kubeconfig", directory / "server.log"
     command = [sys.executable, "-m", "reconciler", *SERVERS[server], "--kubeconfig", str(kubeconfig)]
+    command += arguments if server == "embedded" else ()
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process:
         try:
             deadline = time.monotonic() + _START_SECONDS

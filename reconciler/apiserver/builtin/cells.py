@@ -5,26 +5,33 @@ column, under ``*`` those of all kinds:
 
 * ``path|default``: the value at a path, or the default, which may be missing;
 * ``#path path``: the number of items of lists and maps;
-* ``path/path``: two numbers;
-* ``path ? cell : cell``: one cell if the value at a path is set, another one if it is not;
+* ``=template``: a text with ``{path}`` or ``{path|'text'}``, of which the first that is set is shown, with ``:lower``
+  in lower case; a part in brackets is left out if none is set;
+* ``condition ? cell : cell``: one cell if a condition of rules is met, another one if it is not;
 * ``@function``: a function of this module of the object, the current time, and the arguments after it.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.rule import ValuePlace, getter
+from reconciler.apiserver.builtin.rule import ValuePlace, condition, getter
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at
-from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.encoding.text import go_json, recorded
+from reconciler.apiserver.encoding.versions import NEWEST, recorded_for
 
 Cell = Callable[[JSONObject, datetime], Any]
 
 NONE, UNSET, UNKNOWN = "<none>", "<unset>", "<unknown>"
+_PLACEHOLDER = re.compile(r"\{([^}]+)\}")
+_STEP = re.compile(
+    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
+)
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
@@ -85,12 +92,6 @@ def selector(doc: JSONObject, _now: datetime, path: str) -> str:
     return joined(f"{key}={labels[key]}" for key in sorted(labels))
 
 
-def named(doc: JSONObject, _now: datetime, path: str, *parts: str, default: str = NONE) -> str:
-    """Return the parts of a reference at a path, such as kind and name."""
-    found = value_at(doc, path)
-    return "/".join(str(found[part]) for part in parts if found.get(part)) if found else default
-
-
 def state(doc: JSONObject, _now: datetime, name: str, default: str = UNKNOWN, reason: str = "") -> str:
     """Return the status of a condition, and with `reason` why it is not true; the default if there is none."""
     found = condition_of(doc, name)
@@ -119,11 +120,6 @@ def amounts(doc: JSONObject, _now: datetime, kind: str) -> str:
     return ", ".join(f"{name}: {used.get(name, 0)}/{hard[name]}" for name in chosen)
 
 
-def text(doc: JSONObject, _now: datetime, path: str, default: str = "") -> str:
-    """Return a value as text, without spaces around it."""
-    return str(value_at(doc, path, default)).strip()
-
-
 def listed(doc: JSONObject, _now: datetime, path: str, default: str = "") -> str:
     """Return the values at a path with ``[]``."""
     return joined(_values(doc, path), default)
@@ -148,20 +144,6 @@ def first(doc: JSONObject, _now: datetime, path: str, key: str, kind: str = "") 
 def modes(doc: JSONObject, _now: datetime, path: str) -> str:
     """Return access modes in their short form."""
     return joined((mode for name, mode in _MODES.items() if name in value_at(doc, path, ())), "")
-
-
-def default(doc: JSONObject, _now: datetime, annotation: str) -> str:
-    """Return the name of an object, and whether an annotation says that it is the default one."""
-    is_default = value_at(doc, "metadata.annotations", {}).get(annotation) == "true"
-    return f"{value_at(doc, 'metadata.name')}{' (default)' if is_default else ''}"
-
-
-def param_ref(doc: JSONObject, now: datetime) -> str:
-    """Return the parameters of an admission policy's binding."""
-    ref = value_at(doc, "spec.paramRef", {})
-    if ref.get("name"):
-        return f"{ref.get('namespace') or '*'}/{ref['name']}"
-    return selector(doc, now, "spec.paramRef.selector") if ref else UNSET
 
 
 def csr_state(doc: JSONObject, _now: datetime) -> str:
@@ -193,16 +175,13 @@ def _metric(metric: JSONObject, status: JSONObject) -> str:
     kind = str(metric.get("type"))
     member = kind[:1].lower() + kind[1:]
     spec, current = metric.get(member) or {}, value_at(status, f"{member}.current", {})
-    target = spec.get("target") or {}
-    named_first = member in ("resource", "containerResource")
-    start = f"{spec.get('name')}: " if named_first else ""
-    if "averageValue" in target:
-        average = " (avg)" if member in ("external", "object") else ""
-        return f"{start}{current.get('averageValue', UNKNOWN)}/{target['averageValue']}{average}"
-    if not named_first:
-        return f"{current.get('value', UNKNOWN)}/{target.get('value')}"
-    used, wanted = current.get("averageUtilization"), target.get("averageUtilization")
-    return f"{start}{UNKNOWN if used is None else f'{used}%'}/{'<auto>' if wanted is None else f'{wanted}%'}"
+    target, of_resource = spec.get("target") or {}, member in ("resource", "containerResource")
+    usual, sign = ("averageUtilization", "%") if of_resource else ("value", "")
+    form, sign = ("averageValue", "") if "averageValue" in target else (usual, sign)
+    now, wanted = current.get(form), target.get(form)
+    shown = f"{UNKNOWN if now is None else f'{now}{sign}'}/{'<auto>' if wanted is None else f'{wanted}{sign}'}"
+    average = " (avg)" if form == "averageValue" and member in ("external", "object") else ""
+    return f"{spec.get('name')}: {shown}" if of_resource else f"{shown}{average}"
 
 
 def service_ports(doc: JSONObject, _now: datetime) -> str:
@@ -214,15 +193,11 @@ def service_ports(doc: JSONObject, _now: datetime) -> str:
     return joined(shown)
 
 
-def external_addresses(doc: JSONObject, _now: datetime) -> str:
-    """Return the addresses of a Service outside the cluster."""
-    kind, addresses = value_at(doc, "spec.type"), list(value_at(doc, "spec.externalIPs", ()))
-    if kind == "ExternalName":
-        return str(value_at(doc, "spec.externalName", ""))
-    if kind != "LoadBalancer":
-        return joined(addresses)
+def balancer_addresses(doc: JSONObject, _now: datetime) -> str:
+    """Return the addresses of a Service with a load balancer outside the cluster."""
     given = value_at(doc, "status.loadBalancer.ingress", ())
-    return joined([*(each.get("ip") or each.get("hostname") for each in given), *addresses], "<pending>")
+    addresses = [each.get("ip") or each.get("hostname") for each in given]
+    return joined([*addresses, *value_at(doc, "spec.externalIPs", ())], "<pending>")
 
 
 def node_status(doc: JSONObject, _now: datetime) -> str:
@@ -240,49 +215,10 @@ def node_roles(doc: JSONObject, _now: datetime) -> str:
     )
 
 
-def node_kernel(doc: JSONObject, _now: datetime) -> str:
-    """Return the kernel and the architecture of a Node."""
-    info = value_at(doc, "status.nodeInfo", {})
-    architecture = f" ({info['architecture']})" if info.get("architecture") else ""
-    return f"{info.get('kernelVersion') or UNKNOWN}{architecture}"
-
-
-def job_status(doc: JSONObject, _now: datetime) -> str:
-    """Return the state of a Job."""
-    met = [each.get("type") for each in value_at(doc, "status.conditions", ()) if each.get("status") == "True"]
-    dying = ("Terminating",) if value_at(doc, "metadata.deletionTimestamp") else ()
-    ranked = ("Complete", "Failed", *dying, "Suspended", "FailureTarget", "SuccessCriteriaMet")
-    return next((kind for kind in ranked if kind in met or kind in dying), "Running")
-
-
-def job_completions(doc: JSONObject, _now: datetime) -> str:
-    """Return how many pods of a Job have succeeded, of how many."""
-    done, wanted = value_at(doc, "status.succeeded", 0), value_at(doc, "spec.completions")
-    parallelism = value_at(doc, "spec.parallelism", 0)
-    if wanted is not None:
-        return f"{done}/{wanted}"
-    return f"{done}/1 of {parallelism}" if parallelism > 1 else f"{done}/1"
-
-
 def job_duration(doc: JSONObject, now: datetime) -> str:
     """Return how long a Job has run."""
     start, end = value_at(doc, "status.startTime"), value_at(doc, "status.completionTime")
     return show_age(start, datetime.fromisoformat(end) if end else now) if start else ""
-
-
-def event_object(doc: JSONObject, _now: datetime) -> str:
-    """Return the object of an Event."""
-    about = doc.get("involvedObject") or {}
-    kind = str(about.get("kind") or "").lower()
-    return f"{kind}/{about['name']}" if about.get("name") else kind
-
-
-def event_source(doc: JSONObject, _now: datetime) -> str:
-    """Return who reported an Event."""
-    source = doc.get("source") or {}
-    component = source.get("component") or doc.get("reportingComponent") or ""
-    instance = source.get("host") or doc.get("reportingInstance") or ""
-    return f"{component}, {instance}" if instance else str(component)
 
 
 def slice_ports(doc: JSONObject, _now: datetime) -> str:
@@ -313,21 +249,6 @@ def controller(doc: JSONObject, _now: datetime) -> str:
             group = str(owner.get("apiVersion", "")).rpartition("/")[0]
             return f"{owner['kind'].lower()}{'.' if group else ''}{group}/{owner['name']}"
     return NONE
-
-
-def parent(doc: JSONObject, _now: datetime) -> str:
-    """Return the object that an IPAddress belongs to."""
-    parent = value_at(doc, "spec.parentRef", {})
-    resource = ".".join(parent[key] for key in ("resource", "group") if parent.get(key)).lower()
-    parts = (resource, parent.get("namespace"), parent.get("name"))
-    return "/".join(part for part in parts if part) or NONE
-
-
-def class_parameters(doc: JSONObject, _now: datetime) -> str:
-    """Return the parameters of an IngressClass."""
-    found = value_at(doc, "spec.parameters", {})
-    group = f".{found['apiGroup']}" if found.get("apiGroup") else ""
-    return f"{found.get('kind')}{group}/{found.get('name')}" if found else NONE
 
 
 def _sidecars(doc: JSONObject) -> set[str]:
@@ -436,21 +357,35 @@ class Column(NamedTuple):
 
 
 def _cell(form: str) -> Cell:
-    condition, asked, choice = form.partition(" ? ")
-    if asked:
+    asked, mark, choice = form.partition(" ? ")
+    if mark:
         then, otherwise = map(_cell, choice.split(" : ", 1))
-        return lambda doc, now: (then if value_at(doc, condition) else otherwise)(doc, now)
+        applies = condition(asked)
+        return lambda doc, now: (then if applies(ValuePlace(doc, None, "")) else otherwise)(doc, now)
     if form.startswith("@"):
         return _function(*form[1:].split())
     if form.startswith("#"):
         paths = form[1:].split()
         return lambda doc, _now: sum(len(value_at(doc, path, ())) for path in paths)
-    left, slash, right = form.partition("/")
-    if slash:
-        return lambda doc, _now: f"{value_at(doc, left, 0)}/{value_at(doc, right, 0)}"
+    if form.startswith("="):
+        parts = re.split(r"\[([^]]*)\]", form[1:])  # every other one is optional
+        return lambda doc, _now: "".join(_filled(doc, part, at % 2 == 1) for at, part in enumerate(parts)).strip()
     path, _, text = form.partition("|")
     default: Any = {"0": 0, "1": 1, "false": False, "true": True}.get(text, text)
     return lambda doc, _now: default if (found := value_at(doc, path)) in (None, "") else found
+
+
+def _filled(doc: JSONObject, template: str, optional: bool) -> str:
+    """Return a part of a template with its values; nothing for an optional part that lacks one."""
+    values = {each: _chosen(doc, each) for each in _PLACEHOLDER.findall(template)}
+    return "" if optional and not all(values.values()) else _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+
+
+def _chosen(doc: JSONObject, choices: str) -> str:
+    paths, _, lower = choices.partition(":")
+    found = (path[1:-1] if path[0] == "'" else str(value_at(doc, path, "")) for path in paths.split("|"))
+    text = next(filter(None, found), "")
+    return text.lower() if lower else text
 
 
 def _function(name: str, *arguments: str) -> Cell:
@@ -461,9 +396,61 @@ def _function(name: str, *arguments: str) -> Cell:
 
 
 @functools.cache
-def built_in_columns(group: str, plural: str) -> tuple[Column, ...]:
-    """Return the columns of a built-in kind."""
+def built_in_columns(group: str, plural: str, release: str = NEWEST) -> tuple[Column, ...]:
+    """Return the columns of a built-in kind in a Kubernetes version."""
     kind, forms = f"{group}/{plural}", recorded("builtin/tables/cells.json")
     known = forms["*"] | forms.get(kind, {})
-    columns = recorded("builtin/tables/columns.json")[kind]
+    columns = recorded_for("builtin/tables/columns.json", release)[kind]
     return tuple(Column(each, _cell(known[each["name"]])) for each in columns)
+
+
+def custom_columns(declared: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Return the columns of a custom kind: its name, and those that its definition declares, or its age."""
+    name, age = built_in_columns("", "serviceaccounts")
+    default = {**age.definition, "jsonPath": ".metadata.creationTimestamp", "type": "date"}
+    return name, *(Column(_definition(each), _declared_cell(each)) for each in declared or (default,))
+
+
+def _definition(column: Mapping[str, Any]) -> JSONObject:
+    described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
+    return {
+        "name": column["name"],
+        "type": column["type"],
+        "format": column.get("format") or "",
+        "description": column.get("description") or described,
+        "priority": column.get("priority") or 0,
+    }
+
+
+def _declared_cell(column: Mapping[str, Any]) -> Cell:
+    kind = column["type"]
+
+    def cell(doc: JSONObject, now: datetime) -> Any:
+        found = _json_path(doc, column["jsonPath"])
+        if found is None or (kind == "integer" and not isinstance(found, (int, float))):
+            return None
+        if kind == "date":
+            return show_age(str(found), now)
+        return go_json(found) if kind == "string" and not isinstance(found, str) else found
+
+    return cell
+
+
+def _json_path(doc: Any, path: str) -> Any:
+    """Return the first value at a JSON path as printer columns use it; None if there is none."""
+    found = [doc]
+    for match in _STEP.finditer(path):
+        name, quoted_name, index, key, *values = match.groups()
+        name = name if name is not None else quoted_name
+        if name is not None:
+            found = [item[name] for item in found if isinstance(item, dict) and name in item]
+        elif index == "*":
+            found = [member for item in found if isinstance(item, list) for member in item]
+        elif index is not None:
+            at = int(index)
+            found = [item[at] for item in found if isinstance(item, list) and -len(item) <= at < len(item)]
+        else:
+            wanted = next(value for value in values if value is not None)
+            members = (member for item in found if isinstance(item, list) for member in item)
+            found = [member for member in members if isinstance(member, dict) and str(member.get(key)) == wanted]
+    return found[0] if found else None

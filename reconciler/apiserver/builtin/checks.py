@@ -375,19 +375,10 @@ def _stays_terminated(_rule: FieldRule, place: ValuePlace, value: Any, path: str
 
 
 _KNOWN = {of: frozenset(names) for of, names in recorded("builtin/rules/resources.json").items()}
-"""The standard resources of containers and of quotas, and those that are counted."""
+"""The standard resources of containers and of quotas, those that are counted, and those in the scope ``BestEffort``."""
+_ORDER = recorded("builtin/rules/limits.json")
+"""Amounts of a limit of which the first is at most the second, the one that errors name, that they show, and words."""
 _NOT_NEGATIVE = "must be greater than or equal to 0"
-_ORDER = (
-    ("min", "max", "min", "min"),
-    ("min", "defaultRequest", "defaultRequest", "defaultRequest"),
-    ("defaultRequest", "max", "defaultRequest", "defaultRequest"),
-    ("defaultRequest", "default", "defaultRequest", "defaultRequest"),
-    ("min", "default", "default", "min"),
-    ("default", "max", "default", "max"),
-)
-"""Amounts of a limit of which the first is at most the second, the one that errors name, and the one that they show."""
-_CALLED = {"defaultRequest": "default request"}
-_SCOPED = {"BestEffort": {"pods"}}
 
 
 # Resources, their amounts and their limits.
@@ -453,11 +444,9 @@ def _limit_range(_rule: FieldRule, _place: ValuePlace, value: Any, path: str) ->
     amounts = {key: value.get(key) or {} for key in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")}
     for name in dict.fromkeys(name for each in amounts.values() for name in each):
         found = {key: each[name] for key, each in amounts.items() if name in each}
-        for low, high, at, show in _ORDER:
+        for low, high, at, show, words in _ORDER:
             if low in found and high in found and read_quantity(found[low]) > read_quantity(found[high]):
-                most = "default limit" if low == "defaultRequest" and high == "default" else _CALLED.get(high, high)
-                text = f"{_CALLED.get(low, low)} value {found[low]} is greater than {most} value {found[high]}"
-                yield FieldError.invalid(f"{path}.{at}[{name}]", found[show], text)
+                yield FieldError.invalid(f"{path}.{at}[{name}]", found[show], words.format(found[low], found[high]))
         ratio = found.get("maxLimitRequestRatio")
         if ratio and read_quantity(ratio) < 1:
             where = f"{path}.maxLimitRequestRatio[{name}]"
@@ -468,7 +457,7 @@ def _scoped(_rule: FieldRule, place: ValuePlace, value: Any, _path: str) -> Find
     """Check that a resource of a quota can have its scopes."""
     scopes = place.value.get("scopes") or ()
     for scope in scopes:
-        allowed = _SCOPED.get(scope, _KNOWN["quota"] - _KNOWN["counted"] | {"pods"})
+        allowed = _KNOWN.get(scope, _KNOWN["quota"] - _KNOWN["counted"] | {"pods"})
         if value in _KNOWN["quota"] - allowed:
             yield FieldError.invalid(f"{place.path}.scopes", scopes, "unsupported scope applied to resource")
 

@@ -7,7 +7,6 @@ values instead, by a library that converts where encoding/json fails and has its
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.encoding.formats import INTEGER_RANGES
+from reconciler.apiserver.encoding.json_documents import as_interface
 from reconciler.apiserver.encoding.text import NOT_A_QUANTITY, canonical_quantity, go_type
 from reconciler.apiserver.schema import ANYTHING, Node
 
@@ -119,8 +120,10 @@ class BuiltInContents:
 
 def read_value(value: Any, node: Node, place: Place) -> Any:
     """Return a value as its type decodes it, and record what is unknown or has a wrong type."""
-    if node is ANYTHING or (type(value) is str and node.type == "string" and not node.format):
+    if type(value) is str and node.type == "string" and not node.format:
         return value
+    if node is ANYTHING:
+        return as_interface(value)
     if isinstance(value, dict) and (node.type == "object" or node.properties):
         return _read_object(value, node, place)
     if isinstance(value, list) and node.items is not None:
@@ -184,7 +187,7 @@ def _decoded(value: Any, node: Node, place: Place) -> Any:
             raise Malformed(NOT_A_QUANTITY, at_once=True)
         return str(value)
     if node.int_or_string:
-        return value if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+        return value if isinstance(value, str) or (type(value) is int and _fits(value, "int32")) else None
     if not node.type:
         return value
     if node.format == "byte" and isinstance(value, list):
@@ -198,11 +201,16 @@ def _typed(value: Any, node: Node) -> Any:
     is_bool = type(value) is bool
     if not isinstance(value, _PYTHON_TYPES.get(node.type, ())) or is_bool is not (node.type == "boolean"):
         return None
-    if node.format == "int32" and not -(2**31) <= value < 2**31:
+    if node.format in INTEGER_RANGES and not _fits(value, node.format):
         return None
     if node.format in _TIMES:
         return read_time(value, node.format)
-    return _read_base64(value) if node.format == "byte" else value
+    return _read_base64(value) if node.format == "byte" else as_interface(value)
+
+
+def _fits(value: int, form: str) -> bool:
+    low, high = INTEGER_RANGES[form]
+    return low <= value <= high
 
 
 def _zero_value(node: Node) -> Any:
@@ -256,7 +264,7 @@ def _read_base64(text: str) -> str:
     """Return base64 as Go writes it: without line breaks, which its decoder ignores."""
     try:
         return base64.b64encode(base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)).decode()
-    except (binascii.Error, ValueError):
+    except ValueError:
         at = next((index for index, letter in enumerate(text) if letter not in _BASE64), len(text) // 4 * 4)
         problem = f"illegal base64 data at input byte {at}"
         raise Malformed(problem, f"error decoding from json: {problem}") from None

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import msgspec
 
 from reconciler._core.wire import JSONObject
-from reconciler.apiserver.builtin.rule import ValuePlace, condition
-from reconciler.apiserver.encoding.json_documents import value_at
+from reconciler.apiserver.builtin.rule import ValuePlace, condition, getter
 from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.encoding.versions import NEWEST, recorded_for
 from reconciler.apiserver.schema import ANYTHING, Node
 
 Completion = Callable[[JSONObject], JSONObject]
-_NODES: dict[str, Node] = {}
+_NODES: dict[tuple[str, str], Node] = {}
 _WITH_UIDS = ("core.", "meta.")
 """The groups in which ``uid`` is the uid of an object; elsewhere it is that of a user."""
 _OBJECTS = re.compile(r"\[?@([\w.]+)")
@@ -115,12 +115,12 @@ _COMPUTED_FIELDS: dict[str, Completion] = {
 }
 
 
-def completion_of(name: str) -> Completion | None:
+def completion_of(name: str, release: str = NEWEST) -> Completion | None:
     """Return the function that fills in the defaults of a type of ``types.json``, or None if it has none.
 
     The function returns a new value if something was missing, and its argument otherwise.
     """
-    rows = recorded("builtin/defaults.json").get(name, [])
+    rows = recorded_for("builtin/defaults.json", release).get(name, [])
     computed = [_COMPUTED_FIELDS[name]] if name in _COMPUTED_FIELDS else []
     steps = [*computed, *map(_step, rows if isinstance(rows, list) else [rows])]
 
@@ -133,18 +133,18 @@ def completion_of(name: str) -> Completion | None:
 
 
 @functools.cache
-def type_node(name: str) -> Node:
-    """Return the node of a named type, such as ``core.v1.Pod``; types may be recursive."""
-    node = _NODES.get(name)
+def type_node(name: str, release: str = NEWEST) -> Node:
+    """Return the node of a named type, such as ``core.v1.Pod``, in a Kubernetes version; types may be recursive."""
+    node = _NODES.get((name, release))
     if node is None:
         package, _, kind = name.rpartition(".")
         go_name = f"{package.rpartition('.')[2]}.{kind}"
-        node = _NODES[name] = Node("object", name=go_name, complete=completion_of(name))
-        members = recorded("builtin/types.json")["types"][name]
+        node = _NODES[name, release] = Node("object", name=go_name, complete=completion_of(name, release))
+        members = recorded_for("builtin/types.json", release)["types"][name]
         node.map_type = "atomic" if members.get("|") == "atomic" else "granular"
         for key, text in members.items():
             if key != "|":
-                node.properties[key] = _member(text)
+                node.properties[key] = _member(text, release)
             if key == "uid" and name.startswith(_WITH_UIDS):
                 node.properties[key].name = "types.UID"
             elif key == "propagationPolicy":
@@ -155,10 +155,10 @@ def type_node(name: str) -> Node:
     return node
 
 
-def _member(text: str) -> Node:
+def _member(text: str, release: str) -> Node:
     """Return the node of a member from its short form in ``types.json``."""
     form, *attributes = text.split("|")
-    node = _form(form)
+    node = _form(form, release)
     for attribute in attributes:
         word, _, rest = attribute.partition(":")
         if word in ("set", "map"):
@@ -172,28 +172,28 @@ def _member(text: str) -> Node:
     return node
 
 
-def _form(form: str) -> Node:
+def _form(form: str, release: str) -> Node:
     if form == "*":
         return ANYTHING
     if form.startswith("@"):
-        return type_node(form[1:])
+        return type_node(form[1:], release)
     if form.startswith("?"):
-        named = type_node(form[2:])
+        named = type_node(form[2:], release)
         return Node(properties=named.properties, name=named.name, complete=named.complete)
     if form.startswith("["):
-        items = _form(form[1:-1])
+        items = _form(form[1:-1], release)
         return Node("array", items=items, name=f"[]{items.name or 'interface {}'}")
     if form.startswith("{"):
-        values = _form(form[1:-1])
+        values = _form(form[1:-1], release)
         return Node("object", additional=values, name=f"map[string]{values.name or 'interface {}'}")
     kind, node_format, go_type = recorded("builtin/scalars.json")[form]
     return Node(kind, node_format, int_or_string=form == "o", name=go_type)
 
 
-def built_in_node(group: str, version: str, kind: str) -> Node | None:
+def built_in_node(group: str, version: str, kind: str, release: str = NEWEST) -> Node | None:
     """Return the node of a built-in kind, or None if its type is unknown."""
     name = type_name(group, version, kind)
-    return None if name is None else type_node(name)
+    return None if name is None else type_node(name, release)
 
 
 def type_name(group: str, version: str, kind: str) -> str | None:
@@ -265,6 +265,7 @@ class KindInfo:
             ``field=path`` for one that is stored elsewhere; after ``|`` the value of an absent one, if it has any.
         unselectable: the message about other fields, if the kind has one of its own; braces stand for the field.
         warning: the warning for clients that use the kind; empty for none.
+        release: the version of Kubernetes of the server.
     """
 
     group: str
@@ -295,6 +296,7 @@ class KindInfo:
     extra_subresources: tuple[str, ...] = ()
     stored_as: str | None = None
     verbs: tuple[str, ...] = _VERBS
+    release: str = NEWEST
 
     @property
     def internal_group(self) -> str:
@@ -302,10 +304,10 @@ class KindInfo:
         return self.group if self.stored_as is None else self.stored_as
 
 
-def _kind(group: str, resource: JSONObject) -> KindInfo:
+def _kind(group: str, resource: JSONObject, release: str) -> KindInfo:
     plural, kind = resource["resource"], resource["responseKind"]["kind"]
     subresources = {each["subresource"] for each in resource.get("subresources", ())}
-    traits = recorded("builtin/kinds.json")
+    traits = recorded_for("builtin/kinds.json", release)
     described = {
         "group": group,
         "plural": plural,
@@ -318,13 +320,14 @@ def _kind(group: str, resource: JSONObject) -> KindInfo:
         "status": "status" in subresources,
         "extra_subresources": [name for name in _SERVED_SUBRESOURCES if name in subresources],
         "verbs": resource["verbs"],
+        "release": release,
     }
     return msgspec.convert(described | traits.get(f"{group}/*", {}) | traits.get(f"{group}/{plural}", {}), KindInfo)
 
 
-def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
+def _built_in(release: str) -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
     """Yield the recorded kinds that are stored, and those of reviews, with their versions."""
-    for group in recorded("builtin/discovery.json"):
+    for group in recorded_for("builtin/discovery.json", release):
         name = group["metadata"].get("name", "")
         served: dict[str, list[tuple[str, JSONObject]]] = {}
         for version in group["versions"]:
@@ -332,50 +335,44 @@ def _built_in() -> Iterator[tuple[KindInfo, tuple[str, ...]]]:
                 if "watch" in resource["verbs"] or name in REVIEWS:
                     served.setdefault(resource["resource"], []).append((version["version"], resource))
         for versions in served.values():
-            yield _kind(name, versions[0][1]), tuple(version for version, _ in versions)
+            yield _kind(name, versions[0][1], release), tuple(version for version, _ in versions)
 
 
-BUILT_IN = tuple(_built_in())
-"""Each built-in kind with its served versions, the preferred one first."""
+@functools.cache
+def built_in_kinds(release: str) -> tuple[tuple[KindInfo, tuple[str, ...]], ...]:
+    """Return each built-in kind of a Kubernetes version with its served versions, the preferred one first."""
+    return tuple(_built_in(release))
 
 
-def field_reader(path: str) -> FieldReader:
-    """Return a function that reads the text at a dotted path of a document: what follows ``|`` if it is missing."""
-    path, _, absent = path.partition("|")
+BUILT_IN = built_in_kinds(NEWEST)
+
+
+@functools.lru_cache(maxsize=1024)  # each server asks for those of all kinds
+def field_reader(paths: str) -> FieldReader:
+    """Return a function that reads a field of a document: the first of some paths that is set, or what is after ``|``.
+
+    Paths are those of rules, with commas between them.
+    """
+    paths, _, absent = paths.partition("|")
+    getters = [getter(path.removeprefix(".")) for path in paths.split(",")]
 
     def read(doc: JSONObject) -> str:
-        found = value_at(doc, path, absent)
+        place = ValuePlace(doc, None, "")
+        found = next((value for get in getters if (value := get(place)) not in (None, "")), absent)
         return str(found).lower() if isinstance(found, bool) else str(found)
 
     return read
 
 
-def _first_address(doc: JSONObject) -> str:
-    addresses = value_at(doc, "status.podIPs") or [{"ip": value_at(doc, "status.podIP", "")}]
-    return str(addresses[0].get("ip") or "")
-
-
-_COMPUTED: dict[tuple[str, str], dict[str, FieldReader]] = {
-    ("", "pods"): {
-        "status.podIP": _first_address,
-        "status.podIPs": lambda _doc: "",  # accepted, and the same for all pods
-    },
-    ("", "events"): {
-        "source": lambda doc: str(value_at(doc, "source.component") or doc.get("reportingComponent") or "")
-    },
-}
-
-
 def selectable_fields(info: KindInfo) -> dict[str, FieldReader]:
     """Return the fields of a kind that field selectors accept, with their readers."""
-    paths = (each.partition("=") for each in info.selectable)
-    found = {field.partition("|")[0]: field_reader(path or field) for field, _, path in paths}
-    return {**found, **_COMPUTED.get((info.group, info.plural), {})}
+    fields = (each.partition("=") for each in info.selectable)
+    return {field.partition("|")[0]: field_reader(paths or field) for field, _, paths in fields}
 
 
 def skeleton_of(info: KindInfo, version: str) -> JSONObject:
     """Return the fields that an empty document of a built-in kind has besides its type; a required field is None."""
-    node = None if info.plural in _EXCLUDED else built_in_node(info.group, version, info.kind)
+    node = None if info.plural in _EXCLUDED else built_in_node(info.group, version, info.kind, info.release)
     found: JSONObject = {"metadata": {}}
     for key in ("spec", "status"):
         child = node.properties.get(key) if node is not None else None

@@ -256,14 +256,9 @@ def parsed_address(text: str) -> Any:
         return None
 
 
-def _ip(text: str) -> Iterator[str]:
-    if parsed_address(text) is None or "/" in text:
-        yield "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-
-
-def _cidr(text: str) -> Iterator[str]:
-    if parsed_address(text) is None or "/" not in text:
-        yield "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+_IP_PROBLEMS = formats.unless(
+    formats.accepts(ipaddress.ip_address), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+)
 
 
 def _endpoint(text: str) -> list[str]:
@@ -272,9 +267,8 @@ def _endpoint(text: str) -> list[str]:
     return [message.format(text) for kind, message in _NOT_ENDPOINTS.items() if getattr(found, f"is_{kind}", False)]
 
 
-def _endpoint_or_name(text: str) -> Iterator[str]:
-    yield from (problem.partition(",")[0] for problem in _ip(text))
-    yield from _endpoint(text)
+def _endpoint_or_name(text: str) -> list[str]:
+    return [problem.partition(",")[0] for problem in _IP_PROBLEMS(text)] + _endpoint(text)
 
 
 def _domain_path(text: str) -> Iterator[str]:
@@ -341,7 +335,7 @@ def _mixed_label(text: str) -> list[str]:
 FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     **{form: functools.partial(formats.form_problems, form) for form in recorded("encoding/names.json")},
     "cel-identifier": lambda text: () if _IDENTIFIER.fullmatch(text) and not RESERVED_WORD.fullmatch(text) else ("",),
-    "cidr": _cidr,
+    "cidr": formats.unless(formats.FORMATS["cidr"], "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"),
     "config-key": lambda text: (
         [f"must not be '{text}'"] if text in (".", "..") else formats.form_problems("config-key", text)
     ),
@@ -350,7 +344,7 @@ FORMS: dict[str, Callable[[str], Iterable[str]]] = {
     "endpoint-ip": _endpoint,
     "endpoint-ip-or-name": _endpoint_or_name,
     "host": _host,
-    "ip": _ip,
+    "ip": _IP_PROBLEMS,
     "label": formats.label_problems,
     "mixed-label-1035": _mixed_label,
     "path-name": formats.path_name_problems,

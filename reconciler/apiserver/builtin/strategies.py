@@ -7,7 +7,6 @@ allocated, computed, or added by admission.
 from __future__ import annotations
 
 import base64
-import functools
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from reconciler.apiserver.builtin.kinds import type_name
 from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
-from reconciler.apiserver.encoding.text import quoted
+from reconciler.apiserver.encoding.text import quoted, recorded
 
 Change = Callable[[JSONObject, JSONObject | None], None]
 
@@ -34,13 +33,6 @@ _OF_TYPES = {
     **dict.fromkeys(("allocateLoadBalancerNodePorts", "healthCheckNodePort", "loadBalancerClass"), ("LoadBalancer",)),
 }
 """The types of Services that have a field."""
-_GATED: JSONObject = {
-    "type": "PodScheduled",
-    "status": "False",
-    "lastProbeTime": None,
-    "reason": "SchedulingGated",
-    "message": "Scheduling is blocked due to non-empty scheduling gates",
-}
 _UNAVAILABLE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
@@ -94,7 +86,7 @@ def _with_node_port(port: JSONObject, known: JSONObject, number: int) -> JSONObj
     return {**port, "nodePort": same[0]["nodePort"] if same else first + number % count}
 
 
-def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
+def _complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
     """Set resource requests, and the status of a new pod; the defaults of a pod spec are set elsewhere."""
     spec = dict(doc.get("spec") or {})
     spec.setdefault("enableServiceLinks", True)
@@ -105,26 +97,24 @@ def complete_pod(doc: JSONObject, before: JSONObject | None) -> None:
         doc["spec"] = spec
     if before is None:
         since = {"lastTransitionTime": doc["metadata"].get("creationTimestamp")}
-        gated = {"conditions": [_GATED | since]} if spec.get("schedulingGates") else {}
+        condition = recorded("texts.json")["gated"] | since
+        gated = {"conditions": [condition]} if spec.get("schedulingGates") else {}
         doc["status"] = {"phase": "Pending", **gated, "qosClass": qos_class(spec)}
     elif quality := (before.get("status") or {}).get("qosClass"):
         doc["status"] = {"qosClass": quality, **(doc.get("status") or {})}
 
 
 def _finish_pod(doc: JSONObject, before: JSONObject | None) -> None:
-    """Set what admission adds to a pod: the priority of a new one, and tolerations for unavailable nodes."""
-    spec = admitted_pod_spec(doc.get("spec") or {}, None if before is None else before.get("spec") or {})
+    """Set what admission adds to a pod, except for the priority of a new one: that is its class's."""
+    spec = admitted_pod_spec(doc.get("spec") or {}, (before or {}).get("spec") or {})
     if spec != doc.get("spec"):
         doc["spec"] = spec
 
 
-def admitted_pod_spec(spec: JSONObject, before: JSONObject | None) -> JSONObject:
-    """Return a pod's spec with the additions of admission, given the stored spec on an update."""
-    given = {"priority": 0, "preemptionPolicy": "PreemptLowerPriority"}
-    spec = {
-        **{key: value for key in given if (value := (given if before is None else before).get(key)) is not None},
-        **spec,
-    }
+def admitted_pod_spec(spec: JSONObject, before: JSONObject) -> JSONObject:
+    """Return a pod's spec with the stored priority, and with tolerations for unavailable nodes."""
+    kept = {key: before[key] for key in ("priority", "preemptionPolicy") if before.get(key) is not None}
+    spec = {**kept, **spec}
     tolerations: list[Any] = list(spec.get("tolerations") or ())
     for key in _UNAVAILABLE:
         if not any(
@@ -157,7 +147,7 @@ def qos_class(spec: JSONObject) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def finish_job(doc: JSONObject, before: JSONObject | None) -> None:
+def _finish_job(doc: JSONObject, before: JSONObject | None) -> None:
     """Set the selector and the pod labels of a new Job."""
     spec = doc.get("spec") or {}
     if before is None and not spec.get("manualSelector"):
@@ -224,8 +214,7 @@ def _complete_namespace(doc: JSONObject, before: JSONObject | None) -> None:
 def _complete_secret(doc: JSONObject, _before: JSONObject | None) -> None:
     """Set the type of a Secret and move ``stringData`` to ``data``."""
     doc["type"] = doc.get("type") or "Opaque"
-    texts = doc.pop("stringData", None)
-    if texts:
+    if texts := doc.pop("stringData", None):
         data = {key: base64.b64encode(str(value).encode()).decode() for key, value in texts.items()}
         doc["data"] = {**(doc.get("data") or {}), **data}
 
@@ -242,56 +231,15 @@ def _complete_api_service(doc: JSONObject, before: JSONObject | None) -> None:
     if spec.get("service"):
         doc["spec"] = {**spec, "service": {"port": 443, **spec["service"]}}
     elif before is None:
-        message = "Local APIServices are always available"
-        available = {"type": "Available", "status": "True", "reason": "Local", "message": message}
-        doc["status"] = {"conditions": [{"lastTransitionTime": doc["metadata"]["creationTimestamp"], **available}]}
+        since = {"lastTransitionTime": doc["metadata"]["creationTimestamp"]}
+        doc["status"] = {"conditions": [since | recorded("texts.json")["local"]]}
 
 
 def _shown(**members: str | None) -> Change:
     """Return the function that adds members which an object always has, if only with empty values."""
-
-    def finish(doc: JSONObject, _before: JSONObject | None) -> None:
-        for key, value in members.items():
-            doc.setdefault(key, value)
-
-    return finish
+    return lambda doc, _before: doc.update({**members, **doc})
 
 
-COMPLETE: dict[tuple[str, str], Change] = {
-    ("", "namespaces"): _complete_namespace,
-    ("", "persistentvolumeclaims"): _complete_storage,
-    ("", "persistentvolumes"): _complete_storage,
-    ("", "pods"): complete_pod,
-    ("", "replicationcontrollers"): _complete_controller,
-    ("", "secrets"): _complete_secret,
-    ("", "services"): _complete_service,
-    ("apiregistration.k8s.io", "apiservices"): _complete_api_service,
-    ("apps", "daemonsets"): _complete_daemon_set,
-    ("autoscaling", "horizontalpodautoscalers"): _complete_autoscaler,
-    ("batch", "jobs"): _copy_pod_labels,
-}
-"""The functions that complete the documents of kinds; see `Strategy`."""
-
-FINISH: dict[tuple[str, str], Change] = {
-    ("", "events"): _shown(
-        eventTime=None, firstTimestamp=None, lastTimestamp=None, reportingComponent="", reportingInstance=""
-    ),
-    ("", "nodes"): _finish_node,
-    ("", "pods"): _finish_pod,
-    ("", "services"): _finish_service,
-    ("batch", "jobs"): finish_job,
-    ("events.k8s.io", "events"): _shown(eventTime=None, deprecatedFirstTimestamp=None, deprecatedLastTimestamp=None),
-    ("rbac.authorization.k8s.io", "clusterroles"): _shown(rules=None),
-    ("rbac.authorization.k8s.io", "roles"): _shown(rules=None),
-}
-"""The functions that set the fields of kinds that nobody owns; see `Strategy`."""
-
-
-_ALLOWED_CHANGES = (
-    "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
-    "`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
 _LISTS = ("containers", "initContainers")
 _LONGEST_DEADLINE = 2**31 - 1
 
@@ -313,12 +261,12 @@ def _check_pod_update(doc: JSONObject, stored: JSONObject) -> Findings:
     yield from _check_gates(spec.get("schedulingGates") or [], before.get("schedulingGates") or [])
     kept = _without_allowed_changes(spec, before)
     if without_empty(kept) != without_empty(before):
-        message = f"pod updates may not change fields other than {_ALLOWED_CHANGES}\n{difference(before, kept)}"
-        yield FieldError.forbidden("spec", message)
+        yield FieldError.forbidden("spec", recorded("texts.json")["pod update"] + difference(before, kept))
 
 
-def _check_ephemeral_containers(doc: JSONObject, stored: JSONObject) -> Findings:
+def _check_ephemeral_containers(doc: JSONObject, before: JSONObject | None) -> Findings:
     """Yield the errors of an update of the ephemeral containers of a Pod."""
+    stored = before or doc
     yield from violations("core.v1.Pod", doc, stored)
     path = "spec.ephemeralContainers"
     kept = {each.get("name"): each for each in doc["spec"].get("ephemeralContainers") or ()}
@@ -373,7 +321,7 @@ def _errors(doc: JSONObject, before: JSONObject | None) -> list[FieldError]:
     if name == "batch.v1.Job":
         # The selector and the labels that nobody owns are set later, and are valid only together with what was sent.
         doc = {**doc, "metadata": dict(doc["metadata"])}
-        finish_job(doc, before)
+        _finish_job(doc, before)
     errors = violations(name, doc, before)
     if name == "core.v1.Pod" and before is not None:
         errors += _check_pod_update(doc, before)
@@ -394,26 +342,42 @@ class Strategy:
         warn: returns the warnings for a document that is accepted.
         finish: sets the fields that nobody owns, in place, after field ownership was recorded. It may replace members,
             but not change them.
+        admit: sets those of the fields that webhooks see on a new object, as admission has added them.
     """
 
     complete: Change = _no_change
-    check: Callable[[JSONObject, JSONObject | None], Iterable[FieldError]] = lambda _doc, _before: ()
+    check: Callable[[JSONObject, JSONObject | None], Iterable[FieldError]] = _errors
     warn: Callable[[JSONObject], list[str]] = lambda _doc: []
     finish: Change = _no_change
+    admit: Change = _no_change
 
 
-@functools.lru_cache(maxsize=256)
+_UNDATED = dict.fromkeys(("eventTime", "firstTimestamp", "lastTimestamp"))
+_OTHERS = Strategy()
+_STRATEGIES = {
+    ("", "events", ""): Strategy(finish=_shown(**_UNDATED, reportingComponent="", reportingInstance="")),
+    ("", "namespaces", ""): Strategy(_complete_namespace),
+    ("", "namespaces", "finalize"): Strategy(check=lambda _doc, _before: ()),
+    ("", "nodes", ""): Strategy(finish=_finish_node, admit=_finish_node),
+    ("", "persistentvolumeclaims", ""): Strategy(_complete_storage),
+    ("", "persistentvolumes", ""): Strategy(_complete_storage),
+    ("", "pods", ""): Strategy(_complete_pod, finish=_finish_pod, admit=_finish_pod),
+    ("", "pods", "ephemeralcontainers"): Strategy(_complete_pod, _check_ephemeral_containers),
+    ("", "replicationcontrollers", ""): Strategy(_complete_controller),
+    ("", "secrets", ""): Strategy(_complete_secret),
+    ("", "services", ""): Strategy(_complete_service, finish=_finish_service),
+    ("apiregistration.k8s.io", "apiservices", ""): Strategy(_complete_api_service),
+    ("apps", "daemonsets", ""): Strategy(_complete_daemon_set),
+    ("autoscaling", "horizontalpodautoscalers", ""): Strategy(_complete_autoscaler),
+    ("batch", "jobs", ""): Strategy(_copy_pod_labels, finish=_finish_job),
+    ("events.k8s.io", "events", ""): Strategy(
+        finish=_shown(eventTime=None, deprecatedFirstTimestamp=None, deprecatedLastTimestamp=None)
+    ),
+    ("rbac.authorization.k8s.io", "clusterroles", ""): Strategy(finish=_shown(rules=None)),
+    ("rbac.authorization.k8s.io", "roles", ""): Strategy(finish=_shown(rules=None)),
+}
+
+
 def strategy_of(group: str, plural: str, subresource: str) -> Strategy:
     """Return the strategy of a kind, or of a subresource that has one of its own."""
-    if (plural, subresource) in _OF_SUBRESOURCES:
-        return _OF_SUBRESOURCES[plural, subresource]
-    kind = (group, plural)
-    return Strategy(COMPLETE.get(kind, _no_change), _errors, finish=FINISH.get(kind, _no_change))
-
-
-_OF_SUBRESOURCES = {
-    ("namespaces", "finalize"): Strategy(),
-    ("pods", "ephemeralcontainers"): Strategy(
-        complete_pod, lambda doc, before: _check_ephemeral_containers(doc, before or doc)
-    ),
-}
+    return _STRATEGIES.get((group, plural, subresource)) or _STRATEGIES.get((group, plural, ""), _OTHERS)

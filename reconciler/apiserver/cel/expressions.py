@@ -14,14 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from reconciler.apiserver.cel.functions import (
-    FORMAT_TYPES,
-    cel_type,
-    checking_environment,
-    named_types,
-    require_engine,
-    running_environment,
-)
+from reconciler.apiserver.cel import functions
 from reconciler.apiserver.cel.syntax_tree import Expr, Rewriter, Tree, member_of, read_tree, type_of
 from reconciler.apiserver.encoding.formats import pattern_problem
 from reconciler.apiserver.encoding.text import recorded
@@ -108,7 +101,7 @@ class Checker:
             return _OPTIONAL[expr.name]
         if expr.kind == "call" and expr.name in _RETURN_OPTIONALS:
             return ""
-        return type_of(place) if place is not None else named_types(self._tree.types.get(expr.id, ""))
+        return type_of(place) if place is not None else functions.named_types(self._tree.types.get(expr.id, ""))
 
     def place(self, expr: Expr, scope: Scope) -> Node | None:
         """Return the place that an expression takes its value from, or None if it is unknown."""
@@ -118,7 +111,7 @@ class Checker:
         self.places[expr.id] = place
         form = place.format if place.type == "string" else ""
         read = expr.kind in ("ident", "select") or expr.name in _READ_VALUES
-        if form in FORMAT_TYPES and read and id(place) not in self._as_they_are:
+        if form in functions.FORMAT_TYPES and read and id(place) not in self._as_they_are:
             self.conversions[expr.id] = form
         return place
 
@@ -343,11 +336,11 @@ def compile_expression(source: str, node: Node, *, optional_old: bool) -> Expres
     Raises:
         CompileError: it does not compile.
     """
-    require_engine()
+    functions.require_engine()
     known = "object" if node.type == "object" else "dyn"
-    kind = cel_type((type_of(node) or known).replace("object", "map(string, dyn)"))
-    variables = {"self": kind, "oldSelf": cel_type("dyn") if optional_old else kind}
-    expression = _compiled(source, checking_environment(variables))
+    kind = functions.cel_type((type_of(node) or known).replace("object", "map(string, dyn)"))
+    variables = {"self": kind, "oldSelf": functions.cel_type("dyn") if optional_old else kind}
+    expression = _compiled(source, functions.checking_environment(variables))
     tree = read_tree(expression.serialize())
     checked = Checker(tree, {"self": node, "oldSelf": node}, optional_old=optional_old)
     result = checked.result or expression.return_type().name().lower()
@@ -363,7 +356,7 @@ def _program(source: str, tree: Tree, checked: Checker, *, optional_old: bool = 
     if problem := instantiation_problem(tree.root):
         raise CompileError(f"program instantiation failed: {problem}")
     rewritten = Rewriter(tree, checked.conversions, checked.unordered, optional_old=optional_old)
-    return running_environment().deserialize(rewritten.run())
+    return functions.running_environment().deserialize(rewritten.run())
 
 
 def _compiled(source: str, environment: Any) -> Any:
@@ -388,7 +381,7 @@ def _as_real_server(text: str, compiled: str, source: str) -> str:
         first, rest = _split_first(found[5])
         return f"{found[1]}{first}.({rest})'"
 
-    return _MISMATCH.sub(receiver_first, named_types(_in_order(text)))
+    return _MISMATCH.sub(receiver_first, functions.named_types(_in_order(text)))
 
 
 def _in_order(text: str) -> str:
@@ -430,9 +423,9 @@ def check_condition(source: str) -> Any:
         CompileError: it does not compile, or its result is not a boolean.
         MissingExtra: the CEL engine is not installed.
     """
-    require_engine()
+    functions.require_engine()
     documents = recorded("cel/documents.json")
-    expression = _compiled(source, checking_environment(dict.fromkeys(documents, cel_type("dyn"))))
+    expression = _compiled(source, functions.checking_environment(dict.fromkeys(documents, functions.cel_type("dyn"))))
     found = expression.return_type()
     name = "null_type" if found.name() == "NULL" else str(found.name()).lower()
     if name != "bool":

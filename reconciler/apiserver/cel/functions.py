@@ -16,18 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
+from operator import itemgetter
 from typing import Any
 
 from reconciler.apiserver.cel import parsers
-from reconciler.apiserver.encoding.formats import (
-    FORMATS,
-    compiled_pattern,
-    form_problems,
-    label_problems,
-    qualified_name_problems,
-)
+from reconciler.apiserver.encoding import formats
 from reconciler.apiserver.encoding.text import data_file, quantity_text, read_quantity
-from reconciler.errors import MissingExtra
+from reconciler.errors import importing
 
 CelType = Any
 """A type of the engine, whose stubs are not typed."""
@@ -72,11 +67,9 @@ class Function:
 
 def require_engine() -> None:
     """Raise `MissingExtra` if the engine is not installed."""
-    try:
+    purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
+    with importing(extra="cel", purpose=purpose):
         import cel_expr_python  # type: ignore[import-untyped]  # noqa: F401 - imported to see whether it is installed
-    except ModuleNotFoundError as error:
-        purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
-        raise MissingExtra("cel_expr_python", extra="apiserver", purpose=purpose) from error
 
 
 def cel_type(name: str) -> CelType:
@@ -150,20 +143,7 @@ _QUANTITY, _VERSION, _URL = "kubernetes.Quantity", "kubernetes.Semver", "kuberne
 _FORMAT, _IP, _CIDR = "kubernetes.NamedFormat", "net.IP", "net.CIDR"
 _ORDERED = ("int", "uint", "double", "bool", "duration", "timestamp", "string", "bytes")
 Problems = Callable[[str], list[str]]
-_LABEL_1035, _SUBDOMAIN = (functools.partial(form_problems, form) for form in ("label-1035", "subdomain"))
-
-
-def _is(read: Callable[..., Any]) -> Callable[..., bool]:
-    """Return a function that reports whether a parser accepts its arguments."""
-
-    def check(*values: Any) -> bool:
-        try:
-            read(*values)
-        except ValueError:
-            return False
-        return True
-
-    return check
+_LABEL_1035, _SUBDOMAIN = (functools.partial(formats.form_problems, form) for form in ("label-1035", "subdomain"))
 
 
 def _tagged(tag: str, read: Callable[..., Any]) -> Callable[..., Tagged]:
@@ -205,12 +185,12 @@ def _last_index(items: list[Any], item: Any) -> int:
 
 
 def _find(text: str, pattern: str) -> str:
-    match = compiled_pattern(pattern).search(text)
+    match = formats.compiled_pattern(pattern).search(text)
     return match.group(0) if match else ""
 
 
 def _find_all(text: str, pattern: str, most: int = -1) -> list[str]:
-    found = [match.group(0) for match in compiled_pattern(pattern).finditer(text)]
+    found = [match.group(0) for match in formats.compiled_pattern(pattern).finditer(text)]
     return found if most < 0 else found[:most]
 
 
@@ -278,6 +258,7 @@ def _url(text: str) -> Tagged:
 
 
 _ip, _cidr = _tagged("ip", parsers.read_address), _tagged("cidr", parsers.read_network)
+_URL_PARTS = ("getScheme", "getHost", "getHostname", "getPort", "getEscapedPath")
 _of_url, _of_ip = _reading("url", parsers.read_url), _reading("ip", parsers.read_address)
 _of_cidr = _reading("cidr", parsers.read_network)
 
@@ -307,10 +288,6 @@ def _contains_cidr(value: Tagged, other: Any) -> bool:
 # Named formats. Rewriting turns the results into optionals.
 
 
-def _or(message: str, fits: Callable[[str], bool]) -> Problems:
-    return lambda text: [] if fits(text) else [message]
-
-
 def _prefix(problems: Problems) -> Problems:
     """Return the check of the prefix of a generated name, which may end with a dash."""
     return lambda text: problems(text[:-2] + "a" if len(text) > 1 and text.endswith("-") else text)
@@ -325,19 +302,19 @@ def _uri(text: str) -> list[str]:
 
 
 _NAMED_FORMATS: dict[str, Problems] = {
-    "byte": _or("invalid base64", lambda text: bool(text) and FORMATS["byte"](text)),
-    "date": _or("invalid date", FORMATS["date"]),
-    "datetime": _or("invalid datetime", FORMATS["datetime"]),
+    "byte": formats.unless(lambda text: bool(text) and formats.FORMATS["byte"](text), "invalid base64"),
+    "date": formats.unless(formats.FORMATS["date"], "invalid date"),
+    "datetime": formats.unless(formats.FORMATS["datetime"], "invalid datetime"),
     "dns1035Label": _LABEL_1035,
     "dns1035LabelPrefix": _prefix(_LABEL_1035),
-    "dns1123Label": label_problems,
-    "dns1123LabelPrefix": _prefix(label_problems),
+    "dns1123Label": formats.label_problems,
+    "dns1123LabelPrefix": _prefix(formats.label_problems),
     "dns1123Subdomain": _SUBDOMAIN,
     "dns1123SubdomainPrefix": _prefix(_SUBDOMAIN),
-    "labelValue": functools.partial(form_problems, "label-value"),
-    "qualifiedName": qualified_name_problems,
+    "labelValue": functools.partial(formats.form_problems, "label-value"),
+    "qualifiedName": formats.qualified_name_problems,
     "uri": _uri,
-    "uuid": _or("does not match the UUID format", FORMATS["uuid"]),
+    "uuid": formats.unless(formats.FORMATS["uuid"], "does not match the UUID format"),
 }
 """The check of each format that ``format.named`` knows."""
 
@@ -365,9 +342,9 @@ def functions() -> list[Function]:
         Function("findAll", "list(string)", (*two_texts, "int"), _find_all),
         # quantities
         Function("quantity", _QUANTITY, text, _quantity, False),
-        Function("isQuantity", "bool", text, _is(_quantity), False),
+        Function("isQuantity", "bool", text, formats.accepts(_quantity), False),
         Function("sign", "int", quantity, lambda value: (_number(value) > 0) - (_number(value) < 0), False),
-        Function("isInteger", "bool", quantity, _is(_integer)),
+        Function("isInteger", "bool", quantity, formats.accepts(_integer)),
         Function("asInteger", "int", quantity, _integer),
         Function("asApproximateFloat", "double", quantity, lambda value: float(_number(value))),
         *(
@@ -378,20 +355,19 @@ def functions() -> list[Function]:
         *_comparisons(_QUANTITY),
         # versions
         *(Function("semver", _VERSION, given, _version, False) for given in (text, ("string", "bool"))),
-        *(Function("isSemver", "bool", given, _is(_version), False) for given in (text, ("string", "bool"))),
+        *(
+            Function("isSemver", "bool", given, formats.accepts(_version), False)
+            for given in (text, ("string", "bool"))
+        ),
         *(Function(name, "int", version, _part(index)) for index, name in enumerate(("major", "minor", "patch"))),
         *_comparisons(_VERSION),
         # URLs
-        Function("isURL", "bool", text, _is(parsers.check_request_uri), False),
+        Function("isURL", "bool", text, formats.accepts(parsers.check_request_uri), False),
         Function("url", _URL, text, _url, False),
-        Function("getScheme", "string", url, _of_url(lambda url: url.scheme)),
-        Function("getHost", "string", url, _of_url(lambda url: url.host)),
-        Function("getHostname", "string", url, _of_url(lambda url: url.hostname)),
-        Function("getPort", "string", url, _of_url(lambda url: url.port)),
-        Function("getEscapedPath", "string", url, _of_url(lambda url: url.escaped_path)),
-        Function("getQuery", "map(string, list(string))", url, _of_url(lambda url: url.values)),
+        *(Function(name, "string", url, _of_url(itemgetter(name))) for name in _URL_PARTS),
+        Function("getQuery", "map(string, list(string))", url, _of_url(itemgetter("getQuery"))),
         # addresses
-        Function("isIP", "bool", text, _is(_ip), False),
+        Function("isIP", "bool", text, formats.accepts(_ip), False),
         Function("ip", _IP, text, _ip, False),
         Function("ip.isCanonical", "bool", text, lambda text: str(parsers.read_address(text)) == text, False),
         Function("string", "string", address, _text, False),
@@ -402,7 +378,7 @@ def functions() -> list[Function]:
         Function("isLinkLocalUnicast", "bool", address, _of_ip(lambda address: address.is_link_local)),
         Function("isGlobalUnicast", "bool", address, _of_ip(parsers.is_global_unicast)),
         # networks
-        Function("isCIDR", "bool", text, _is(_cidr), False),
+        Function("isCIDR", "bool", text, formats.accepts(_cidr), False),
         Function("cidr", _CIDR, text, _cidr, False),
         Function("string", "string", network, _text, False),
         Function("ip", _IP, network, _of_cidr(lambda found: {"ip": str(found.ip)})),

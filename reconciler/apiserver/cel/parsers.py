@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -93,61 +93,29 @@ def is_global_unicast(address: Address) -> bool:
     return not special and str(address) != "255.255.255.255"
 
 
-@dataclass(frozen=True, slots=True)
-class URL:
-    """The parts of a URL.
-
-    Attributes:
-        scheme: in lower case, or empty.
-        host: with the port, and with brackets around an IPv6 address.
-        path: as written.
-        query: as written, without the question mark.
-    """
-
-    scheme: str
-    host: str
-    path: str
-    query: str
-
-    @property
-    def hostname(self) -> str:
-        """The host without port and brackets."""
-        if self.host.startswith("["):
-            return self.host[1 : self.host.rindex("]")]
-        return self.host.rpartition(":")[0] if ":" in self.host else self.host
-
-    @property
-    def port(self) -> str:
-        """The port, or an empty string."""
-        return self.host.rpartition(":")[2] if ":" in self.host.rpartition("]")[2] else ""
-
-    @property
-    def escaped_path(self) -> str:
-        """The path, escaped where necessary."""
-        if _PLAIN_PATH.fullmatch(self.path):
-            return self.path
-        return quote(unquote(self.path), safe="$&+,/:;=@-_.~")
-
-    @property
-    def values(self) -> dict[str, list[str]]:
-        """The parameters of the query."""
-        return parse_qs(self.query, keep_blank_values=True)
-
-
 def check_request_uri(text: str) -> None:
     """Raise `ValueError` if a string is neither an absolute URI nor an absolute path."""
     _parse_url(text)
 
 
 @functools.lru_cache(maxsize=256)
-def read_url(text: str) -> URL:
-    """Return the parts of an absolute URI or an absolute path; raise `ValueError` for any other text."""
+def read_url(text: str) -> Mapping[str, Any]:
+    """Return the parts of an absolute URI or an absolute path, each by the function that returns it in rules.
+
+    Raises:
+        ValueError: the text is neither.
+    """
     check_request_uri(text)
-    return _parse_url(text.partition("#")[0], host_first=True)
+    scheme, host, path, query = _parse_url(text.partition("#")[0], host_first=True)
+    name = host[1 : host.rindex("]")] if host.startswith("[") else host.rpartition(":")[0] if ":" in host else host
+    port = host.rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
+    escaped = path if _PLAIN_PATH.fullmatch(path) else quote(unquote(path), safe="$&+,/:;=@-_.~")
+    found = {"getScheme": scheme, "getHost": host, "getHostname": name, "getPort": port, "getEscapedPath": escaped}
+    return {**found, "getQuery": parse_qs(query, keep_blank_values=True)}
 
 
-def _parse_url(text: str, *, host_first: bool = False) -> URL:
-    """Return the parts of a URL; with `host_first`, two slashes at the beginning are followed by a host."""
+def _parse_url(text: str, *, host_first: bool = False) -> tuple[str, str, str, str]:
+    """Return scheme, host, path and query; with `host_first`, two slashes at the beginning are followed by a host."""
 
     def error(why: str) -> ValueError:
         return ValueError(f"parse {quoted(text)}: {why}")
@@ -163,7 +131,7 @@ def _parse_url(text: str, *, host_first: bool = False) -> URL:
     rest, _, query = (text[len(scheme) + 1 :] if scheme else text).partition("?")
     if not rest.startswith("/"):
         if scheme:
-            return URL(scheme, "", "", query)
+            return scheme, "", "", query
         raise error("invalid URI for request")
     host = ""
     if rest.startswith("//") and (scheme or (host_first and not rest.startswith("///"))):
@@ -173,7 +141,7 @@ def _parse_url(text: str, *, host_first: bool = False) -> URL:
             raise error(problem)
     if bad := _BAD_ESCAPE.search(rest):
         raise error(f"invalid URL escape {quoted(bad.group(0))}")
-    return URL(scheme, host, rest, query)
+    return scheme, host, rest, query
 
 
 def _host_problem(host: str) -> str:

@@ -19,7 +19,8 @@ from reconciler.apiserver.cel.expressions import CompileError, Expression, check
 from reconciler.apiserver.cel.syntax_tree import Expr, to_cel
 from reconciler.apiserver.encoding.refusals import FieldError, Findings
 from reconciler.apiserver.encoding.text import quoted, recorded
-from reconciler.apiserver.schema import NO_DEFAULT, Node, item_key
+from reconciler.apiserver.encoding.versions import has_feature
+from reconciler.apiserver.schema import NO_DEFAULT, Node, item_key, json_type
 
 RULE_COST_LIMIT = 10_000_000
 """The budget of one rule; apiextensions' ``StaticEstimatedCostLimit``."""
@@ -188,12 +189,17 @@ _OVERLOAD = (
 class RuleSet:
     """The compiled rules of a schema. It is true if there are any.
 
+    Args:
+        root: the compiled schema.
+        release: the version of Kubernetes of the server.
+
     Raises:
         MissingExtra: the schema has rules, but the CEL engine is not installed; rules are never ignored.
     """
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, release: str) -> None:
         self._root = root
+        self._shows_values = has_feature("ValuesInRuleErrors", release)
         self._rules: dict[int, list[ValidationRule]] = {}
         # The places that have rules, or of which one below has.
         self._relevant: set[int] = set()
@@ -354,12 +360,19 @@ class RuleSet:
         outcome, problem = run_program(rule.program, data)
         if problem:
             failed = _failure(problem, rule.message or rule.source)
-            return FieldError(path or "<nil>", f"Invalid value: {_shown_in_failure(value)}: {failed}")
+            return FieldError(path or "<nil>", f"Invalid value: {self._shown(value)}: {failed}")
         if outcome is True:
             return None
         field = f"{path}{rule.written.get('fieldPath') or ''}".lstrip(".")
         reason = str(rule.written.get("reason") or "FieldValueInvalid")
-        return FieldError(field or "<nil>", _violation(reason, value, self._message(rule, data)), reason)
+        hidden = self._shows_values and isinstance(value, (dict, list))
+        shown = "" if hidden else f"{self._shown(value)}: "
+        return FieldError(field or "<nil>", _violation(reason, shown, self._message(rule, data)), reason)
+
+    def _shown(self, value: Any) -> str:
+        """Return a value as a message shows it: objects and lists by their type alone, before 1.35 all values."""
+        by_type = isinstance(value, (dict, list)) or not self._shows_values
+        return f'"{json_type(value)}"' if by_type else quoted(value)
 
     @staticmethod
     def _message(rule: ValidationRule, data: dict[str, Any]) -> str:
@@ -407,25 +420,14 @@ def _failure(text: str, rule: str) -> str:
     return f"{_OVERLOAD}{rule}" if problem.startswith("no such overload") else f"{problem} evaluating rule: {rule}"
 
 
-def _violation(reason: str, value: Any, message: str) -> str:
+def _violation(reason: str, shown: str, message: str) -> str:
     if reason == "FieldValueRequired":
         return f"Required value: {message}"
     if reason == "FieldValueForbidden":
         return f"Forbidden: {message}"
     if reason == "FieldValueDuplicate":
-        shown = _shown(value).removesuffix(": ")
-        return f"Duplicate value: {shown}" if shown else "Duplicate value"
-    return f"Invalid value: {_shown(value)}{message}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value as the message of a violation shows it; objects and lists are not shown."""
-    return "" if isinstance(value, (dict, list)) else f"{quoted(value)}: "
-
-
-def _shown_in_failure(value: Any) -> str:
-    """Return a value as the message of a failed evaluation shows it: objects and lists by their type alone."""
-    return '"object"' if isinstance(value, dict) else '"array"' if isinstance(value, list) else quoted(value)
+        return f"Duplicate value: {shown}".removesuffix(": ")
+    return f"Invalid value: {shown}{message}"
 
 
 def conditions_met(webhook: JSONObject, documents: Mapping[str, Any]) -> tuple[bool, list[str]]:

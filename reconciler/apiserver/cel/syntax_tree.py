@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from reconciler._core.wire import JSONObject
@@ -277,37 +277,33 @@ def _own_names() -> frozenset[str]:
     return frozenset(function.runs_as for function in functions())
 
 
+@dataclass(slots=True)
 class Rewriter:
     """Rewrites a compiled expression into one that the engine can run.
 
-    Args:
+    Attributes:
         tree: the expression.
         conversions: the formats of strings to convert, by the id of the expression.
         unordered: the keys of lists to compare or add regardless of order, by the id of the call.
         optional_old: ``oldSelf`` is an optional, which has a value if ``hadOldSelf`` is true.
     """
 
-    def __init__(
-        self,
-        tree: Tree,
-        conversions: Mapping[int, str],
-        unordered: Mapping[int, tuple[str, ...]],
-        *,
-        optional_old: bool,
-    ) -> None:
-        self._message = tree.message
-        self._conversions = conversions
-        self._unordered = unordered
-        self._optional_old = optional_old
-        references = ((each.get("key", 0), each["value"]) for each in tree.message.get("references", ()))
-        resolved = {call: found.get("overloads", ()) for call, found in references}
-        self._names = {
-            call: found[0] for call, found in resolved.items() if len(found) == 1 and found[0] in _own_names()
-        }
+    tree: Tree
+    conversions: Mapping[int, str]
+    unordered: Mapping[int, tuple[str, ...]]
+    _: KW_ONLY
+    optional_old: bool
+    _names: dict[int, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for each in self.tree.message.get("references", ()):
+            found = each["value"].get("overloads", ())
+            if len(found) == 1 and found[0] in _own_names():
+                self._names[each.get("key", 0)] = found[0]
 
     def run(self) -> bytes:
         """Return the rewritten expression, serialized."""
-        message: Fields = {**self._message, "expr": self._expression(self._message["expr"])}
+        message: Fields = {**self.tree.message, "expr": self._expression(self.tree.message["expr"])}
         return write_message({"type_url": _CHECKED, "value": write_message(message, "Checked")}, "Any")
 
     def _expression(self, message: Fields) -> Fields:
@@ -318,13 +314,13 @@ class Rewriter:
             done["call"] = self._call(done["call"], identity)
             if message["call"]["function"] in _OPTIONAL:
                 return _wrapped(done, "optional.ofNonZeroValue", identity)
-        if self._optional_old and done.get("ident") == {"name": "oldSelf"}:
+        if self.optional_old and done.get("ident") == {"name": "oldSelf"}:
             return _old_as_optional(done, identity)
-        form = self._conversions.get(identity)
+        form = self.conversions.get(identity)
         return _wrapped(done, _FORMAT_FUNCTIONS.get(form, f"@{form}"), identity) if form else done
 
     def _call(self, call: Fields, identity: int) -> Fields:
-        function, keys = call["function"], self._unordered.get(identity)
+        function, keys = call["function"], self.unordered.get(identity)
         if keys is not None:
             return {**call, "function": _UNORDERED[function], "args": [*call["args"], _strings(keys, identity)]}
         return {**call, "function": self._names.get(identity) or _RENAMED.get(function, function)}

@@ -24,6 +24,7 @@ _ESCAPE = re.compile(
 )
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _LARGE_NUMBER = re.compile(rb"[0-9]{309}|[eE]\+?[0-9]{3}")
+_LARGE_INTEGER = re.compile(rb"[0-9]{19}")
 _VALUE = "looking for beginning of value"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _CUT_NUMBER = re.compile(r"\.|[eE][+-]?")
@@ -87,10 +88,18 @@ def read_json(body: bytes, *, lenient: bool = True) -> Any:
     return found
 
 
-def check_value(value: Any) -> None:
-    """Raise `InvalidJSON` for a value that is nested too deeply, such as the result of a patch."""
-    if exceeds_max_levels(value):
-        raise InvalidJSON(_TOO_DEEP)
+def as_interface(value: Any) -> Any:
+    """Return a value as Go decodes it where it knows no type: an integer of more than 64 bits is a float."""
+    if type(value) is int:
+        return value if -_INT64 <= value < _INT64 else _go_number(str(value))
+    if isinstance(value, dict):
+        return {key: as_interface(member) for key, member in value.items()}
+    return [as_interface(item) for item in value] if isinstance(value, list) else value
+
+
+def has_large_integers(body: bytes) -> bool:
+    """Return whether a request body may have integers of more than 64 bits."""
+    return _LARGE_INTEGER.search(body) is not None
 
 
 def _depth_problem(body: bytes) -> str:
@@ -179,6 +188,33 @@ def value_at(doc: Any, path: str, default: Any = None) -> Any:
     for part in path.removeprefix(".").split("."):
         doc = doc.get(part) if isinstance(doc, dict) else None
     return default if doc is None else doc
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return `target` with an RFC 7386 merge patch applied; unchanged parts are shared with `target`.
+
+    Nulls are removed at any depth of what the patch adds, also in items of lists, as on the real server.
+    """
+    if not isinstance(patch, dict):
+        return _without_nulls(patch)
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            merged[key] = merge_patch(merged.get(key), value)
+        else:
+            merged[key] = _without_nulls(value)
+    return merged
+
+
+def _without_nulls(value: Any) -> Any:
+    """Remove null fields of the objects in a list; null items stay."""
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
+    return value
 
 
 def condition_of(doc: JSONObject, kind: str) -> JSONObject:

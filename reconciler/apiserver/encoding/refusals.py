@@ -6,7 +6,7 @@ Handlers raise `Refusal`, which the server turns into the response. The messages
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from reconciler._core.wire import JSONObject, StatusObject
@@ -15,10 +15,11 @@ from reconciler.apiserver.encoding.text import go_json, quoted
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 
 
+@dataclass(eq=False)
 class Refusal(Exception):
     """The error response to a request. The other constructors make those of an API server.
 
-    Args:
+    Attributes:
         code: the HTTP status code.
         reason: the machine-readable reason.
         message: the message for people.
@@ -27,23 +28,16 @@ class Refusal(Exception):
         text: a plain-text body to send instead of a Status.
     """
 
-    def __init__(
-        self,
-        code: int,
-        reason: str,
-        message: str,
-        *,
-        details: JSONObject | None = None,
-        metadata: JSONObject | None = None,
-        text: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-        self.message = message
-        self.details = details
-        self.metadata = metadata
-        self.text = text
+    code: int
+    reason: str
+    message: str
+    _: KW_ONLY
+    details: JSONObject | None = None
+    metadata: JSONObject | None = None
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
 
     def status(self) -> StatusObject:
         """Return the Status object."""
@@ -173,11 +167,6 @@ class Refusal(Exception):
         return cls(415, "UnsupportedMediaType", f"{message} ({hint})" if hint else message)
 
     @classmethod
-    def patch_rejected(cls) -> Refusal:
-        """Return the 422 for a JSON patch that cannot be applied; it does not say why."""
-        return cls(422, "Invalid", "the server rejected our request due to an error in our request", details={})
-
-    @classmethod
     def expired(cls, message: str, *, metadata: JSONObject | None = None) -> Refusal:
         """Return the 410 for a resourceVersion or token that is older than the history."""
         return cls(410, "Expired", message, metadata=metadata)
@@ -186,12 +175,8 @@ class Refusal(Exception):
     def too_large_resource_version(cls, asked: int, current: int) -> Refusal:
         """Return the 504 for a resourceVersion in the future."""
         causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
-        return cls(
-            504,
-            "Timeout",
-            f"Timeout: Too large resource version: {asked}, current: {current}",
-            details={"causes": causes, "retryAfterSeconds": 1},
-        )
+        message = f"Timeout: Too large resource version: {asked}, current: {current}"
+        return cls(504, "Timeout", message, details={"causes": causes, "retryAfterSeconds": 1})
 
     @classmethod
     def failed(cls, problem: str) -> Refusal:

@@ -14,7 +14,8 @@ from decimal import ROUND_UP, Decimal, InvalidOperation, localcontext
 from importlib import resources
 from typing import Any
 
-import msgspec
+from reconciler._core import wire
+from reconciler._core.durations import GO_NANOSECONDS
 
 _SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _AS_IS = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -33,6 +34,8 @@ GO_TYPES: Mapping[type, str] = {
 """The Go types of decoded JSON values."""
 _DIGITS = re.compile(r"[0-9]+")
 _INT64 = 2**63
+_DURATION_PART = re.compile(r"0*(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)(?P<unit>[^0-9.]*)")
+_LONGEST_NUMBER = 19  # digits of an int64
 NOT_A_QUANTITY = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 """The message of resource.ErrFormatWrong."""
 _DECIMAL = {-9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
@@ -127,14 +130,27 @@ def snippet(body: bytes) -> str:
     return f"{text} ..." if len(body) > 30 else text
 
 
-def is_int64(value: Any) -> bool:
-    """Return whether a JSON value is a signed 64-bit integer."""
-    return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
-
-
 def go_bool(text: str) -> bool:
     """Return the value of a boolean parameter as the API server parses it: anything but 0 and false is true."""
     return text.lower() not in ("", "0", "false")
+
+
+def duration_problem(text: str) -> str:
+    """Return the error of Go's time.ParseDuration for a text such as ``1m30s``; empty if it is a duration."""
+    invalid = f"time: invalid duration {quoted(text)}"
+    position, total = int(text[:1] in ("+", "-")), 0
+    if text[position:] in ("", "0"):
+        return "" if text[position:] else invalid
+    while position < len(text):
+        found = _DURATION_PART.match(text, position)
+        if found is None or len(found["number"].partition(".")[0]) > _LONGEST_NUMBER:
+            return invalid
+        if found["unit"] not in GO_NANOSECONDS:
+            problem = f"unknown unit {quoted(found['unit'])}" if found["unit"] else "missing unit"
+            return f"time: {problem} in duration {quoted(text)}"
+        total += int(Decimal(found["number"][:_PRECISION]) * GO_NANOSECONDS[found["unit"]])
+        position = found.end()
+    return invalid if total > _INT64 - (text[0] != "-") else ""
 
 
 def go_int(text: str, *, signed: bool = True) -> int:
@@ -211,7 +227,5 @@ def data_file(path: str) -> bytes:
     return resources.files("reconciler.apiserver").joinpath(path).read_bytes()
 
 
-@functools.cache
-def recorded(path: str) -> Any:
-    """Return the content of a JSON file, which is read once and must not be changed."""
-    return msgspec.json.decode(data_file(path))
+recorded = functools.partial(wire.recorded, "reconciler.apiserver")
+"""Returns the content of a JSON file, by its path below this package; it must not be changed."""

@@ -24,6 +24,7 @@ from reconciler.apiserver.cluster import CustomContents, Endpoint, Registry
 from reconciler.apiserver.encoding.protobuf import write_field
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import data_file, recorded
+from reconciler.apiserver.encoding.versions import NEWEST, in_version, recorded_for
 from reconciler.apiserver.store import encode
 
 _EXTENSION = 31
@@ -86,27 +87,31 @@ _ENCODERS: dict[str, Callable[[int, Any], bytes]] = {
 
 
 @functools.cache
-def _recorded() -> dict[str, msgspec.Raw]:
+def _newest_documents() -> dict[str, msgspec.Raw]:
     """Return the documents of a real server, by path below ``/openapi``; unpacked only when a client asks for one."""
     packed = data_file("serving/openapi.json.xz")
     return msgspec.json.decode(lzma.decompress(packed), type=dict[str, msgspec.Raw])
 
 
-@functools.cache
-def _recorded_document(name: str) -> JSONObject:
-    """Return a decoded document: ``v2``, or ``template`` of two custom kinds, whose names start with ``Zz``."""
-    document: JSONObject = msgspec.json.decode(_recorded()[name])
-    return document
+@functools.lru_cache(maxsize=16)
+def _recorded_document(name: str, release: str) -> Any:
+    """Return a decoded document: ``v2``, or ``template`` of two custom kinds, whose names start with ``Zz``.
+
+    None if a server of the Kubernetes version does not serve it.
+    """
+    newest = _newest_documents()
+    return in_version(msgspec.json.decode(newest[name]), f"openapi/{name}", release) if name in newest else None
 
 
 @functools.cache
-def _recorded_protobuf() -> bytes:
-    swagger = _recorded_document("v2")
+def _recorded_protobuf(release: str) -> bytes:
+    swagger = _recorded_document("v2", release)
     return encode_definitions(swagger["info"], swagger["definitions"])
 
 
 def _document(endpoints: list[Endpoint]) -> JSONObject:
-    template, scaled = _recorded_document("template"), any("scale" in endpoint.subresources for endpoint in endpoints)
+    template = _recorded_document("template", endpoints[0].info.release)
+    scaled = any("scale" in endpoint.subresources for endpoint in endpoints)
     left_out = ("example.",) if scaled else ("example.", "io.k8s.api.autoscaling.")
     schemas = {k: schema for k, schema in template["components"]["schemas"].items() if not k.startswith(left_out)}
     paths: JSONObject = {}
@@ -143,8 +148,7 @@ def _filled(endpoint: Endpoint, part: JSONObject) -> JSONObject:
         (kind, info.kind),
     ):
         text = text.replace(placeholder, name)
-    filled: JSONObject = msgspec.json.decode(text)
-    return filled
+    return msgspec.json.decode(text, type=dict[str, Any])
 
 
 def _identifier(name: str) -> str:
@@ -154,7 +158,7 @@ def _identifier(name: str) -> str:
 
 def _schemas(endpoint: Endpoint) -> JSONObject:
     kind, contents = f"example.template.vtemplate.{_placeholder(endpoint)}", endpoint.contents
-    known = _recorded_document("template")["components"]["schemas"]
+    known = _recorded_document("template", endpoint.info.release)["components"]["schemas"]
     filled = _filled(endpoint, {name: known[name] for name in (kind, f"{kind}List")})
     name, of_list = filled
     whole: JSONObject = contents.schema if isinstance(contents, CustomContents) else {"type": "object"}
@@ -190,14 +194,14 @@ _SWAGGER_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 
 def _component(name: str = "", *_below: str) -> JSONObject:
-    """Return the status of a component, or the list of all: there is only the storage."""
-    found: JSONObject = recorded("serving/discovery.json")["component"]
+    """Return the status of a component, or the list of all. Only the storage is healthy: nothing else runs."""
+    components: list[JSONObject] = recorded("serving/discovery.json")["components"]
     if not name:
-        items = [{key: value for key, value in found.items() if key not in ("kind", "apiVersion")}]
-        return {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items}
-    if name != found["metadata"]["name"]:
-        raise Refusal.not_found("componentstatus", "", name)
-    return found
+        return {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": components}
+    for component in components:
+        if component["metadata"]["name"] == name:
+            return {"kind": "ComponentStatus", "apiVersion": "v1", **component}
+    raise Refusal.not_found("componentstatus", "", name)
 
 
 def _health(kind: str, check: str, query: Mapping[str, str]) -> bytes:
@@ -217,6 +221,7 @@ class DiscoveryDocuments:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._release = registry.release
 
     def answer(self, path: str, query: Mapping[str, str], accept: str) -> tuple[JSONObject | bytes, str]:
         """Return the document, or the whole body, for a path, and its media type; raise the 404 if it is not served."""
@@ -226,7 +231,7 @@ class DiscoveryDocuments:
         if parts and parts[0] in ("healthz", "readyz", "livez"):
             return _health(parts[0], "/".join(parts[1:]), query), "text/plain; charset=utf-8"
         if parts in ([], ["version"]):
-            shown = recorded("serving/discovery.json")["version" if parts else "root"]
+            shown = recorded_for("serving/discovery.json", self._release)["version" if parts else "root"]
             return json.dumps(shown, indent=2).encode(), "application/json"
         if parts in (["api"], ["apis"]) and "as=APIGroupDiscoveryList" in accept:
             return self._aggregated(core=parts == ["api"]), _AGGREGATED
@@ -236,15 +241,24 @@ class DiscoveryDocuments:
 
     def _openapi_document(self, path: str, accept: str) -> tuple[bytes, str]:
         if path == "v2" and accept.startswith(_SWAGGER_PROTOBUF):
-            return self._swagger_protobuf(), _SWAGGER_PROTOBUF.replace("@", ".")
-        if path in ("v2", "v3"):
-            return encode(self._swagger() if path == "v2" else self._index()), "application/json"
+            # Encoded documents that follow each other are one document.
+            whole = _recorded_protobuf(self._release) + encode_definitions({}, self._custom_definitions())
+            return whole, _SWAGGER_PROTOBUF.replace("@", ".")
+        if path == "v2":  # paths of the built-in kinds, definitions of all
+            known = _recorded_document("v2", self._release)
+            definitions = {**known["definitions"], **self._custom_definitions()}
+            return encode({**known, "definitions": definitions}), "application/json"
+        if path == "v3":
+            return encode(self._index()), "application/json"
         path = path.removeprefix("v3/")
         if endpoints := self._custom().get(path):
             return encode(_document(endpoints)), "application/json"
-        if f"v3/{path}" not in _recorded():
+        if self._release == NEWEST and f"v3/{path}" in _newest_documents():
+            return bytes(_newest_documents()[f"v3/{path}"]), "application/json"  # byte for byte
+        document = _recorded_document(f"v3/{path}", self._release)
+        if document is None:
             raise Refusal.not_served()
-        return bytes(_recorded()[f"v3/{path}"]), "application/json"
+        return encode(document), "application/json"
 
     def _custom(self) -> dict[str, list[Endpoint]]:
         versions = self._registry.custom_versions().items()
@@ -252,21 +266,11 @@ class DiscoveryDocuments:
 
     def _index(self) -> JSONObject:
         """Return the index of the documents."""
-        paths = dict(msgspec.json.decode(_recorded()["v3"])["paths"])
+        paths = dict(_recorded_document("v3", self._release)["paths"])
         for path, endpoints in self._custom().items():
             digest = hashlib.sha512(encode(_document(endpoints))).hexdigest().upper()
             paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
         return {"paths": {path: paths[path] for path in sorted(paths)}}
-
-    def _swagger(self) -> JSONObject:
-        """Return the OpenAPI 2 document: paths of the built-in kinds, definitions of all."""
-        recorded = _recorded_document("v2")
-        return {**recorded, "definitions": {**recorded["definitions"], **self._custom_definitions()}}
-
-    def _swagger_protobuf(self) -> bytes:
-        """Return the definitions of the OpenAPI 2 document in protobuf."""
-        # Encoded documents that follow each other are one document.
-        return _recorded_protobuf() + encode_definitions({}, self._custom_definitions())
 
     def _custom_definitions(self) -> JSONObject:
         endpoints = [endpoint for served in self._custom().values() for endpoint in served]
@@ -303,7 +307,7 @@ class DiscoveryDocuments:
             group = custom.setdefault(name, {"metadata": {"name": name}, "versions": []})
             resources = [*map(_resource, endpoints)]
             group["versions"].append({"version": version, "resources": resources, "freshness": "Current"})
-        return [*recorded("builtin/discovery.json"), *(custom[name] for name in sorted(custom))]
+        return [*recorded_for("builtin/discovery.json", self._release), *(custom[name] for name in sorted(custom))]
 
     def _aggregated(self, *, core: bool) -> JSONObject:
         return {
@@ -334,32 +338,17 @@ def _resource_list(group: str, version: JSONObject) -> JSONObject:
     """Return the resources of a version in the older form of discovery."""
     listed: list[JSONObject] = []
     for resource in version["resources"]:
-        namespaced = resource["scope"] == "Namespaced"
+        name, namespaced, about = resource["resource"], resource["scope"] == "Namespaced", resource["responseKind"]
+        shown = {"name": name, "singularName": resource["singularResource"], "namespaced": namespaced}
+        shown |= {"kind": about["kind"], "verbs": resource["verbs"]}
         optional = ("shortNames", "categories", "storageVersionHash")
-        listed.append(
-            {
-                "name": resource["resource"],
-                "singularName": resource["singularResource"],
-                "namespaced": namespaced,
-                "kind": resource["responseKind"]["kind"],
-                "verbs": resource["verbs"],
-                **{key: resource[key] for key in optional if key in resource},
-            }
-        )
+        listed.append(shown | {key: resource[key] for key in optional if key in resource})
         for subresource in resource.get("subresources", ()):
-            about = subresource["responseKind"]
-            other = (about["kind"] != resource["responseKind"]["kind"] and about["group"]) or about["version"]
-            place = {key: about[key] for key in ("group", "version") if about[key]} if other else {}
-            listed.append(
-                {
-                    "name": f"{resource['resource']}/{subresource['subresource']}",
-                    "singularName": "",
-                    "namespaced": namespaced,
-                    **place,
-                    "kind": about["kind"],
-                    "verbs": subresource["verbs"],
-                }
-            )
+            below = subresource["responseKind"]
+            other = (below["kind"] != about["kind"] and below["group"]) or below["version"]
+            place = {key: below[key] for key in ("group", "version") if below[key]} if other else {}
+            shown = {"name": f"{name}/{subresource['subresource']}", "singularName": "", "namespaced": namespaced}
+            listed.append({**shown, **place, "kind": below["kind"], "verbs": subresource["verbs"]})
     head = {"kind": "APIResourceList", **({"apiVersion": "v1"} if group else {})}
     group_version = f"{group}/{version['version']}" if group else version["version"]
     return {**head, "groupVersion": group_version, "resources": listed}
@@ -381,12 +370,9 @@ def _resource(endpoint: Endpoint) -> JSONObject:
     entry["storageVersionHash"] = base64.b64encode(hashlib.sha256(stored.encode()).digest()[:8]).decode()
     if endpoint.subresources:
         scale = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+        kinds = {name: scale if name == "scale" else kind for name in sorted(endpoint.subresources)}
+        verbs = ["get", "patch", "update"]
         entry["subresources"] = [
-            {
-                "subresource": name,
-                "responseKind": scale if name == "scale" else kind,
-                "verbs": ["get", "patch", "update"],
-            }
-            for name in sorted(endpoint.subresources)
+            {"subresource": name, "responseKind": about, "verbs": verbs} for name, about in kinds.items()
         ]
     return entry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import re
 from collections.abc import Collection, Coroutine, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl, Roles
 from reconciler.apiserver.admission import ConfiguredAdmission
@@ -18,6 +18,8 @@ from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.conversion import with_conversions
 from reconciler.apiserver.definitions import Definitions
 from reconciler.apiserver.encoding.refusals import Refusal
+from reconciler.apiserver.encoding.text import recorded
+from reconciler.apiserver.encoding.versions import NEWEST
 from reconciler.apiserver.serving.discovery import DiscoveryDocuments
 from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
@@ -38,11 +40,6 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 _JSON = {"content-type": "application/json"}
 _TOKEN_SECONDS = 10 * 365 * 86_400
 _NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
-_SERVICE = {
-    "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-    "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
-}
-"""The Service of the API server itself, which every cluster has in the namespace ``default``."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -53,7 +50,7 @@ _STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
 _SECONDS = 1.0
 
 
-def stand_ins_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str, float]:
+def stand_ins_of(controllers: Collection[str] | Mapping[str, DurationLike]) -> dict[str, float]:
     """Return the stand-ins among some controllers, with the seconds until their pods are ready, or end."""
     known = (*IMMEDIATE, *_STAND_INS)
     unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
@@ -61,11 +58,7 @@ def stand_ins_of(controllers: Collection[str] | Mapping[str, float]) -> dict[str
         shown = ", ".join(sorted(map(str, unknown)))
         raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
     chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
-    delays = {name: chosen[name] for name in _STAND_INS if name in chosen}
-    for name, delay in delays.items():
-        if not isinstance(delay, int | float) or not 0 <= delay < math.inf:
-            raise ConfigurationError(f"the delay of {name} must be 0 or more seconds, not {delay!r}")
-    return delays
+    return {name: seconds_of(f"the delay of {name}", chosen[name], zero=True) for name in _STAND_INS if name in chosen}
 
 
 @dataclass(slots=True)
@@ -103,10 +96,11 @@ class Handler:
         state: State | None = None,
         rbac: bool = False,
         unasked: dict[str, None] | None = None,
+        release: str = NEWEST,
     ) -> None:
         self._clock = clock
         self._sharded = sharded
-        self.cluster = ClusterStorage(clock, rng, history=history)
+        self.cluster = ClusterStorage(clock, rng, history=history, release=release)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers, sockets=unasked is None)
         provide = self._create_namespace if provision_namespaces else None
@@ -126,7 +120,8 @@ class Handler:
             if name not in self.cluster.registry.built_in("namespaces").store.objects:
                 _at_once(self._create_namespace(name))
         if "default/kubernetes" not in self.cluster.registry.built_in("services").store.objects:
-            _at_once(self._internal("POST", "/api/v1/namespaces/default/services", _SERVICE))
+            service = recorded("texts.json")["service"]  # of the API server itself, which every cluster has
+            _at_once(self._internal("POST", "/api/v1/namespaces/default/services", service))
 
     def _load(self, state: State) -> None:
         """Store the objects of a state. Nothing follows from them: every state is complete."""
@@ -145,10 +140,13 @@ class Handler:
             ConfigurationError: the resource is not served, or an object cannot be stored.
         """
         plural, _, group = name.partition(".")
+        resource = self.cluster.registry.resource(group, plural)
+        if resource is None:
+            raise ConfigurationError(
+                f"the state has objects of {name}, which neither Kubernetes {self.cluster.registry.release} nor a "
+                "definition in the state serves: start the server with the version= that the state is of"
+            )
         try:
-            resource = self.cluster.registry.resource(group, plural)
-            if resource is None:
-                raise LookupError("no such kind")
             loaded = [
                 Stored(key, int(doc["metadata"]["resourceVersion"]), doc, resource.custom)
                 for key, doc in documents.items()

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import cast
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource
@@ -22,6 +23,7 @@ from reconciler.apiserver.users import AccessDenied
 from reconciler.apiserver.verbs.read import PastState
 from reconciler.apiserver.verbs.routing import Call
 from reconciler.apiserver.verbs.watch import WatchHold, WatchResponse
+from reconciler.apiserver.verbs.write_rules import WriteResult
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -203,7 +205,7 @@ class HandlerChain:
     async def _read(self, request: HTTPRequest, call: Call | None, strike: Strike) -> HTTPResponse:
         watching = call is not None and call.verb == "watch"
         expired = strike.refusal(call) if watching and "expired" in strike.answer else None
-        age, version = strike.effects.get("stale"), strike.effects.get("stale_version")
+        age, version = cast("float | None", strike.effects.get("stale")), strike.effects.get("stale_version")
         past: PastState | None = None if age is None and version is None else (age or 0.0, version)
         result = await self.handler.handle(request, call, stale=past, expired=expired)
         if result.watch is not None and call is not None:
@@ -219,20 +221,16 @@ class HandlerChain:
         self, request: HTTPRequest, call: Call | None, result: HandlerResult, strike: Strike = NO_STRIKE
     ) -> HTTPResponse:
         self._answered += 1
-        written = result.written
-        before, after = (None, None) if written is None else (written.before, written.after)
-        status, now = result.response.status, self._clock.now()
-        entry = log_entry(now, request, call, status, result.reason, before=before, after=after, fault=strike.text)
-        self.log.add(entry)
+        self.log.add(log_entry(self._clock.now(), request, call, result, strike.text))
         if self._commits:
             try:
-                self.log_commits("by the server", before, after)
+                self.log_commits("by the server", result.written)
             except ConfigurationError as error:
                 return refusal_response(Refusal.internal_error(str(error)))
         return result.response
 
-    def log_commits(self, actor: str, before: Stored | None = None, after: Stored | None = None) -> None:
-        """Log the commits since the last call, except that of the request's own write from one version to another.
+    def log_commits(self, actor: str, own: WriteResult | None = None) -> None:
+        """Log the commits since the last call, except that of the request's own write.
 
         The actor stands at the end of each line, such as ``"by the server"``.
 
@@ -242,7 +240,7 @@ class HandlerChain:
         commits, self._commits = self._commits, []
         for resource, old, new in commits:
             stored = new or old
-            if stored is None or stored is after or (new is None and old is before):
+            if stored is None or (own and (stored is own.after or (new is None and old is own.before))):
                 continue
             done = "removed" if new is None else "created" if old is None else "changed"
             info, metadata = resource.info, stored.doc["metadata"]
@@ -273,17 +271,14 @@ class HandlerChain:
         chosen = self._open_watches(self._matching(match))
         for watch in chosen:
             watch.cut()
-        self._note_watches(len(chosen), match, "cut")
-        return len(chosen)
+        return self._note_watches(len(chosen), match, "cut")
 
     def stall_watches(self, match: RequestMatch) -> int:
         """Keep watches open but silent, and return how many."""
-        chosen = self._open_watches(self._matching(match))
-        silent = [watch for watch in chosen if not watch.stalled]
-        for watch in silent:
+        chosen = [watch for watch in self._open_watches(self._matching(match)) if not watch.stalled]
+        for watch in chosen:
             watch.stall()
-        self._note_watches(len(silent), match, "stalled")
-        return len(silent)
+        return self._note_watches(len(chosen), match, "stalled")
 
     def hold_watches(self, match: RequestMatch, *, later: bool) -> WatchHold:
         """Hide events from open watches, and perhaps from those that open before the release."""
@@ -302,10 +297,11 @@ class HandlerChain:
     def _matching(self, match: RequestMatch) -> Callable[[WatchResponse], bool]:
         return lambda watch: matches(match, *self._watches[watch])
 
-    def _note_watches(self, count: int, match: RequestMatch, done: str) -> None:
+    def _note_watches(self, count: int, match: RequestMatch, done: str) -> int:
         if count:
             agent, kind = match.get("user_agent"), match.get("resource") or "all kinds"
             self.note(f"{count} watches of {kind}{f' by {agent}' if agent else ''} were {done}")
+        return count
 
     def _open_watches(self, covers: Callable[[WatchResponse], bool]) -> list[WatchResponse]:
         return [watch for watch in self._watches if not watch.closed and covers(watch)]

@@ -13,7 +13,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from reconciler.apiserver.serving.handler import refusal_response
 from reconciler.apiserver.store import encode
 from reconciler.apiserver.verbs.decoding import MAX_BODY_BYTES
 from reconciler.clock import Clock
-from reconciler.errors import ConfigurationError, MissingExtra, OutcomeUnknown
+from reconciler.errors import ConfigurationError, OutcomeUnknown, importing
 from reconciler.http import HTTPRequest, HTTPResponse
 
 if TYPE_CHECKING:
@@ -40,33 +40,27 @@ _MESSAGE_BYTES = 64 * 1024
 _LIMITS = Limits(body_bytes=MAX_BODY_BYTES, line_bytes=1024 * 1024, connections=1024)
 
 
+@dataclass(eq=False)
 class SocketListener:
     """An HTTP/1.1 listener that sends requests to a server; not under virtual time.
 
-    Args:
+    Attributes:
         send: sends a request to the server.
         access: returns the access control of the server.
         clock: the source of time.
         context: serves over TLS with this context; None without TLS.
     """
 
-    def __init__(
-        self,
-        send: Callable[[HTTPRequest], Awaitable[HTTPResponse]],
-        access: Callable[[], AccessControl],
-        clock: Clock,
-        context: ssl.SSLContext | None,
-    ) -> None:
-        self._send = send
-        self._access = access
-        self._context = context
-        self._clock = clock
-        self._url = ""
-        self._address = ""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket: socket.socket | None = None
-        self._server: HTTPServer | None = None
-        self._starting: asyncio.Task[None] | None = None
+    send: Callable[[HTTPRequest], Awaitable[HTTPResponse]]
+    access: Callable[[], AccessControl]
+    clock: Clock
+    context: ssl.SSLContext | None
+    _url: str = ""
+    _address: str = ""
+    _loop: asyncio.AbstractEventLoop | None = None
+    _socket: socket.socket | None = None
+    _server: HTTPServer | None = None
+    _starting: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -100,7 +94,7 @@ class SocketListener:
         return self._url
 
     def _bind(self, host: str, port: int) -> tuple[asyncio.AbstractEventLoop, socket.socket]:
-        if getattr(self._clock, "virtual", False):
+        if getattr(self.clock, "virtual", False):
             raise ConfigurationError(
                 "sockets do not work under virtual time, because other programs use real time: "
                 "pass the server itself to the client, or run without virtual time"
@@ -118,14 +112,14 @@ class SocketListener:
             raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}; {advice}") from error
         bound.setblocking(False)
         shown = f"[{address}]" if family == socket.AF_INET6 else address
-        self._url = f"{'http' if self._context is None else 'https'}://{shown}:{bound.getsockname()[1]}"
+        self._url = f"{'http' if self.context is None else 'https'}://{shown}:{bound.getsockname()[1]}"
         return self._loop, bound
 
     async def _start(self, bound: socket.socket) -> None:
         from reconciler._core.server import HTTPServer
 
         self._server = HTTPServer(self._serve, _LIMITS)
-        await self._server.start(sock=bound, context=self._context)
+        await self._server.start(sock=bound, context=self.context)
 
     def abort_connections(self) -> None:
         """Abort all open connections; keep listening."""
@@ -154,16 +148,11 @@ class SocketListener:
 
         from reconciler._core.server import read_body
 
-        asked = HTTPRequest(
-            request.method,
-            request.raw_path.partition("?")[0],
-            query=tuple(request.query.items()),
-            headers=_headers(request),
-            stream=True,
-        )
+        path, query = request.raw_path.partition("?")[0], tuple(request.query.items())
+        asked = HTTPRequest(request.method, path, query, _headers(request), stream=True)
         cut = False
         try:
-            self._access().authenticated(_authorization(asked))  # before the body is read
+            self.access().authenticated(_authorization(asked))  # before the body is read
             answer = await self._handle(replace(asked, body=await read_body(request, _LIMITS)))
             if answer.chunks is not None:
                 upgrade = request.headers.get("upgrade", "").lower() == "websocket"
@@ -184,9 +173,9 @@ class SocketListener:
     async def _handle(self, request: HTTPRequest) -> HTTPResponse:
         headers = {**request.headers, "authorization": _authorization(request)}
         first, _, rest = request.path[1:].partition("/")
-        if not self._access().is_token(first):
-            return await self._send(replace(request, headers=headers))
-        response = await self._send(replace(request, path=f"/{rest}", headers=headers))
+        if not self.access().is_token(first):
+            return await self.send(replace(request, headers=headers))
+        response = await self.send(replace(request, path=f"/{rest}", headers=headers))
         if rest == "openapi/v3":
             # Clients follow these links as they are.
             response.body = response.body.replace(b'"/openapi/', b'"/%b/openapi/' % first.encode())
@@ -300,10 +289,8 @@ def serving_certificate() -> tuple[ssl.SSLContext, str]:
     Raises:
         MissingExtra: the extra ``develop`` is not installed.
     """
-    try:
+    with importing(extra="develop", purpose="the embedded API server over TLS"):
         import trustme
-    except ModuleNotFoundError as error:
-        raise MissingExtra("trustme", extra="develop", purpose="the embedded API server over TLS") from error
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", "::1", "localhost").configure_cert(context)

@@ -14,9 +14,11 @@ from typing import Any, Protocol, TypedDict, Unpack, runtime_checkable
 
 import msgspec
 
-from reconciler._core.wire import JSONValue
+from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.wire import UNDECODABLE, JSONValue
 from reconciler.apiserver.builtin.kinds import REVIEWS
 from reconciler.apiserver.managed_fields import manager_of
+from reconciler.apiserver.serving.handler import HandlerResult
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN
 from reconciler.apiserver.verbs.routing import Call
@@ -165,18 +167,11 @@ def printable(text: str) -> str:
 
 
 def log_entry(
-    time: datetime,
-    request: HTTPRequest,
-    call: Call | None,
-    status: int,
-    reason: str,
-    *,
-    before: Stored | None,
-    after: Stored | None,
-    fault: str = "",
+    time: datetime, request: HTTPRequest, call: Call | None, result: HandlerResult, fault: str
 ) -> LoggedRequest:
     """Return the log entry of a request, whose path belongs to no kind if it makes no call."""
     headers = request.headers
+    before, after = (None, None) if result.written is None else (result.written.before, result.written.after)
     texts: dict[str, Any] = {
         "verb": request.method.lower(),
         "method": request.method,
@@ -201,8 +196,8 @@ def log_entry(
         }
     return LoggedRequest(
         time,
-        status=status,
-        reason=reason,
+        status=result.response.status,
+        reason=result.reason,
         before=None if before is None else before.rv,
         after=None if after is None else after.rv,
         effective=after is not None and after is not before,
@@ -220,7 +215,7 @@ def _name_of_created(request: HTTPRequest, call: Call, after: Stored | None) -> 
         return ""
     try:
         asked = msgspec.json.decode(request.body, type=_Body).metadata.name
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return ""
     return asked
 
@@ -354,11 +349,12 @@ class RequestLog:
         if unknown := wanted.keys() - RequestConditions.__annotations__:
             raise TypeError(f"unknown conditions on requests: {', '.join(sorted(unknown))}")
         agent = wanted.pop("user_agent", None) or ""
-        tests = [(name, value) for name, value in wanted.items() if value is not None]
+        known = {name: (value,) if isinstance(value, (str, int)) else value for name, value in wanted.items()}
+        tests = [(name, values) for name, values in known.items() if isinstance(values, Collection)]
         return [
             entry
             for entry in self._entries
-            if agent in entry.user_agent and all(_equals(getattr(entry, name), value) for name, value in tests)
+            if agent in entry.user_agent and all(getattr(entry, name) in values for name, values in tests)
         ]
 
     def writes(
@@ -402,7 +398,7 @@ class RequestLog:
         name: str | None = None,
         namespace: str | None = None,
         *,
-        gap: float = 1.0,
+        gap: DurationLike = 1.0,
         **more: Any,
     ) -> list[LoggedWrites]:
         """Return what `writes` returns, grouped by reconcile: one object, one client, one cycle.
@@ -421,15 +417,16 @@ class RequestLog:
             name: as for `writes`.
             namespace: as for `writes`.
             more: the keywords of `writes`.
-            gap: seconds without a write that end a cycle; 1.0 by default.
+            gap: the duration (seconds, a timedelta or ``"1s"``) without a write that ends a cycle; 1.0 by default.
         """
+        pause = seconds_of("gap", gap, zero=True)
         found = self.writes(kind, name, namespace, **more)
         groups: list[list[LoggedRequest]] = []
         last: dict[tuple[object, ...], list[LoggedRequest]] = {}
         for entry in found:
             key = (entry.group, entry.resource, entry.namespace, entry.name, entry.user_agent, entry.cycle)
             group = last.get(key)
-            quiet = group is not None and (entry.time - group[-1].time).total_seconds() > gap
+            quiet = group is not None and (entry.time - group[-1].time).total_seconds() > pause
             if group is None or (quiet and not entry.cycle):
                 group = last[key] = []
                 groups.append(group)
@@ -462,12 +459,6 @@ class RequestLog:
             texts.insert(0, f"({self.dropped} older requests are no longer in the log)")
         left_out = len(texts) - most
         return texts if left_out <= 0 else [f"({left_out} earlier lines are left out)", *texts[-most:]]
-
-
-def _equals(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, Collection) and not isinstance(wanted, str):
-        return found in wanted
-    return bool(found == wanted)
 
 
 def _filter(kind: object, name: str | None, namespace: str | None) -> Callable[[LoggedRequest | ServerAction], bool]:

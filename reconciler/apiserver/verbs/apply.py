@@ -262,11 +262,8 @@ def can_track_owners(call: Call, doc: JSONObject, before: JSONObject) -> bool:
         return not any(schema_mismatch(call, each) for each in (before, doc))
     if not call.endpoint.resource.custom or "status" not in call.endpoint.subresources:
         return True
-    if call.subresource == "status":
-        ignored = {key: value for key, value in doc.items() if key not in (*_TYPE_META, "metadata", "status")}
-    else:
-        ignored = {"status": doc["status"]} if "status" in doc else {}
-    ignored = {key: value for key, value in ignored.items() if value is not before.get(key)}
+    keys = doc.keys() - {*_TYPE_META, "metadata", "status"} if call.subresource == "status" else {"status"} & doc.keys()
+    ignored = {key: doc[key] for key in doc if key in keys and doc[key] is not before.get(key)}
     return all("duplicate entries" in problem for problem in type_errors(ignored, call.endpoint.schema))
 
 
@@ -410,10 +407,8 @@ def type_errors(value: JSONValue, node: Node, path: str = "") -> Iterator[str]:
         yield from _object_problems(value, node, path)
     elif node.type == "array":
         yield from _list_problems(value, node, path)
-    else:
-        problem = _scalar_problem(value, node)
-        if problem:
-            yield f"{path}: {problem}"
+    elif problem := _scalar_problem(value, node):
+        yield f"{path}: {problem}"
 
 
 def _object_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
@@ -437,8 +432,7 @@ def _list_problems(value: JSONValue, node: Node, path: str) -> Iterator[str]:
     for index, item in enumerate(value):
         where = f"[{index}]"
         if node.list_type in ("set", "map"):
-            problem = _key_error(item, node)
-            if problem:
+            if problem := _key_error(item, node):
                 # structured-merge-diff reports nothing more about such a list.
                 yield f"{path}: element {index}: {problem}"
                 return

@@ -22,10 +22,10 @@ from reconciler.apiserver.builtin.decoding import (
     restoring_problem,
 )
 from reconciler.apiserver.builtin.kinds import BUILT_IN, REVIEWS, filled, metadata_node, type_name, type_node
-from reconciler.apiserver.encoding.json_documents import InvalidJSON, InvalidYAML, OutOfRange, decode_yaml, read_json
+from reconciler.apiserver.encoding import json_documents
 from reconciler.apiserver.encoding.protobuf import Unreadable, read_protobuf
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
-from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, snippet
+from reconciler.apiserver.encoding.text import go_json, go_type, go_value, quoted, recorded, snippet
 from reconciler.apiserver.verbs.routing import Call
 from reconciler.http import HTTPRequest
 
@@ -74,11 +74,11 @@ def read_object(request: HTTPRequest, kind: str, duplicates: list[str] | None = 
     media = media_type(request)
     if media in ("", _JSON):
         try:
-            found = read_json(request.body)
-        except OutOfRange as error:
+            found = json_documents.read_json(request.body)
+        except json_documents.OutOfRange as error:
             version = error.document.get("apiVersion") if isinstance(error.document, dict) else ""
             raise Refusal.cannot_be_handled(kind, str(version or "v1"), kind, str(error)) from None
-        except InvalidJSON as error:
+        except json_documents.InvalidJSON as error:
             raise _unrecognized(kind, f"json parse error: {error} ({snippet(request.body)})") from None
     elif media == YAML:
         found = read_yaml(request.body, duplicates)
@@ -110,8 +110,8 @@ def _unrecognized(kind: str, problem: str) -> Refusal:
 def decode_patch(body: bytes) -> Any:
     """Return the JSON of a patch; raise the 400 if it is not valid."""
     try:
-        return read_json(body)
-    except InvalidJSON as error:
+        return json_documents.read_json(body)
+    except json_documents.InvalidJSON as error:
         raise Refusal.bad_request(f"error decoding patch: {error}") from None
 
 
@@ -124,13 +124,13 @@ def read_yaml(body: bytes, duplicates: list[str] | None = None) -> Any:
         Refusal: 400, the body is not valid YAML.
     """
     if body[:1] == b"{" and _SURROGATE.search(body) is None:
-        with contextlib.suppress(InvalidJSON):
-            found = read_json(body, lenient=False)
+        with contextlib.suppress(json_documents.InvalidJSON):
+            found = json_documents.read_json(body, lenient=False)
             if duplicates is None or not duplicate_fields(body, found):
                 return found
     try:
-        found, twice = decode_yaml(body)
-    except InvalidYAML as error:
+        found, twice = json_documents.decode_yaml(body)
+    except json_documents.InvalidYAML as error:
         raise Refusal.bad_request(f"error converting YAML to JSON: {error}") from None
     if duplicates is not None:
         duplicates += twice
@@ -289,13 +289,8 @@ def metadata_warnings(found: JSONObject, before: JSONObject, *, custom: bool) ->
     owners = found.get("ownerReferences")
     if isinstance(owners, list) and len(owners) > 1:
         uids = Counter(str(owner.get("uid")) for owner in owners if isinstance(owner, dict))
-        twice = sorted(uid for uid, count in uids.items() if count > 1)
-        if twice:
-            warnings.append(
-                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, "
-                "and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
-                + ", ".join(twice)
-            )
+        if twice := sorted(uid for uid, count in uids.items() if count > 1):
+            warnings.append(recorded("texts.json")["duplicate owners"] + ", ".join(twice))
     return warnings
 
 
@@ -388,7 +383,10 @@ def _package(group: str) -> str:
 
 def _decode(call: Call, found: JSONObject, before: JSONObject | None) -> JSONObject:
     earlier_metadata: JSONObject | None = before["metadata"] if before is not None else None
-    raw, custom = found.get("metadata"), call.endpoint.resource.custom
+    custom = call.endpoint.resource.custom
+    if custom and json_documents.has_large_integers(call.request.body):
+        found = json_documents.as_interface(found)
+    raw = found.get("metadata")
     restored = not custom and media_type(call.request) in (STRATEGIC_PATCH, APPLY_PATCH)
     about_metadata, decoding = Decoding(restored), Decoding(restored)
     document = _decode_fields(call, found, before, about_metadata, decoding)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,9 @@ import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import APIResource, ClusterStorage, Endpoint, timestamp
-from reconciler.apiserver.definitions import CLEANUP
 from reconciler.apiserver.encoding.json_documents import with_condition
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
-from reconciler.apiserver.encoding.text import go_bool, go_int
+from reconciler.apiserver.encoding.text import go_bool, go_int, recorded
 from reconciler.apiserver.store import ObjectStore, Stored
 from reconciler.apiserver.verbs.decoding import check_write_options, read_unstored_object
 from reconciler.apiserver.verbs.read import selector_of
@@ -93,7 +92,7 @@ class Deleter:
         metadata = old.doc["metadata"]
         finalizers = _finalizers_for_policy(list(metadata.get("finalizers") or ()), options)
         if resource.info.plural == "customresourcedefinitions" and not metadata.get("deletionTimestamp"):
-            finalizers.append(CLEANUP)
+            finalizers.append(_CLEANUP)
         grace = _grace_seconds(resource, old.doc, options)
         if not finalizers and grace == 0 and is_removable(resource, {**old.doc, "metadata": {}}):
             if dry_run:
@@ -105,7 +104,7 @@ class Deleter:
             return WriteResult(200, old, before=old, after=old)
         if dry_run:
             return WriteResult(200, Stored(old.key, old.rv, doc, old.custom), before=old, after=old)
-        new = self.cluster.replace(resource, old, doc)
+        new = self.cluster.put(resource, old.key, doc)
         return WriteResult(200, new, before=old, after=new)
 
     def _mark_pod_deleted(self, resource: APIResource, old: Stored) -> Stored:
@@ -113,7 +112,7 @@ class Deleter:
         if resource.info.plural != "pods" or resource.info.group:
             return old
         marked = self._mark_deleted(resource, old, [], 0)
-        return old if marked is None else self.cluster.replace(resource, old, marked)
+        return old if marked is None else self.cluster.put(resource, old.key, marked)
 
     def _mark_deleted(self, resource: APIResource, old: Stored, finalizers: list[str], grace: int) -> JSONObject | None:
         """Return the document with the deletion marks, or None if it has them all."""
@@ -131,9 +130,10 @@ class Deleter:
         if metadata == old.doc["metadata"]:
             return None
         doc = {**old.doc, "metadata": metadata}
-        if resource.info.plural == "customresourcedefinitions" and CLEANUP in finalizers:
+        if resource.info.plural == "customresourcedefinitions" and _CLEANUP in finalizers:
             status = doc.get("status") or {}
-            conditions = with_condition(status.get("conditions"), _TERMINATING, self.cluster.now())
+            terminating = recorded("texts.json")["terminating"]
+            conditions = with_condition(status.get("conditions"), terminating, self.cluster.now())
             doc["status"] = {**status, "conditions": conditions}
         if resource.info.plural == "namespaces" and not resource.info.group:
             doc["status"] = {**(doc.get("status") or {}), "phase": "Terminating"}
@@ -168,15 +168,6 @@ class Deleter:
             return
 
 
-_TERMINATING = {
-    "type": "Terminating",
-    "status": "True",
-    "reason": "InstanceDeletionPending",
-    "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
-}
-"""The condition of a definition that is being deleted."""
-
-
 def _delete_options(call: Call) -> JSONObject:
     options: JSONObject = {}
     if call.request.body.strip():
@@ -195,8 +186,7 @@ def _delete_options(call: Call) -> JSONObject:
         except ValueError as error:
             raise Refusal.bad_request(str(error)) from None
     # A resourceVersion in the query is a precondition of a deletion too.
-    conditions = {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}
-    if conditions:
+    if conditions := {key: query[key] for key in ("uid", "resourceVersion") if query.get(key)}:
         options["preconditions"] = conditions
     if "orphanDependents" in query:
         options["orphanDependents"] = go_bool(query["orphanDependents"])
@@ -281,15 +271,21 @@ def _success_status(call: Call, old: Stored) -> JSONObject:
 
 _FOREGROUND = "foregroundDeletion"
 _ORPHAN = "orphan"
+_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+"""The finalizer of a definition that is being deleted; removed when its last custom resource is gone."""
 
 
 class GarbageCollector:
-    """A commit hook that deletes dependents (``"garbage"``) and the content of namespaces (``"namespaces"``)."""
+    """A commit hook that deletes dependents (``"garbage"``) and the content of namespaces (``"namespaces"``).
+
+    It always deletes the objects of a definition that is being deleted.
+    """
 
     def __init__(self, cluster: ClusterStorage, deleter: Deleter, active: Collection[str]) -> None:
         self._cluster = cluster
         self._deleter = deleter
         self._garbage, self._namespaces = "garbage" in active, "namespaces" in active
+        self._definitions = cluster.registry.built_in("customresourcedefinitions", "apiextensions.k8s.io")
         self._dependents: dict[str, dict[tuple[ObjectStore, str], APIResource]] = {}
         cluster.commit_hooks.append(self._committed)
 
@@ -300,6 +296,8 @@ class GarbageCollector:
                 self.collect_dependents(old.uid)
                 self._continue_owners(old)
             self._finish_namespace(old.doc["metadata"].get("namespace", ""))
+            if resource.custom and not resource.store.objects:
+                self._finish_definition(resource)
         elif new is not None and new.doc["metadata"].get("deletionTimestamp"):
             self._continue_deletion(resource, new)
         elif new is not None and self._garbage and _owner_references(new) != _owner_references(old):
@@ -307,26 +305,20 @@ class GarbageCollector:
 
     def index(self, resource: APIResource, old: Stored | None, new: Stored | None) -> None:
         """Keep the index of dependents current after a commit; a loaded object counts as a new one."""
-        current = new or old
-        if current is None:
-            return
         before, after = _owner_uids(old), _owner_uids(new)
-        place = (resource.store, current.key)
         for uid in before.keys() - after.keys():
             held = self._dependents.get(uid, {})
-            held.pop(place, None)
+            held.pop((resource.store, old.key if old else ""), None)
             if not held:
                 self._dependents.pop(uid, None)
-        for uid in after:
-            self._dependents.setdefault(uid, {})[place] = resource
+        if new is not None:
+            for uid in after:
+                self._dependents.setdefault(uid, {})[resource.store, new.key] = resource
 
     def _dependents_of(self, uid: str) -> list[tuple[APIResource, Stored]]:
-        found = []
-        for (_, key), resource in list(self._dependents.get(uid, {}).items()):
-            stored = resource.store.objects.get(key)
-            if stored is not None:
-                found.append((resource, stored))
-        return found
+        places = [(resource, key) for (_, key), resource in self._dependents.get(uid, {}).items()]
+        found = ((resource, resource.store.objects.get(key)) for resource, key in places)
+        return [(resource, stored) for resource, stored in found if stored is not None]
 
     # owners
 
@@ -344,14 +336,12 @@ class GarbageCollector:
         """
         owners = _owner_references(stored)
         present = [owner for owner in owners if self._is_present(owner, resource, stored)]
-        if len(present) == len(owners):
-            return
-        if present:
+        if present and len(present) < len(owners):
             self._set_metadata(resource, stored, "ownerReferences", present)
-            return
-        held = stored.doc["metadata"].get("finalizers") or ()
-        policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
-        self._deleter.delete_stored(resource, stored, {"propagationPolicy": policy})
+        elif len(present) < len(owners):
+            held = stored.doc["metadata"].get("finalizers") or ()
+            policy = "Orphan" if _ORPHAN in held else "Foreground" if _FOREGROUND in held else "Background"
+            self._deleter.delete_stored(resource, stored, {"propagationPolicy": policy})
 
     def _is_present(self, owner: JSONObject, resource: APIResource, dependent: Stored) -> bool:
         """Return whether an owner may exist: it does, or the reference cannot be resolved, or was not copied to a fork.
@@ -362,9 +352,8 @@ class GarbageCollector:
         endpoint = self._cluster.registry.by_kind(owner["apiVersion"], owner["kind"])
         if endpoint is None or not endpoint.store.complete:
             return True
-        if endpoint.info.namespaced and not resource.info.namespaced:
-            return True
-        return _find_owner(endpoint, owner, dependent) is not None
+        misplaced = endpoint.info.namespaced and not resource.info.namespaced
+        return misplaced or _find_owner(endpoint, owner, dependent) is not None
 
     def _continue_owners(self, gone: Stored) -> None:
         """Continue the deletion of owners that waited for a dependent."""
@@ -375,19 +364,25 @@ class GarbageCollector:
                 self._continue_deletion(endpoint.resource, owner)
 
     def _continue_deletion(self, resource: APIResource, stored: Stored) -> None:
-        finalizers = (stored.doc["metadata"].get("finalizers") or []) if self._garbage else ()
-        if _ORPHAN in finalizers:
+        finalizers = stored.doc["metadata"].get("finalizers") or ()
+        if _CLEANUP in finalizers:
+            self._withdraw(stored)
+        if self._garbage and _ORPHAN in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
-                self._remove_owner(other, dependent, stored.uid)
+                owners = [owner for owner in _owner_references(dependent) if owner.get("uid") != stored.uid]
+                self._set_metadata(other, dependent, "ownerReferences", owners)
             self._remove_finalizer(resource, stored, _ORPHAN)
-        elif _FOREGROUND in finalizers:
+        elif self._garbage and _FOREGROUND in finalizers:
             for other, dependent in self._dependents_of(stored.uid):
                 if not dependent.doc["metadata"].get("deletionTimestamp"):
                     self._delete_in_foreground(other, dependent)
             if not any(_blocks(dependent, stored.uid) for _, dependent in self._dependents_of(stored.uid)):
                 self._remove_finalizer(resource, stored, _FOREGROUND)
         elif resource.info.plural == "namespaces" and not resource.info.group and self._namespaces:
-            self._empty_namespace(stored)
+            for each in self._cluster.registry.resources():
+                if each.info.namespaced:
+                    self._delete_all(each, each.store.keys(stored.key))
+            self._finish_namespace(stored.key)
 
     def _delete_in_foreground(self, resource: APIResource, dependent: Stored) -> None:
         """Delete a dependent of an object that waits for it, which it no longer blocks if they own each other."""
@@ -396,17 +391,15 @@ class GarbageCollector:
             dependent = self._set_metadata(resource, dependent, "ownerReferences", owners)
         self._deleter.delete_stored(resource, dependent, {"propagationPolicy": "Foreground"})
 
-    def _remove_owner(self, resource: APIResource, stored: Stored, uid: str) -> None:
-        owners = [owner for owner in _owner_references(stored) if owner.get("uid") != uid]
-        self._set_metadata(resource, stored, "ownerReferences", owners)
-
     def _remove_finalizer(self, resource: APIResource, stored: Stored, finalizer: str) -> None:
+        """Remove a finalizer of an object that is being deleted, and the object with its last one."""
         current = resource.store.objects.get(stored.key)
         if current is None or current.uid != stored.uid:
             return
-        kept = [name for name in current.doc["metadata"].get("finalizers") or [] if name != finalizer]
-        if kept:
-            self._set_metadata(resource, current, "finalizers", kept)
+        finalizers = current.doc["metadata"].get("finalizers") or []
+        if kept := [name for name in finalizers if name != finalizer]:
+            if kept != finalizers:
+                self._set_metadata(resource, current, "finalizers", kept)
         else:
             self._cluster.remove(resource, current)
 
@@ -414,37 +407,45 @@ class GarbageCollector:
         metadata = {**stored.doc["metadata"], field: value}
         if not value:
             del metadata[field]
-        return self._cluster.replace(resource, stored, {**stored.doc, "metadata": metadata})
+        return self._cluster.put(resource, stored.key, {**stored.doc, "metadata": metadata})
 
-    # namespaces
+    # the content of namespaces and definitions
 
-    def _empty_namespace(self, stored: Stored) -> None:
-        name = stored.key
-        for resource in self._cluster.registry.resources():
-            if resource.info.namespaced:
-                for key in list(resource.store.keys(name)):
-                    found = resource.store.objects.get(key)
-                    if found is not None and not found.doc["metadata"].get("deletionTimestamp"):
-                        self._deleter.delete_stored(resource, found, {"gracePeriodSeconds": 0})
-        self._finish_namespace(name)
+    def _delete_all(self, resource: APIResource, keys: Iterable[str]) -> None:
+        for key in list(keys):
+            found = resource.store.objects.get(key)
+            if found is not None and not found.doc["metadata"].get("deletionTimestamp"):
+                self._deleter.delete_stored(resource, found, {"gracePeriodSeconds": 0})
+
+    def _withdraw(self, definition: Stored) -> None:
+        """Delete all objects of a definition that is being deleted; objects with finalizers block it."""
+        spec = definition.doc["spec"]
+        kind = self._cluster.registry.resource(spec["group"], spec["names"]["plural"])
+        if kind is not None:
+            self._delete_all(kind, kind.store.objects)
+            if not kind.store.objects:
+                self._remove_finalizer(self._definitions, definition, _CLEANUP)
+
+    def _finish_definition(self, kind: APIResource) -> None:
+        """Continue the deletion of a definition after its last object is gone."""
+        stored = self._definitions.store.objects.get(f"{kind.info.plural}.{kind.info.group}")
+        if stored is not None and stored.doc["metadata"].get("deletionTimestamp"):
+            self._withdraw(stored)
 
     def _finish_namespace(self, name: str) -> None:
         """Remove a namespace that is being deleted, after its last object is gone."""
-        if not self._namespaces:
-            return
         namespaces = self._cluster.registry.built_in("namespaces")
-        stored = namespaces.store.objects.get(name)
+        stored = namespaces.store.objects.get(name) if self._namespaces else None
         if stored is None or not stored.doc["metadata"].get("deletionTimestamp"):
             return
         spans = (each.store.now.span(name) for each in self._cluster.registry.resources() if each.info.namespaced)
         if any(start < stop for start, stop in spans):
             return
         doc = {**stored.doc, "spec": {}}
-        if stored.doc["metadata"].get("finalizers"):
-            if stored.doc.get("spec"):
-                self._cluster.replace(namespaces, stored, {**doc, "metadata": dict(doc["metadata"])})
-        else:
+        if not stored.doc["metadata"].get("finalizers"):
             self._cluster.remove(namespaces, stored, doc)
+        elif stored.doc.get("spec"):
+            self._cluster.put(namespaces, stored.key, {**doc, "metadata": dict(doc["metadata"])})
 
 
 def _owner_uids(stored: Stored | None) -> dict[str, None]:

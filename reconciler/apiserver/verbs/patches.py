@@ -5,12 +5,14 @@ In a strategic merge patch, lists of built-in kinds merge by the keys that their
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import re
 from collections.abc import Callable
 from typing import Any, cast
 
-from reconciler._core.wire import JSONObject, JSONValue
-from reconciler.apiserver.encoding.json_documents import InvalidJSON, check_value
+from reconciler._core.wire import JSONObject, JSONValue, exceeds_max_levels
+from reconciler.apiserver.encoding.json_documents import merge_patch
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import GO_TYPES, go_json, go_type, go_value
 from reconciler.apiserver.schema import ANYTHING, Node
@@ -36,14 +38,16 @@ def apply_patch(call: Call, kind: str, before: JSONObject) -> JSONValue:
     patch = _read_patch(call, kind)
     try:
         if kind == JSON_PATCH:
-            found = json_patch(before, patch)
-            check_value(found)
+            found = json_patch(before, cast("list[Any]", patch))
+            if exceeds_max_levels(found):
+                raise PatchFailed("exceeded max depth")
             return found
         if kind == STRATEGIC_PATCH:
             return strategic_merge(before, cast("JSONObject", patch), call.endpoint.schema)
-        return merge_patch(before, patch)
-    except (PatchFailed, InvalidJSON):
-        raise Refusal.patch_rejected() from None
+        return cast("JSONValue", merge_patch(before, patch))
+    except PatchFailed:  # the response does not say why
+        why = "the server rejected our request due to an error in our request"
+        raise Refusal(422, "Invalid", why, details={}) from None
 
 
 def _read_patch(call: Call, kind: str) -> JSONValue:
@@ -74,66 +78,33 @@ class PatchFailed(Exception):
     """A JSON patch that cannot be applied."""
 
 
-def merge_patch(target: JSONValue, patch: JSONValue) -> JSONValue:
-    """Return `target` with an RFC 7386 merge patch applied; unchanged parts are shared with `target`.
-
-    Nulls are removed at any depth of what the patch adds, also in items of lists, as on the real server.
-    """
-    if not isinstance(patch, dict):
-        return _without_nulls(patch)
-    merged = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            merged[key] = merge_patch(merged.get(key), value)
-        else:
-            merged[key] = _without_nulls(value)
-    return merged
-
-
-def _without_nulls(value: JSONValue) -> JSONValue:
-    """Remove null fields of the objects in a list; null items stay."""
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _without_nulls(member) for key, member in value.items() if member is not None}
-    return value
-
-
-def json_patch(document: JSONValue, operations: JSONValue) -> JSONValue:
+def json_patch(document: JSONValue, operations: list[Any]) -> JSONValue:
     """Return `document` with an RFC 6902 patch applied.
 
     Raises:
         PatchFailed: an operation cannot be applied; the message says which and why.
     """
-    if not isinstance(operations, list):
-        raise PatchFailed("a JSON patch is a list of operations")
-    document, copied = _deep_copy(document), 0
+    root, copied = {"": _deep_copy(document)}, 0
     for operation in operations:
         if not isinstance(operation, dict):
             raise PatchFailed(f"unexpected operation: {operation}")
-        op, path = operation.get("op"), _pointer(operation, "path")
-        if op == "test":
-            _test(document, path, operation)
-        elif op == "remove":
-            document = _change(document, path, "remove", None)
-        elif op in ("add", "replace"):
-            document = _change(document, path, op, operation.get("value"))
-        elif op in ("move", "copy"):
+        op, path, value = operation.get("op"), _pointer(operation, "path"), operation.get("value")
+        if op == "move":
             source = _pointer(operation, "from")
-            if op == "move":
-                value = _read(document, source)
-                document = _change(document, source, "remove", None)
-            else:
-                value, size = _copy_value(document, source)
-                copied += size
-                if copied > MAX_COPIED_BYTES:
-                    raise PatchFailed(f"the copies have more than {MAX_COPIED_BYTES} bytes")
-            document = _change(document, path, "add", value)
+            value = _read(root, source)
+            _change(root, source, "remove", None)
+        elif op == "copy":
+            value = _copied(root, _pointer(operation, "from"))
+            copied += len(encode(value))
+            if copied > MAX_COPIED_BYTES:
+                raise PatchFailed(f"the copies have more than {MAX_COPIED_BYTES} bytes")
+        if op == "test":
+            _test(root, path, operation)
+        elif op in ("add", "copy", "move", "remove", "replace"):
+            _change(root, path, op if op in ("remove", "replace") else "add", value)
         else:
             raise PatchFailed(f"unexpected kind: {op}")
-    return document
+    return root[""]
 
 
 def _deep_copy(value: JSONValue) -> JSONValue:
@@ -143,24 +114,19 @@ def _deep_copy(value: JSONValue) -> JSONValue:
     return [_deep_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _copy_value(document: JSONValue, path: list[str]) -> tuple[JSONValue, int]:
-    """Return a copied value and its size as JSON; like the real server, copy null if the field is missing."""
-    value = None
-    parent = _read(document, path[:-1]) if path else None
-    if not isinstance(parent, dict) or path[-1] in parent:
-        value = _read(document, path)
-    try:
-        check_value(value)
-    except InvalidJSON as error:
-        raise PatchFailed(str(error)) from None
-    return _deep_copy(value), len(encode(value))
+def _copied(root: JSONObject, path: list[str]) -> JSONValue:
+    """Return a copied value; like the real server, copy null if the field is missing."""
+    parent = _read(root, path[:-1])
+    value = None if isinstance(parent, dict) and path[-1] not in parent else _read(root, path)
+    if exceeds_max_levels(value):
+        raise PatchFailed("exceeded max depth")
+    return _deep_copy(value)
 
 
-def _test(document: JSONValue, path: list[str], operation: JSONObject) -> None:
-    try:
-        found = _read(document, path)
-    except PatchFailed:
-        found = None
+def _test(root: JSONObject, path: list[str], operation: JSONObject) -> None:
+    found = None
+    with contextlib.suppress(PatchFailed):
+        found = _read(root, path)
     if not _json_equal(found, operation.get("value")):
         raise PatchFailed(f"testing value {operation['path']} failed: test failed")
 
@@ -177,12 +143,13 @@ def _json_equal(one: JSONValue, other: JSONValue) -> bool:
 
 
 def _pointer(operation: JSONObject, member: str) -> list[str]:
+    """Return the parts of a pointer; the first one is empty and stands for the whole document."""
     text = operation.get(member)
     if not isinstance(text, str):
         raise PatchFailed(f"unexpected operation: {operation}")
     if text and "/" not in text:
         raise PatchFailed(f"the pointer {text!r} does not begin with a slash")
-    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
+    return ["", *(part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:])]
 
 
 def _read(document: JSONValue, path: list[str]) -> JSONValue:
@@ -192,7 +159,7 @@ def _read(document: JSONValue, path: list[str]) -> JSONValue:
         elif isinstance(document, list):
             document = document[_index(part, len(document) - 1)]
         else:
-            raise PatchFailed(f"doc is missing key: /{'/'.join(path)}: missing value")
+            raise PatchFailed(f"doc is missing key: {'/'.join(path)}: missing value")
     return document
 
 
@@ -206,27 +173,24 @@ def _index(part: str, last: int) -> int:
     return index
 
 
-def _change(document: JSONValue, path: list[str], op: str, value: JSONValue) -> JSONValue:
-    """Add, replace or remove one field or item of a document, and return the document."""
-    if not path:
-        if op == "remove":
-            raise PatchFailed("the whole document cannot be removed")
-        return value
-    parent: Any = _read(document, path[:-1])
+def _change(root: JSONObject, path: list[str], op: str, value: JSONValue) -> None:
+    """Add, replace or remove one field or item, or the whole document."""
+    parent: Any = _read(root, path[:-1])
     where: Any = path[-1]
+    if op == "remove" and parent is root:
+        raise PatchFailed("the whole document cannot be removed")
     if isinstance(parent, list):
         last = len(parent) - 1 if op != "add" else len(parent)
         where = last if op == "add" and where == "-" else _index(where, last)
     elif not isinstance(parent, dict) or (op == "remove" and where not in parent):
         # The real server replaces missing fields too; only their parents must exist.
-        raise PatchFailed(f"{op} operation does not apply: doc is missing path: /{'/'.join(path)}: missing value")
+        raise PatchFailed(f"{op} operation does not apply: doc is missing path: {'/'.join(path)}: missing value")
     if op == "remove":
         del parent[where]
     elif op == "add" and isinstance(parent, list):
         parent.insert(where, value)
     else:
         parent[where] = value
-    return document
 
 
 def strategic_merge(target: Any, patch: JSONObject, node: Node) -> JSONObject:
@@ -342,16 +306,8 @@ def _in_order(items: list[Any], wanted: list[Any], before: list[Any], name: Call
     by_name: dict[str, list[Any]] = {}
     for item in items:
         by_name.setdefault(name(item), []).append(item)
-    known = {name(item): index for index, item in enumerate(before)}
-    left = [text for text in dict.fromkeys(map(name, wanted)) if text in by_name]
-    listed = set(left)
-    right = [text for text in by_name if text not in listed]
-    found: list[str] = []
-    left.reverse()
-    right.reverse()
-    while left or right:
-        if not right or (left and known.get(left[-1], -1) < known.get(right[-1], len(known))):
-            found.append(left.pop())
-        else:
-            found.append(right.pop())
+    listed = {text: -1 for text in map(name, wanted) if text in by_name}
+    positions = listed | {name(item): index for index, item in enumerate(before)}
+    others = [text for text in by_name if text not in listed]
+    found = heapq.merge(others, listed, key=lambda text: positions.get(text, len(before)))
     return [item for text in found for item in by_name[text]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import bisect
 import posixpath
 from collections.abc import Callable
@@ -11,10 +10,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from reconciler._core.wire import JSONObject
+from reconciler.apiserver.builtin.decoding import BuiltInContents, Decoding, Place, first_error
 from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.json_documents import InvalidJSON, OutOfRange, read_json
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, is_int64, quoted
+from reconciler.apiserver.encoding.text import go_bool, go_int, go_type, quoted, recorded
+from reconciler.apiserver.encoding.versions import has_feature
+from reconciler.apiserver.schema import Node
 from reconciler.apiserver.store import ObjectSnapshot, ObjectStore, Stored, encode
 from reconciler.apiserver.verbs.routing import (
     Call,
@@ -26,14 +28,8 @@ from reconciler.apiserver.verbs.routing import (
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import WatchResponse
 
-_CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
-    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
-    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
-    "deleted between the time the first chunk was returned and now may show up in the list."
-)
 _URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-_MATCH = "resourceVersionMatch"
+_MATCH, _INITIAL = "resourceVersionMatch", "sendInitialEvents"
 
 
 def selector_of(call: Call) -> Selector:
@@ -77,6 +73,10 @@ _COMMON: dict[str, Callable[[JSONObject], str]] = {
 }
 
 
+_FIELDS = {"v": Node("string"), "rv": Node("integer", "int64", name="int64"), "start": Node("string")}
+_CONTINUE = BuiltInContents(Node(name="storage.continueToken", properties=_FIELDS))
+
+
 @dataclass(frozen=True, slots=True)
 class _PageToken:
     """A continue token of a list: the version of the snapshot, and the first key that was not sent."""
@@ -92,25 +92,25 @@ class _PageToken:
     def read(cls, text: str) -> _PageToken:
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except (binascii.Error, ValueError):
+        except ValueError:
             bad = next((at for at, letter in enumerate(text) if letter not in _URL_SAFE), len(text) // 4 * 4)
             raise _bad_token(f"illegal base64 data at input byte {bad}") from None
+        decoding = Decoding()
         try:
             found = read_json(raw)
             found = {} if found is None else found
         except OutOfRange as error:
-            raise _bad_token(_mistyped(f"number {error.number}", "rv", "int64")) from None
+            place = Place(decoding, "rv", "rv", _CONTINUE.node.name)
+            raise _bad_token(place.problem(f"number {error.number}", "int64")) from None
         except InvalidJSON as error:
             raise _bad_token(str(error)) from None
         if not isinstance(found, dict):
-            problem = f"json: cannot unmarshal {go_type(found)} into Go value of type storage.continueToken"
+            problem = f"json: cannot unmarshal {go_type(found)} into Go value of type {_CONTINUE.node.name}"
             raise _bad_token(problem)
-        version, rv, start = found.get("v", ""), found.get("rv", 0), found.get("start", "")
-        if not is_int64(rv):
-            raise _bad_token(_mistyped(f"number {rv}" if go_type(rv) == "number" else go_type(rv), "rv", "int64"))
-        for field, value in (("v", version), ("start", start)):
-            if not isinstance(value, str):
-                raise _bad_token(_mistyped(go_type(value), field, "string"))
+        token = _CONTINUE.decode(found, None, decoding)
+        if decoding.problems:
+            raise _bad_token(first_error(decoding.problems, list(found)))
+        version, rv, start = token.get("v", ""), token.get("rv", 0), token.get("start", "")
         if version != "meta.k8s.io/v1":
             raise _bad_token(f"server does not recognize this encoded version {version}")
         if not rv:
@@ -118,10 +118,6 @@ class _PageToken:
         if not start or posixpath.normpath(f"/{start}") != f"/{start}":
             raise _bad_token(start or "empty encoded start key (version meta.k8s.io/v1)")
         return cls(rv, start)
-
-
-def _mistyped(shown: str, field: str, wanted: str) -> str:
-    return f"json: cannot unmarshal {shown} into Go struct field continueToken.{field} of type {wanted}"
 
 
 def _bad_token(problem: str) -> Refusal:
@@ -185,7 +181,8 @@ class Reader:
                 return store.now, current, found
             snapshot = store.at(found.rv)
             if snapshot is None or found.rv < self.cluster.revisions.compacted:
-                raise Refusal.expired(_CONTINUE_EXPIRED, metadata={"continue": _PageToken(-1, found.start).text()})
+                following = {"continue": _PageToken(-1, found.start).text()}
+                raise Refusal.expired(recorded("texts.json")["continue expired"], metadata=following)
             return snapshot, found.rv, found
         if asked is not None:
             self._not_in_future(asked)
@@ -201,7 +198,12 @@ class Reader:
         return store.now, current, None
 
     def _page(
-        self, call: Call, selector: Selector, snapshot: ObjectSnapshot, rv: int, token: _PageToken | None
+        self,
+        call: Call,
+        selector: Selector,
+        snapshot: ObjectSnapshot,
+        rv: int,
+        token: _PageToken | None,
     ) -> tuple[list[Stored], int, _PageToken | None]:
         (objects, keys), limit = snapshot, _limit(call)
         namespace = _namespace_of(call, selector)
@@ -294,18 +296,25 @@ class Reader:
 
 def _initial_events(call: Call) -> bool | None:
     text, match = call.query.get("sendInitialEvents"), call.query.get("resourceVersionMatch", "")
-    errors = []
-    if text is None and match:
-        errors.append(_no_match("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
-    if text is not None and match != "NotOlderThan":
-        errors.append(_no_match("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
-        if match:
-            errors.append(FieldError.not_supported(_MATCH, match, ("NotOlderThan",)))
-    if call.query.get("continue"):
-        errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
-    if errors:
-        raise Refusal.option_invalid("ListOptions", *errors)
+    if call.query.keys().isdisjoint((_INITIAL, _MATCH, "continue")):
+        return None
+    gate = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+    given = text is not None
+    lacks_feature = not has_feature("WatchList", call.endpoint.info.release)
+    _refuse_options(
+        (not given and match, _no_match(f"{_MATCH} is forbidden for watch unless sendInitialEvents is provided")),
+        (given and match != "NotOlderThan", _no_match(f"sendInitialEvents requires setting {_MATCH} to NotOlderThan")),
+        (given and lacks_feature, FieldError.forbidden("sendInitialEvents", gate)),
+        (given and match not in ("", "NotOlderThan"), FieldError.not_supported(_MATCH, match, ("NotOlderThan",))),
+        (call.query.get("continue"), _no_match(f"{_MATCH} is forbidden when continue is provided")),
+    )
     return None if text is None else go_bool(text)
+
+
+def _refuse_options(*checks: tuple[object, FieldError]) -> None:
+    """Raise the 422 with the errors of options that are wrong, if there are any."""
+    if errors := [error for wrong, error in checks if wrong]:
+        raise Refusal.option_invalid("ListOptions", *errors)
 
 
 def _no_match(why: str) -> FieldError:
@@ -313,22 +322,18 @@ def _no_match(why: str) -> FieldError:
 
 
 def _check_match(call: Call) -> None:
-    asked, match = call.query.get("resourceVersion", ""), call.query.get("resourceVersionMatch", "")
-    token = call.query.get("continue", "")
-    errors = []
-    if match:
-        if token:
-            errors.append(_no_match("resourceVersionMatch is forbidden when continue is provided"))
-        elif not asked:
-            errors.append(_no_match("resourceVersionMatch is forbidden unless resourceVersion is provided"))
-        if match not in ("Exact", "NotOlderThan"):
-            errors.append(FieldError.not_supported(_MATCH, match, ("Exact", "NotOlderThan", "")))
-        if match == "Exact" and asked == "0":
-            errors.append(_no_match('resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
-    if "sendInitialEvents" in call.query:
-        errors.append(FieldError.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"))
-    if errors:
-        raise Refusal.option_invalid("ListOptions", *errors)
+    if call.query.keys().isdisjoint((_INITIAL, _MATCH)):
+        return
+    asked, match, token = (call.query.get(name, "") for name in ("resourceVersion", _MATCH, "continue"))
+    known, forbidden = ("Exact", "NotOlderThan"), f"{_MATCH} is forbidden"
+    at_zero = f'{_MATCH} "exact" is forbidden for resourceVersion "0"'
+    _refuse_options(
+        (match and token, _no_match(f"{forbidden} when continue is provided")),
+        (match and not token and not asked, _no_match(f"{forbidden} unless resourceVersion is provided")),
+        (match and match not in known, FieldError.not_supported(_MATCH, match, (*known, ""))),
+        (match == "Exact" and asked == "0", _no_match(at_zero)),
+        (_INITIAL in call.query, FieldError.forbidden(_INITIAL, f"{_INITIAL} is forbidden for list")),
+    )
 
 
 def _watch_version(call: Call) -> int | None:

@@ -11,7 +11,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import Endpoint, Registry, split_path
 from reconciler.apiserver.encoding.formats import form_problems, qualified_name_problems
 from reconciler.apiserver.encoding.refusals import Refusal, aggregate
-from reconciler.apiserver.encoding.text import go_bool, go_int, quoted
+from reconciler.apiserver.encoding.text import duration_problem, go_bool, go_int, quoted
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ADMIN, UserInfo
 from reconciler.http import HTTPRequest
@@ -23,7 +23,6 @@ ACTIONS = {"binding": "Binding", "eviction": "Eviction", "token": "TokenRequest"
 """The subresources that support create only, with their kinds."""
 _SUBRESOURCE = {"GET": "get", "PUT": "update", "PATCH": "patch"}
 _FINALIZE = {"PUT": "update"}
-_GO_DURATION = re.compile(r"[-+]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
 _INVALID_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _OF_A_NODE = {
     "nodes": frozenset({"proxy"}),
@@ -91,8 +90,7 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
         raise Refusal(400, "", "Bad Request", text="400 Bad Request")
     query = dict(request.query)
     timeout = query.get("timeout")
-    if timeout and not _GO_DURATION.fullmatch(timeout) and not go_bool(query.get("watch", "")):
-        problem = f'time: invalid duration "{timeout}"'
+    if timeout and not go_bool(query.get("watch", "")) and (problem := duration_problem(timeout)):
         raise Refusal.bad_request(f"invalid timeout specified in the request URL - {problem}")
     found = split_path(request.path)
     if found is None or not found.plural or (found.group, found.plural) == ("", "componentstatuses"):
@@ -121,6 +119,7 @@ def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
     info = call.endpoint.info
     behind = call.subresource.partition("/")[0]
     if behind in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        call.existing()
         raise Refusal.needs_a_node(info.plural, call.name, behind)
     stored = "list" in info.verbs
     has_collections = info.namespaced and stored  # over all namespaces
@@ -226,123 +225,100 @@ class Selector:
 
 def parse_label_selector(text: str) -> list[LabelTerm]:
     """Parse a label selector; raise the 400 if it is not valid."""
-    return _LabelParser(text).terms()
+    tokens = _Tokens(text)
+    if not tokens.next:
+        return []
+    if tokens.next != "!" and tokens.next in _MARKS:
+        raise Refusal.bad_request(f"found '{tokens.next}', expected: !, identifier, or 'end of string'")
+    found = [_term(tokens)]
+    while tokens.next:
+        if (word := tokens.take()) != ",":
+            raise Refusal.bad_request(f"found '{word}', expected: ',' or 'end of string'")
+        if tokens.next != "!" and (not tokens.next or tokens.next in _MARKS):
+            raise Refusal.bad_request(f"found '{tokens.next}', expected: identifier after ','")
+        found.append(_term(tokens))
+    return found
 
 
-class _LabelParser:
+class _Tokens:
+    """The tokens of a label selector, and the next one to be read; empty at the end."""
+
     def __init__(self, text: str) -> None:
-        self._tokens = [match.group(1) for match in _TOKEN.finditer(text)]
-        self._at = 0
+        self._rest = iter(_TOKEN.findall(text))
+        self.next = next(self._rest, "")
 
-    def terms(self) -> list[LabelTerm]:
-        if not self._tokens:
-            return []
-        found = []
-        while True:
-            if self._peek() not in ("!", "") and self._peek() in _MARKS:
-                raise Refusal.bad_request(f"found '{self._peek()}', expected: !, identifier, or 'end of string'")
-            found.append(self._term())
-            if not self._peek():
-                return found
-            if self._take() != ",":
-                raise Refusal.bad_request(f"found '{self._tokens[self._at - 1]}', expected: ',' or 'end of string'")
-            if self._peek() != "!" and (not self._peek() or self._peek() in _MARKS):
-                raise Refusal.bad_request(f"found '{self._peek()}', expected: identifier after ','")
-
-    def _peek(self) -> str:
-        return self._tokens[self._at] if self._at < len(self._tokens) else ""
-
-    def _take(self) -> str:
-        token = self._peek()
-        self._at += 1
+    def take(self) -> str:
+        token, self.next = self.next, next(self._rest, "")
         return token
 
-    def _term(self) -> LabelTerm:
-        absent = self._peek() == "!"
-        if absent:
-            self._at += 1
-        key = self._key()
-        if absent:
-            return lambda labels: key not in labels
-        operator = self._peek()
-        if operator in ("", ","):
-            return lambda labels: key in labels
-        self._at += 1
-        return self._requirement(key, operator)
 
-    def _requirement(self, key: str, operator: str) -> LabelTerm:
-        if operator in ("in", "notin", "=", "==", "!="):
-            values = self._values(key) if operator in ("in", "notin") else frozenset({self._value(key)})
-            if operator in ("notin", "!="):
-                return lambda labels: labels.get(key) not in values
-            return lambda labels: labels.get(key) in values
-        if operator in ("<", ">"):
-            return self._comparison(key, operator)
+def _term(tokens: _Tokens) -> LabelTerm:
+    absent = tokens.next == "!" and bool(tokens.take())
+    key = tokens.take()
+    if not key or key in _MARKS:
+        raise _requirement(f"found '{key}', expected: identifier")
+    if problems := qualified_name_problems(key):
+        raise _requirement(f"<nil>: Invalid value: {quoted(key)}: {'; '.join(problems)}")
+    if absent:
+        return lambda labels: key not in labels
+    if tokens.next in ("", ","):
+        return lambda labels: key in labels
+    operator = tokens.take()
+    if operator in ("<", ">"):
+        return _comparison(key, operator, tokens.take())
+    if operator not in ("in", "notin", "=", "==", "!="):
         raise _requirement(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+    values = _values(key, tokens) if operator in ("in", "notin") else frozenset({_value(key, tokens)})
+    if operator in ("notin", "!="):
+        return lambda labels: labels.get(key) not in values
+    return lambda labels: labels.get(key) in values
 
-    def _comparison(self, key: str, operator: str) -> LabelTerm:
-        text = self._take()
+
+def _comparison(key: str, operator: str, text: str) -> LabelTerm:
+    try:
+        bound = go_int(text)
+    except ValueError:
+        problem = f"values[0]: Invalid value: {quoted(text)}: for 'Gt', 'Lt' operators, the value must be an integer"
+        raise _requirement(aggregate([problem, *_value_problems(key, text)])) from None
+
+    def holds(labels: Mapping[str, str]) -> bool:
         try:
-            bound = go_int(text)
-        except ValueError:
-            problem = "for 'Gt', 'Lt' operators, the value must be an integer"
-            problems = [f"values[0]: Invalid value: {quoted(text)}: {problem}", *self._value_problems(key, text)]
-            shown = aggregate(problems)
-            raise _requirement(shown) from None
+            value = go_int(labels[key])
+        except (KeyError, ValueError):
+            return False
+        return value > bound if operator == ">" else value < bound
 
-        def holds(labels: Mapping[str, str]) -> bool:
-            try:
-                value = go_int(labels[key])
-            except (KeyError, ValueError):
-                return False
-            return value > bound if operator == ">" else value < bound
+    return holds
 
-        return holds
 
-    def _key(self) -> str:
-        key = self._take()
-        if not key or key in _MARKS:
-            raise _requirement(f"found '{key}', expected: identifier")
-        if problems := list(qualified_name_problems(key)):
-            raise _requirement(f"<nil>: Invalid value: {quoted(key)}: {'; '.join(problems)}")
-        return key
+def _value(key: str, tokens: _Tokens) -> str:
+    if tokens.next == "!":
+        raise _requirement("found '!', expected: identifier")
+    return "" if tokens.next in ("", ",") else _checked(key, tokens.take())
 
-    def _value(self, key: str) -> str:
-        value = self._peek()
-        if value == "!":
-            raise _requirement("found '!', expected: identifier")
-        if value in ("", ","):
-            return ""
-        self._at += 1
-        return self._checked(key, value)
 
-    def _values(self, key: str) -> frozenset[str]:
-        opening = self._take()
-        if opening != "(":
-            raise _requirement(f"found '{opening}' expected: '('")
-        found: set[str] = set()
-        while True:
-            word = self._take()
-            if word in (",", ")"):
-                found.add("")
-            else:
-                found.add(self._checked(key, word))
-                word = self._take()
-            if word == ")":
-                return frozenset(found)
-            if word != ",":
-                raise _requirement(f"found '{word}', expected: ',' or ')'")
+def _values(key: str, tokens: _Tokens) -> frozenset[str]:
+    found, word = set(), tokens.take()
+    if word != "(":
+        raise _requirement(f"found '{word}' expected: '('")
+    while word != ")":
+        word = tokens.take()
+        found.add("" if word in (",", ")") else _checked(key, word))
+        word = word if word in (",", ")") else tokens.take()
+        if word not in (",", ")"):
+            raise _requirement(f"found '{word}', expected: ',' or ')'")
+    return frozenset(found)
 
-    @classmethod
-    def _checked(cls, key: str, value: str) -> str:
-        for problem in cls._value_problems(key, value):
-            raise _requirement(problem)
-        return value
 
-    @staticmethod
-    def _value_problems(key: str, value: str) -> list[str]:
-        place = f"values[0][{key}]: Invalid value: {quoted(value)}"
-        return [f"{place}: {problem}" for problem in form_problems("label-value", value)[:1]]
+def _checked(key: str, value: str) -> str:
+    for problem in _value_problems(key, value):
+        raise _requirement(problem)
+    return value
+
+
+def _value_problems(key: str, value: str) -> list[str]:
+    place = f"values[0][{key}]: Invalid value: {quoted(value)}"
+    return [f"{place}: {problem}" for problem in form_problems("label-value", value)[:1]]
 
 
 def _requirement(problem: str) -> Refusal:
@@ -415,21 +391,19 @@ def _bound(name: str, text: str) -> str:
     if literal is None:
         raise _invalid(f"{name} must be a string literal, got {'int64' if text.isdigit() else text}")
     value = literal[1] or literal[2] or ""
-    if not value.startswith("0x"):
-        raise _invalid(f"{name} must have '0x' prefix, got \"{value}\"")
     digits = value[2:]
-    if not digits:
-        raise _invalid(f"{name}: hex value is required after '0x'")
-    if len(digits) > 17:
-        raise _invalid(f'{name}: hex value too long ({len(digits)} chars, max 17): "{digits}"')
-    for letter in digits:
-        if letter not in _HEX:
-            raise _invalid(f'{name}: invalid hex character "{letter}" in "{value}"')
-    if len(digits) == 17 and value != _FULL:
-        raise _invalid(f"{name}: 17-digit hex value must be '{_FULL}' (2^64), got \"{value}\"")
-    if len(digits) < 16:
-        padded = f"0x{digits:0>16}"
-        raise _invalid(f'{name} must be a 0x-prefixed 16-digit hex value, got "{value}" (did you mean "{padded}"?)')
+    length, bad = len(digits), next((letter for letter in digits if letter not in _HEX), "")
+    hint = f'(did you mean "0x{digits:0>16}"?)'
+    for wrong, why in (
+        (not value.startswith("0x"), f" must have '0x' prefix, got \"{value}\""),
+        (not digits, ": hex value is required after '0x'"),
+        (length > 17, f': hex value too long ({length} chars, max 17): "{digits}"'),
+        (bad, f': invalid hex character "{bad}" in "{value}"'),
+        (length == 17 and value != _FULL, f": 17-digit hex value must be '{_FULL}' (2^64), got \"{value}\""),
+        (length < 16, f' must be a 0x-prefixed 16-digit hex value, got "{value}" {hint}'),
+    ):
+        if wrong:
+            raise _invalid(f"{name}{why}")
     return value
 
 

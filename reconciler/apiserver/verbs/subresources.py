@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from reconciler._core.wire import JSONObject, ManagedFieldsEntry
-from reconciler.apiserver.access import AccessControl
+from reconciler.apiserver.access import EVERYTHING, AccessControl
 from reconciler.apiserver.builtin.checks import selects
 from reconciler.apiserver.builtin.decoding import BuiltInContents
 from reconciler.apiserver.builtin.kinds import KindInfo, type_node
@@ -19,47 +19,24 @@ from reconciler.apiserver.builtin.rule_table import violations
 from reconciler.apiserver.cluster import ClusterStorage, Endpoint, timestamp
 from reconciler.apiserver.encoding.json_documents import condition_of, value_at, with_condition
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal, not_registered
+from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.managed_fields import FieldSet, ManagerKey, difference, intersection, manager_of, sort_entries
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.users import ISSUER, Attributes, InvalidToken, UserInfo
-from reconciler.apiserver.verbs import write_rules
+from reconciler.apiserver.verbs import decoding, write_rules
 from reconciler.apiserver.verbs.apply import managed_fields_of
-from reconciler.apiserver.verbs.decoding import (
-    APPLY_PATCH,
-    MERGE_PATCH,
-    STRATEGIC_PATCH,
-    check_write_options,
-    decode_error,
-    decode_patched,
-    media_type,
-    patch_type,
-    read_document,
-    read_unstored_object,
-)
 from reconciler.apiserver.verbs.delete import Deleter, check_preconditions
 from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.routing import ACTIONS, Call
 from reconciler.apiserver.verbs.write import Writer
 from reconciler.apiserver.verbs.write_rules import Admitted, WriteResult, check_namespace, uid_conflict
 
-_EVERYTHING: list[JSONObject] = [
-    {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
-    {"verbs": ["*"], "nonResourceURLs": ["*"]},
-]
 _RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
 _KIND, _GROUP = "TokenRequest", "authentication.k8s.io"
 _DEFAULT_SECONDS = 3600
 _DONE = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 _FORBIDDEN = "Cannot evict pod as it would violate the pod's disruption budget."
 _MANY = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-_MAX_DISRUPTED_PODS = 2000
-"""How many disrupted pods a budget may list; ``MaxDisruptedPodSize`` of the real server."""
-_DISRUPTED = {
-    "type": "DisruptionTarget",
-    "status": "True",
-    "reason": "EvictionByEvictionAPI",
-    "message": "Eviction API: evicting",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +52,8 @@ class UnstoredDocuments:
         if not call.subresource:
             return WriteResult(201, document=self._answer(call))
         kind = ACTIONS[call.subresource]
-        check_write_options(call)
-        document = read_unstored_object(call.request, kind)
+        decoding.check_write_options(call)
+        document = decoding.read_unstored_object(call.request, kind)
         metadata = document.get("metadata") or {}
         check_namespace(call, metadata)
         if kind == _KIND:
@@ -92,7 +69,7 @@ class UnstoredDocuments:
     def _answer(self, call: Call) -> JSONObject:
         info, user, namespace = call.endpoint.info, call.user, call.namespace
         group, kind = info.group, info.kind
-        document = read_unstored_object(call.request, kind)
+        document = decoding.read_unstored_object(call.request, kind)
         spec = document.get("spec") or {}
         if kind == "TokenReview" and not spec.get("token"):
             raise Refusal.bad_request("token is required for TokenReview in authentication")
@@ -101,11 +78,8 @@ class UnstoredDocuments:
             raise Refusal.invalid("", group, "", found)
         answer: JSONObject = {"kind": kind, "apiVersion": f"{group}/v1"}
         if kind == "SelfSubjectReview":
-            return {
-                **answer,
-                "metadata": {"creationTimestamp": self.cluster.now()},
-                "status": {"userInfo": user.info()},
-            }
+            created = {"creationTimestamp": self.cluster.now()}
+            return {**answer, "metadata": created, "status": {"userInfo": user.info()}}
         answer |= {"metadata": {"namespace": namespace} if namespace else {}, "spec": spec}
         if kind == "SelfSubjectRulesReview":
             if not spec.get("namespace"):
@@ -120,7 +94,7 @@ class UnstoredDocuments:
 
     def _rules(self, user: UserInfo, namespace: str) -> JSONObject:
         roles = self.access.roles
-        rules = _EVERYTHING if roles is None else [rule for _, rule in roles.grants(user, namespace).rules]
+        rules = EVERYTHING if roles is None else [rule for _, rule in roles.grants(user, namespace).rules]
         return {
             "resourceRules": [
                 {key: rule[key] for key in _RESOURCE_RULE if rule.get(key)} for rule in rules if rule.get("resources")
@@ -146,15 +120,12 @@ class UnstoredDocuments:
         spec = document.get("spec") or {}
         if metadata.get("name") not in (None, "", call.name):
             words = "must match the service account name if specified"
-            raise Refusal.invalid(
-                _KIND, _GROUP, call.name, [FieldError.invalid("metadata.name", metadata["name"], words)]
-            )
+            error = FieldError.invalid("metadata.name", metadata["name"], words)
+            raise Refusal.invalid(_KIND, _GROUP, call.name, [error])
         account = call.existing()
         if metadata.get("uid") not in (None, "", account.uid):
-            words = f"does not match the UID of the service account ({account.uid})"
-            raise Refusal.conflict(
-                _KIND, _GROUP, call.name, f"the UID in the token request ({metadata['uid']}) {words}"
-            )
+            asked, known = f"in the token request ({metadata['uid']})", f"of the service account ({account.uid})"
+            raise Refusal.conflict(_KIND, _GROUP, call.name, f"the UID {asked} does not match the UID {known}")
         seconds = spec.get("expirationSeconds")
         seconds = _DEFAULT_SECONDS if seconds is None else seconds
         if found := violations("authentication.v1.TokenRequest", document, None):
@@ -164,11 +135,11 @@ class UnstoredDocuments:
         audiences = spec.get("audiences") or [ISSUER]
         token = self.access.tokens.issue(account, audiences, seconds)
         now = self.cluster.clock.now()
-        known = {"name": call.name, "namespace": call.namespace, "uid": account.uid}
+        identity = {"name": call.name, "namespace": call.namespace, "uid": account.uid}
         return {
             "kind": _KIND,
             "apiVersion": f"{_GROUP}/v1",
-            "metadata": {**metadata, **known, "creationTimestamp": timestamp(now)},
+            "metadata": {**metadata, **identity, "creationTimestamp": timestamp(now)},
             "spec": {"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": None},
             "status": {"token": token, "expirationTimestamp": timestamp(now + timedelta(seconds=seconds))},
         }
@@ -182,7 +153,7 @@ class UnstoredDocuments:
         if not _ignores_budgets(pod.doc):
             self._take_from_budget(call, pod)
         check_preconditions(call, pod, options.get("preconditions") or {})
-        evicted = pod if call.dry_run else self._set_condition(call, pod, pod.doc, _DISRUPTED)
+        evicted = pod if call.dry_run else self._set_condition(call, pod, pod.doc, recorded("texts.json")["evicted"])
         gone = self.deleter.delete_stored(call.endpoint.resource, evicted, options, dry_run=call.dry_run)
         return WriteResult(201, document=_DONE, before=pod, after=gone.after)
 
@@ -191,7 +162,7 @@ class UnstoredDocuments:
         status, probed = doc.get("status") or {}, {**condition, "lastProbeTime": None}
         conditions = with_condition(status.get("conditions"), probed, self.cluster.now())
         changed = {**doc, "metadata": dict(doc["metadata"]), "status": {**status, "conditions": conditions}}
-        return pod if changed == pod.doc else self.cluster.replace(call.endpoint.resource, pod, changed)
+        return pod if changed == pod.doc else self.cluster.put(call.endpoint.resource, pod.key, changed)
 
     def _take_from_budget(self, call: Call, pod: Stored) -> None:
         """Take a disruption from the PodDisruptionBudget that selects a pod, if there is one."""
@@ -208,7 +179,7 @@ class UnstoredDocuments:
         status = _after_disruption(budget, call.name, self.cluster.now())
         if not call.dry_run:
             changed = {**budget.doc, "metadata": dict(budget.doc["metadata"]), "status": status}
-            self.cluster.replace(budgets, budget, changed)
+            self.cluster.put(budgets, budget.key, changed)
 
     # bindings
 
@@ -223,8 +194,7 @@ class UnstoredDocuments:
         if metadata.get("uid") not in (None, "", pod.uid):
             raise uid_conflict(call, metadata["uid"], pod.uid)
         spec = pod.doc.get("spec") or {}
-        problem = _binding_problem(pod.doc, spec, call.name)
-        if problem:
+        if problem := _binding_problem(pod.doc, spec, call.name):
             raise Refusal.conflict("pods/binding", "", call.name, problem)
         if call.dry_run:
             return WriteResult(201, document=_DONE, before=pod, after=pod)
@@ -268,22 +238,12 @@ def _after_disruption(budget: Stored, pod: str, now: str) -> JSONObject:
     left, disrupted = status.get("disruptionsAllowed") or 0, status.get("disruptedPods") or {}
     if (status.get("observedGeneration") or 0) < (budget.doc["metadata"].get("generation") or 0):
         raise _too_many(f"The disruption budget {name} is still being processed by the server.", retry_after=10)
-    if left < 0:
-        raise Refusal.forbidden("poddisruptionbudget", "policy", name, "pdb disruptions allowed is negative")
-    if len(disrupted) > _MAX_DISRUPTED_PODS:
-        why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller"
-        raise Refusal.forbidden("poddisruptionbudget", "policy", name, why)
-    if left == 0:
+    if left <= 0:
         raise _too_many(_no_disruptions_message(name, status))
     changed = {**status, "disruptionsAllowed": left - 1, "disruptedPods": {**disrupted, pod: now}}
     if left == 1:
-        condition = {
-            "type": "DisruptionAllowed",
-            "status": "False",
-            "observedGeneration": status.get("observedGeneration") or 0,
-            "reason": "InsufficientPods",
-            "message": "",
-        }
+        observed = status.get("observedGeneration") or 0
+        condition = {**recorded("texts.json")["no disruption"], "observedGeneration": observed}
         changed["conditions"] = with_condition(status.get("conditions"), condition, now)
     return changed
 
@@ -301,9 +261,8 @@ def _no_disruptions_message(name: str, status: JSONObject) -> str:
 
 
 def _too_many(why: str, retry_after: int = 0) -> Refusal:
-    details: JSONObject = {"causes": [{"reason": "DisruptionBudget", "message": why}]}
-    if retry_after:
-        details["retryAfterSeconds"] = retry_after
+    later = {"retryAfterSeconds": retry_after} if retry_after else {}
+    details = {"causes": [{"reason": "DisruptionBudget", "message": why}], **later}
     return Refusal(429, "TooManyRequests", _FORBIDDEN, details=details)
 
 
@@ -337,11 +296,8 @@ def scale_of(endpoint: Endpoint, stored: Stored) -> JSONObject:
     """Return the Scale of a stored object."""
     assert endpoint.scale is not None  # noqa: S101 - routed by its subresources
     doc, paths = stored.doc, endpoint.scale
-    metadata = {
-        key: doc["metadata"][key]
-        for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-        if key in doc["metadata"]
-    }
+    shown = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    metadata = {key: doc["metadata"][key] for key in shown if key in doc["metadata"]}
     status: JSONObject = {"replicas": value_at(doc, paths.status) or 0}
     selector = value_at(doc, paths.selector) if paths.selector else _selector(doc)
     if selector:
@@ -369,8 +325,8 @@ async def write_scale(writer: Writer, call: Call) -> WriteResult:
     endpoint = call.endpoint
     assert endpoint.scale is not None  # noqa: S101 - as above
     if call.verb == "patch":
-        patch_type(call)
-    check_write_options(call)
+        decoding.patch_type(call)
+    decoding.check_write_options(call)
     asked = _call_of_scale(call)
     sent = _read_update(call, asked) if call.verb == "update" else None
     old = call.existing()
@@ -385,7 +341,7 @@ async def write_scale(writer: Writer, call: Call) -> WriteResult:
     if admitted is not None:
         scale = await writer.mutate(admitted)
         writer.check_current(call, old)
-        scale = decode_patched(asked, scale, None)
+        scale = decoding.decode_patched(asked, scale, None)
         admitted = replace(admitted, doc=scale)
     replicas = value_at(scale, "spec.replicas", 0)
     if replicas == _UNSET_REPLICAS and custom:
@@ -413,14 +369,14 @@ def scale_endpoint(endpoint: Endpoint) -> Endpoint:
 
 def _call_of_scale(call: Call) -> Call:
     request = call.request
-    if media_type(request) == APPLY_PATCH:
-        request = replace(request, headers={**request.headers, "content-type": MERGE_PATCH})
+    if decoding.media_type(request) == decoding.APPLY_PATCH:
+        request = replace(request, headers={**request.headers, "content-type": decoding.MERGE_PATCH})
     return replace(call, endpoint=scale_endpoint(call.endpoint), request=request)
 
 
 def _read_update(call: Call, asked: Call) -> JSONObject:
     try:
-        scale = read_document(asked)
+        scale = decoding.read_document(asked)
     except Refusal as refusal:
         unknown = refusal.code == 400 and call.endpoint.resource.custom
         raise (Refusal.bad_request(_UNKNOWN) if unknown else refusal) from None
@@ -429,14 +385,14 @@ def _read_update(call: Call, asked: Call) -> JSONObject:
 
 
 def _patched(asked: Call, current: JSONObject) -> JSONObject:
-    kind = media_type(asked.request)
+    kind = decoding.media_type(asked.request)
     found = apply_patch(asked, kind, current)
-    if isinstance(found, dict) and kind == STRATEGIC_PATCH:
+    if isinstance(found, dict) and kind == decoding.STRATEGIC_PATCH:
         found = {**found, **_TYPE}
     elif isinstance(found, dict) and {**found, **_TYPE} != found:
         version, name = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
-        raise decode_error(asked, found, not_registered(name, version))
-    return decode_patched(asked, found, None)
+        raise decoding.decode_error(asked, found, not_registered(name, version))
+    return decoding.decode_patched(asked, found, None)
 
 
 def _check_object(call: Call, metadata: JSONObject, old: Stored) -> None:

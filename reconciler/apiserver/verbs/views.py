@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from reconciler._core.wire import JSONObject, quote_kubernetes_scalars
-from reconciler.apiserver.builtin.cells import built_in_columns, show_age
+from reconciler.apiserver.builtin.cells import built_in_columns, custom_columns
 from reconciler.apiserver.cluster import Endpoint
 from reconciler.apiserver.encoding.refusals import Refusal
-from reconciler.apiserver.encoding.text import go_json
 from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.verbs.routing import Call
 from reconciler.clock import Clock
 
 _WRITTEN = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
-_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
-_STEP = re.compile(
-    r"\.([^.\[\]]+)|\['([^']*)'\]|\[(-?\d+|\*)\]|\[\?\(@\.([\w.-]+)\s*==\s*(?:'([^']*)'|\"([^\"]*)\"|(\w+))\)\]"
-)
 
 
 class WholeView:
@@ -124,68 +118,22 @@ class TableView(MetadataView):
         return encode(self._table(endpoint, [item.doc for item in items], shown))
 
     def _table(self, endpoint: Endpoint, docs: list[JSONObject], metadata: Mapping[str, Any]) -> JSONObject:
+        info, now = endpoint.info, self._clock.now()
         if endpoint.resource.custom:
-            name, age = (column.definition for column in built_in_columns("", "serviceaccounts"))
-            columns = endpoint.columns or ({**_AGE, "description": age["description"]},)
-            definitions = [name, *(_definition(column) for column in columns)]
-            names = [doc["metadata"].get("name", "") for doc in docs]
-            cells = [
-                [name, *(self._cell(column, doc) for column in columns)] for name, doc in zip(names, docs, strict=True)
-            ]
+            columns = custom_columns(endpoint.columns)
         else:
-            known, now = built_in_columns(endpoint.info.group, endpoint.info.plural), self._clock.now()
-            definitions = [column.definition for column in known]
-            cells = [[column.cell(doc, now) for column in known] for doc in docs]
-        rows = [{"cells": row, "object": self._object(endpoint, doc)} for row, doc in zip(cells, docs, strict=True)]
+            columns = built_in_columns(info.group, info.plural, info.release)
+        rows = [
+            {"cells": [column.cell(doc, now) for column in columns], "object": self._object(endpoint, doc)}
+            for doc in docs
+        ]
         head = {"kind": "Table", "apiVersion": self._version, "metadata": metadata}
-        return {**head, "columnDefinitions": definitions, "rows": rows}
-
-    def _cell(self, column: Mapping[str, Any], doc: JSONObject) -> Any:
-        found = _json_path(doc, column["jsonPath"])
-        kind = column["type"]
-        if found is None or (kind == "integer" and not isinstance(found, (int, float))):
-            return None
-        if kind == "date":
-            return show_age(str(found), self._clock.now())
-        if kind == "string" and not isinstance(found, str):
-            return go_json(found)
-        return found
+        return {**head, "columnDefinitions": [column.definition for column in columns], "rows": rows}
 
     def _object(self, endpoint: Endpoint, doc: JSONObject) -> Any:
         if self._include == "None" and "name" in doc["metadata"]:  # a bookmark always has its annotations
             return None
         return endpoint.to_served(doc) if self._include == "Object" else self._only_metadata(doc)
-
-
-def _definition(column: Mapping[str, Any]) -> JSONObject:
-    described = f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
-    return {
-        "name": column["name"],
-        "type": column["type"],
-        "format": column.get("format") or "",
-        "description": column.get("description") or described,
-        "priority": column.get("priority") or 0,
-    }
-
-
-def _json_path(doc: Any, path: str) -> Any:
-    """Return the first value at a JSON path as printer columns use it; None if there is none."""
-    found = [doc]
-    for match in _STEP.finditer(path):
-        name, quoted_name, index, key, *values = match.groups()
-        name = name if name is not None else quoted_name
-        if name is not None:
-            found = [item[name] for item in found if isinstance(item, dict) and name in item]
-        elif index == "*":
-            found = [member for item in found if isinstance(item, list) for member in item]
-        elif index is not None:
-            at = int(index)
-            found = [item[at] for item in found if isinstance(item, list) and -len(item) <= at < len(item)]
-        else:
-            wanted = next(value for value in values if value is not None)
-            members = (member for item in found if isinstance(item, list) for member in item)
-            found = [member for member in members if isinstance(member, dict) and str(member.get(key)) == wanted]
-    return found[0] if found else None
 
 
 def negotiate(call: Call, clock: Clock) -> tuple[WholeView, bool]:

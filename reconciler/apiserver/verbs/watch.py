@@ -12,7 +12,6 @@ import contextlib
 import weakref
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from types import TracebackType
 from typing import Self
 
 from reconciler._core.wire import JSONObject
@@ -67,9 +66,7 @@ class WatchHold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -155,11 +152,6 @@ class WatchResponse:
             raise OutcomeUnknown("the connection was lost during the watch: the server has stopped")
         raise StopAsyncIteration
 
-    @property
-    def plural(self) -> str:
-        """Return the plural name of the watched kind."""
-        return self.endpoint.info.plural
-
     async def aclose(self) -> None:
         """End the stream and detach from the store; a waiting reader sees the end."""
         self.cut()
@@ -231,10 +223,7 @@ class WatchResponse:
                 self._ending, self.position = b"", self._store.end
                 return error_frame(Refusal.expired("The resourceVersion for the provided watch is too old."))
             self.position = stop
-            for event in events:
-                frame = self._frame_of(event)
-                if frame:
-                    frames.append(frame)
+            frames += filter(None, map(self._frame_of, events))
         return b"".join(frames)
 
     def _frame_of(self, event: Event) -> bytes:
@@ -244,11 +233,8 @@ class WatchResponse:
             return self._cached_frame(event, event.type)
         before = event.old is not None and self.selector.matches(event.old.doc)
         after = event.type != DELETED and self.selector.matches(event.new.doc)
-        if after:
-            return self._cached_frame(event, MODIFIED if before else ADDED)
-        if before:
-            return self._cached_frame(event, DELETED)
-        return b""
+        changed = {(False, True): ADDED, (True, True): MODIFIED, (True, False): DELETED}.get((before, after))
+        return b"" if changed is None else self._cached_frame(event, changed)
 
     def _cached_frame(self, event: Event, type: str) -> bytes:
         """Return the frame of an event, encoded once for all watches with the same view."""
@@ -256,10 +242,9 @@ class WatchResponse:
         if name is None:
             return _frame(type, self._content(event, type))
         key = (type, self.endpoint.api_version + name)
-        frame = event.frames.get(key)
-        if frame is None:
-            frame = event.frames[key] = _frame(type, self._content(event, type))
-        return frame
+        if key not in event.frames:
+            event.frames[key] = _frame(type, self._content(event, type))
+        return event.frames[key]
 
     def _content(self, event: Event, type: str) -> bytes:
         if type == DELETED and event.type != DELETED and event.old is not None:

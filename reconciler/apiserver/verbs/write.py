@@ -13,34 +13,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from reconciler._core.wire import JSONObject, ManagedFieldsEntry
+from reconciler.apiserver import managed_fields
 from reconciler.apiserver.builtin.kinds import filled
 from reconciler.apiserver.builtin.strategies import Strategy
 from reconciler.apiserver.cluster import ClusterStorage
 from reconciler.apiserver.encoding.refusals import FieldError, Refusal
-from reconciler.apiserver.managed_fields import (
-    NO_RESET_FIELDS,
-    FieldManager,
-    ResetFields,
-    manager_key,
-    ownable_content,
-    reset_fields_of,
-)
 from reconciler.apiserver.store import Stored
-from reconciler.apiserver.verbs import write_rules
-from reconciler.apiserver.verbs.apply import (
-    apply_to_new,
-    apply_to_stored,
-    can_track_owners,
-    managed_fields_of,
-    read_applied_configuration,
-)
-from reconciler.apiserver.verbs.decoding import (
-    APPLY_PATCH,
-    check_write_options,
-    decode_patched,
-    patch_type,
-    read_document,
-)
+from reconciler.apiserver.verbs import apply, decoding, write_rules
 from reconciler.apiserver.verbs.patches import apply_patch
 from reconciler.apiserver.verbs.routing import Call
 from reconciler.apiserver.verbs.write_rules import Admitted, Outdated, WriteResult
@@ -71,8 +50,8 @@ class Writer:
 
     async def create(self, call: Call) -> WriteResult:
         """Create an object."""
-        check_write_options(call)
-        doc = read_document(call)
+        decoding.check_write_options(call)
+        doc = decoding.read_document(call)
         doc["metadata"].pop("managedFields", None)
         return await self._create(call, doc)
 
@@ -83,16 +62,19 @@ class Writer:
         write_rules.check_name_and_namespace(call, metadata)
         await self._require_place(call, str(metadata.get("name", "")))
         version = str(metadata.pop("resourceVersion", ""))
-        trackable = can_track_owners(call, doc, {})
+        trackable = apply.can_track_owners(call, doc, {})
         admitted = self.if_applies(Admitted(call, "CREATE", str(metadata.get("name") or ""), doc, None))
         if admitted is not None:
             if not owned and trackable:
                 metadata["managedFields"], owned = self._first_entries(call, doc), True
+            self._set_priority(call, doc)
+            self.strategies(call).admit(doc, None)
             doc = await self.mutate(admitted)
             metadata = doc["metadata"]
             write_rules.check_namespace(call, metadata)
             added = str(metadata.pop("resourceVersion", ""))
             version = version or (added if call.verb == "create" else "")
+        write_rules.admitted_priority(call, doc, self.cluster.registry)  # refused before its contents are checked
         generate = not metadata.get("name") and bool(metadata.get("generateName"))
         self._stamp(call, doc, metadata)
         key = self._generate_name(call, metadata) if generate else _key(call, metadata)
@@ -100,13 +82,9 @@ class Writer:
         strategy = self.strategies(call)
         strategy.complete(doc, None)
         errors = write_rules.validate_metadata(info, metadata, custom=endpoint.resource.custom)
-        errors += strategy.check(doc, None)
-        errors += write_rules.validate_contents(call, doc, None, errors)
-        if errors:
-            raise Refusal.invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)
+        self._check(call, doc, None, errors)
         if version.isdecimal() and version.strip("0") and not call.dry_run:
             raise Refusal.internal_error("resourceVersion should not be set on objects to be created")
-        call.warnings += [*call.metadata_warnings, *strategy.warn(doc)]
         if admitted is not None:
             await self.admission.validate(replace(admitted, doc=doc))
             # The kind or the namespace may have been deleted while webhooks were called.
@@ -116,19 +94,35 @@ class Writer:
             metadata["managedFields"] = self._entries(call, doc)
         if not metadata.get("managedFields"):
             metadata.pop("managedFields", None)
+        self._set_priority(call, doc)
         strategy.finish(doc, None)
         stored_form = endpoint.to_storage(doc)
         if call.dry_run:
             if version:
                 stored_form["metadata"]["resourceVersion"] = version
             return WriteResult(201, Stored(key, 0, stored_form, endpoint.resource.custom))
-        new = self.cluster.insert(endpoint.resource, key, stored_form)
+        new = self.cluster.put(endpoint.resource, key, stored_form)
         return WriteResult(201, new, after=new)
 
+    def _check(self, call: Call, doc: JSONObject, before: JSONObject | None, errors: list[FieldError]) -> None:
+        """Raise the 422 for the errors of metadata and those of the contents; add the warnings about a valid object."""
+        info, strategy = call.endpoint.info, self.strategies(call)
+        errors += strategy.check(doc, before)
+        errors += write_rules.validate_contents(call, doc, before, errors)
+        if errors:
+            raise Refusal.invalid(info.kind, info.internal_group, doc["metadata"].get("name", ""), errors)
+        call.warnings += [*call.metadata_warnings, *strategy.warn(doc)]
+        write_rules.check_default_class(call, doc, self.cluster.registry)
+
+    def _set_priority(self, call: Call, doc: JSONObject) -> None:
+        if priority := write_rules.admitted_priority(call, doc, self.cluster.registry):
+            doc["spec"] = {**(doc.get("spec") or {}), **priority}
+
     def _entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
-        endpoint, owners = call.endpoint, FieldManager((), self.cluster.now())
+        endpoint, owners = call.endpoint, managed_fields.FieldManager((), self.cluster.now())
         # The structs of built-in kinds exist even when they are empty, so they never count as added.
-        owners.update(manager_key(call, "Update"), endpoint.skeleton, ownable_content(call, doc), endpoint.schema)
+        key, content = managed_fields.manager_key(call, "Update"), managed_fields.ownable_content(call, doc)
+        owners.update(key, endpoint.skeleton, content, endpoint.schema)
         return owners.entries()
 
     def _first_entries(self, call: Call, doc: JSONObject) -> list[ManagedFieldsEntry]:
@@ -149,7 +143,7 @@ class Writer:
         return key
 
     def _updated_entries(
-        self, call: Call, before: JSONObject, doc: JSONObject, reset: ResetFields
+        self, call: Call, before: JSONObject, doc: JSONObject, reset: managed_fields.ResetFields
     ) -> list[ManagedFieldsEntry]:
         sent, known = doc["metadata"].get("managedFields"), before["metadata"].get("managedFields")
         if call.subresource:
@@ -160,9 +154,9 @@ class Writer:
         if not entries:
             # After a reset, nothing is owned until the first apply.
             return []
-        owners = FieldManager(entries, self.cluster.now())
-        old, new = ownable_content(call, before), ownable_content(call, doc)
-        owners.update(manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
+        owners = managed_fields.FieldManager(entries, self.cluster.now())
+        old, new = managed_fields.ownable_content(call, before), managed_fields.ownable_content(call, doc)
+        owners.update(managed_fields.manager_key(call, "Update"), old, new, call.endpoint.schema, reset)
         return owners.entries()
 
     def _stamp(self, call: Call, doc: JSONObject, metadata: JSONObject) -> None:
@@ -203,9 +197,9 @@ class Writer:
 
     async def update(self, call: Call) -> WriteResult:
         """Replace an object, or its status."""
-        check_write_options(call)
+        decoding.check_write_options(call)
         old = call.find()
-        doc = read_document(call, None if old is None else call.endpoint.to_served(old.doc))
+        doc = decoding.read_document(call, None if old is None else call.endpoint.to_served(old.doc))
         metadata, info = doc["metadata"], call.endpoint.info
         write_rules.check_place(call, metadata)
         if old is None:
@@ -222,13 +216,13 @@ class Writer:
 
     async def patch(self, call: Call) -> WriteResult:
         """Patch an object, or its status."""
-        kind = patch_type(call)
-        check_write_options(call)
-        if kind == APPLY_PATCH:
+        kind = decoding.patch_type(call)
+        decoding.check_write_options(call)
+        if kind == decoding.APPLY_PATCH:
             return await self._apply(call, call.find())
         old = call.existing()
         before = call.endpoint.to_served(old.doc)
-        doc = decode_patched(call, apply_patch(call, kind, before), before)
+        doc = decoding.decode_patched(call, apply_patch(call, kind, before), before)
         write_rules.check_place(call, doc["metadata"])
         return await self.change(call, old, doc)
 
@@ -236,20 +230,20 @@ class Writer:
         info = call.endpoint.info
         if old is None and call.subresource:
             raise Refusal.not_found(info.plural, info.group, call.name)
-        config = read_applied_configuration(call)
-        owners = FieldManager(managed_fields_of(old), self.cluster.now())
+        config = apply.read_applied_configuration(call)
+        owners = managed_fields.FieldManager(apply.managed_fields_of(old), self.cluster.now())
         if old is None:
             uid = config["metadata"].get("uid")
-            config["metadata"]["managedFields"] = apply_to_new(call, config, owners)
+            config["metadata"]["managedFields"] = apply.apply_to_new(call, config, owners)
             write_rules.drop_resource_version(call, config["metadata"])
-            doc = decode_patched(call, config, None)
+            doc = decoding.decode_patched(call, config, None)
             if uid:
                 why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
                 raise Refusal.conflict(info.plural, info.group, call.name, why)
             return await self._create(call, doc, owned=True)
         before = call.endpoint.to_served(old.doc)
-        applied = apply_to_stored(call, config, old, owners)
-        doc = decode_patched(call, applied, before)
+        applied = apply.apply_to_stored(call, config, old, owners)
+        doc = decoding.decode_patched(call, applied, before)
         write_rules.check_name_and_namespace(call, doc["metadata"])
         return await self.change(call, old, doc, entries=owners.entries())
 
@@ -285,12 +279,12 @@ class Writer:
         endpoint = call.endpoint
         before = endpoint.to_served(old.doc)
         _check_version(call, old, doc["metadata"])
-        trackable = entries is not None or can_track_owners(call, doc, before)
-        reset = reset_fields_of(call, before, doc) if trackable and entries is None else NO_RESET_FIELDS
+        tracks = entries is None and apply.can_track_owners(call, doc, before)
+        reset = managed_fields.reset_fields_of(call, before, doc) if tracks else managed_fields.NO_RESET_FIELDS
         write = Admitted(call, "UPDATE", call.name, doc, before)
         admitted = None if call.subresource == "scale" else self.if_applies(write)
         if admitted is not None:
-            if trackable and entries is None:
+            if tracks:
                 sent = write_rules.restrict_to_subresource(call, before, copy.deepcopy(doc))
                 entries = self._updated_entries(call, before, sent, reset)
             doc = await self.mutate(admitted)
@@ -299,41 +293,37 @@ class Writer:
             _check_version(call, old, doc["metadata"])
         doc = write_rules.restrict_to_subresource(call, before, doc)
         strategy, metadata = self.strategies(call), doc["metadata"]
-        _check_change(call, strategy, doc, before)
-        call.warnings += [*call.metadata_warnings, *strategy.warn(doc)]
+        writes_metadata = not call.subresource or (call.subresource == "status" and not endpoint.resource.custom)
+        known = before["metadata"]
+        errors = write_rules.validate_metadata_update(call, metadata, known) if writes_metadata else []
+        write_rules.restore(metadata, known, write_rules.SYSTEM_METADATA)
+        strategy.complete(doc, before)
+        self._check(call, doc, before, errors)
         review = scale if admitted is None else replace(admitted, doc=doc)
         if review is not None:
             await self.admission.validate(review)
             self.check_current(call, old)
-        metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-        if trackable and entries is None:
+        metadata["resourceVersion"] = known["resourceVersion"]
+        if tracks and entries is None:
             entries = self._updated_entries(call, before, doc, reset)
         metadata.pop("managedFields", None)
-        if trackable and entries:
-            known = before["metadata"].get("managedFields")
-            metadata["managedFields"] = known if entries == known else entries
+        if entries:
+            metadata["managedFields"] = known["managedFields"] if entries == known.get("managedFields") else entries
         strategy.finish(doc, before)
         stored_form = endpoint.to_storage(doc)
-        if (
-            write_rules.same_json(doc, before)
-            or write_rules.same_json(stored_form, old.doc)
-            or write_rules.differs_only_in_times(stored_form, old.doc)
-        ):
+        if write_rules.same_json(doc, before) or write_rules.same_except_times(stored_form, old.doc):
             return WriteResult(200, old, before=old, after=old)
         if endpoint.info.generation and write_rules.bumps_generation(call, old.doc, stored_form):
-            metadata["generation"] = before["metadata"].get("generation", 0) + 1
+            metadata["generation"] = known.get("generation", 0) + 1
         if call.dry_run:
             return WriteResult(200, Stored(old.key, old.rv, stored_form, old.custom), before=old, after=old)
-        if (
-            metadata.get("deletionTimestamp")
-            and not metadata.get("finalizers")
-            and write_rules.is_removable(endpoint.resource, stored_form)
-        ):
+        ends = metadata.get("deletionTimestamp") and not metadata.get("finalizers")
+        if ends and write_rules.is_removable(endpoint.resource, stored_form):
             # The response shows the removed object with its last version; watches show what was stored.
             shown = Stored(old.key, old.rv, stored_form, old.custom)
             gone = self.cluster.remove(endpoint.resource, old)
             return WriteResult(200, shown, before=old, after=gone)
-        new = self.cluster.replace(endpoint.resource, old, stored_form)
+        new = self.cluster.put(endpoint.resource, old.key, stored_form)
         return WriteResult(200, new, before=old, after=new)
 
 
@@ -355,15 +345,3 @@ def _check_not_taken(call: Call, key: str, metadata: JSONObject) -> None:
         info, deleting = call.endpoint.info, "deletionTimestamp" in taken.doc["metadata"]
         generated = bool(metadata.get("generateName"))
         raise Refusal.already_exists(info.plural, info.group, metadata["name"], deleting=deleting, generated=generated)
-
-
-def _check_change(call: Call, strategy: Strategy, doc: JSONObject, before: JSONObject) -> None:
-    info, metadata = call.endpoint.info, doc["metadata"]
-    writes_metadata = not call.subresource or (call.subresource == "status" and not call.endpoint.resource.custom)
-    errors = write_rules.validate_metadata_update(call, metadata, before["metadata"]) if writes_metadata else []
-    write_rules.restore(metadata, before["metadata"], write_rules.SYSTEM_METADATA)
-    strategy.complete(doc, before)
-    errors += strategy.check(doc, before)
-    errors += write_rules.validate_contents(call, doc, before, errors)
-    if errors:
-        raise Refusal.invalid(info.kind, info.internal_group, metadata.get("name", ""), errors)

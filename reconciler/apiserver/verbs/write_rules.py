@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from reconciler._core.wire import JSONObject, ManagedFieldsEntry
+from reconciler._core.wire import JSONObject, JSONValue, ManagedFieldsEntry
 from reconciler.apiserver.builtin.kinds import KindInfo
 from reconciler.apiserver.builtin.rule_table import violations
-from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint
+from reconciler.apiserver.cluster import BLOCKING, APIResource, CustomContents, Endpoint, Registry
 from reconciler.apiserver.encoding.formats import name_problems
 from reconciler.apiserver.encoding.json_documents import value_at
 from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
-from reconciler.apiserver.encoding.text import go_int
+from reconciler.apiserver.encoding.text import go_int, recorded
 from reconciler.apiserver.store import Stored
 from reconciler.apiserver.verbs.decoding import OWNER_FIELDS
 from reconciler.apiserver.verbs.routing import Call
@@ -26,6 +26,9 @@ from reconciler.apiserver.verbs.routing import Call
 _MAX_ANNOTATIONS = 256 * 1024
 _STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
 _CHECKED = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
+
+
+_DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
 
 
 @dataclass(slots=True)
@@ -72,35 +75,28 @@ class Admitted:
     options: JSONObject = field(default_factory=dict)
 
 
-SYSTEM_METADATA = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "selfLink",
-)
+SYSTEM_METADATA = ("uid", "creationTimestamp", *_DELETION, "generation", "selfLink")
 """The fields of metadata that only the server changes."""
-_TYPE_META = ("apiVersion", "kind")
+
 _MAX_REPLICAS = 2**31 - 1
 _WRITTEN_BY = {"status": "status", "approval": "status", "finalize": "spec"}
 """The member of an object that a subresource writes."""
 
 
-def same_json(one: JSONObject, other: JSONObject) -> bool:
-    """Return whether two documents are the same JSON; true is not 1."""
-    if one != other:
-        return False
-    deterministic = msgspec.json.Encoder(order="deterministic").encode
-    return deterministic(one) == deterministic(other)
+_deterministic = msgspec.json.Encoder(order="deterministic").encode
 
 
-def differs_only_in_times(one: JSONObject, other: JSONObject) -> bool:
-    """Return whether two documents differ only in the times of their ``managedFields``."""
+def same_json(one: JSONValue, other: JSONValue) -> bool:
+    """Return whether two values are the same JSON; true is not 1."""
+    return one == other and _deterministic(one) == _deterministic(other)
+
+
+def same_except_times(one: JSONObject, other: JSONObject) -> bool:
+    """Return whether two documents are the same JSON, except for the times of their ``managedFields``."""
     mine, theirs = one["metadata"].get("managedFields"), other["metadata"].get("managedFields")
-    if not mine or not theirs or mine == theirs or _untimed(mine) != _untimed(theirs):
-        return False
-    return same_json({**one, "metadata": {**one["metadata"], "managedFields": theirs}}, other)
+    if mine and theirs and mine != theirs and _untimed(mine) == _untimed(theirs):
+        one = {**one, "metadata": {**one["metadata"], "managedFields": theirs}}
+    return same_json(one, other)
 
 
 def _untimed(entries: list[ManagedFieldsEntry]) -> list[JSONObject]:
@@ -192,6 +188,51 @@ def _taken(endpoint: Endpoint, doc: JSONObject) -> Findings:
             yield FieldError.invalid(f"spec.ports[{index}].nodePort", port[0], "provided port is already allocated")
 
 
+_PRIORITIES = {"": 0, "system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
+"""The values of the priority classes that every cluster has, and of pods without a class."""
+_SHOWN = {"priority": "the integer value of priority", "preemptionPolicy": "the string value of PreemptionPolicy"}
+
+
+def admitted_priority(call: Call, doc: JSONObject, registry: Registry) -> JSONObject:
+    """Return what the spec of a new pod gets from its priority class, or the default one; nothing for other kinds.
+
+    Raises:
+        Refusal: 403, the class does not exist, or the pod has another priority.
+    """
+    if (call.endpoint.info.group, call.endpoint.info.plural) != ("", "pods"):
+        return {}
+    spec, metadata = doc.get("spec") or {}, doc["metadata"]
+    pod = metadata.get("name") or metadata.get("generateName") or "Unknown"
+    classes, default = _priority_classes(registry)
+    name = spec.get("priorityClassName") or default
+    if name not in classes:
+        raise Refusal.forbidden("pods", "", pod, f"no PriorityClass with name {name} was found")
+    given = {"priority": classes[name].get("value", 0), "preemptionPolicy": classes[name]["preemptionPolicy"]}
+    for key, shown in _SHOWN.items():
+        if spec.get(key) not in (None, given[key]):
+            why = f"{shown} ({spec[key]}) must not be provided in pod spec; priority admission controller computed"
+            raise Refusal.forbidden("pods", "", pod, f"{why} {given[key]} from the given PriorityClass name")
+    return given | ({"priorityClassName": name} if name else {})
+
+
+def check_default_class(call: Call, doc: JSONObject, registry: Registry) -> None:
+    """Raise the 403 for a priority class that is the default beside another one."""
+    info = call.endpoint.info
+    if (info.group, info.plural) == ("scheduling.k8s.io", "priorityclasses") and doc.get("globalDefault"):
+        _, default = _priority_classes(registry)
+        if default not in ("", doc["metadata"]["name"]):
+            why = f"PriorityClass {default} is already marked as default. Only one default can exist"
+            raise Refusal.forbidden(info.plural, info.group, doc["metadata"]["name"], why)
+
+
+def _priority_classes(registry: Registry) -> tuple[dict[str, JSONObject], str]:
+    """Return the priority classes by name, and the name of the default one, or an empty string."""
+    stored = registry.built_in("priorityclasses", "scheduling.k8s.io").store.objects
+    known = {name: {"value": value, "preemptionPolicy": "PreemptLowerPriority"} for name, value in _PRIORITIES.items()}
+    classes = known | {name: each.doc for name, each in stored.items()}
+    return classes, next((name for name, each in classes.items() if each.get("globalDefault")), "")
+
+
 def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> None:
     """Check that a resourceVersion is the stored one."""
     info, asked = call.endpoint.info, metadata.get("resourceVersion")
@@ -204,8 +245,7 @@ def check_resource_version(call: Call, old: Stored, metadata: JSONObject) -> Non
 
 def drop_resource_version(call: Call, metadata: JSONObject) -> None:
     """Remove the resourceVersion of an object that an update or apply creates; a dry run returns it."""
-    version = metadata.get("resourceVersion")
-    if version:
+    if version := metadata.get("resourceVersion"):
         _number(version)
     if not call.dry_run:
         metadata.pop("resourceVersion", None)
@@ -226,10 +266,7 @@ def uid_conflict(call: Call, uid: str, stored: str) -> Refusal:
     # A dry run does not reach etcd, so its keys have no root.
     root = "" if call.query.get("dryRun") else "/registry"
     key = f"{root}/{kept}/{place}"
-    why = (
-        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
-        f"failed: UID in precondition: {uid}, UID in object meta: {stored}"
-    )
+    why = recorded("texts.json")["precondition"].format(key, uid, stored)
     return Refusal.conflict(info.plural, info.group, call.name, why)
 
 
@@ -350,8 +387,7 @@ def validate_metadata_update(call: Call, metadata: JSONObject, before: JSONObjec
         errors.append(FieldError.invalid("metadata.deletionGracePeriodSeconds", grace, "field is immutable"))
     if before.get("deletionTimestamp"):
         known = before.get("finalizers") or []
-        added = [f'"{name}"' for name in metadata.get("finalizers") or [] if name not in known]
-        if added:
+        if added := [f'"{name}"' for name in metadata.get("finalizers") or [] if name not in known]:
             message = "no new finalizers can be added if the object is being deleted, found new finalizers []string"
             errors.append(FieldError.forbidden("metadata.finalizers", f"{message}{{{', '.join(added)}}}"))
     prefix = _validate_prefix(metadata, "path")

@@ -56,6 +56,27 @@ async def _(api: Api) -> None:
     await api.get("widgets", "a", "scale")
 
 
+@case("the timeout of a request fits into 64 bits of nanoseconds")
+async def _(api: Api) -> None:
+    for timeout in (
+        "1h99999999999h",
+        "2562047h47m16.854775807s",
+        "2562047h47m16.854775808s",
+        "-9223372036854775808ns",
+        "99999999999999999999s",
+        "2562047.99h",
+        ".5s",
+        "1.s",
+        "1d",
+        "1",
+        "1e3s",
+        "1h-1m",
+        "1h0",
+        ".s",
+    ):
+        await api.call("GET", api.path("widgets"), query={"timeout": timeout}, keep=["kind"])
+
+
 @case("the timeout of a request is a duration, and that of a watch is not read")
 async def _(api: Api) -> None:
     for timeout in ("1s", "1.5h2m", "-1s", "0", "", "invalid"):

@@ -303,3 +303,76 @@ async def _(api: Api) -> None:
         await api.create("configmaps", {**_NAME, name: 1}, query={"dryRun": "All"}, keep=["kind"])
         await api.create("configmaps", {**_NAME, name: 1}, query={"dryRun": "All", "fieldValidation": "Strict"})
         await api.create("looses:Loose", {"metadata": {"name": "a", "finalizers": [name]}}, query={"dryRun": "All"})
+
+
+_RANGES = definition(
+    "numbers",
+    "Number",
+    {
+        "type": "object",
+        "properties": {
+            "i": {"type": "integer"},
+            "i32": {"type": "integer", "format": "int32"},
+            "i64": {"type": "integer", "format": "int64"},
+            "n": {"type": "number"},
+            "f": {"type": "number", "format": "float"},
+            "items": {"type": "array", "items": {"type": "integer"}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+        },
+    },
+)
+_LARGE = (
+    b"9223372036854775808",
+    b"-9223372036854775809",
+    b"9223372036854775807",
+    b"1" + 30 * b"0",
+    b"3000000000",
+    b"1e39",
+)
+
+
+@case("numbers beyond their types in custom objects", _RANGES)
+async def _(api: Api) -> None:
+    for key in (b"i", b"i32", b"i64", b"n", b"f", b"items", b"free"):
+        for number in _LARGE if key.startswith(b"i") else _LARGE[2:]:
+            value = {b"items": b"[%b]", b"free": b'{"a":[%b]}'}.get(key, b"%b") % number
+            head = b'{"apiVersion":"conformance.reconciler.dev/v1","kind":"Number","metadata":{"name":"a"},'
+            body = head + b'"spec":{"%b":%b}}'
+            await api.call("POST", api.path("numbers:Number"), body % (key, value), query={"dryRun": "All"})
+
+
+@case("numbers beyond their types in built-in objects")
+async def _(api: Api) -> None:
+    body = b'{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a"},"spec":{"%b":%b}}'
+    for number in _LARGE[:-1]:
+        for key in (b"replicas", b"minReadySeconds"):
+            await api.call("POST", api.path("deployments"), body % (key, number), query={"dryRun": "All"})
+
+
+@case("numbers beyond their types in a schema")
+async def _(api: Api) -> None:
+    large, path = "1" + 30 * "0", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for kind, members in (
+        ("integer", {"default": large}),
+        ("integer", {"default": "9223372036854775808"}),
+        ("integer", {"default": "9223372036854775807"}),
+        ("integer", {"default": "-1e30"}),
+        ("integer", {"format": '"int32"', "default": "3000000000"}),
+        ("integer", {"format": '"int64"', "default": large}),
+        ("integer", {"maximum": large, "minimum": f"-{large}"}),
+        ("integer", {"multipleOf": large}),
+        ("integer", {"enum": f"[{large}]"}),
+        ("number", {"default": large}),
+        ("number", {"format": '"float"', "default": "1e39"}),
+        ("number", {"format": '"int32"', "default": "3000000000"}),
+        ("string", {"maxLength": large}),
+        ("string", {"minLength": "-9223372036854775809"}),
+        ("array", {"items": '{"type":"integer"}', "maxItems": "9223372036854775808"}),
+        ("array", {"items": '{"type":"integer"}', "default": f"[{large}]"}),
+        ("object", {"properties": '{"b":{"type":"integer"}}', "default": f'{{"b":{large}}}'}),
+        ("object", {"maxProperties": large}),
+    ):
+        member = ",".join([f'"type":"{kind}"', *(f'"{key}":{value}' for key, value in members.items())])
+        template = json.dumps(definition("larges", "Large", {"type": "object", "properties": {"a": "MEMBER"}}))
+        body = template.replace('"MEMBER"', f"{{{member}}}").encode()
+        await api.call("POST", path, body, query={"dryRun": "All"}, keep=["kind"])

@@ -11,7 +11,7 @@ RULES = {
     "born-dying": "a deletionTimestamp in an apply or PUT that creates: the real server keeps it",
     "scale-accessors": "an object whose replicas cannot be found since what should hold them is no object",
     "schemas-that-drop": "versions of a kind whose schemas do not have the same fields",
-    "numbers-beyond-int64": "integers that do not fit into 64 bits",
+    "numbers-beyond-int64": "integers of more than 64 bits and less than 1e21, which Go writes with all their digits",
     "owned-objects": "owner references: no garbage collector runs beside the real server of the tests",
     "periodic-bookmarks": "bookmarks that come when a server likes",
     "zero-values": "zero in numbers of built-in kinds that a server leaves out when they are zero",

@@ -58,7 +58,7 @@ kubectl get --raw /openapi/v2 | cut -c -300
 # differs: the embedded server has no metrics
 kubectl get --raw /metrics | grep -c 'apiserver_request_total{' | sed 's/[1-9][0-9]*/N/'
 
-# differs: the embedded server has no other components
+# differs: the embedded server has no table for them
 kubectl get componentstatuses 2>&1 | sed 's/  */ /g; s/:[0-9]*:/PORT/g; s/\(Healthy\|Unhealthy\).*/H/'
 
 kubectl completion bash | head -1
