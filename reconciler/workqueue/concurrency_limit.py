@@ -4,17 +4,21 @@ The law is that of Netflix' concurrency-limits (Gradient2): the limit is multipl
 a queue to the current one, and a small queue is added. Where nothing becomes slower the limit is at its maximum; where
 requests queue, it settles at what the server processes at once, and a little more. The latency without a queue is
 measured with one key at a time at intervals, as TCP BBR does: an average under load would become the load.
+
+Latencies differ by chance, so only what exceeds the standard error of both measurements counts as slower. Without that,
+a few fast responses in a measurement would limit a server that is not busy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 from reconciler.clock import Clock, current_clock
 
 TOLERANCE = 1.2
-"""The ratio of latencies that does not count as slower yet: requests differ by chance."""
+"""The ratio of latencies that does not count as slower yet, beyond what can be chance."""
 
 QUEUE = 1.0
 """Keys beyond what the server processes at once, so that it does not wait for this process."""
@@ -22,24 +26,36 @@ QUEUE = 1.0
 WINDOW = 40
 """Requests between two changes of the limit."""
 
+WINDOW_LASTS = 2.0
+"""Seconds after which fewer requests are enough."""
+
 LONGEST_WINDOW = 5.0
 """Seconds after which `ConcurrencyLimit.update` changes the limit without as many requests. A key that waits for
 something else than the server, or hangs, sends none."""
 
-PROBE = 40
+PROBE = 20
 """Requests that measure the latency without a queue."""
 
 PROBE_EVERY = 15.0
 """Seconds between two measurements, while requests seem to queue."""
 
-PROBE_LASTS = 1.0
+PROBE_SHARE = 0.03
+"""The largest share of the time that measurements take: after a long one, the next is later."""
+
+PROBE_LASTS = 10.0
 """Seconds after which a measurement ends in any case."""
 
-_FEWEST = 4
-"""Requests without which a measurement has no result."""
+PROBE_PAUSE = 1.0
+"""Seconds without a request after which a measurement ends: the key in progress waits for something else."""
 
-_SMALLEST_STEP = 0.5
-"""The limit at most halves with one change."""
+_FEWEST = 8
+"""Requests without which neither a measurement nor a window has a result."""
+
+_REMEMBERED = 200
+"""Earlier requests that count beside those of a new measurement."""
+
+_SMALLEST_STEP = 0.25
+"""The limit falls to no less than a quarter with one change."""
 
 _SHORTEST_REJECTION = 1.0
 """Seconds; kube-apiserver's Retry-After. Requests that were sent together are rejected one after the other."""
@@ -48,6 +64,43 @@ _LONGEST_REJECTION = 60.0
 
 _KINDS = 64
 """Kinds of requests whose latency is remembered."""
+
+
+class _Latency(NamedTuple):
+    """The mean of the latencies of some requests.
+
+    Attributes:
+        mean: in seconds; or a ratio.
+        deviation: the standard deviation of one of them.
+        size: how many there are.
+    """
+
+    mean: float
+    deviation: float
+    size: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> _Latency:
+        """Make it of at least one value."""
+        count = len(values)
+        mean = math.fsum(values) / count
+        squares = math.fsum((each - mean) ** 2 for each in values)
+        # One says nothing about the deviation, which is then that of an exponential distribution; a few say little.
+        return cls(mean, math.sqrt((squares + mean**2 / count) / count), count)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return self.deviation / math.sqrt(self.size)
+
+    def followed_by(self, new: _Latency) -> _Latency:
+        """Join a new measurement; it replaces this one if both cannot be of the same server."""
+        if abs(new.mean - self.mean) > 2 * math.hypot(self.error, new.error):
+            return new
+        known = min(self.size, _REMEMBERED)
+        count = known + new.size
+        mean = (known * self.mean + new.size * new.mean) / count
+        return _Latency(mean, math.sqrt((known * self.deviation**2 + new.size * new.deviation**2) / count), count)
 
 
 class ConcurrencyLimit:
@@ -74,25 +127,26 @@ class ConcurrencyLimit:
         self._maximum = maximum
         self._now = (clock or current_clock()).monotonic
         self._limit = float(maximum)
-        self._unloaded: dict[Hashable, float] = {}  # seconds of each kind of request without a queue
+        self._unloaded: dict[Hashable, _Latency] = {}  # of each kind of request without a queue
         self._rejected_until = -math.inf
         self._probe: dict[Hashable, list[float]] | None = None  # the measurement in progress
         self._probe_began = -math.inf  # of the last measurement
-        self._skip = 0  # requests that were sent before the measurement
+        self._heard = -math.inf  # when the last response came in it
+        self._next_probe = -math.inf  # when the next one may begin
+        self._is_alone = False  # whether the last response came while one key was in progress
         self._begin_window()
 
     @property
     def limit(self) -> int:
         """Return how many keys may be processed at once."""
         now = self._now()
-        measuring = self._probe is not None and now < self._probe_began + PROBE_LASTS
-        return 1 if measuring or now < self._rejected_until else int(self._limit)
+        return 1 if self._probe is not None or now < self._rejected_until else int(self._limit)
 
     @property
     def rises_at(self) -> float:
         """Return the monotonic second at which `update` may raise the limit; infinite at the maximum."""
         if self._probe is not None:
-            return self._probe_began + PROBE_LASTS
+            return self._probe_ends()
         if self._now() < self._rejected_until:
             return self._rejected_until
         return math.inf if self._limit >= self._maximum else self._began + LONGEST_WINDOW
@@ -100,7 +154,8 @@ class ConcurrencyLimit:
     def update(self) -> None:
         """End what has lasted long enough: a pause, a measurement, or a window."""
         if self._probe is not None:
-            self._end_measurement(self._probe)
+            if self._now() >= self._probe_ends():
+                self._end_measurement(self._probe)
         elif self._now() >= max(self._rejected_until, self._began + LONGEST_WINDOW):
             if not self.unanswered:
                 self._adapt()
@@ -131,11 +186,12 @@ class ConcurrencyLimit:
             self._measure(self._probe, kind, seconds)
             return
         unloaded = self._unloaded.get(kind)
-        if unloaded:
-            self._ratios.append(seconds / unloaded)
+        if unloaded and unloaded.mean:
+            self._ratios.append(seconds / unloaded.mean)
+            self._errors += unloaded.error / unloaded.mean
         self._requests += 1
         self._seconds += seconds
-        if self._requests >= WINDOW:
+        if self._requests >= (WINDOW if self._now() < self._began + WINDOW_LASTS else _FEWEST):
             self._adapt()
             self._begin_window()
 
@@ -157,37 +213,52 @@ class ConcurrencyLimit:
         self._requests = 0
         self._seconds = 0.0
         self._ratios: list[float] = []
+        self._errors = 0.0  # of the latencies without a queue that the ratios are relative to
 
     def _adapt(self) -> None:
         """Change the limit after a window, or begin a measurement if requests seem to queue."""
         now = self._now()
-        ratio = math.fsum(self._ratios) / len(self._ratios) if self._ratios else math.inf
+        ratio = self._ratio() if self._ratios else math.inf
         gradient = 1.0
         if self._seconds > now - self._began and ratio > TOLERANCE:  # more than one at a time, by Little's law
-            if now - self._probe_began >= PROBE_EVERY:
-                self._probe, self._skip = {}, 2 * self.in_use
-                self._probe_began = now
+            if now >= self._next_probe:
+                self._probe, self._is_alone = {}, False
+                self._probe_began = self._heard = now
                 return
             if self._ratios:
                 gradient = max(_SMALLEST_STEP, TOLERANCE / ratio)
         self._limit = min(float(self._maximum), max(1.0, self._limit * gradient + QUEUE))
         self.on_raise()
 
+    def _ratio(self) -> float:
+        """The mean ratio of the window's latencies to those without a queue, less what can be chance."""
+        found = _Latency.of(self._ratios)
+        return found.mean - math.hypot(found.error, found.mean * self._errors / found.size)
+
+    def _probe_ends(self) -> float:
+        """Return the monotonic second at which the measurement in progress may end, if no other response comes.
+
+        A request that is unanswered may be answered at any time, so its pause has not begun.
+        """
+        silent_since = self._now() if self.unanswered else self._heard
+        return min(self._probe_began + PROBE_LASTS, silent_since + PROBE_PAUSE)
+
     def _measure(self, probe: dict[Hashable, list[float]], kind: Hashable, seconds: float) -> None:
-        if self._skip:
-            self._skip -= 1
-        else:
+        if self._is_alone:
             probe.setdefault(kind, []).append(seconds)
-        self._end_measurement(probe)
+        self._is_alone = self.in_use <= 1  # the next request is sent after the response to all others
+        self._heard = self._now()
+        if sum(map(len, probe.values())) >= PROBE or self._heard >= self._probe_began + PROBE_LASTS:
+            self._end_measurement(probe)
 
     def _end_measurement(self, probe: dict[Hashable, list[float]]) -> None:
-        count = sum(map(len, probe.values()))
-        if count < PROBE and self._now() < self._probe_began + PROBE_LASTS:
-            return
-        if count >= _FEWEST:
+        now = self._now()
+        self._next_probe = max(self._probe_began + PROBE_EVERY, now + (now - self._probe_began) / PROBE_SHARE)
+        if sum(map(len, probe.values())) >= _FEWEST:
             for each, found in probe.items():
-                if each in self._unloaded or len(self._unloaded) < _KINDS:
-                    self._unloaded[each] = math.fsum(found) / len(found)
+                known, new = self._unloaded.get(each), _Latency.of(found)
+                if known is not None or len(self._unloaded) < _KINDS:
+                    self._unloaded[each] = new if known is None else known.followed_by(new)
         self._probe = None
         self._begin_window()
         self.on_raise()

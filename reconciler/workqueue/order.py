@@ -170,12 +170,14 @@ class ReadyOrder(Generic[K]):
 
     Attributes:
         size: the number of entries.
+        urgent: how many of them have a priority of 0 or more.
     """
 
-    __slots__ = ("_levels", "_passed", "_position", "_priorities", "size")
+    __slots__ = ("_levels", "_passed", "_position", "_priorities", "size", "urgent")
 
     def __init__(self) -> None:
         self.size = 0
+        self.urgent = 0
         self._levels: dict[int, OrderedDict[QueueEntry[K], int]] = {}  # with the position of each entry among all
         self._position = 0
         self._priorities: list[int] = []  # of all levels, ascending; a level that `pop` emptied is removed later
@@ -184,6 +186,7 @@ class ReadyOrder(Generic[K]):
     def push(self, entry: QueueEntry[K]) -> None:
         """Add an entry at the end of the level of its priority."""
         self.size += 1
+        self.urgent += entry.priority >= 0
         self._position += 1
         try:
             self._levels[entry.priority][entry] = self._position
@@ -194,6 +197,7 @@ class ReadyOrder(Generic[K]):
     def remove(self, entry: QueueEntry[K]) -> None:
         """Remove an entry, wherever it is."""
         self.size -= 1
+        self.urgent -= entry.priority >= 0
         level = self._levels[entry.priority]
         del level[entry]
         if not level:
@@ -204,10 +208,6 @@ class ReadyOrder(Generic[K]):
         self.remove(entry)
         entry.priority = priority
         self.push(entry)
-
-    def only_low(self) -> bool:
-        """Return whether no entry has a priority of 0 or more."""
-        return not any(level for priority, level in self._levels.items() if priority >= 0)
 
     def pop(self, *, urgent: bool = False) -> QueueEntry[K]:
         """Remove and return the next entry; there must be one.
@@ -226,8 +226,10 @@ class ReadyOrder(Generic[K]):
         else:
             self._passed = 0
             level = self._longest_waiting()
+        entry, _ = level.popitem(False)  # not last=False, which costs half as much again
         self.size -= 1
-        return level.popitem(False)[0]  # not last=False, which costs half as much again
+        self.urgent -= entry.priority >= 0
+        return entry
 
     def shrink(self) -> None:
         """Release the memory of the largest backlog so far; there must be no entries."""
@@ -264,17 +266,20 @@ class FairOrder(Generic[K]):
 
     Attributes:
         size: the number of entries.
+        urgent: how many of them have a priority of 0 or more.
     """
 
-    __slots__ = ("_failures", "_group_of", "_groups", "size")
+    __slots__ = ("_failures", "_group_of", "_groups", "_urgent_groups", "size", "urgent")
 
     def __init__(self, group_of: Callable[[K], Hashable]) -> None:
         if inspect.iscoroutinefunction(group_of):
             raise TypeError(f"fair_by must be a plain function, since nothing awaits its result; {group_of!r} is async")
         self.size = 0
+        self.urgent = 0
         self._group_of = group_of
         self._failures = RepeatedFailures(_log, logging.ERROR, "fair_by failed on %s, which is in the group None now")
         self._groups: OrderedDict[Hashable, ReadyOrder[K]] = OrderedDict()
+        self._urgent_groups: OrderedDict[Hashable, None] = OrderedDict()  # they take turns while nothing else may
 
     def push(self, entry: QueueEntry[K]) -> None:
         """Add an entry at the end of the level of its priority in its group; a new group takes its turn last."""
@@ -283,40 +288,51 @@ class FairOrder(Generic[K]):
         if group is None:
             group = self._groups[name] = ReadyOrder()
         group.push(entry)
-        self.size += 1
+        self._count(name, entry.priority, 1)
 
     def remove(self, entry: QueueEntry[K]) -> None:
         """Remove an entry, wherever it is."""
-        group = self._groups[entry.group]
-        group.remove(entry)
-        self.size -= 1
-        if not group.size:
-            del self._groups[entry.group]
+        self._groups[entry.group].remove(entry)
+        self._count(entry.group, entry.priority, -1)
 
     def reprioritize(self, entry: QueueEntry[K], priority: int) -> None:
         """Move an entry to the end of the level of another priority in its group. The group keeps its turn."""
+        before = entry.priority
         self._groups[entry.group].reprioritize(entry, priority)
-
-    def only_low(self) -> bool:
-        """Return whether no entry has a priority of 0 or more."""
-        return all(group.only_low() for group in self._groups.values())
+        self._count(entry.group, before, -1)
+        self._count(entry.group, priority, 1)
 
     def pop(self, *, urgent: bool = False) -> QueueEntry[K]:
         """Remove and return the next entry; there must be one.
 
         Args:
-            urgent: take the first group's that has one with a priority of 0 or more.
+            urgent: take an entry of a priority of 0 or more; there must be one. The groups that have some take turns.
         """
-        name = next(name for name, group in self._groups.items() if not (urgent and group.only_low()))
-        group = self._groups.pop(name)
-        if group.size > 1:
-            self._groups[name] = group
-        self.size -= 1
-        return group.pop(urgent=urgent)
+        name = next(iter(self._urgent_groups if urgent else self._groups))
+        entry = self._groups[name].pop(urgent=urgent)
+        self._groups.move_to_end(name)
+        if name in self._urgent_groups:
+            self._urgent_groups.move_to_end(name)
+        self._count(name, entry.priority, -1)
+        return entry
+
+    def _count(self, name: Hashable, priority: int, change: int) -> None:
+        """Count an entry that was added to a group, or removed from it; forget a group that is empty."""
+        self.size += change
+        group = self._groups[name]
+        if priority >= 0:
+            self.urgent += change
+            if group.urgent:
+                self._urgent_groups.setdefault(name)
+            else:
+                self._urgent_groups.pop(name, None)
+        if not group.size:
+            del self._groups[name]
 
     def shrink(self) -> None:
         """Release the memory of the largest backlog so far; there must be no entries."""
         self._groups.clear()
+        self._urgent_groups.clear()
 
     def sizes(self) -> Counter[int]:
         """Return the number of entries of each priority. Thread-safe."""

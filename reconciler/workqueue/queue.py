@@ -13,7 +13,6 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from threading import get_ident
 from typing import Generic, NamedTuple, Protocol
 
@@ -173,15 +172,12 @@ class QueueMetrics(Protocol):
 
     def watch(self, statistics: Callable[[], QueueStatistics], /) -> None:
         """Called once, when the queue is created, with the function that returns its statistics."""
-        ...
 
     def observe_queue_duration(self, seconds: float, /) -> None:
         """Called when `get` returns a key, with the time that the key was ready."""
-        ...
 
     def observe_work_duration(self, seconds: float, /) -> None:
         """Called when a key is done, with the time that it was in progress."""
-        ...
 
 
 class QueueShutDown(ReconcilerError):
@@ -279,10 +275,8 @@ class WorkQueue(Generic[K]):
         if get_ident() != self._thread:
             self.add_threadsafe(key, after=after, priority=priority, reason=reason)
             return
-        if isinstance(after, (str, timedelta)):
-            after = seconds_of(after)
-        if after is not None and not math.isfinite(after):
-            raise ValueError(f"after must be a finite number of seconds, not {after!r}")
+        if after is not None and not (type(after) is float and -math.inf < after < math.inf):
+            after = seconds_of("after", after, signed=True)
         if type(priority) is not int:
             priority = as_priority(priority)
         head = self._entries.get(key)
@@ -308,7 +302,7 @@ class WorkQueue(Generic[K]):
             if self._workers.futures:
                 self._workers.wake_one()
 
-    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: float = 0.0) -> None:
+    def add_rate_limited(self, key: K, *, priority: int = 0, reason: str = "", at_least: DurationLike = 0.0) -> None:
         """Add a key after the delay that the rate limiter computes, which counts this as a failure.
 
         A key that is ready, or already waits because of the rate limiter, is a duplicate: its failure counts, but it is
@@ -318,19 +312,21 @@ class WorkQueue(Generic[K]):
             key: the key.
             priority: as in `add`.
             reason: as in `add`.
-            at_least: the minimum delay in seconds, whatever the rate limiter returns. Defaults to 0.
+            at_least: the minimum delay, a duration as in `add`, whatever the rate limiter returns. Defaults to 0.
 
         Raises:
             RuntimeError: called outside the thread of the queue's event loop.
+            ValueError: `at_least` is not a duration of 0 or more.
         """
         self._check_thread()
+        least = seconds_of("at_least", at_least, zero=True)  # before the failure counts
         entry = self._pending(key)
         if self._closing and (entry is None or entry.due is not None):
             self._count_dropped(1)
             return
         duplicate = entry is not None and (entry.due is None or entry.limited)
         delay = when_duplicate(self._limiter, key) if duplicate else self._limiter.when(key)
-        self.add(key, after=max(delay, at_least), priority=priority, reason=reason)
+        self.add(key, after=max(delay, least), priority=priority, reason=reason)
         entry = self._pending(key)
         assert entry is not None  # noqa: S101 - it was added
         entry.limited = True
@@ -344,10 +340,7 @@ class WorkQueue(Generic[K]):
             ValueError: the delay is not a duration, or not finite.
             TypeError: the delay is not a number, or the priority is not an integer.
         """
-        after = seconds_of(after)
-        if after is not None and not math.isfinite(after):
-            raise ValueError(f"after must be a finite number of seconds, not {after!r}")
-        due = None if after is None else self._now() + after
+        due = None if after is None else self._now() + seconds_of("after", after, signed=True)
         self._inbox.put(key, due, as_priority(priority), reason)
 
     def retract(self, key: K, reason: str) -> bool:
@@ -380,15 +373,15 @@ class WorkQueue(Generic[K]):
         Its next failure is not a duplicate, so it is charged to what keys share.
         """
         self._limiter.forget(key)
-        entry = self._entries.get(key)
-        pending = None if entry is None else entry.pending
-        if pending is not None:
+        if (pending := self._pending(key)) is not None:
             pending.limited = False
 
     # Processing keys
 
     async def get(self) -> K:
         """Wait for a key and return it; it is in progress until you call `done`.
+
+        `take` does the same, and says why the key was queued.
 
         Cancellation leaves the queue unchanged: the key goes to the next worker. A key that was returned is in
         progress, so use `item` if the code before `done` may raise or be cancelled.
@@ -397,19 +390,27 @@ class WorkQueue(Generic[K]):
             QueueShutDown: the queue is shut down and, if it drains, nothing is ready or in progress any more.
             RuntimeError: the queue belongs to another event loop, which is running.
         """
+        return (await self.take()).key
+
+    async def take(self) -> InProgress[K]:
+        """Wait for a key as `get` does, and return it with what `in_progress` says of it.
+
+        Cancellation takes no key.
+        """
         if self._unbound or get_ident() != self._thread:
             self._bind()
-        limit = self.low_limit
+        limit, order = self.low_limit, self._order
         while True:
-            urgent = limit is not None and limit.full
-            if self._order.size and not (urgent and self._order.only_low()):
+            # The limit is only asked while a key of a negative priority is ready.
+            urgent = limit is not None and order.size > order.urgent and limit.full
+            if order.urgent if urgent else order.size:
                 break
             if self._stopped:
                 raise QueueShutDown(f"work queue {self._name!r} is shut down")
             if urgent:
                 self._set_alarm()  # the limit may rise although no key in progress ends
             await self._wait()
-        entry = self._order.pop(urgent=urgent)
+        entry = order.pop(urgent=urgent)
         if limit is not None and entry.priority < 0:
             limit.begin()
         now = entry.started_at = self._now()
@@ -417,12 +418,13 @@ class WorkQueue(Generic[K]):
             entry.reasons = due_reasons(entry.reasons, entry.later, now)
         self._in_progress.add(entry)
         self._gets += 1
+        taken = InProgress(entry.key, named(entry.reasons), entry.priority, now, entry.by_timer)
         if self._observe_wait is not None:
             try:
                 self._observe_wait(now - entry.ready_at)
             except FAILURES:
                 log_metrics_failure(self._observe_wait)
-        return entry.key
+        return taken
 
     def done(self, key: K) -> None:
         """Mark a key as processed; if it was added in between, it goes to the tail of its priority.
@@ -653,7 +655,7 @@ class WorkQueue(Generic[K]):
         entry.by_timer = by_timer
         entry.ready_at = now
         self._adds += 1
-        if self._is_head(entry):
+        if self._entries[entry.key] is entry:  # not the next one of a key in progress
             self._order.push(entry)
             if self._workers.futures:
                 self._workers.wake_one()

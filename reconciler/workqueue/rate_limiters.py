@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable
 from typing import Protocol, SupportsIndex, runtime_checkable
 
 from reconciler._core.backoff import Backoff
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.user_code import FAILURES
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import RepeatedFailures
@@ -37,7 +38,6 @@ class RateLimiter(Protocol):
 
     def forget(self, key: Hashable, /) -> None:
         """Drop the history of a key."""
-        ...
 
     def retries(self, key: Hashable, /) -> int:
         """Return how often a key has failed since it was last forgotten."""
@@ -77,20 +77,26 @@ class ExponentialBackoff(_CountsFailures):
     """An exponential backoff: the delay of a key doubles with each failure.
 
     Args:
-        base: seconds after the first failure.
-        maximum: the longest delay in seconds; reached after ``log2(maximum / base)`` failures.
+        base: the duration (seconds, a timedelta or ``"5ms"``) after the first failure.
+        maximum: the longest delay, a duration; reached after ``log2(maximum / base)`` failures.
         jitter: fraction by which a delay may differ from its exact value, 0 to 1. Defaults to 0: exact delays.
         rng: source of the jitter; a seeded one gives repeatable delays. Defaults to the process-wide generator.
 
     Raises:
-        ValueError: a number is negative, not finite, or out of its range.
+        ValueError: a delay is not a duration of 0 or more, or the jitter is out of its range.
     """
 
-    def __init__(self, base: float, maximum: float, *, jitter: float = 0.0, rng: random.Random | None = None) -> None:
+    def __init__(
+        self,
+        base: DurationLike,
+        maximum: DurationLike,
+        *,
+        jitter: float = 0.0,
+        rng: random.Random | None = None,
+    ) -> None:
         super().__init__()
-        if not math.isfinite(maximum):
-            raise ValueError(f"maximum must be a finite number of seconds, not {maximum!r}")
-        self._backoff = Backoff(base, maximum=maximum, jitter=jitter)
+        shortest, longest = seconds_of("base", base, zero=True), seconds_of("maximum", maximum, zero=True)
+        self._backoff = Backoff(shortest, maximum=longest, jitter=jitter)
         self._rng = rng
 
     def when(self, key: Hashable, /) -> float:
@@ -104,18 +110,18 @@ class FastSlow(_CountsFailures):
     """A few fast retries, then slow ones.
 
     Args:
-        fast: delay in seconds after each of the first failures.
-        slow: delay in seconds after each further one.
+        fast: the delay (seconds, a timedelta or ``"5ms"``) after each of the first failures.
+        slow: the delay after each further one.
         max_fast: the number of fast retries.
 
     Raises:
-        ValueError: a delay is negative or not finite.
+        ValueError: a delay is not a duration of 0 or more.
     """
 
-    def __init__(self, fast: float, slow: float, max_fast: int) -> None:
+    def __init__(self, fast: DurationLike, slow: DurationLike, max_fast: int) -> None:
         super().__init__()
-        self._fast = _seconds("fast", fast)
-        self._slow = _seconds("slow", slow)
+        self._fast = seconds_of("fast", fast, zero=True)
+        self._slow = seconds_of("slow", slow, zero=True)
         self._max_fast = max_fast
 
     def when(self, key: Hashable, /) -> float:
@@ -223,16 +229,16 @@ class WithMaxWait(MaxOf):
 
     Args:
         limiter: the other limiter.
-        maximum: the longest delay in seconds.
+        maximum: the longest delay: seconds, a timedelta or ``"5m"``.
 
     Raises:
-        ValueError: the maximum is negative or not finite.
+        ValueError: the maximum is not a duration of 0 or more.
         TypeError: the other one is not a rate limiter.
     """
 
-    def __init__(self, limiter: RateLimiter, maximum: float) -> None:
+    def __init__(self, limiter: RateLimiter, maximum: DurationLike) -> None:
         super().__init__(limiter)
-        self._maximum = _seconds("maximum", maximum)
+        self._maximum = seconds_of("maximum", maximum, zero=True)
 
     def when(self, key: Hashable, /) -> float:
         """Count one failure of a key; return its delay in seconds, at most the maximum."""
@@ -345,9 +351,3 @@ def _count(given: object) -> int:
     if isinstance(given, SupportsIndex) and operator.index(given) >= 0:
         return operator.index(given)
     raise ValueError(f"{given!r} is not a number of failures, 0 or more")
-
-
-def _seconds(name: str, value: float) -> float:
-    if not (value >= 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be a finite number of seconds, 0 or more, not {value!r}")
-    return value
