@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reconciler._core import lazy_names as _lazy_names
 from reconciler.client.client import Client
 from reconciler.client.reads import WatchEvent
 from reconciler.client.requests import FieldValidation, ListResult
@@ -33,10 +34,4 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name
-
-    def __getattr__(name: str) -> object:
-        if name != "KubernetesAsyncioTransport":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from reconciler.client.transport import KubernetesAsyncioTransport
-
-        return KubernetesAsyncioTransport
+    __getattr__ = _lazy_names(__name__, {"transport": "KubernetesAsyncioTransport"})

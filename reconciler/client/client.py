@@ -10,7 +10,6 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 from reconciler._core.durations import DurationLike
@@ -25,6 +24,7 @@ from reconciler.client.pool import MAX_STREAMS
 from reconciler.client.reads import WatchEvent
 from reconciler.client.requests import (
     ApplyOptions,
+    DeleteAllOptions,
     DeleteOptions,
     FieldValidation,
     ListOptions,
@@ -32,8 +32,6 @@ from reconciler.client.requests import (
     ObjectLike,
     PatchDocument,
     PatchOptions,
-    Propagation,
-    Selector,
     StatusSubresource,
     WatchOptions,
     WriteOptions,
@@ -47,7 +45,7 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
-from reconciler.objects.kinds import KindLike, KindOf, R, TypedObject, from_document
+from reconciler.objects.kinds import KindLike, KindOf, R, TypedObject, from_document, gvk_from
 
 
 class Client:
@@ -179,9 +177,7 @@ class Client:
             await self.session.connection.transport.open()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if isinstance(self.session.connection.transport, ConfiguredTransport):
             await self.session.connection.transport.close()
 
@@ -538,15 +534,7 @@ class Client:
         """
         return cast("R", await _writes.apply(self.session, obj, **options))
 
-    @overload
-    async def create_or_update(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
-    @overload
-    async def create_or_update(
-        self, obj: JSONObject, mutate: Callable[[Unstructured], object]
-    ) -> tuple[Unstructured, Written]: ...
-    async def create_or_update(
-        self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
-    ) -> tuple[TypedObject | Unstructured, Written]:
+    async def create_or_update(self, obj: R | JSONObject, mutate: Callable[[R], object]) -> tuple[R, Written]:
         """Let `mutate` change the object of this name, or `obj` if it does not exist, and write it if it differs.
 
         Reads with `get`, and so from a cache if there is one. The update replaces the whole object except its status,
@@ -569,15 +557,7 @@ class Client:
         """
         return await Ensure(self.session, self.get).create_or_update(obj, mutate)
 
-    @overload
-    async def create_or_patch(self, obj: R, mutate: Callable[[R], object]) -> tuple[R, Written]: ...
-    @overload
-    async def create_or_patch(
-        self, obj: JSONObject, mutate: Callable[[Unstructured], object]
-    ) -> tuple[Unstructured, Written]: ...
-    async def create_or_patch(
-        self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]
-    ) -> tuple[TypedObject | Unstructured, Written]:
+    async def create_or_patch(self, obj: R | JSONObject, mutate: Callable[[R], object]) -> tuple[R, Written]:
         """Do the same as `create_or_update`, but send only the difference, as a merge patch.
 
         A status with a subresource is patched separately if it differs, also after a creation. The result is then
@@ -612,31 +592,20 @@ class Client:
         self,
         kind: KindLike,
         namespace: str | None = None,
-        *,
-        label_selector: Selector | None = None,
-        field_selector: Selector | None = None,
-        propagation: Propagation | None = None,
-        grace_period: DurationLike | None = None,
-        dry_run: bool = False,
+        **options: Unpack[DeleteAllOptions],
     ) -> None:
         """Delete the selected objects of a kind in a namespace. A cancelled call may have deleted some of them.
 
-        Never retried if the outcome is unknown. `propagation` and `grace_period` are those of `delete`.
+        Never retried if the outcome is unknown.
+
+        Args:
+            options: keywords, such as ``label_selector=``; see `DeleteAllOptions`.
 
         Raises:
             ValueError: a selector is given and is empty, which would delete everything; or the kind is namespaced and
                 no namespace is given, since the API has no such deletion.
         """
-        await _writes.delete_all_of(
-            self.session,
-            kind,
-            namespace,
-            label_selector=label_selector,
-            field_selector=field_selector,
-            propagation=propagation,
-            grace_period=grace_period,
-            dry_run=dry_run,
-        )
+        await _writes.delete_all_of(self.session, kind, namespace, **options)
 
     # Subresources with a kind of their own. `patch` changes them; `update` serves those whose body is the object.
 
@@ -716,7 +685,7 @@ class Client:
         request = key or Request(name or "", namespace)
         if not request.name:
             raise ValueError(f"{obj_or_kind!r} is a kind: pass the object's name too")
-        return ClientStatusWriter(self.session, kind, request)
+        return ClientStatusWriter(self.session, kind, gvk_from(kind), request)
 
     @property
     def field_manager(self) -> str:

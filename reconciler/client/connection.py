@@ -275,11 +275,12 @@ class ServerClock:
         offset: how far the server's clock is ahead of the steady time.
     """
 
-    __slots__ = ("_clock", "_date", "_high", "_logged", "_low", "_zero", "offset")
+    __slots__ = ("_clock", "_date", "_high", "_logged", "_low", "_machine", "_zero", "offset")
 
     def __init__(self, clock: Callable[[], Clock] = current_clock) -> None:
         self.offset = _ZERO
         self._clock = clock
+        self._machine: tuple[Clock | None, Callable[[], float]] = (None, float)  # the clock, and its boot time
         self._zero: datetime | None = None  # the steady time at second 0 of boot time
         self._date = ""
         self._low = timedelta.min
@@ -289,7 +290,10 @@ class ServerClock:
     def steady_time(self, clock: Clock | None = None) -> datetime:
         """Return the machine's steady time."""
         clock = clock or self._clock()
-        seconds = timedelta(seconds=boottime_of(clock)())
+        machine = self._machine
+        if machine[0] is not clock:
+            machine = self._machine = clock, boottime_of(clock)
+        seconds = timedelta(seconds=machine[1]())
         if self._zero is None:
             self._zero = clock.now() - seconds
         return self._zero + seconds
@@ -297,7 +301,14 @@ class ServerClock:
     @property
     def ahead(self) -> timedelta:
         """The offset of the server's clock from the wall clock, whose steps are included."""
-        clock = self._clock()
+        return self._ahead_of(self._clock())
+
+    def now(self, clock: Clock | None = None) -> datetime:
+        """Return the server's time as told from a machine's clock: the given one, or the one it was measured with."""
+        own = self._clock()
+        return (clock or own).now() + self._ahead_of(own)
+
+    def _ahead_of(self, clock: Clock) -> timedelta:
         stepped = self.steady_time(clock) - clock.now()
         return self.offset + (stepped if abs(stepped) > _STEP else _ZERO)
 

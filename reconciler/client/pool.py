@@ -351,9 +351,15 @@ class Pool:
         return connection
 
     async def _connect_to(self, origin: Origin, tls: ssl.SSLContext | None, server_name: str | None) -> HTTPConnection:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: HTTPConnection(self._limit), origin.host, origin.port, ssl=tls, server_hostname=server_name
-        )
+        connection = HTTPConnection(self._limit)
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, origin.host, origin.port, ssl=tls, server_hostname=server_name
+            )
+        except BaseException:
+            if connection.usable:
+                connection.abort()  # asyncio waits for the server to end TLS, and the loop may not run that long
+            raise
         return connection
 
     def give_back(self, connection: HTTPConnection) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
-from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.durations import DurationLike, optional_seconds
 from reconciler._core.wire import UNDECODABLE, JSONObject
 from reconciler.client.requests import (
     InvalidItem,
@@ -210,12 +210,13 @@ async def watch(
     send_initial_events: bool = False,
 ) -> AsyncGenerator[WatchEvent[Any], None]:
     """Yield the events of one watch request."""
+    seconds = optional_seconds("timeout", timeout, zero=True)
     options = {
         "allowWatchBookmarks": "true" if bookmarks or send_initial_events else None,
         "resourceVersion": resource_version,
         "sendInitialEvents": "true" if send_initial_events else None,
         "resourceVersionMatch": "NotOlderThan" if send_initial_events else None,
-        "timeoutSeconds": None if (seconds := seconds_of(timeout)) is None else str(max(1, math.ceil(seconds))),
+        "timeoutSeconds": None if seconds is None else str(max(1, math.ceil(seconds))),
     }
     resource = await session.resource_for(kind, namespace=namespace)
     pairs = [
@@ -248,7 +249,7 @@ async def wait(
 ) -> TypedObject | Unstructured | None:
     """Wait until `wanted` is true for an object, and return its state; a missing object is None."""
     last: TypedObject | Unstructured | None = None
-    timeout = seconds_of(timeout)
+    timeout = optional_seconds("timeout", timeout, zero=True)
     scope = asyncio.timeout(timeout)
     try:
         async with scope, aclosing(_states(session, kind, name, namespace)) as states:
@@ -259,7 +260,7 @@ async def wait(
         if not scope.expired():
             raise
     subject = f"{gvk_from(kind).kind} {Request(name, namespace)}"
-    raise TimeoutError(f"{subject}: not as wanted within {timeout} s; last seen: {_describe(last)}")
+    raise TimeoutError(f"{subject}: not as wanted within {timeout:g} s; last seen: {_describe(last)}")
 
 
 async def _states(

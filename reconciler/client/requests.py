@@ -152,7 +152,13 @@ class ApplyOptions(TypedDict, total=False):
     dry_run: bool
 
 
-class DeleteOptions(TypedDict, total=False):
+class _Deletion(TypedDict, total=False):
+    propagation: Propagation | None
+    grace_period: DurationLike | None
+    dry_run: bool
+
+
+class DeleteOptions(_Deletion, total=False):
     """Keyword arguments of `Client.delete`.
 
     Attributes:
@@ -165,11 +171,20 @@ class DeleteOptions(TypedDict, total=False):
         dry_run: the server checks and answers, but deletes nothing; False by default.
     """
 
-    propagation: Propagation | None
-    grace_period: DurationLike | None
     uid: str | None
     resource_version: str | None
-    dry_run: bool
+
+
+class DeleteAllOptions(_Deletion, total=False):
+    """Keyword arguments of `Client.delete_all_of`: `propagation`, `grace_period`, `dry_run`, as of `DeleteOptions`.
+
+    Attributes:
+        label_selector: such as ``"app=web"`` or ``{"app": "web"}``; all objects by default.
+        field_selector: such as ``{"metadata.name": "web"}``; all objects by default.
+    """
+
+    label_selector: Selector | None
+    field_selector: Selector | None
 
 
 class ClientModel(Protocol):
@@ -177,7 +192,6 @@ class ClientModel(Protocol):
 
     def to_dict(self) -> Any:
         """Return the model as a dict with Python's names."""
-        ...
 
     def to_str(self) -> str:
         """Return the model as readable text."""
@@ -300,22 +314,23 @@ def check_conditions(**conditions: str | None) -> None:
             raise ValueError(f"{name} is empty: pass that of the object as it was read, or None for no condition")
 
 
-def delete_options(
+def delete_body(
     *,
-    dry_run: bool,
-    propagation: Propagation | None,
-    grace_period: DurationLike | None,
+    propagation: Propagation | None = None,
+    grace_period: DurationLike | None = None,
     uid: str | None = None,
     resource_version: str | None = None,
+    dry_run: bool = False,
 ) -> bytes:
-    """Build the body of a deletion."""
+    """Build the body of a deletion from keyword arguments of `DeleteOptions`."""
+    check_conditions(uid=uid, resource_version=resource_version)
     given = {"uid": uid, "resourceVersion": resource_version}
     preconditions = {key: value for key, value in given.items() if value}
     options: JSONObject = {"apiVersion": "v1", "kind": "DeleteOptions"}
     if propagation:
         options["propagationPolicy"] = propagation
     if grace_period is not None:
-        options["gracePeriodSeconds"] = math.ceil(seconds_of(grace_period))
+        options["gracePeriodSeconds"] = math.ceil(seconds_of("grace_period", grace_period, zero=True))
     if preconditions:
         options["preconditions"] = preconditions
     if dry_run:

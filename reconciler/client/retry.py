@@ -55,16 +55,14 @@ class Retries:
     """
 
     attempts: int = 5
-    base: Seconds = Seconds(0.1, ValueError)
-    maximum: Seconds = Seconds(10.0, ValueError)
+    base: Seconds = Seconds(0.1, zero=True)
+    maximum: Seconds = Seconds(10.0, zero=True)
     jitter: float = 0.5
-    deadline: Seconds = Seconds(120.0, ValueError)
+    deadline: Seconds = Seconds(120.0)
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts must be 1 or more, not {self.attempts!r}")
-        if not self.deadline > 0:
-            raise ValueError(f"deadline must be more than 0 seconds, not {self.deadline!r}")
         self._backoff()
 
     def _backoff(self) -> Backoff:

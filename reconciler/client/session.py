@@ -12,18 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from reconciler._core.cycle import current_cycle
-from reconciler._core.field_managers import default_field_manager
+from reconciler._core.field_managers import current_controller, default_field_manager
 from reconciler._core.wire import JSONObject
 from reconciler.client.connection import JSON, Connection, accept_header
-from reconciler.client.requests import (
-    FieldValidation,
-    ObjectLike,
-    Query,
-    answer_kind,
-    decode,
-    encode,
-    query_pairs,
-)
+from reconciler.client.requests import FieldValidation, ObjectLike, Query, answer_kind, decode, encode, query_pairs
 from reconciler.client.retry import RetryOn, RetryState, is_unknown
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, NotServed, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -169,7 +161,9 @@ class ClientSession:
         Args:
             controller: the name of the controller that writes; None for the one whose reconcile is running, if any.
         """
-        return self.options.field_manager or default_field_manager(self.options.program, controller)
+        if self.options.field_manager:
+            return self.options.field_manager
+        return default_field_manager(self.options.program, current_controller() if controller is None else controller)
 
     # Kinds, names and paths.
 
@@ -183,11 +177,12 @@ class ClientSession:
         Raises:
             ValueError: the name or the namespace is invalid.
         """
+        known = resource_type_from(kind)
         if name:
             path_segment(name, "name")
         if namespace is not None:
             path_segment(namespace, "namespace")
-        return await self.resource_type(kind)
+        return known or await self.connection.discovery.find(gvk_from(kind))
 
     def object_path(
         self, resource: ResourceType, name: str, namespace: str | None, subresource: str | None = None
@@ -197,9 +192,7 @@ class ClientSession:
         Raises:
             ValueError: the name, or the namespace of a namespaced kind, is missing or invalid; see `path_segment`.
         """
-        if not name:
-            raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
-        return resource.path(name, self.options.namespace_for(resource, namespace), subresource)
+        return _path_of(resource, name, self.options.namespace_for(resource, namespace), subresource)
 
     def collection_path(self, resource: ResourceType, namespace: str | None) -> str:
         """Return the path of a collection."""
@@ -217,12 +210,15 @@ class ClientSession:
             return document
         return {**document, "metadata": {**(document.get("metadata") or {}), "namespace": namespace}}
 
-    async def resolve(self, obj: TypedObject | ObjectLike) -> tuple[KindLike, ResourceType, JSONObject]:
-        """Find out the kind of an object and how it is served; fill the client's namespace into its document."""
+    async def resolve(self, obj: TypedObject | ObjectLike) -> tuple[KindLike, ResourceType, Request, JSONObject]:
+        """Find out the kind of an object, how it is served, and its key; its document has the client's namespace."""
         document = to_document(obj)
-        kind = answer_kind(obj, document)
-        resource = await self.resource_for(kind, *request_of(document))
-        return kind, resource, self.with_namespace(resource, document)
+        kind, key = answer_kind(obj, document), request_of(document)
+        resource = await self.resource_for(kind, *key)
+        namespace = self.options.namespace_for(resource, key.namespace)
+        if namespace != key.namespace:
+            key, document = Request(key.name, namespace), self.with_namespace(resource, document)
+        return kind, resource, key, document
 
     # Reads.
 
@@ -350,7 +346,7 @@ class ClientSession:
         Raises:
             ValueError: the name, or the namespace of a namespaced kind, is missing or invalid.
         """
-        path = path or self.object_path(resource, *key, subresource)
+        path = path or _path_of(resource, *key, subresource)
         request = self.connection.request(method, path, query, body=body, content_type=content_type)
         dry_run = dry_run or self.options.dry_run or ("dryRun", "All") in query
         observer = None if dry_run else self.observer
@@ -386,12 +382,19 @@ class ClientSession:
         return self.accept(write, kind, await self.execute_write(write, RetryOn.REFUSED))
 
 
+def _path_of(resource: ResourceType, name: str, namespace: str | None, subresource: str | None) -> str:
+    if not name:
+        raise ValueError(f"{resource.gvk.kind} needs a name, not {name!r}")
+    return resource.path(name, namespace, subresource)
+
+
 class ClientStatusWriter:
     """A reader of one object and a writer of its status, which sends each write once.
 
     Args:
         session: sends the requests, and notifies its observer of the writes.
         kind: the object's kind.
+        gvk: the same.
         request: the object's name and namespace.
 
     Attributes:
@@ -402,8 +405,8 @@ class ClientStatusWriter:
         rng: the client's source of jitter.
     """
 
-    def __init__(self, session: ClientSession, kind: KindLike, request: Request) -> None:
-        self.gvk: GroupVersionKind = gvk_from(kind)
+    def __init__(self, session: ClientSession, kind: KindLike, gvk: GroupVersionKind, request: Request) -> None:
+        self.gvk = gvk
         self.request = request
         self.warnings: Sequence[str] = ()
         self._cycle = current_cycle.get()
@@ -455,18 +458,18 @@ class ClientStatusWriter:
             APIError: the server reported a failure.
         """
         session = self._session
-        resource = await session.resource_for(self._kind, *self.request)
+        # A class states its resource type; the path that is made of it is checked.
+        resource = resource_type_from(self._kind) or await session.resource_for(self._kind, *self.request)
         method = WRITE_METHODS[strategy]
         options = [*session.write_options(field_manager=self.field_manager), *method.parameters]
         if strategy != "merge":
             body = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind, **body}
-        key = session.key(resource, *self.request)
-        verb = "patch" if strategy == "merge" else strategy
+        data = encode(body)
         write = session.begin_write(
-            verb,
+            "patch" if strategy == "merge" else strategy,
             resource,
-            key,
-            encode(body),
+            session.key(resource, *self.request),
+            data,
             subresource=subresource,
             query=options,
             method=method.http,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from reconciler._core.certificates import client_tls_context
@@ -60,7 +59,6 @@ class Settings(Protocol):
 
     async def get_api_key_with_prefix(self, name: str, /) -> Any:
         """Return the value of the Authorization header for ``"BearerToken"``, None for none."""
-        ...
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
@@ -128,7 +126,7 @@ class HTTPTransport:
         self._configuration = settings
         self._origin = _origin(str(settings.host).rstrip("/"), "server", "https://host")
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
-        self._connect_timeout = seconds_of(connect_timeout)
+        self._connect_timeout = seconds_of("connect_timeout", connect_timeout)
         # Made in any case: a certificate that cannot be used is reported when the client is opened.
         self._tls = tls_context(settings)
         self._proxy_address = proxy or settings.proxy or None
@@ -150,9 +148,7 @@ class HTTPTransport:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from reconciler.client.memory import without_server_metadata
 from reconciler.client.requests import (
     CONTENT_TYPES,
     ClientModel,
+    DeleteOptions,
     ObjectLike,
     PatchDocument,
     PatchStrategy,
@@ -20,9 +21,8 @@ from reconciler.client.requests import (
     WriteOptions,
     answer_kind,
     apply_document,
-    check_conditions,
     decode,
-    delete_options,
+    delete_body,
     encode,
     patch_body,
     selector_query,
@@ -40,7 +40,7 @@ from reconciler.errors import (
 from reconciler.http import HTTPResponse
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import merge_diff, merge_patch
-from reconciler.meta.metadata import controller_of, name_of, namespace_of, path_segment, uid_of, version_of
+from reconciler.meta.metadata import controller_of, name_of, namespace_of, uid_of, version_of
 from reconciler.objects import Unstructured
 from reconciler.objects.kinds import KindLike, TypedObject, documents_to_compare, from_document, to_document
 
@@ -55,16 +55,13 @@ async def create(
 ) -> TypedObject | Unstructured:
     """Create an object and return it as stored."""
     query = session.write_options(**options)
-    kind, resource, document = await session.resolve(obj)
-    key = name, namespace = request_of(document)
-    if resource.namespaced and not namespace:
-        raise ValueError(f"{resource.gvk.kind} {name!r} needs a namespace")
-    if name:
-        path_segment(name, f"{resource.gvk.kind} name")
-    path = resource.path(namespace=namespace)
+    kind, resource, key, document = await session.resolve(obj)
+    if resource.namespaced and not key.namespace:
+        raise ValueError(f"{resource.gvk.kind} {key.name!r} needs a namespace")
+    path = resource.path(namespace=key.namespace)
     write = session.begin_write("create", resource, key, encode(document), path=path, query=query, method="POST")
     try:
-        response = await session.execute_write(write, RetryOn.UNKNOWN if name else RetryOn.REFUSED)
+        response = await session.execute_write(write, RetryOn.UNKNOWN if key.name else RetryOn.REFUSED)
     except AlreadyExists as error:
         if not write.state.unknown:
             raise
@@ -102,8 +99,8 @@ async def update(
 ) -> TypedObject | Unstructured:
     """Replace an object and return it as stored."""
     query = session.write_options(**options)
-    kind, resource, document = await session.resolve(obj)
-    key, body = request_of(document), encode(document)
+    kind, resource, key, document = await session.resolve(obj)
+    body = encode(document)
     write = session.begin_write("update", resource, key, body, subresource=subresource, query=query, method="PUT")
     return await session.store(write, kind)
 
@@ -113,36 +110,27 @@ async def delete(
     kind_or_obj: KindLike | TypedObject | ObjectLike,
     name: str | None = None,
     namespace: str | None = None,
-    *,
-    propagation: Propagation | None = None,
-    grace_period: DurationLike | None = None,
-    uid: str | None = None,
-    resource_version: str | None = None,
-    dry_run: bool = False,
+    **options: Unpack[DeleteOptions],
 ) -> TypedObject | Unstructured | None:
     """Delete an object and return it if the response contains it."""
-    check_conditions(uid=uid, resource_version=resource_version)
+    options["dry_run"] = options.get("dry_run", False) or session.options.dry_run
     kind, document = split_kind_or_object(kind_or_obj)
     if document is not None:
-        name, namespace, uid = name_of(document), namespace_of(document), uid or uid_of(document)
+        name, namespace = name_of(document), namespace_of(document)
+        if options.get("uid") is None:
+            options["uid"] = uid_of(document) or None
+    body = delete_body(**options)
     name = name or ""
     resource = await session.resource_for(kind, name, namespace)
-    body = delete_options(
-        dry_run=dry_run or session.options.dry_run,
-        propagation=propagation,
-        grace_period=grace_period,
-        uid=uid,
-        resource_version=resource_version,
-    )
     key = session.key(resource, name, namespace)
-    write = session.begin_write("delete", resource, key, body, method="DELETE", dry_run=dry_run)
+    write = session.begin_write("delete", resource, key, body, method="DELETE", dry_run=options["dry_run"])
     try:
-        response = await session.execute_write(write, RetryOn.UNKNOWN if uid else RetryOn.REFUSED)
+        response = await session.execute_write(write, RetryOn.UNKNOWN if options.get("uid") else RetryOn.REFUSED)
     except (NotFound, Conflict) as error:
         if not write.state.unknown:
             raise
         write.invalidate()
-        if isinstance(error, Conflict) and resource_version:
+        if isinstance(error, Conflict) and options.get("resource_version"):
             raise OutcomeUnknown(
                 f"{write.request.label}: the response to an attempt was lost, and the next one was refused: "
                 f"{error.message}"
@@ -175,12 +163,9 @@ async def delete_all_of(
             f"deleting all objects of kind {resource.gvk.kind} needs a namespace: the API deletes in one at a time"
         )
     dry_run = dry_run or session.options.dry_run
-    request = session.connection.request(
-        "DELETE",
-        session.collection_path(resource, namespace),
-        selector_query(label_selector, field_selector),
-        body=delete_options(dry_run=dry_run, propagation=propagation, grace_period=grace_period),
-    )
+    body = delete_body(propagation=propagation, grace_period=grace_period, dry_run=dry_run)
+    query = selector_query(label_selector, field_selector)
+    request = session.connection.request("DELETE", session.collection_path(resource, namespace), query, body=body)
     try:
         await session.execute(resource, request, RetryOn.REFUSED)
     finally:
@@ -297,11 +282,11 @@ async def apply(
     dry_run: bool = False,
 ) -> TypedObject | Unstructured:
     """Apply an object and return it as stored."""
-    kind, resource, document = await session.resolve(obj)
+    kind, resource, key, document = await session.resolve(obj)
     document = apply_document(document, None if owner is None else to_document(owner), resource_version)
     query = session.write_options(dry_run=dry_run, field_manager=field_manager)
     query += [("force", "true")] if force else []
-    key, body, content_type = request_of(document), encode(document), CONTENT_TYPES["apply"]
+    body, content_type = encode(document), CONTENT_TYPES["apply"]
     write = session.begin_write(
         "apply", resource, key, body, subresource=subresource, query=query, content_type=content_type
     )
@@ -362,8 +347,7 @@ class Ensure:
         return await self._patch_status(answer), "updatedStatus" if changed else "updatedStatusOnly"
 
     async def _mutate(self, obj: TypedObject | Unstructured | JSONObject, mutate: Callable[[Any], object]) -> None:
-        self._kind, resource, document = await self._session.resolve(obj)
-        request = request_of(document)
+        self._kind, resource, request, document = await self._session.resolve(obj)
         try:
             self._obj = await self._get(self._kind, request.name, request.namespace)
             self._before = to_document(self._obj)
