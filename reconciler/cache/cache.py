@@ -8,15 +8,17 @@ import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import EllipsisType, TracebackType
+from types import EllipsisType
 from typing import Self
 
+from reconciler._core.durations import DurationLike, optional_seconds, seconds_of
+from reconciler._core.user_code import cancel_and_wait
 from reconciler.cache.decoding import version_in
 from reconciler.cache.informer import Informer, InformerStatistics
 from reconciler.cache.overlay import Baseline
 from reconciler.cache.scope import Partition, Scope, Transform, format_labels
 from reconciler.cache.store import DocumentValues, field_values, refuse_coroutine_function
-from reconciler.cache.watch import CacheNotSynced, NotCached
+from reconciler.cache.watch import CacheNotSynced, NotCached, in_time
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
@@ -60,7 +62,7 @@ class Cache:
     Args:
         client: sends lists and watches; a plain `Client`.
         namespaces: the namespaces that informers watch by default; None, the default, for all.
-        resync: default seconds between two RESYNC events of each object; None, the default, for never.
+        resync: the default duration between two RESYNC events of each object; None, the default, for never.
         list_in_pages: whether to list kinds in pages of 500 instead of one stream. Default None: if the server is
             Kubernetes 1.34 or newer, which answers pages from memory, so that a large kind is ready sooner for less CPU
             on both sides (docs/performance.md). Older API servers read each page from etcd.
@@ -82,7 +84,7 @@ class Cache:
         client: Client,
         *,
         namespaces: Sequence[str] | None = None,
-        resync: float | None = None,
+        resync: DurationLike | None = None,
         list_in_pages: bool | None = None,
         partition: Callable[[GroupVersionKind], Partition | None] = lambda _: None,
         clock: Clock | None = None,
@@ -91,7 +93,7 @@ class Cache:
         self._client = client
         self._partition = partition
         self._namespaces = _sorted_names(namespaces)
-        self._resync = resync
+        self._resync = optional_seconds("resync", resync)
         self.list_in_pages = list_in_pages
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - jitter
@@ -129,7 +131,7 @@ class Cache:
         metadata_only: bool = False,
         managed_fields: bool = False,
         transform: Transform | None = None,
-        resync: float | None = None,
+        resync: DurationLike | None = None,
     ) -> Informer:
         """Return the informer for some objects; the first call creates it, and starts it if the cache is running.
 
@@ -146,7 +148,8 @@ class Cache:
             metadata_only: store no spec, status or data. Default False.
             managed_fields: store ``metadata.managedFields`` too. Default False.
             transform: applied to each object before it is stored; costs one decode and one encode per event.
-            resync: seconds between two RESYNC events of each object. Default: the cache's.
+            resync: the duration (seconds, a timedelta or ``"10m"``) between two RESYNC events of each object.
+                Default: the cache's.
 
         Raises:
             ValueError: a selector or the kind is malformed, or `namespaces` is empty.
@@ -155,6 +158,7 @@ class Cache:
         """
         if self._stopped:
             raise ReconcilerError("the cache is stopped; make a new one")
+        period = self._resync if resync is None else seconds_of("resync", resync)
         resource = kind if isinstance(kind, ResourceType) else await self._resource_type(kind)
         gvk = resource.gvk if resource is not None else gvk_from(kind)  # type: ignore[arg-type]
         watched = self._namespaces if isinstance(namespaces, EllipsisType) else _sorted_names(namespaces)
@@ -169,7 +173,7 @@ class Cache:
             self._partition(gvk),
         )
         informer = self._existing(scope) or self._add(scope, resource)
-        informer.resync_every(resync if resync is not None else self._resync)
+        informer.resync_every(period)
         return informer
 
     def add_index(self, kind: KindLike, path: str, values: DocumentValues | None = None) -> None:
@@ -318,10 +322,7 @@ class Cache:
         if self._informers.get(informer.scope) is informer:
             del self._informers[informer.scope]
             self._lookups.clear()
-        task = self._tasks.pop(informer, None)
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await cancel_and_wait([self._tasks.pop(informer, None)])
 
     async def start(self) -> None:
         """Start all informers and return before they are synced; does nothing if they are running.
@@ -364,46 +365,40 @@ class Cache:
         if self._failure is not None:
             raise self._failure
 
-    async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
+    async def wait_synced(self, timeout: DurationLike | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Wait until every existing informer has its complete initial list. Cancellation changes nothing.
 
         Args:
-            timeout: seconds; None, the default, waits indefinitely.
+            timeout: a duration: seconds, a timedelta or ``"30s"``. None, the default, waits indefinitely.
 
         Raises:
             CacheNotSynced: the timeout expired. The error contains the failed action, the kind and the server's
                 response.
         """
-        informers = self.informers
+        informers, seconds = self.informers, optional_seconds("timeout", timeout, zero=True)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 for informer in informers:
                     await informer.wait_synced()
         except TimeoutError:
             problems = "; ".join(informer.problem for informer in informers if not informer.synced)
             started = "" if self.started else " (the cache is not started)"
-            raise CacheNotSynced(f"the cache is not synced after {timeout:g} s{started}: {problems}") from None
+            raise CacheNotSynced(f"the cache is not synced after {seconds:g} s{started}: {problems}") from None
 
-    async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
+    async def refresh(self, timeout: DurationLike | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Bring every existing informer to a state not older than this call; see `Informer.refresh`.
 
         Cancellation ends the waiting, not the lists.
 
         Args:
-            timeout: seconds; None, the default, waits indefinitely.
+            timeout: a duration: seconds, a timedelta or ``"30s"``. None, the default, waits indefinitely.
 
         Raises:
             CacheNotSynced: the timeout expired.
         """
-        informers = self.informers
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.gather(*(informer.refresh() for informer in informers))
-        except TimeoutError:
-            problems = "; ".join(informer.problem for informer in informers if informer.last_error is not None)
-            raise CacheNotSynced(
-                f"the cache is not refreshed after {timeout:g} s: {problems or 'no response'}"
-            ) from None
+        failing = (informer.problem for informer in self.informers if informer.last_error is not None)
+        async with in_time(timeout, "the cache is not refreshed", lambda: "; ".join(failing) or "no response"):
+            await asyncio.gather(*(informer.refresh() for informer in self.informers))
 
     def _relist(self) -> None:
         """List every kind again, once: if the history of one was rewritten, so was that of the others.
@@ -424,19 +419,14 @@ class Cache:
         """
         self._stopped = True
         self._finished.set()
-        tasks = [*self._tasks.values(), *([self._relist_task] if self._relist_task is not None else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait([*self._tasks.values(), self._relist_task])
 
     async def __aenter__(self) -> Self:
         """Start the cache. Cancellation cannot interrupt it."""
         await self.start()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     def kinds(self) -> list[CachedKind]:

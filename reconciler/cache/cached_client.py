@@ -15,7 +15,7 @@ from reconciler.cache.store import CachedObject, IdleObject, restored
 from reconciler.cache.watch import CacheNotSynced, NotCached
 from reconciler.client import Client, ListResult
 from reconciler.client.requests import InvalidItem, ListOptions, Selector
-from reconciler.errors import NotFound
+from reconciler.errors import APIError, error_from_response
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import ResourceType
@@ -249,24 +249,18 @@ def _by_fields(
     return [cached for cached in found if matches_fields(of_key, cached.request)]
 
 
-def _not_found(resource: ResourceType, request: Request) -> NotFound:
+def _not_found(resource: ResourceType, request: Request) -> APIError:
     group = resource.gvk.group
-    plural = f"{resource.plural}.{group}" if group else resource.plural
-    message = f'{plural} "{request.name}" not found'
+    message = f'{resource.plural}{"." if group else ""}{group} "{request.name}" not found'
     details = {"name": request.name, "group": group, "kind": resource.plural}
-    return NotFound(
-        message,
-        status=404,
-        reason="NotFound",
-        body={
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "WatchFailure",
-            "message": message,
-            "reason": "NotFound",
-            "details": {key: value for key, value in details.items() if value},
-            "code": 404,
-        },
-        request=f"get {request} from the cache",
-    )
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "code": 404,
+        "message": message,
+        "reason": "NotFound",
+        "details": {key: text for key, text in details.items() if text},
+    }
+    return error_from_response(404, body, request=f"get {request} from the cache")

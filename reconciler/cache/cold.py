@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from reconciler.objects import AnyResource
 
 AVAILABLE = importlib.util.find_spec("zstandard") is not None
 """Whether zstd is installed; without it objects stay as they were received."""
@@ -61,11 +64,6 @@ class _Dictionary:
         self.ratio: float | None = None
 
 
-class _Format(NamedTuple):
-    dictionary: _Dictionary
-    fits: type | None
-
-
 class Compressor:
     """Compresses the documents of one kind into frames.
 
@@ -75,7 +73,8 @@ class Compressor:
 
     def __init__(self) -> None:
         self._dictionaries: list[_Dictionary] = []
-        self._formats: list[_Format] = []
+        self._formats: list[tuple[Callable[[bytes], bytes], type[AnyResource] | None]] = []
+        self._reading = threading.Lock()
         self._received = 0
         self._compressed = 0
 
@@ -91,23 +90,24 @@ class Compressor:
                 return
         self._dictionaries.append(_Dictionary(samples()))
 
-    def pack(self, data: bytes, fits: type | None) -> bytes | None:
+    def pack(self, data: bytes, fits: type[AnyResource] | None) -> bytes | None:
         """Return the frame of a document, after `learn`; None if it would not be much smaller."""
         dictionary = self._dictionaries[-1]
         compressed = dictionary.compress(data)
         self._received += len(data)
         self._compressed += len(compressed)
-        used = _Format(dictionary, fits)
+        used = (dictionary.decompress, fits)
         if used not in self._formats and len(self._formats) < _FORMATS:
             self._formats.append(used)
         if used not in self._formats or len(compressed) > len(data) * _WORTHWHILE:
             return None
         return compressed + bytes((self._formats.index(used),))
 
-    def unpack(self, frame: bytes) -> tuple[bytes, type | None]:
+    def unpack(self, frame: bytes) -> tuple[bytes, type[AnyResource] | None]:
         """Return the document in a frame, and the class that it was last found to fit."""
-        dictionary, fits = self._formats[frame[-1]]
-        return dictionary.decompress(frame), fits
+        decompress, fits = self._formats[frame[-1]]
+        with self._reading:  # two threads in one context of zstd would crash the process
+            return decompress(frame), fits
 
 
 def document_size(frame: bytes) -> int:

@@ -26,6 +26,7 @@ from reconciler.meta.documents import Version, parse_version
 from reconciler.meta.metadata import gvk_of, name_of
 
 _MANAGED_FIELDS = b'"managedFields":'
+_KEY_LENGTH = len(_MANAGED_FIELDS)
 
 _LABEL_SETS = 1024
 """Maximum label sets that are remembered to be shared. Lists are in the order of names, so equal ones come together."""
@@ -351,6 +352,7 @@ def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> 
     namespace, labels = metadata.namespace, metadata.labels
     if labels and len(labels) <= _SHARED_LABELS:
         labels = _shared(tuple(labels.items()))
+    owners = metadata.owner_references
     return CachedObject(
         request=Request(metadata.name, sys.intern(namespace) if namespace else None),
         uid=metadata.uid,
@@ -358,7 +360,7 @@ def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> 
         data=data,
         generation=metadata.generation,
         finalizers=metadata.finalizers or (),
-        owner_references=metadata.owner_references or (),
+        owner_references=_shared_owners(owners) if owners and len(owners) == 1 else owners or (),
         deletion_timestamp=metadata.deletion_timestamp,
         creation_timestamp=metadata.creation_timestamp,
         problem=problem,
@@ -369,6 +371,9 @@ def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> 
 _shared: Callable[[tuple[tuple[str, str], ...]], dict[str, str]] = functools.lru_cache(maxsize=_LABEL_SETS)(dict)
 """Returns the same dict for the same labels: those of a ReplicaSet's Pods, for example, are stored once."""
 
+_shared_owners = functools.lru_cache(maxsize=_LABEL_SETS)(tuple[CachedOwner, ...])
+"""Returns the same owners for equal ones, as `_shared` does."""
+
 
 def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...]) -> bytes:
     """Cut the member out of the text; decode and encode only if its position is ambiguous.
@@ -378,7 +383,7 @@ def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...])
     there only have strings as values. This saves the second search, which costs more than everything else.
     """
     start = data.find(_MANAGED_FIELDS)
-    after = start + len(_MANAGED_FIELDS)
+    after = start + _KEY_LENGTH
     end = after + len(value)
     if data.startswith(value, after) and (data.startswith(heads) or data.rfind(_MANAGED_FIELDS) == start):
         if data.startswith(b",", end):

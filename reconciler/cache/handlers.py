@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.user_code import FAILURES
 from reconciler.cache.overlay import Overlay
-from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, WritableStore
+from reconciler.cache.store import CachedObject, CacheEvent, EventType, Store, WritableStore, same_content
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import Request
 from reconciler.meta.documents import Version, is_older
-from reconciler.objects import InvalidObject
 
 Handler = Callable[[CacheEvent], None]
 """Called on the event loop for each change. It must be quick: compute keys and add them to a queue."""
@@ -116,18 +116,17 @@ class Resync:
         self._period: float | None = None
         self._changed = asyncio.Event()
 
-    def every(self, period: float | None) -> None:
-        """Set the period in seconds; the shortest of several requested periods applies, and None changes nothing.
+    def every(self, period: DurationLike | None) -> None:
+        """Set the period; the shortest of several requested periods applies, and None changes nothing.
 
         Raises:
-            ValueError: the period is not positive.
+            ValueError: the period is not a duration above 0.
         """
         if period is None:
             return
-        if not period > 0:
-            raise ValueError(f"resync must be more than 0 seconds, not {period!r}; None disables it")
-        if self._period is None or period < self._period:
-            self._period = period
+        seconds = seconds_of("resync", period)
+        if self._period is None or seconds < self._period:
+            self._period = seconds
             self._changed.set()
 
     async def run(self) -> None:
@@ -232,8 +231,7 @@ class Sink:
 
     def apply(self, type: str, cached: CachedObject, received: msgspec.Raw | None = None) -> None:
         """Apply an event of the watch."""
-        before = self._store.peek(cached.request)
-        events = self._delete(before, cached) if type == "DELETED" else self._put(before, cached, received)
+        events = self._delete(cached) if type == "DELETED" else self._put(cached, received)
         self.version = cached.version
         self._latest.pop(cached.request, None)
         if type != "DELETED":
@@ -280,8 +278,7 @@ class Sink:
         """
         gone = (Request(name, namespace) for namespace, names in missing.items() for name in names)
         changes = itertools.chain(
-            (self._put(self._store.peek(cached.request), cached, force=restarted) for cached in changed),
-            map(self._remove_unlisted, gone),
+            (self._put(cached, force=restarted) for cached in changed), map(self._remove_unlisted, gone)
         )
         lost: list[CacheEvent] = []
         for number, events in enumerate(changes, 1):
@@ -300,36 +297,31 @@ class Sink:
 
     def put_listed(self, cached: CachedObject) -> None:
         """Store an object of a list that is not complete yet."""
-        self._notify(self._put(self._store.peek(cached.request), cached))
+        self._notify(self._put(cached))
 
     def _notify(self, events: Iterable[CacheEvent]) -> None:
         for event in events:
             self._handlers.notify(event)
 
     def _put(
-        self,
-        before: CachedObject | None,
-        cached: CachedObject,
-        received: msgspec.Raw | None = None,
-        *,
-        force: bool = False,
+        self, cached: CachedObject, received: msgspec.Raw | None = None, *, force: bool = False
     ) -> tuple[CacheEvent, ...]:
+        is_stored, before = self._store.put(cached, force=force)
+        rewritten = before is not None and cached.version == before.version
+        if not is_stored:
+            self.stale += not rewritten
+            return ()
+        if (cached.request.namespace is not None) != self._namespaced:
+            self._on_other_scope()
+        if cached.problem is not None:
+            _logger.warning("%r cannot be decoded, reading it will raise InvalidObject: %s", cached, cached.problem)
         if before is None:
-            self._store_object(cached)
             return (CacheEvent(EventType.ADDED, new=cached, initial=self.version is None, received=received),)
         if before.uid != cached.uid:
-            self._store_object(cached)
             return (
                 CacheEvent(EventType.DELETED, old=before, final=False),
                 CacheEvent(EventType.ADDED, new=cached, received=received),
             )
-        if not force and is_older(cached.version, before.version):
-            self.stale += 1
-            return ()
-        if cached.version == before.version and same_content(cached, before):
-            return ()
-        self._store_object(cached)
-        rewritten = cached.version == before.version
         return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten, received=received),)
 
     def _remove_unlisted(self, request: Request) -> tuple[CacheEvent, ...]:
@@ -339,14 +331,8 @@ class Sink:
         self._store.discard(request)
         return (CacheEvent(EventType.DELETED, old=gone, final=False),)
 
-    def _store_object(self, cached: CachedObject) -> None:
-        self._store.put(cached)
-        if (cached.request.namespace is not None) != self._namespaced:
-            self._on_other_scope()
-        if cached.problem is not None:
-            _logger.warning("%r cannot be decoded, reading it will raise InvalidObject: %s", cached, cached.problem)
-
-    def _delete(self, before: CachedObject | None, cached: CachedObject) -> tuple[CacheEvent, ...]:
+    def _delete(self, cached: CachedObject) -> tuple[CacheEvent, ...]:
+        before = self._store.peek(cached.request)
         if before is None:
             return ()
         if before.uid != cached.uid or is_older(cached.version, before.version):
@@ -396,7 +382,7 @@ class Listing:
         elif entry > self._latest[0]:
             heapq.heapreplace(self._latest, entry)
         same = self._store.has_document(cached)
-        stored = None if same else self._store.peek(request)
+        stored = self._store.peek(request) if same is False else None
         known = self._overlay.written(request) or stored
         if known is not None and known.uid == cached.uid and is_older(cached.version, known.version):
             self._doubts[request] = known.version
@@ -439,16 +425,3 @@ class Listing:
 
 def _is_same(cached: CachedObject, before: CachedObject) -> bool:
     return (cached.uid, cached.version) == (before.uid, before.version) and same_content(cached, before)
-
-
-def same_content(one: CachedObject, other: CachedObject) -> bool:
-    """Return whether two documents mean the same; a watch and a list may encode one object differently.
-
-    Two documents that cannot be compared count as equal: no reader could tell them apart.
-    """
-    if one.data == other.data:
-        return True
-    try:
-        return one.decode() == other.decode()
-    except (InvalidObject, RecursionError):
-        return True

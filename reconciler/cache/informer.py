@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 import msgspec
 
+from reconciler._core.durations import DurationLike
 from reconciler._core.user_code import FAILURES
 from reconciler.cache.decoding import WireReader, read_answer
 from reconciler.cache.handlers import Handler, HandlerRegistration, Handlers, Resync, Sink, unchanged
@@ -24,7 +25,7 @@ from reconciler.cache.store import (
     WritableStore,
     refuse_coroutine_function,
 )
-from reconciler.cache.watch import BackoffManager, CacheNotSynced, ReflectorStatistics, WatchFailure
+from reconciler.cache.watch import BackoffManager, CacheNotSynced, ReflectorStatistics, WatchFailure, in_time
 from reconciler.client import ListResult
 from reconciler.client.session import ClientSession
 from reconciler.clock import Clock, current_clock
@@ -89,7 +90,7 @@ class Informer:
         scope: what to watch.
         resolve: returns how the kind is served; called again, with backoff, until it succeeds.
         resource: how the kind is served, if known.
-        resync: seconds between two RESYNC events of each object; None, the default, for never.
+        resync: the duration between two RESYNC events of each object; None, the default, for never.
         list_in_pages: as in `Cache`.
         clock: default: the current clock.
         rng: source of jitter.
@@ -108,7 +109,7 @@ class Informer:
         *,
         resolve: Callable[[], Awaitable[ResourceType]],
         resource: ResourceType | None = None,
-        resync: float | None = None,
+        resync: DurationLike | None = None,
         list_in_pages: bool | None = None,
         clock: Clock | None = None,
         rng: random.Random,
@@ -190,42 +191,36 @@ class Informer:
         """Return the number of objects that the first lists have returned so far."""
         return self._store.statistics().objects + sum(len(each.listing) for each in self._reflectors)
 
-    async def wait_synced(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
+    async def wait_synced(self, timeout: DurationLike | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Wait until `synced`. Cancellation changes nothing.
 
         Args:
-            timeout: seconds; None, the default, waits indefinitely.
+            timeout: a duration: seconds, a timedelta or ``"30s"``. None, the default, waits indefinitely.
 
         Raises:
             CacheNotSynced: the timeout expired.
         """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._synced.wait()
-        except TimeoutError:
-            raise CacheNotSynced(f"not synced after {timeout:g} s: {self.problem}") from None
+        async with in_time(timeout, "not synced", lambda: self.problem):
+            await self._synced.wait()
 
-    async def refresh(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
+    async def refresh(self, timeout: DurationLike | None = None) -> None:  # noqa: ASYNC109 - the error says what is missing
         """Bring the store to a state not older than this call, with a consistent list.
 
         Use it after a moment from which on another process no longer writes, such as winning an election: a watch alone
         may lag, and reports its progress only once a minute. Cancellation ends the waiting, not the list.
 
         Args:
-            timeout: seconds; None, the default, waits indefinitely.
+            timeout: a duration: seconds, a timedelta or ``"30s"``. None, the default, waits indefinitely.
 
         Raises:
             CacheNotSynced: the timeout expired.
         """
         baseline = self.overlay.list_baseline()
-        try:
-            async with asyncio.timeout(timeout):
-                if self._reflectors:
-                    await asyncio.gather(*(reflector.refresh() for reflector in self._reflectors))
-                else:
-                    await self._synced.wait()
-        except TimeoutError:
-            raise CacheNotSynced(f"not refreshed after {timeout:g} s: {self.problem}") from None
+        async with in_time(timeout, "not refreshed", lambda: self.problem):
+            if self._reflectors:
+                await asyncio.gather(*(reflector.refresh() for reflector in self._reflectors))
+            else:
+                await self._synced.wait()
         self.overlay.record_refresh(baseline)
 
     async def catch_up(self, timeout: float) -> None:  # noqa: ASYNC109 - the error says what is missing
@@ -310,14 +305,14 @@ class Informer:
         self._restart_callbacks.append(callback)
         return lambda: self._restart_callbacks.remove(callback)
 
-    def resync_every(self, period: float | None) -> None:
+    def resync_every(self, period: DurationLike | None) -> None:
         """Repeat all objects as RESYNC events; the shortest of several requested periods applies.
 
         Args:
-            period: seconds, with a jitter of 10 %; None changes nothing.
+            period: a duration, with a jitter of 10 %; None changes nothing.
 
         Raises:
-            ValueError: the period is not positive.
+            ValueError: the period is not a duration above 0.
         """
         self._resync.every(period)
 
@@ -488,5 +483,5 @@ class Informer:
                 _logger.exception("%s: an on_restart callback failed: %s", self.scope, text)
 
     def _progress(self, request: Request) -> Version | None:
-        sink = self._sinks.get(request.namespace) or self._sinks.get(None)
+        sink = self._sinks.get(None) or self._sinks.get(request.namespace)  # nearly always one watch of all namespaces
         return sink.version if sink is not None else None

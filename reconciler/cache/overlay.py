@@ -206,11 +206,7 @@ class Overlay:
         self._shrink()
 
     def record_list(
-        self,
-        version: Version,
-        found: Iterable[CachedObject],
-        present: Collection[Request],
-        baseline: ListBaseline,
+        self, version: Version, found: Iterable[CachedObject], present: Collection[Request], baseline: ListBaseline
     ) -> None:
         """Record what the server has in a namespace, or under one name.
 
@@ -330,7 +326,7 @@ class Overlay:
     ) -> None:
         """Record a response, unless what is there is newer or the watch has passed it."""
         if isinstance(version, int):
-            self.newest = version if self.newest is None else max(self.newest, version)
+            self.newest = version if self.newest is None or version > self.newest else self.newest
         before = baseline or Baseline(None, self._store.get(request))
         entry = _OverlayEntry(version, self._clock.monotonic(), cached, known, deleted, before.stored)
         existing = self._current(request)
@@ -359,12 +355,18 @@ class Overlay:
         return None if self._passed(request, listed.absent) else listed.absent
 
     def _passed(self, request: Request, entry: _OverlayEntry) -> bool:
-        progress, stored = self._progress(request), self._store.peek(request)
-        if entry.version is None or progress is None or (stored is not None and stored.uid == entry.deleted):
+        progress, version = self._progress(request), entry.version
+        if version is None or progress is None:
             return False
-        if isinstance(entry.version, int) and isinstance(progress, int):
-            return progress >= entry.version or (stored is not None and _reached(stored.version, entry.version))
-        return stored is not entry.basis or (stored is not None and stored.version == entry.version)
+        reached = _reached(progress, version)
+        if reached and entry.deleted is None:  # nearly every entry ends like this, without a look into the store
+            return True
+        stored = self._store.peek(request)
+        if stored is not None and stored.uid == entry.deleted:
+            return False
+        if isinstance(version, int) and isinstance(progress, int):
+            return reached or (stored is not None and _reached(stored.version, version))
+        return stored is not entry.basis or (stored is not None and stored.version == version)
 
     def _current_in(self, namespace: str | None) -> dict[Request, _OverlayEntry]:
         found = ((request, self._current(request)) for request in self._requests_in(namespace))

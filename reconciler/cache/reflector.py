@@ -27,8 +27,8 @@ from collections.abc import Callable, Sequence, Sized
 
 from reconciler._core.user_code import is_cancelled
 from reconciler.cache.decoding import ListPage, LoopTurns, WireReader, decode_list, split_list
-from reconciler.cache.handlers import Listing, Sink, same_content
-from reconciler.cache.store import CachedObject
+from reconciler.cache.handlers import Listing, Sink
+from reconciler.cache.store import CachedObject, same_content
 from reconciler.cache.watch import (
     BackoffManager,
     OnListed,

@@ -25,7 +25,7 @@ from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.cache import cold
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import Request
-from reconciler.meta.documents import Version, get_path, parse_path
+from reconciler.meta.documents import Version, get_path, is_older, parse_path
 from reconciler.objects import AnyResource, InvalidObject, Resource
 from reconciler.objects.kinds import KindOf, R, from_document
 
@@ -198,6 +198,19 @@ def restored(found: CachedObject | IdleObject) -> CachedObject:
     return found if isinstance(found, CachedObject) else found.restored()
 
 
+def same_content(one: CachedObject, other: CachedObject) -> bool:
+    """Return whether two documents mean the same; a watch and a list may encode one object differently.
+
+    Two documents that cannot be compared count as equal: no reader could tell them apart.
+    """
+    if one.data == other.data:
+        return True
+    try:
+        return one.decode() == other.decode()
+    except (InvalidObject, RecursionError):
+        return True
+
+
 def _decode_as_document(request: Request, data: bytes) -> JSONObject:
     try:
         return _decode_document(data)
@@ -271,12 +284,6 @@ def refuse_coroutine_function(function: object, what: str) -> None:
     """
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"{what} must be a plain function that adds slow work to a queue; {function!r} is async")
-
-
-def from_document_values(values: DocumentValues) -> ObjectValues:
-    """Adapt a function of the decoded document to cached objects; costs one decode per object."""
-    refuse_coroutine_function(values, "an index")
-    return lambda cached: values(cached.decode())
 
 
 def field_values(path: str) -> DocumentValues:
@@ -418,6 +425,8 @@ class Store:
         bytes: total length of the documents.
         held: bytes of memory that the documents take.
         unreadable: number of objects that cannot be decoded, in whole or in part.
+        unpack: returns the document of a frame, and the class that it was last found to fit; reads of idle objects
+            spend their time here, so it is the method itself.
     """
 
     def __init__(self, decode: Callable[[bytes], CachedObject] | None = None) -> None:
@@ -429,13 +438,15 @@ class Store:
         self.unreadable = 0
         self._count = 0
         self._decode = decode
-        self._compressor = cold.Compressor() if decode is not None and cold.AVAILABLE else None
+        self._compressor = cold.Compressor()
+        self._compresses = decode is not None and cold.AVAILABLE
+        self.unpack = self._compressor.unpack
         # The objects that were stored or restored since the last sweep, and those since the one before, oldest first.
         # In this order memory is freed in the order in which it was allocated, so that whole pages become free.
         self._young: dict[Request, None] = {}
         self._older: dict[Request, None] = {}
         self._young_bytes = 0
-        self._surplus: deque[Request] = deque()  # to be compressed because the store takes too much memory
+        self._idle: deque[Request] = deque()  # to be compressed; each key is freed with its object
         self._freed = 0
         self._sweep_due = asyncio.Event()
 
@@ -495,11 +506,11 @@ class Store:
         same = isinstance(before, CachedObject) and (before.uid, before.version) == (cached.uid, cached.version)
         return cached if same else None
 
-    def has_document(self, cached: CachedObject) -> bool:
-        """Return whether exactly this document is stored under the object's key."""
+    def has_document(self, cached: CachedObject) -> bool | None:
+        """Return whether exactly this document is stored under the object's key; None if no object is."""
         held = self._namespaces.get(cached.request.namespace, {}).get(cached.request.name)
         if held is None:
-            return False
+            return None
         return cached.data == (self.unpack(held)[0] if isinstance(held, bytes) else held.data)
 
     def by_index(self, name: str, value: str) -> Sequence[CachedObject]:
@@ -542,7 +553,8 @@ class Store:
             ValueError: the name is taken.
             TypeError: `values` is a coroutine function.
         """
-        self.add_object_index(name, from_document_values(values))
+        refuse_coroutine_function(values, "an index")
+        self.add_object_index(name, lambda cached: values(cached.decode()))
 
     def add_object_index(self, name: str, values: ObjectValues) -> None:
         """Index all objects by the values that a function computes from the cached object, without decoding it.
@@ -593,11 +605,6 @@ class Store:
             for _, held in objects
         )
 
-    def unpack(self, frame: bytes) -> tuple[bytes, type[AnyResource] | None]:
-        """Return the document of a frame, and the class that it was last found to fit."""
-        assert self._compressor is not None  # noqa: S101 - there is a frame
-        return self._compressor.unpack(frame)
-
     def restored(self, frame: bytes) -> CachedObject:
         """Return the object of a frame."""
         assert self._decode is not None  # noqa: S101 - there is a frame
@@ -608,30 +615,31 @@ class Store:
         return cached
 
     def _remember(self, cached: CachedObject) -> None:
-        self.held += len(cached.data)
-        if self._compressor is not None:
+        size = len(cached.data)
+        self.held += size
+        if self._compresses:
             self._young[cached.request] = None
-            self._young_bytes += len(cached.data)
+            self._young_bytes += size
             if self.held >= LEAST_HELD:
                 self._sweep_due.set()
             if self.held > MOST_HELD:
                 self._compress_surplus()
 
     def _compress_surplus(self) -> None:
-        if self._young_bytes > _NEWEST and not self._surplus:
-            self._surplus.extend(self._take_idle())
-            self._surplus.extend(self._take_idle())
-        for _ in range(min(2, len(self._surplus))):
-            self._compress(self._surplus.popleft())
+        if self._young_bytes > _NEWEST and not self._idle:
+            self._age()
+            self._age()
+        for _ in range(min(2, len(self._idle))):
+            self._compress_next()
 
-    def _take_idle(self) -> Iterable[Request]:
-        """Return the keys of the older objects; the young ones are the older ones from now on."""
-        idle, self._older, self._young = self._older, self._young, {}
-        self._young_bytes = 0
-        return idle
+    def _age(self) -> None:
+        """Make the older objects idle, and the young ones the older ones."""
+        self._idle.extend(self._older)
+        self._older, self._young, self._young_bytes = self._young, {}, 0
 
-    def _compress(self, request: Request) -> int:
-        """Compress an object, unless it was changed or restored meanwhile; return the length of its document."""
+    def _compress_next(self) -> int:
+        """Compress an idle object, unless it was changed or restored since; return the length of its document."""
+        request = self._idle.popleft()
         objects = self._namespaces.get(request.namespace, {})
         held = objects.get(request.name)
         if not isinstance(held, CachedObject) or request in self._older or request in self._young:
@@ -639,7 +647,6 @@ class Store:
         # A version without order is compared by the identity of its object, and a problem is not in the document.
         if held.problem is not None or not isinstance(held.version, int):
             return 0
-        assert self._compressor is not None  # noqa: S101 - `_remember` records no object without it
         self._compressor.learn(self._samples)
         frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
         if frame is not None:
@@ -664,19 +671,34 @@ class Store:
 class WritableStore(Store):
     """The write side of a store, used by its informer."""
 
-    def put(self, cached: CachedObject) -> None:
-        """Store an object, replacing the previous one under its key."""
-        objects = self._namespaces.setdefault(cached.request.namespace, {})
-        before = objects.get(cached.request.name)
-        if before is not None:
-            self._subtract(before)
-        objects[cached.request.name] = cached
+    def put(self, cached: CachedObject, *, force: bool = False) -> tuple[bool, CachedObject | None]:
+        """Store an object, unless the same or a newer version of it is stored.
+
+        Args:
+            cached: the object.
+            force: store an older version, too. Default False.
+
+        Returns:
+            Whether it was stored, and the object under its key before.
+        """
+        request = cached.request
+        objects = self._namespaces.setdefault(request.namespace, {})
+        held = objects.get(request.name)
+        before = self.restored(held) if isinstance(held, bytes) else held
+        if before is not None and before.uid == cached.uid:
+            is_stale = not force and is_older(cached.version, before.version)
+            if is_stale or (cached.version == before.version and same_content(cached, before)):
+                return False, before
+        if held is not None:
+            self._subtract(held)
+        objects[request.name] = cached
         self._count += 1
         self.bytes += len(cached.data)
         self.unreadable += cached.problem is not None
         self._remember(cached)
         for index in self._indexes.values():
             index.put(cached)
+        return True, before
 
     def discard(self, request: Request) -> None:
         """Remove the object under a key."""
@@ -697,24 +719,24 @@ class WritableStore(Store):
         while True:
             await self._sweep_due.wait()
             await asyncio.sleep(IDLE)
-            self._sweep_due.clear()
-            idle = [*self._surplus, *self._take_idle()]
-            self._surplus.clear()
-            await self._compress_all(idle)
-            if self._older or self._young:
-                self._sweep_due.set()
-
-    async def _compress_all(self, idle: Iterable[Request]) -> None:
-        turn = 0
-        for request in idle:
-            turn += self._compress(request)
-            if turn >= _TURN:
-                await asyncio.sleep(_PAUSE)
-                turn = 0
-        self._release()
+            self._age()
+            turn = 0
+            while self._idle:
+                turn += self._compress_next()
+                if turn >= _TURN:
+                    await asyncio.sleep(_PAUSE)
+                    turn = 0
+            self._release()
+            if not self._older and not self._young:
+                self._sweep_due.clear()
 
     def _subtract(self, held: _Held) -> None:
         self._count -= 1
-        self.bytes -= cold.document_size(held) if isinstance(held, bytes) else len(held.data)
-        self.unreadable -= not isinstance(held, bytes) and held.problem is not None
-        self.held -= len(held) if isinstance(held, bytes) else len(held.data)
+        if isinstance(held, bytes):
+            self.bytes -= cold.document_size(held)
+            self.held -= len(held)
+            return
+        size = len(held.data)
+        self.bytes -= size
+        self.held -= size
+        self.unreadable -= held.problem is not None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from reconciler._core.backoff import Backoff, retry_after_delay
+from reconciler._core.durations import DurationLike, optional_seconds
 from reconciler._core.wire import UNDECODABLE
 from reconciler.cache.decoding import Bookmark, LoopTurns, WireReader, decode_line, read_bookmark
 from reconciler.cache.handlers import Listing, Sink
@@ -40,6 +42,29 @@ class NotCached(ReconcilerError):
 
 class CacheNotSynced(ReconcilerError):
     """The initial list is incomplete; the message names the informers and the server's last response."""
+
+
+@contextlib.asynccontextmanager
+async def in_time(timeout: DurationLike | None, what: str, why: Callable[[], str]) -> AsyncIterator[None]:  # noqa: ASYNC109
+    """Limit the time of a block.
+
+    Args:
+        timeout: a duration: seconds, a timedelta or ``"30s"``; None for no limit.
+        what: what has not happened when the time is over.
+        why: returns what is known of the reason.
+
+    Raises:
+        CacheNotSynced: the time is over.
+    """
+    seconds = optional_seconds("timeout", timeout, zero=True)
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise  # of something in the block
+        raise CacheNotSynced(f"{what} after {seconds:g} s: {why()}") from None
 
 
 BACKOFF = Backoff(base=0.8, factor=2.0, maximum=30.0, jitter=0.5)

@@ -167,6 +167,7 @@ async def test_a_missing_object_reads_as_on_the_server(world: World) -> None:
     with pytest.raises(NotFound) as live:
         await world.client.live.get(Database, "a", "default")
     assert (cached.value.status, cached.value.reason, cached.value.message) == (404, "NotFound", live.value.message)
+    assert cached.value.body == live.value.body
     assert cached.value.details == live.value.details
 
 

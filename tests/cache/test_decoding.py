@@ -120,6 +120,16 @@ def test_equal_labels_of_many_objects_are_stored_once() -> None:
     assert size / len(lines) < len(lines[0]) + 600  # decoded labels of its own would add about 3 KB to each object
 
 
+def test_objects_with_the_same_owner_share_it() -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u-1", "controller": True}
+    one, two, other = (
+        read(document(name, 1, metadata={"ownerReferences": [owner | {"uid": uid}]}))
+        for name, uid in (("a", "u-1"), ("b", "u-1"), ("c", "u-2"))
+    )
+    assert one.owner_references is two.owner_references
+    assert [each.controller.uid for each in (one, other) if each.controller] == ["u-1", "u-2"]
+
+
 def test_very_many_labels_are_forgotten_with_their_object() -> None:
     reader = WireReader(GVK)
     tracemalloc.start()

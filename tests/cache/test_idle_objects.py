@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, cold
-from reconciler.cache.decoding import cached_object
+from reconciler.cache.decoding import WireReader, cached_object
 from reconciler.cache.informer import Informer
+from reconciler.cache.store import WritableStore
 from reconciler.meta import Request
+from reconciler.objects import AnyResource
 
 pytestmark = pytest.mark.virtual_time
 
@@ -164,8 +167,13 @@ async def test_a_broken_list_changes_nothing(world: World) -> None:
 
 async def test_after_a_cut_few_idle_objects_are_restored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked: list[bytes] = []
-    unpack = cold.Compressor.unpack
-    monkeypatch.setattr(cold.Compressor, "unpack", lambda self, frame: unpacked.append(frame) or unpack(self, frame))
+    store, unpack = world.informer.store, world.informer.store.unpack
+
+    def counted(frame: bytes) -> tuple[bytes, type[AnyResource] | None]:
+        unpacked.append(frame)
+        return unpack(frame)
+
+    monkeypatch.setattr(store, "unpack", counted)
     world.server.faults.add(verb="watch", status=503, times=1)
     world.server.cut_watches()
     await asyncio.sleep(30)
@@ -215,6 +223,20 @@ async def test_other_tasks_run_between_the_events_of_a_new_handler_and_of_a_resy
     assert max(in_a_row) <= 100
 
 
+async def test_a_compression_that_was_interrupted_continues(world: World) -> None:
+    store = WritableStore(WireReader(world.informer.gvk).restore)
+    for cached in world.informer.store:
+        store.put(cached)
+    sweep = asyncio.create_task(store.compress_idle())
+    await asyncio.sleep(120.05)
+    sweep.cancel()
+    assert store.bytes / 2 < store.held < store.bytes
+    sweep = asyncio.create_task(store.compress_idle())
+    await asyncio.sleep(MINUTES)
+    sweep.cancel()
+    assert store.held < store.bytes / 2
+
+
 async def test_own_writes_to_idle_objects_are_visible_immediately(world: World) -> None:
     world.server.stall_watches()
     await world.cached.patch("v1/ConfigMap", "c-0012", "n-0", patch={"data": {"text": "mine"}})
@@ -255,3 +277,17 @@ def test_a_document_that_does_not_become_smaller_stays_as_it_is() -> None:
     data = random.Random(1).randbytes(3000)
     compressor.learn(lambda: documents("any", 8))
     assert compressor.pack(data, None) is None
+
+
+def test_threads_may_read_at_the_same_time() -> None:
+    compressor = cold.Compressor()
+    frames: dict[bytes, bytes] = {}
+    for data in documents("any"):
+        compressor.learn(lambda: documents("any", 8))
+        frames[data] = compressor.pack(data, None) or b""
+
+    def read(_: int) -> bool:
+        return all(compressor.unpack(frame)[0] == data for data, frame in frames.items())
+
+    with ThreadPoolExecutor(4) as threads:  # without a lock zstd crashes the process
+        assert all(threads.map(read, range(40)))

@@ -16,6 +16,7 @@ import pytest
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.cache.informer import Informer
 from reconciler.cache.scope import Scope
+from reconciler.cache.watch import in_time
 from reconciler.errors import NotServed
 from reconciler.meta import Request
 from reconciler.meta.metadata import ResourceType
@@ -654,7 +655,7 @@ async def test_the_shortest_resync_period_applies_even_if_requested_later(script
         informer.resync_every(None)
         await asyncio.sleep(100)
         assert 8 <= len(heard.events) - 1 <= 11
-    with pytest.raises(ValueError, match="must be more than 0 seconds"):
+    with pytest.raises(ValueError, match="resync must be seconds above 0"):
         informer.resync_every(0)
 
 
@@ -874,3 +875,10 @@ async def test_user_code_that_raises_a_cancellation_does_not_end_the_watch(scrip
     script.streamed("a", version=7, then=[added("b", 8), HOLD])
     async with running(informer):
         assert [event.object.name for event in heard.events] == ["a", "b"]
+
+
+async def test_a_timeout_of_something_within_the_time_limit_is_raised_as_it_is() -> None:
+    for limit in (None, 60.0):
+        with pytest.raises(TimeoutError, match=r"^of the transport$"):
+            async with in_time(limit, "not synced", lambda: "no response yet"):
+                raise TimeoutError("of the transport")
