@@ -55,38 +55,27 @@ __all__ = [
     "effect",
 ]
 
-_HOMES = {
-    "Client": "reconciler.client",
-    "Condition": "reconciler.objects",
-    "ConditionedStatus": "reconciler.objects",
-    "ControllerOptions": "reconciler.controller",
-    "Manager": "reconciler.manager",
-    "Model": "reconciler.objects",
-    "ObjectMeta": "reconciler.objects",
-    "Outcome": "reconciler.controller",
-    "Permission": "reconciler.controller",
-    "Reconciler": "reconciler.controller",
-    "Recording": "reconciler.recording",
-    "Request": "reconciler.meta",
-    "Resource": "reconciler.objects",
-    "ResourceReconciler": "reconciler.controller",
-    "Result": "reconciler.controller",
-    "StatusBatcher": "reconciler.status",
-    "TerminalError": "reconciler.errors",
-    "Unstructured": "reconciler.objects",
-    "Watch": "reconciler.controller",
-    "__version__": "reconciler._version",
-    "effect": "reconciler.controller",
+_NAMES = {
+    "_version": "__version__",
+    "client": "Client",
+    "controller": "ControllerOptions Outcome Permission Reconciler ResourceReconciler Result Watch effect",
+    "errors": "TerminalError",
+    "manager": "Manager",
+    "meta": "Request",
+    "objects": "Condition ConditionedStatus Model ObjectMeta Resource Unstructured",
+    "recording": "Recording",
+    "status": "StatusBatcher",
 }
+"""The names that each room provides, separated by spaces."""
 
 
-if not TYPE_CHECKING:  # otherwise type checkers accept every name
+if not TYPE_CHECKING:  # otherwise type checkers accept every name; by itself, since this import loads nothing else
 
     def __getattr__(name: str) -> object:
-        home = _HOMES.get(name)
+        home = next((room for room, names in _NAMES.items() if name in names.split()), None)
         if home is None:
             raise AttributeError(f"module 'reconciler' has no attribute {name!r}")
-        value: object = getattr(importlib.import_module(home), name)
+        value: object = getattr(importlib.import_module(f"reconciler.{home}"), name)
         globals()[name] = value
         return value
 

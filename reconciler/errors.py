@@ -134,6 +134,9 @@ class ConfigurationError(ReconcilerError):
     """A kubeconfig, option or file is unusable; the message says what to do."""
 
 
+_GLIBC_ONLY = "needs glibc: on Alpine use an image such as python:3.13-slim"
+
+
 class MissingExtra(ReconcilerError):
     """An optional dependency is missing; the message is the command that installs it.
 
@@ -141,12 +144,44 @@ class MissingExtra(ReconcilerError):
         module: the import name that was not found.
         extra: the distribution's extra that installs it.
         purpose: what needs it, as the subject of a sentence.
+        problem: why it cannot be imported although it was found. Default: it was not found.
     """
 
-    def __init__(self, module: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {module}: pip install 'kube-reconciler[{extra}]'")
+    def __init__(self, module: str, *, extra: str, purpose: str, problem: str = "") -> None:
+        where = f" ({_GLIBC_ONLY})" if extra in ("cel", "re2") else ""
+        why = f". What is installed cannot be imported: {problem}" if problem else ""
+        super().__init__(f"{purpose} needs {module}: pip install 'kube-reconciler[{extra}]'{where}{why}")
         self.module = module
         self.extra = extra
+
+
+class _Importing:
+    def __init__(self, extra: str, purpose: str, module: str) -> None:
+        self._extra, self._purpose, self._module = extra, purpose, module
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, ImportError):
+            missing = (error.name or "a library").partition(".")[0]
+            if missing != "reconciler":
+                problem = "" if isinstance(error, ModuleNotFoundError) else str(error)
+                module = self._module or missing
+                raise MissingExtra(module, extra=self._extra, purpose=self._purpose, problem=problem) from error
+
+
+def importing(*, extra: str, purpose: str, module: str = "") -> _Importing:
+    """Return a context for imports of an optional dependency.
+
+    Args:
+        extra: the distribution's extra that installs it.
+        purpose: what needs it, as the subject of a sentence.
+        module: what the error names. Default: the module that was not found.
+
+    Raises:
+        MissingExtra: at the end of the block, if an import in it failed.
+    """
+    return _Importing(extra, purpose, module)
 
 
 class TerminalError(ReconcilerError):

@@ -26,6 +26,7 @@ import msgspec
 
 from reconciler._core.backoff import retry_after_delay
 from reconciler._core.cycle import Cycle, current_cycle
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock, current_clock
@@ -155,7 +156,7 @@ class Correlator:
 
     def _count(self, occurrence: Occurrence, *, combined: bool) -> Correlation:
         key = (occurrence.similar, None if combined else occurrence.message)
-        message = COMBINED + occurrence.message if combined else occurrence.message
+        message = _truncate(COMBINED + occurrence.message) if combined else occurrence.message
         last = self._stored.get(key)
         if last is None:
             decision = Correlation(self._new_name(occurrence), message, 1, occurrence.at)
@@ -203,11 +204,9 @@ class EventSink(Protocol):
 
     async def create(self, obj: JSONObject, /) -> object:
         """Create an object. Cancellation may leave it created."""
-        ...
 
     async def patch(self, kind: str, name: str, namespace: str | None = None, /, *, patch: JSONObject) -> object:
         """Send a merge patch. Cancellation may leave it applied."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,14 +311,16 @@ class EventRecorder:
         if not worker.cancelled():
             worker.result()
 
-    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a timeout drops the rest, it does not raise
+    async def close(self, timeout: DurationLike = 5.0) -> None:  # noqa: ASYNC109 - a timeout drops the rest, it does not raise
         """Stop accepting events, wait until the queued ones are sent, and end `run`.
 
         Cancellation leaves the recorder closed and drops the unsent events.
 
         Args:
-            timeout: seconds to wait; events that are not sent by then are dropped and counted.
+            timeout: the duration (seconds, a timedelta or ``"5s"``) to wait; events that are not sent by then are
+                dropped and counted.
         """
+        seconds = seconds_of("timeout", timeout, zero=True)
         # Let a task that was just created for `run` start.
         await asyncio.sleep(0)
         with self._lock:
@@ -327,7 +328,7 @@ class EventRecorder:
         self._wake.set()
         try:
             if self._worker is not None:
-                await asyncio.wait({self._worker}, timeout=timeout)
+                await asyncio.wait({self._worker}, timeout=seconds)
         finally:
             if self._worker is not None:
                 self._worker.cancel()
@@ -351,8 +352,8 @@ class EventRecorder:
         if not reason:
             raise ValueError("an event needs a reason in CamelCase")
         now = self._clock.now()
-        texts = encodable(reason), _truncate(message)
-        occurrence = Occurrence(_subject_of(obj), type, *texts, now, self._clock.monotonic())
+        reason, message = encodable(reason), encodable(message)
+        occurrence = Occurrence(_subject_of(obj), type, reason, _truncate(message), now, self._clock.monotonic())
         with self._lock:
             self._counts["recorded"] += 1
             accepted = not self._closed and len(self._queue) < QUEUE_SIZE
@@ -432,7 +433,7 @@ class EventRecorder:
             patch = {
                 "count": decision.count,
                 "lastTimestamp": format_time(occurrence.at),
-                "message": _truncate(decision.message),
+                "message": decision.message,
             }
             try:
                 await self._client.patch("v1/Event", decision.name, _namespace(occurrence.subject), patch=patch)
@@ -458,7 +459,7 @@ class EventRecorder:
             "involvedObject": {key: value for key, value in msgspec.to_builtins(subject).items() if value},
             "type": occurrence.type,
             "reason": occurrence.reason,
-            "message": _truncate(decision.message),
+            "message": decision.message,
             "source": {"component": self._source, **({"host": self._host} if self._host else {})},
             "reportingComponent": self._source,
             "reportingInstance": self._host,
@@ -489,7 +490,7 @@ def _subject_of(obj: object) -> EventSubject:
 
 def _truncate(message: str) -> str:
     """Return the message, truncated to `MESSAGE_LIMIT` bytes at a character boundary."""
-    encoded = encodable(message).encode()
+    encoded = message.encode()
     if len(encoded) <= MESSAGE_LIMIT:
-        return encoded.decode()
+        return message
     return encoded[: MESSAGE_LIMIT - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.errors import ConfigurationError, importing
 
 
 def client_tls_context(
@@ -132,13 +132,11 @@ def self_signed_context(purpose: str) -> ssl.SSLContext:
     Raises:
         MissingExtra: the package ``cryptography`` is not installed.
     """
-    try:
+    with importing(extra="tls", purpose=purpose):
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import NameOID
-    except ImportError as error:
-        raise MissingExtra("cryptography", extra="tls", purpose=purpose) from error
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     addresses = [x509.IPAddress(ipaddress.ip_address(each)) for each in ("127.0.0.1", "::1")]

@@ -47,11 +47,9 @@ class Cycle(Protocol):
 
         It is a `reconciler.status.recording.StatusMetrics`, a type that this package does not know.
         """
-        ...
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read the object at this version."""
-        ...
 
     def wrote(
         self,
@@ -75,7 +73,6 @@ class Cycle(Protocol):
             exact: whether the response equals what was computed, that is, contains no foreign change.
             is_status: whether it wrote the status. Default True.
         """
-        ...
 
     def may_write(self, gvk: GroupVersionKind, request: Request, document: Mapping[str, Any]) -> bool:
         """Return whether a write may be repeated on a newer version of an object.
@@ -91,15 +88,12 @@ class Cycle(Protocol):
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Keep what a batcher recorded for the cycle's object and could not save, for the next cycle."""
-        ...
 
     def warn(self, reason: str, message: str) -> None:
         """Record something that is wrong with the cycle's object, although nothing failed."""
-        ...
 
     def take_unsaved(self, uid: str) -> object | None:
         """Hand over what an earlier cycle could not save for an object with this uid; None if there is nothing."""
-        ...
 
 
 current_cycle: ContextVar[Cycle | None] = ContextVar("current_cycle", default=None)

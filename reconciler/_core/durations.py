@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ConfigurationError
 
 DurationLike = float | timedelta | str
 """Seconds, a timedelta, or a string that `parse_duration` reads."""
 
-_NANOSECONDS = {
+GO_NANOSECONDS = {
     "ns": 1,
     "us": 10**3,
     "µs": 10**3,
@@ -21,9 +22,9 @@ _NANOSECONDS = {
     "s": 10**9,
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
-    "d": 86400 * 10**9,
-    "w": 7 * 86400 * 10**9,
 }
+"""The units of Go's durations."""
+_NANOSECONDS = GO_NANOSECONDS | {"d": 86400 * 10**9, "w": 7 * 86400 * 10**9}
 _GO = r"[+-]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+"
 _WORDS = r"[0-9]+ *(?:nano|micro|milli|sec|min|hr|hour|d|day|w|wk|week)[a-z]*"
 DURATION_PATTERN = f"^(?:{_GO}|[+-]?0|{_WORDS})$"
@@ -61,55 +62,66 @@ def _nanoseconds(unit: str) -> int:
     return _NANOSECONDS[unit]
 
 
-@overload
-def seconds_of(duration: DurationLike) -> float: ...
-@overload
-def seconds_of(duration: DurationLike | None) -> float | None: ...
-def seconds_of(duration: DurationLike | None) -> float | None:
-    """Return a duration in seconds; a number, and None, as it is.
-
-    Raises:
-        ValueError: the text is not a duration.
-    """
-    if isinstance(duration, str):
-        return parse_duration(duration).total_seconds()
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+class InvalidDuration(ConfigurationError, ValueError):
+    """A value is not a duration, or not one that can be used where it was given."""
 
 
-def positive_seconds(name: str, duration: object, *, zero: bool = False) -> float:
+def seconds_of(name: str, duration: object, *, zero: bool = False, signed: bool = False) -> float:
     """Return a duration in seconds, after checking it.
 
     Args:
         name: what the error message begins with.
         duration: what was given.
         zero: whether 0 is valid too.
+        signed: whether 0 and negative durations are valid.
 
     Raises:
-        ConfigurationError: it is not a duration, or is not finite and above 0.
+        InvalidDuration: it is not a duration, is not finite, or is not above 0.
     """
+    given: Any = duration
     try:
-        seconds: Any = seconds_of(duration)  # type: ignore[call-overload]  # of any type so far
+        if isinstance(given, str):
+            given = parse_duration(given)
+        seconds = given.total_seconds() if isinstance(given, timedelta) else float(given)
     except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
-    if type(seconds) in (int, float) and 0 <= seconds < math.inf and (seconds or zero):
-        return float(seconds)
-    least = "of 0 or more" if zero else "above 0"
-    raise ConfigurationError(f"{name} must be seconds {least}, a timedelta or a text such as '30s', not {duration!r}")
+        if isinstance(duration, str):
+            raise InvalidDuration(f"{name}: {error}") from None
+        seconds = math.nan
+    except (TypeError, OverflowError):
+        seconds = math.nan
+    in_range = signed or seconds > 0 or (zero and not seconds)
+    if in_range and math.isfinite(seconds) and not isinstance(given, (bool, bytes)):
+        return seconds
+    least = "" if signed else " of 0 or more" if zero else " above 0"
+    raise InvalidDuration(
+        f"{name} must be seconds{least}, a timedelta or a text such as '30s', not {reprlib.repr(duration)}"
+    )
+
+
+def optional_seconds(name: str, duration: DurationLike | None, *, zero: bool = False) -> float | None:
+    """Return a duration in seconds, after checking it; None as it is.
+
+    Raises:
+        InvalidDuration: as `seconds_of`.
+    """
+    return None if duration is None else seconds_of(name, duration, zero=zero)
 
 
 class Seconds:
-    """A field of a dataclass that accepts any duration, and holds its seconds.
+    """A field of a dataclass that accepts any duration, checks it, and holds its seconds.
 
     It has no ``__get__`` when it runs, so reading the field costs no call.
 
     Args:
         default: seconds.
-        error: raised for a string that is not a duration.
+        zero: whether 0 is valid too.
+        hint: what to write instead of an invalid value, for the error message.
     """
 
-    def __init__(self, default: float, error: type[Exception] = ConfigurationError) -> None:
+    def __init__(self, default: float, *, zero: bool = False, hint: str = "") -> None:
         self._default: DurationLike | None = default
-        self._error = error
+        self._zero = zero
+        self._hint = hint
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -117,10 +129,11 @@ class Seconds:
     def __set__(self, obj: object, value: DurationLike) -> None:
         unset: object = self  # what a dataclass passes for the default
         given = self._default if value is unset else value
+        optional = given is None and isinstance(self, OptionalSeconds)
         try:
-            vars(obj)[self._name] = seconds_of(given)
-        except ValueError as error:
-            raise self._error(f"{self._name}: {error}") from None
+            vars(obj)[self._name] = None if optional else seconds_of(self._name, given, zero=self._zero)
+        except InvalidDuration as error:
+            raise InvalidDuration(f"{error}{self._hint and '; '}{self._hint}") from None
 
     if TYPE_CHECKING:
 
@@ -132,6 +145,6 @@ class OptionalSeconds(Seconds):
 
     if TYPE_CHECKING:
 
-        def __init__(self, default: float | None, error: type[Exception] = ...) -> None: ...
+        def __init__(self, default: float | None, *, zero: bool = False, hint: str = "") -> None: ...
         def __set__(self, obj: object, value: DurationLike | None) -> None: ...
         def __get__(self, obj: object, owner: type) -> float | None: ...  # type: ignore[override]

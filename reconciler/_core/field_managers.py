@@ -48,15 +48,19 @@ def program_name(user_agent: str | None = None) -> str:
     return module or _name_of_script(sys.argv[0] if getattr(sys, "argv", None) else "")
 
 
-def default_field_manager(program: str, controller: str | None = None) -> str:
+def current_controller() -> str:
+    """Return the name of the controller of the current reconcile; ``""`` outside a reconcile."""
+    return getattr(current_cycle.get(), "controller", "")
+
+
+@functools.lru_cache(maxsize=1024)  # a program has few controllers, which write in every reconcile
+def default_field_manager(program: str, controller: str) -> str:
     """Return the field manager of a program that chose none.
 
     Args:
         program: the program's name.
-        controller: the controller's name. Default: the controller of the current reconcile, if any.
+        controller: the controller's name; ``""`` for none.
     """
-    if controller is None:
-        controller = getattr(current_cycle.get(), "controller", "")
     return _fitting(f"{program}/{controller}" if controller else program)
 
 
@@ -92,7 +96,6 @@ def _name_of_script(argv0: str) -> str:
     return _SUFFIXES.sub("", name) or "python"
 
 
-@functools.lru_cache(maxsize=1024)
 def _fitting(name: str) -> str:
     """Return a name that an API server accepts; different names stay different."""
     printable = "".join(filter(str.isprintable, name))

@@ -11,7 +11,7 @@ import inspect
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from reconciler.errors import RepeatedFailures
@@ -22,6 +22,18 @@ FAILURES = (Exception, asyncio.CancelledError)
 Nobody can cancel a call that does not await, so a CancelledError that comes from one is a failure like any other.
 Around an ``await``, check `is_cancelled` first.
 """
+
+
+async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any] | None]) -> None:
+    """Cancel tasks and wait until they have ended, whatever they raise. If cancelled, it leaves them to themselves."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)  # not gather, whose own cancellation would cancel them a second time
+    for task in running:
+        if not task.cancelled():
+            task.exception()  # else asyncio logs that nobody has asked for it
 
 
 def is_cancelled() -> bool:

@@ -275,3 +275,11 @@ def _read(text: str) -> int | float | str:
     if _DECIMAL.match(digits) and math.isfinite(float(digits)):
         return float(digits)
     return text
+
+
+@functools.cache
+def recorded(package: str, path: str) -> Any:
+    """Return the content of a JSON file of a package, which is read once and must not be changed."""
+    from importlib import resources  # loads the archives of the standard library, which no batcher needs
+
+    return msgspec.json.decode(resources.files(package).joinpath(path).read_bytes())

@@ -11,25 +11,23 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from reconciler import errors
 from reconciler._core.wire import JSONObject
 from reconciler.clock import Clock
 from reconciler.controller import Outcome, Reconciler, Result, Watch
-from reconciler.errors import (
-    AlreadyExists,
-    Conflict,
-    Forbidden,
-    NotFound,
-    ServerError,
-    TerminalError,
-    TooManyRequests,
-    TransportError,
-)
 from reconciler.meta import Request, owner_reference
 from reconciler.meta.documents import format_time, parse_time
 from reconciler.meta.metadata import controller_of, selector_text
 
 POD = "v1/Pod"
-_PASSING = (AlreadyExists, Conflict, Forbidden, ServerError, TooManyRequests, TransportError)
+_PASSING = (
+    errors.AlreadyExists,
+    errors.Conflict,
+    errors.Forbidden,
+    errors.ServerError,
+    errors.TooManyRequests,
+    errors.TransportError,
+)
 """What passes: another client was faster, the namespace is being deleted, the server has a fault."""
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -60,7 +58,7 @@ class WorkloadReconciler(Reconciler):
             found = await self.client.get(self.kind, request.name, request.namespace)
             doc = found.to_dict()
             wait = None if is_terminating(doc) else await self.sync(doc)
-        except NotFound:
+        except errors.NotFound:
             return None
         except _PASSING:
             wait = 1.0
@@ -110,7 +108,7 @@ class WorkloadReconciler(Reconciler):
         """Delete objects that still exist and are not being deleted already."""
         for each in objects:
             if not is_terminating(each):
-                with contextlib.suppress(NotFound):
+                with contextlib.suppress(errors.NotFound):
                     await self.client.delete(each)
 
     async def write_status(self, doc: JSONObject, status: JSONObject, **annotations: str) -> None:
@@ -231,7 +229,7 @@ class PodRunner(WorkloadReconciler):
             delay = self._delays[owner] if AFTER not in annotations else _seconds(annotations[AFTER])
             code = int(annotations.get(EXIT_CODE) or 0)
         except ValueError as error:
-            raise TerminalError(f"an annotation of pod {metadata['name']} is invalid: {error}") from None
+            raise errors.TerminalError(f"an annotation of pod {metadata['name']} is invalid: {error}") from None
         # Creation times are whole seconds, so the pod's own age is not exact.
         due = self._due.setdefault(metadata["uid"], self.clock.monotonic() + delay)
         wait = due - self.clock.monotonic()
@@ -246,34 +244,25 @@ class PodRunner(WorkloadReconciler):
         status = doc.get("status") or {}
         if status.get("phase") == "Running" and not ready:
             return dict(status)
-        started = status.get("startTime") or self.now()
-        state = {"running": {"startedAt": started}}
-        return self._status(doc, "Running", started, state, _conditions(self.now(), ready=ready), ready=ready)
+        return self._status(doc, "Running", "running", {}, "" if ready else "ContainersNotReady")
 
     def _ended(self, doc: JSONObject, code: int) -> JSONObject:
-        now = self.now()
-        started = (doc.get("status") or {}).get("startTime") or now
-        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": started, "finishedAt": now}
-        conditions = _conditions(now, ready=False, reason="PodFailed" if code else "PodCompleted")
-        return self._status(doc, "Failed" if code else "Succeeded", started, {"terminated": ended}, conditions)
+        phase, reason = ("Failed", "PodFailed") if code else ("Succeeded", "PodCompleted")
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "finishedAt": self.now()}
+        return self._status(doc, phase, "terminated", ended, reason)
 
-    def _status(
-        self,
-        doc: JSONObject,
-        phase: str,
-        started: str,
-        state: JSONObject,
-        conditions: list[JSONObject],
-        *,
-        ready: bool = False,
-    ) -> JSONObject:
+    def _status(self, doc: JSONObject, phase: str, state: str, details: JSONObject, reason: str) -> JSONObject:
+        """Return the status of a pod whose containers are in a state; `reason` is why it is not ready, or empty."""
+        before, now = doc.get("status") or {}, self.now()
+        started = before.get("startTime") or now
+        states, ready = {state: {"startedAt": started, **details}}, not reason
         return {
-            **(doc.get("status") or {}),
+            **before,
             **_address(doc),
             "phase": phase,
             "startTime": started,
-            "conditions": conditions,
-            "containerStatuses": [_container(each, state, ready=ready) for each in doc["spec"]["containers"]],
+            "conditions": _conditions(now, reason),
+            "containerStatuses": [_container(each, states, ready=ready) for each in doc["spec"]["containers"]],
         }
 
 
@@ -300,13 +289,9 @@ def _container(container: JSONObject, state: JSONObject, *, ready: bool) -> JSON
     }
 
 
-def _conditions(now: str, *, ready: bool, reason: str = "ContainersNotReady") -> list[JSONObject]:
-    why = {} if ready else {"reason": reason}
-    return [
-        {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now},
-        {"type": "Initialized", "status": "True", "lastProbeTime": None, "lastTransitionTime": now},
-        *(
-            {"type": kind, "status": str(ready), "lastProbeTime": None, "lastTransitionTime": now, **why}
-            for kind in ("ContainersReady", "Ready")
-        ),
-    ]
+def _conditions(now: str, reason: str) -> list[JSONObject]:
+    """Return the conditions of a pod that runs, and why it is not ready; empty if it is."""
+    times = {"lastProbeTime": None, "lastTransitionTime": now}
+    found: list[JSONObject] = [{"type": kind, "status": "True", **times} for kind in ("PodScheduled", "Initialized")]
+    why = {"reason": reason} if reason else {}
+    return found + [{"type": kind, "status": str(not reason), **times, **why} for kind in ("ContainersReady", "Ready")]

@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
 from reconciler._core.wire import JSONObject
-from reconciler._workloads.base import (
-    POD,
-    WorkloadReconciler,
-    hash_of,
-    is_active,
-    is_terminating,
-    owned_metadata,
-    pod_of,
-    ready_since,
-    scaled,
-    set_condition,
-    without_zeros,
-)
+from reconciler._workloads import base
 
 
-class ReplicaSets(WorkloadReconciler):
+class ReplicaSets(base.WorkloadReconciler):
     """Creates and deletes the pods of ReplicaSets, and counts them in the status."""
 
     kind = "apps/v1/ReplicaSet"
 
     async def sync(self, doc: JSONObject) -> float | None:
         """Create or delete pods, and write the status."""
-        spec, pods = doc["spec"], await self.owned(POD, doc)
-        active = [pod for pod in pods if is_active(pod)]
+        spec, pods = doc["spec"], await self.owned(base.POD, doc)
+        active = [pod for pod in pods if base.is_active(pod)]
         missing = spec["replicas"] - len(active)
         for _ in range(missing):
-            await self.client.create(pod_of(doc))
+            await self.client.create(base.pod_of(doc))
         if missing < 0:
             surplus = active[::-1]  # those that are not ready go first, then the newest
-            surplus.sort(key=lambda pod: ready_since(pod) is not None)
+            surplus.sort(key=lambda pod: base.ready_since(pod) is not None)
             await self.delete(surplus[:-missing])
         wanted = (spec["template"].get("metadata") or {}).get("labels") or {}
         available, wait = self.available(active, spec.get("minReadySeconds") or 0)
         counts = {
             "fullyLabeledReplicas": sum(wanted.items() <= pod["metadata"]["labels"].items() for pod in active),
-            "readyReplicas": sum(ready_since(pod) is not None for pod in active),
+            "readyReplicas": sum(base.ready_since(pod) is not None for pod in active),
             "availableReplicas": available,
         }
         status = {
             "replicas": len(active),
-            **without_zeros(counts),
-            "terminatingReplicas": sum(map(is_terminating, pods)),
+            **base.without_zeros(counts),
+            "terminatingReplicas": sum(map(base.is_terminating, pods)),
             "observedGeneration": doc["metadata"]["generation"],
         }
         await self.write_status(doc, status)
@@ -60,7 +49,7 @@ _REVISION = "deployment.kubernetes.io/revision"
 _APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-class Deployments(WorkloadReconciler):
+class Deployments(base.WorkloadReconciler):
     """Creates a ReplicaSet for each template of a Deployment, moves the replicas to the newest, and writes the status.
 
     A Deployment that is scaled during a rollout gets its replicas in the newest ReplicaSet, not in proportion.
@@ -91,10 +80,10 @@ class Deployments(WorkloadReconciler):
 
     async def _create(self, doc: JSONObject, old: Sequence[JSONObject]) -> JSONObject:
         spec, template = doc["spec"], doc["spec"]["template"]
-        name = hash_of(template)
+        name = base.hash_of(template)
         labels = {**template["metadata"]["labels"], _HASH: name}
         selector = {**spec["selector"], "matchLabels": {**(spec["selector"].get("matchLabels") or {}), _HASH: name}}
-        metadata = owned_metadata(doc, name=f"{doc['metadata']['name']}-{name}", labels=labels)
+        metadata = base.owned_metadata(doc, name=f"{doc['metadata']['name']}-{name}", labels=labels)
         document = {
             "apiVersion": "apps/v1",
             "kind": "ReplicaSet",
@@ -179,51 +168,46 @@ class Deployments(WorkloadReconciler):
         }
         before = doc.get("status") or {}
         enough = available >= doc["spec"]["replicas"] - _limits(doc)[1]
-        conditions = self._with(before.get("conditions") or [], _AVAILABLE if enough else _UNAVAILABLE)
-        status = {**without_zeros(counts), "terminatingReplicas": _sum(sets, "terminatingReplicas")}
-        conditions, wait = self._progress(doc, status, conditions, new, created=created)
+        status = {**base.without_zeros(counts), "terminatingReplicas": _sum(sets, "terminatingReplicas")}
+        status["conditions"] = before.get("conditions") or []
+        self._set(status, _condition("Available", str(enough), *(_ENOUGH if enough else _TOO_FEW)))
+        wait = self._progress(doc, status, new, created=created)
         if before.get("collisionCount"):
             status["collisionCount"] = before["collisionCount"]
-        status["conditions"] = conditions
         revision = {} if new is None else {_REVISION: new["metadata"]["annotations"][_REVISION]}
         await self.write_status(doc, status, **revision)
         if _is_complete(doc, status):
             await self._clean_up(doc, old)
         return wait
 
-    def _progress(
-        self,
-        doc: JSONObject,
-        status: JSONObject,
-        conditions: list[JSONObject],
-        new: JSONObject | None,
-        *,
-        created: bool,
-    ) -> tuple[list[JSONObject], float | None]:
-        """Return the conditions with the current Progressing, and the seconds until its deadline."""
+    def _progress(self, doc: JSONObject, status: JSONObject, new: JSONObject | None, *, created: bool) -> float | None:
+        """Set the condition Progressing of a status, and return the seconds until its deadline."""
         deadline, paused = doc["spec"].get("progressDeadlineSeconds"), bool(doc["spec"].get("paused"))
+        conditions: list[JSONObject] = status["conditions"]
         current = next((each for each in conditions if each["type"] == "Progressing"), None)
         if deadline is None or deadline == 2**31 - 1:
-            return [each for each in conditions if each is not current], None
+            status["conditions"] = [each for each in conditions if each is not current]
+            return None
+        reached = "" if current is None else current["reason"]
         grown = _has_progressed(doc.get("status") or {}, status)
-        if current is not None and current["reason"] == "ProgressDeadlineExceeded" and not (grown or created or paused):
-            return conditions, None
+        if reached == "ProgressDeadlineExceeded" and not (grown or created or paused):
+            return None
         if grown and current is not None and not created:
             # Each progress starts the deadline again, also if the condition stays the same.
-            conditions = [{**each, "lastUpdateTime": self.now()} if each is current else each for each in conditions]
-            current = next(each for each in conditions if each["type"] == "Progressing")
+            renewed = {**current, "lastUpdateTime": self.now()}
+            status["conditions"] = [renewed if each is current else each for each in conditions]
+            current = renewed
         left = float(deadline) if current is None else deadline - self.age(current["lastUpdateTime"])
         name = doc["metadata"]["name"] if new is None else new["metadata"]["name"]
         what = f'{"Deployment" if new is None else "ReplicaSet"} "{name}"'
-        finished = current is not None and current["reason"] == "NewReplicaSetAvailable"
-        if paused or (current is not None and current["reason"] == "DeploymentPaused"):
+        if paused or reached == "DeploymentPaused":
             reason, text = ("DeploymentPaused", "paused") if paused else ("DeploymentResumed", "resumed")
             condition, left = _progressing("Unknown", reason, f"Deployment is {text}"), 0.0
         elif created:
             condition = _progressing("True", "NewReplicaSetCreated", f'Created new replica set "{name}"')
             left = float(deadline)
-        elif finished and status.get("replicas") == status.get("updatedReplicas"):
-            return conditions, None
+        elif reached == "NewReplicaSetAvailable" and status.get("replicas") == status.get("updatedReplicas"):
+            return None
         elif _is_complete(doc, status):
             condition = _progressing("True", "NewReplicaSetAvailable", f"{what} has successfully progressed.")
             left = 0.0
@@ -231,28 +215,21 @@ class Deployments(WorkloadReconciler):
             condition = _progressing("True", "ReplicaSetUpdated", f"{what} is progressing.")
         else:
             condition = _progressing("False", "ProgressDeadlineExceeded", f"{what} has timed out progressing.")
-        return self._with(conditions, condition), left if left > 0 else None
+        self._set(status, condition)
+        return left if left > 0 else None
 
-    def _with(self, conditions: list[JSONObject], condition: JSONObject) -> list[JSONObject]:
-        return set_condition(conditions, {**condition, "lastUpdateTime": self.now()}, self.now())
-
-
-_AVAILABLE = {
-    "type": "Available",
-    "status": "True",
-    "reason": "MinimumReplicasAvailable",
-    "message": "Deployment has minimum availability.",
-}
-_UNAVAILABLE = {
-    "type": "Available",
-    "status": "False",
-    "reason": "MinimumReplicasUnavailable",
-    "message": "Deployment does not have minimum availability.",
-}
+    def _set(self, status: JSONObject, condition: JSONObject) -> None:
+        new = {**condition, "lastUpdateTime": self.now()}
+        status["conditions"] = base.set_condition(status["conditions"], new, self.now())
 
 
-def _progressing(status: str, reason: str, message: str) -> JSONObject:
-    return {"type": "Progressing", "status": status, "reason": reason, "message": message}
+def _condition(kind: str, status: str, reason: str, message: str) -> JSONObject:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+_progressing = functools.partial(_condition, "Progressing")
+_ENOUGH = "MinimumReplicasAvailable", "Deployment has minimum availability."
+_TOO_FEW = "MinimumReplicasUnavailable", "Deployment does not have minimum availability."
 
 
 def _without_hash(template: JSONObject) -> JSONObject:
@@ -271,8 +248,8 @@ def _limits(doc: JSONObject) -> tuple[int, int]:
     if not _rolls(doc) or not replicas:
         return 0, 0
     rolling = (doc["spec"].get("strategy") or {}).get("rollingUpdate") or {}
-    surge = scaled(rolling.get("maxSurge", "25%"), replicas)
-    unavailable = scaled(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
+    surge = base.scaled(rolling.get("maxSurge", "25%"), replicas)
+    unavailable = base.scaled(rolling.get("maxUnavailable", "25%"), replicas, math.floor)
     return surge, min(replicas, unavailable if surge or unavailable else 1)
 
 
@@ -289,13 +266,9 @@ def _annotations(doc: JSONObject, old: Sequence[JSONObject], revision: int = 0) 
     """Return the annotations of the newest ReplicaSet; `revision` is the one that it has."""
     past = [int((each["metadata"].get("annotations") or {}).get(_REVISION) or 0) for each in old]
     replicas = doc["spec"]["replicas"]
-    kept = {
-        name: value
-        for name, value in (doc["metadata"].get("annotations") or {}).items()
-        if name not in (_REVISION, _APPLIED)
-    }
+    annotations = (doc["metadata"].get("annotations") or {}).items()
     return {
-        **kept,
+        **{name: value for name, value in annotations if name not in (_REVISION, _APPLIED)},
         "deployment.kubernetes.io/desired-replicas": str(replicas),
         "deployment.kubernetes.io/max-replicas": str(replicas + _limits(doc)[0]),
         _REVISION: str(max(revision, max(past, default=0) + 1)),

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from reconciler._core.wire import JSONObject
-from reconciler._workloads.base import (
-    POD,
-    WorkloadReconciler,
-    is_active,
-    is_terminating,
-    pod_of,
-    ready_since,
-    set_condition,
-    without_zeros,
-)
+from reconciler._workloads import base
 from reconciler.clock import Clock
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
@@ -29,13 +20,13 @@ class _Pods:
     """The pods of a Job by their state."""
 
     def __init__(self, pods: Sequence[JSONObject]) -> None:
-        self.active = [pod for pod in pods if is_active(pod)]
+        self.active = [pod for pod in pods if base.is_active(pod)]
         self.succeeded = _in_phase(pods, "Succeeded")
         self.failed = _in_phase(pods, "Failed")
-        self.terminating = sum(map(is_terminating, pods))
+        self.terminating = sum(map(base.is_terminating, pods))
 
 
-class Jobs(WorkloadReconciler):
+class Jobs(base.WorkloadReconciler):
     """Creates the pods of Jobs, counts those that have ended, and finishes the Jobs.
 
     Pod failure policies, success policies and limits of single indexes are ignored. A Job whose status another client
@@ -60,7 +51,7 @@ class Jobs(WorkloadReconciler):
         finished = _finished(doc)
         if finished is not None:
             return await self._expire(doc, finished)
-        pods, status = _Pods(await self.owned(POD, doc)), dict(doc.get("status") or {})
+        pods, status = _Pods(await self.owned(base.POD, doc)), dict(doc.get("status") or {})
         result = self._result(doc, status, pods)
         wait: float | None = None
         if result is not None or doc["spec"].get("suspend"):
@@ -121,7 +112,7 @@ class Jobs(WorkloadReconciler):
             if spec.get("completionMode") == "Indexed":
                 await self.client.create(_indexed(doc, next(indexes)))
             else:
-                await self.client.create(pod_of(doc))
+                await self.client.create(base.pod_of(doc))
         return None
 
     def _backoff(self, failed: Sequence[JSONObject]) -> float:
@@ -162,7 +153,7 @@ class Jobs(WorkloadReconciler):
             wanted.append(("Suspended", "False", "JobResumed", "Job resumed"))
         for kind, value, reason, message in wanted:
             new = {"type": kind, "status": value, "lastProbeTime": self.now(), "reason": reason, "message": message}
-            conditions = set_condition(conditions, new, self.now())
+            conditions = base.set_condition(conditions, new, self.now())
         if conditions:
             status["conditions"] = conditions
 
@@ -175,10 +166,10 @@ def _count(doc: JSONObject, status: JSONObject, pods: _Pods) -> None:
         "succeeded": max(len(pods.succeeded), status.get("succeeded", 0)),
         "failed": max(len(pods.failed), status.get("failed", 0)),
     }
-    for name, value in counts.items():
+    for name in counts:
         status.pop(name, None)
-        status |= without_zeros({name: value})
-    status["ready"] = sum(ready_since(pod) is not None for pod in pods.active)
+    status |= base.without_zeros(counts)
+    status["ready"] = sum(base.ready_since(pod) is not None for pod in pods.active)
     status["terminating"] = pods.terminating
     status["uncountedTerminatedPods"] = {}
     if doc["spec"].get("completionMode") == "Indexed" and pods.succeeded:
@@ -208,7 +199,7 @@ def _ended_at(pod: JSONObject) -> str:
 
 
 def _indexed(doc: JSONObject, index: int) -> JSONObject:
-    pod = pod_of(doc, {_INDEX: str(index)}, generateName=f"{doc['metadata']['name']}-{index}-")
+    pod = base.pod_of(doc, {_INDEX: str(index)}, generateName=f"{doc['metadata']['name']}-{index}-")
     pod["metadata"]["annotations"] = {**(pod["metadata"].get("annotations") or {}), _INDEX: str(index)}
     return pod
 

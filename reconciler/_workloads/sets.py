@@ -6,17 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler._workloads.base import (
-    POD,
-    WorkloadReconciler,
-    hash_of,
-    is_active,
-    is_terminating,
-    pod_of,
-    ready_since,
-    scaled,
-    without_zeros,
-)
+from reconciler._workloads import base
 from reconciler.controller import Watch
 from reconciler.errors import AlreadyExists
 from reconciler.meta import Request
@@ -24,7 +14,7 @@ from reconciler.meta import Request
 REVISION_HASH = "controller-revision-hash"
 
 
-class StatefulSets(WorkloadReconciler):
+class StatefulSets(base.WorkloadReconciler):
     """Creates the pods and claims of StatefulSets in order, replaces outdated pods, and writes the status.
 
     There are no ControllerRevisions, so a pod is always created with the newest template. Claims are never deleted.
@@ -39,11 +29,11 @@ class StatefulSets(WorkloadReconciler):
 
     async def sync(self, doc: JSONObject) -> float | None:
         """Create, replace or delete pods, and write the status."""
-        spec, found = doc["spec"], await self.owned(POD, doc)
-        revision = f"{doc['metadata']['name']}-{hash_of(spec['template'])}"
+        spec, found = doc["spec"], await self.owned(base.POD, doc)
+        revision = f"{doc['metadata']['name']}-{base.hash_of(spec['template'])}"
         pods = {_ordinal(pod): pod for pod in found}
         await self._move(doc, pods, revision)
-        active = [pod for pod in found if is_active(pod)]
+        active = [pod for pod in found if base.is_active(pod)]
         available, wait = self.available(active, spec.get("minReadySeconds") or 0)
         await self.write_status(doc, _stateful_status(doc, active, revision, available))
         return wait
@@ -58,14 +48,14 @@ class StatefulSets(WorkloadReconciler):
             pod = pods.get(ordinal)
             if pod is None:
                 await self._create(doc, ordinal, revision)
-            elif not is_terminating(pod) and not is_active(pod):
+            elif not base.is_terminating(pod) and not base.is_active(pod):
                 await self.delete([pod])  # it is created again under its name
-            if in_order and (pod is None or ready_since(pod) is None):
+            if in_order and (pod is None or base.ready_since(pod) is None):
                 return
         extra = [pods[ordinal] for ordinal in sorted(pods, reverse=True) if ordinal not in wanted]
         await self.delete(extra[:1] if in_order else extra)
         update = spec.get("updateStrategy") or {}
-        if extra or update.get("type") == "OnDelete" or any(ready_since(pod) is None for pod in pods.values()):
+        if extra or update.get("type") == "OnDelete" or any(base.ready_since(pod) is None for pod in pods.values()):
             return
         partition = (update.get("rollingUpdate") or {}).get("partition") or 0
         outdated = [
@@ -82,7 +72,7 @@ class StatefulSets(WorkloadReconciler):
             REVISION_HASH: revision,
             "statefulset.kubernetes.io/pod-name": name,
         }
-        pod = pod_of(doc, own, name=name, generateName=f"{doc['metadata']['name']}-")
+        pod = base.pod_of(doc, own, name=name, generateName=f"{doc['metadata']['name']}-")
         volumes = [each for each in pod["spec"].get("volumes") or () if each["name"] not in _claims(doc)]
         for volume, template in _claims(doc).items():
             claim = f"{volume}-{name}"
@@ -116,7 +106,7 @@ def _revision(pod: JSONObject) -> str:
 def _stateful_status(doc: JSONObject, active: Sequence[JSONObject], revision: str, available: int) -> JSONObject:
     spec, before = doc["spec"], doc.get("status") or {}
     updated = sum(_revision(pod) == revision for pod in active)
-    ready = sum(ready_since(pod) is not None for pod in active)
+    ready = sum(base.ready_since(pod) is not None for pod in active)
     current = before.get("currentRevision") or revision
     replaces = (spec.get("updateStrategy") or {}).get("type") != "OnDelete"
     if replaces and updated == ready == len(active) == spec["replicas"]:
@@ -129,7 +119,7 @@ def _stateful_status(doc: JSONObject, active: Sequence[JSONObject], revision: st
     return {
         "observedGeneration": doc["metadata"]["generation"],
         "replicas": len(active),
-        **without_zeros(counts),
+        **base.without_zeros(counts),
         "currentRevision": current,
         "updateRevision": revision,
         "collisionCount": before.get("collisionCount", 0),
@@ -140,7 +130,7 @@ def _stateful_status(doc: JSONObject, active: Sequence[JSONObject], revision: st
 _NODE_NAME = "metadata.name"
 
 
-class DaemonSets(WorkloadReconciler):
+class DaemonSets(base.WorkloadReconciler):
     """Creates a pod for each Node that the ``nodeSelector`` selects, replaces outdated pods, and writes the status.
 
     Taints and affinities are ignored.
@@ -161,12 +151,12 @@ class DaemonSets(WorkloadReconciler):
 
     async def sync(self, doc: JSONObject) -> float | None:
         """Create, replace or delete pods, and write the status."""
-        spec, found = doc["spec"], await self.owned(POD, doc)
+        spec, found = doc["spec"], await self.owned(base.POD, doc)
         selector = spec["template"]["spec"].get("nodeSelector") or {}
         nodes = {node.name for node in await self.client.list("v1/Node", label_selector=selector)}
-        revision = hash_of(spec["template"])
-        active = [pod for pod in found if is_active(pod)]
-        await self.delete(pod for pod in found if not is_active(pod) or _node(pod) not in nodes)
+        revision = base.hash_of(spec["template"])
+        active = [pod for pod in found if base.is_active(pod)]
+        await self.delete(pod for pod in found if not base.is_active(pod) or _node(pod) not in nodes)
         for name in sorted(nodes - {_node(pod) for pod in found}):
             await self.client.create(_pod(doc, name, revision))
         available, wait = self.available(active, spec.get("minReadySeconds") or 0)
@@ -182,16 +172,16 @@ class DaemonSets(WorkloadReconciler):
         if update.get("type") == "OnDelete":
             return
         limit = (update.get("rollingUpdate") or {}).get("maxUnavailable", 1)
-        room = max(1, scaled(limit, wanted)) - (wanted - available)
+        room = max(1, base.scaled(limit, wanted)) - (wanted - available)
         outdated = [pod for pod in active if pod["metadata"]["labels"].get(REVISION_HASH) != revision]
-        broken = [pod for pod in outdated if ready_since(pod) is None]
-        healthy = [pod for pod in outdated if ready_since(pod) is not None]
+        broken = [pod for pod in outdated if base.ready_since(pod) is None]
+        healthy = [pod for pod in outdated if base.ready_since(pod) is not None]
         await self.delete([*broken, *healthy[: max(0, room)]])
 
 
 def _pod(doc: JSONObject, node: str, revision: str) -> JSONObject:
     labels = {REVISION_HASH: revision, "pod-template-generation": str(doc["metadata"]["generation"])}
-    pod = pod_of(doc, labels)
+    pod = base.pod_of(doc, labels)
     fields = [{"key": _NODE_NAME, "operator": "In", "values": [node]}]
     affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": fields}]}}
     pod["spec"] = {**pod["spec"], "affinity": {**(pod["spec"].get("affinity") or {}), "nodeAffinity": affinity}}
@@ -220,6 +210,6 @@ def _daemon_status(
         "currentNumberScheduled": len(placed),
         "numberMisscheduled": len(active) - len(placed),
         "desiredNumberScheduled": len(nodes),
-        "numberReady": sum(ready_since(pod) is not None for pod in placed),
-        **without_zeros(counts),
+        "numberReady": sum(base.ready_since(pod) is not None for pod in placed),
+        **base.without_zeros(counts),
     }

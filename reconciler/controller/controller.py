@@ -9,16 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Unpack
 
-from reconciler._core.durations import DurationLike, positive_seconds
-from reconciler._core.wire import JSONObject
+from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.user_code import cancel_and_wait
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.clock import Clock, current_clock
-from reconciler.controller.observers import (
-    ControllerMetrics,
-    Observers,
-    additional_observers,
-)
-from reconciler.controller.options import ControllerKeywords, ControllerOptions, required_permissions
+from reconciler.controller.observers import ControllerMetrics, Observers, additional_observers
+from reconciler.controller.options import ControllerOptions, checked_options, required_permissions
 from reconciler.controller.permissions import AccessRule, PermissionCheck, access_rules
 from reconciler.controller.reconcile.cycle import UnsavedStatistics, UnsavedStore
 from reconciler.controller.reconcile.explanation import (
@@ -29,6 +25,7 @@ from reconciler.controller.reconcile.explanation import (
     explain_key,
 )
 from reconciler.controller.reconcile.reports import FailureEvents, FailureLog, Outcomes, Spans
+from reconciler.controller.reconcile.threads import ReconcileThreads
 from reconciler.controller.reconcile.watchdogs import RunningReconciles, TightLoops
 from reconciler.controller.reconcile.worker import AgainLimiter, Worker, WorkerPool
 from reconciler.controller.reconcile.writes import LatencyObserver, OwnChanges, Ownership, OwnershipGate
@@ -39,13 +36,14 @@ from reconciler.controller.wake.change import ChangeLog
 from reconciler.controller.wake.echo import EchoStatistics, EchoTracker
 from reconciler.controller.wake.handlers import ControllerState, PrimaryHandler, WatchedInformers, reference_to
 from reconciler.controller.wake.predicates import ShardFilter, Unsharded
-from reconciler.controller.wake.watches import SourceRunner, Watch
+from reconciler.controller.wake.watches import Watch, start_sources
 from reconciler.errors import describe_error
 from reconciler.events import EventRecorder
 from reconciler.meta import Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import gvk_from
 from reconciler.status.recording import StatusMetrics
+from reconciler.status.strategies import STRATEGIES, FlushPolicy
 from reconciler.telemetry.tracing import tracer
 from reconciler.workqueue import QueueMetrics, QueueStatistics, WorkQueue
 from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
@@ -114,7 +112,6 @@ class Controller:
         reconciler: the reconciler; it belongs to this controller from now on.
         cache: provides the informers; its creator starts it.
         client: reads from `cache`; the reconciler's ``self.client``.
-        options: see `ControllerOptions`. Default: all defaults.
         clock: source of time. Default: the current clock.
         metrics: receives the duration of each reconcile. Default: none; `statistics` works anyway.
         queue_metrics: receives the durations of the queue. Default: none.
@@ -122,7 +119,7 @@ class Controller:
         events: records Kubernetes events; its creator runs it. Default: a recorder of the controller.
         check_leader: raises unless this process may act, for `Reconciler.check_leader`. Default: it always may.
         shard_filter: decides which keys this process reconciles. Default: all.
-        keywords: options as keywords, which take precedence over `options`.
+        options: see `ControllerOptions`.
 
     Attributes:
         name: the controller's name.
@@ -147,7 +144,6 @@ class Controller:
         *,
         cache: Cache,
         client: CachedClient,
-        options: ControllerOptions | None = None,
         clock: Clock | None = None,
         metrics: ControllerMetrics | None = None,
         queue_metrics: QueueMetrics | None = None,
@@ -155,19 +151,17 @@ class Controller:
         events: EventRecorder | None = None,
         check_leader: Callable[[], None] | None = None,
         shard_filter: ShardFilter | None = None,
-        **keywords: Unpack[ControllerKeywords],
+        **options: Unpack[ControllerOptions],
     ) -> None:
-        options = (options or ControllerOptions()).replace(**keywords)
-        checked = options.checked_for(reconciler)
+        checked = checked_options(reconciler, options)
         clock = clock or current_clock()
         self.name = checked.name
         self.kinds = (checked.kind, *(watch.kind for watch in checked.watches))
-        self._workers = checked.workers
         self.reconciler = reconciler
         self._shard_filter = shard_filter or Unsharded()
         self._metrics = metrics
-        limiter = AgainLimiter(options.rate_limiter)
-        low_limit = ConcurrencyLimit(self._workers, clock=clock) if options.adaptive_concurrency else None
+        limiter = AgainLimiter(checked.rate_limiter)
+        low_limit = ConcurrencyLimit(checked.workers, clock=clock) if checked.adaptive_concurrency else None
         self.queue: WorkQueue[Request] = WorkQueue(
             name=self.name,
             rate_limiter=limiter,
@@ -195,27 +189,32 @@ class Controller:
             client=client,
             events=events_to,
             clock=clock,
-            workers=self._workers,
+            workers=checked.workers,
+            threads=ReconcileThreads(checked.workers, f"{self.name}-reconcile"),
             enqueue=self.enqueue,
+            policy=FlushPolicy(
+                strategy=STRATEGIES[checked.strategy],
+                subresource=checked.subresource,
+                clock=clock,
+                rng=rng,
+                typed=checked.kind if isinstance(checked.kind, type) else dict,
+                on_error=getattr(reconciler, "status_on_error", "flush"),
+            ),
             check_leader=check_leader,
-            strategy=checked.strategy,
-            subresource=checked.subresource,
         )
         self._unsaved = UnsavedStore()
         self._outcomes = Outcomes(metrics)
         self.history = RunHistory(self.queue.__contains__, clock)
         changes = ChangeLog(gvk, clock)
-        ready_condition = getattr(reconciler, "ready_condition", None)
-        self.health = ObjectHealth(self._stored, self._objects, ready_condition)
         self.tight_loops = TightLoops(clock)
-        warn = self._warn_of if options.failure_events else None
-        self._running = RunningReconciles(warn, clock, options.stuck_after)
+        warn = self._warn_of if checked.failure_events else None
+        self._running = RunningReconciles(warn, clock, checked.stuck_after)
         observers = Observers(
             [
-                self._outcomes,
                 FailureLog(clock=clock, blocked=self._unsaved.blocks),
-                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * options.failure_events),
+                *([FailureEvents(gvk, events=events_to, stored=self._stored, clock=clock)] * checked.failure_events),
                 *(() if (found := tracer()) is None else [Spans(found)]),
+                self._outcomes,
                 changes,
                 self.tight_loops,
                 self._running,
@@ -224,13 +223,11 @@ class Controller:
             ]
         )
         self._tracker: EchoTracker[Request] = EchoTracker(
-            own_writes=not options.wake_on_own_status, on_echo=observers.echo
+            own_writes=not checked.wake_on_own_status, on_echo=observers.echo
         )
         self._state = ControllerState(
-            name=self.name,
-            kind=checked.kind,
             gvk=gvk,
-            options=options,
+            options=checked,
             cache=cache,
             queue=self.queue,
             limiter=limiter,
@@ -239,16 +236,18 @@ class Controller:
             observers=observers,
             shard_filter=self._shard_filter,
             clock=clock,
+            events=events_to,
             status_metrics=status_metrics,
             threads=self._binding.threads,
-            workers=self._workers,
             history=self.history,
             changes=changes,
             running=self._running,
         )
         handler = PrimaryHandler(self._state, checked.predicates)
-        self._informers = WatchedInformers(self._state, checked.watches, handler, self._warn)
-        self._sources = SourceRunner(self.name, checked.sources, self.queue)
+        self._informers = WatchedInformers(self._state, checked.watches, handler)
+        ready_condition = getattr(reconciler, "ready_condition", None)
+        self.health = ObjectHealth(self._stored, self._informers.objects, ready_condition)
+        self._sources: list[asyncio.Task[None]] = []  # of the running sources
         self._pool = WorkerPool(self.name, self.queue)
         bind(reconciler, self._binding)
         if metrics is not None:
@@ -307,7 +306,7 @@ class Controller:
         if self._stopping.is_set():
             return
         override = self.reconciler.reconcile
-        self._pool.start([Worker(self._state, override, self._ownership) for _ in range(self._workers)])
+        self._pool.start([Worker(self._state, override, self._ownership) for _ in range(self._state.options.workers)])
 
     async def stop(self, *, grace: DurationLike = 30.0) -> None:
         """Stop: ignore new events, process what is ready or in progress for the grace period, cancel the rest.
@@ -325,7 +324,7 @@ class Controller:
         if self._ending is None:
             self._stopping.set()
             self._ending = asyncio.create_task(
-                self._end(positive_seconds("grace", grace, zero=True)), name=f"{self.name} stop"
+                self._end(seconds_of("grace", grace, zero=True)), name=f"{self.name} stop"
             )
         try:
             await asyncio.shield(self._ending)
@@ -375,7 +374,7 @@ class Controller:
             BaseException: what ended a worker: a BaseException of a reconcile or a mapper that is not an Exception,
                 such as `SystemExit` or the outcome of ``pytest.fail``; any exception of a source.
         """
-        await self._pool.finished([*self._sources.tasks, *self._informers.tasks])
+        await self._pool.finished([*self._sources, *self._informers.tasks])
 
     def enqueue(
         self, request: Request, reason: str = "", *, after: DurationLike | None = None, priority: int = 0
@@ -402,7 +401,7 @@ class Controller:
         queue = self.queue.statistics()
         return ControllerStatistics(
             name=self.name,
-            workers=self._workers,
+            workers=self._state.options.workers,
             active=queue.in_progress,
             reconciles=outcomes.reconciles,
             results=Counter(outcomes.results),
@@ -453,12 +452,9 @@ class Controller:
             client.session = client.session.observed_by(OwnChanges(cache))
         return client
 
-    def _warn(self, obj: JSONObject, reason: str, message: str) -> None:
-        self._binding.events.warning(obj, reason, message)
-
     def _warn_of(self, request: Request, reason: str, message: str) -> None:
         if (stored := self._stored(request)) is not None:
-            self._warn(reference_to(self.kind, stored), reason, message)
+            self._binding.events.warning(reference_to(self.kind, stored), reason, message)
 
     def _waits_of(self, request: Request) -> str | None:
         try:
@@ -469,12 +465,9 @@ class Controller:
     def _stored(self, request: Request) -> CachedObject | None:
         return self._state.stored(request)
 
-    def _objects(self) -> Sequence[CachedObject]:
-        return self._informers.objects()
-
     async def _warm_up(self) -> None:
         primary = self._binding.resource = await self._informers.connect()
-        self._sources.start(primary)
+        self._sources = start_sources(self.name, self._state.options.sources, self.queue, primary)
 
     async def _end(self, grace: float) -> None:
         # A source or mapper that does not end must not keep the workers working, so nothing is awaited before the pool.
@@ -494,11 +487,9 @@ class Controller:
                 await asyncio.wait({self._recording})
 
     async def _disconnect(self) -> None:
-        for task in (self._warming_up, self._syncing):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait({task})
-        await self._sources.stop()
+        await cancel_and_wait([self._warming_up])
+        await cancel_and_wait([self._syncing])
+        await cancel_and_wait(self._sources)
         await self._informers.disconnect()
 
 

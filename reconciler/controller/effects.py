@@ -1,10 +1,14 @@
-"""Effects outside the cluster, declared with `effect`: what tests count, recordings keep, and plans leave out."""
+"""Effects outside the cluster, declared with `effect`: what tests count, recordings keep, and plans leave out.
+
+`ExternalClient` is an HTTP client for what is outside the cluster, whose requests are effects.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import inspect
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -77,7 +81,6 @@ class EffectHandler(Protocol):
 
     async def __call__(self, call: EffectCall, /) -> Any:
         """Return the result of a call."""
-        ...
 
 
 _handler: ContextVar[EffectHandler | None] = ContextVar("effect_handler", default=None)
@@ -86,11 +89,6 @@ _handler: ContextVar[EffectHandler | None] = ContextVar("effect_handler", defaul
 def current_effect_handler() -> EffectHandler | None:
     """Return the handler of effects in this context; None if they are simply called."""
     return _handler.get()
-
-
-def set_effect_handler(handler: EffectHandler) -> None:
-    """Pass the effects of this context, and of tasks and threads that it starts, to a handler until it ends."""
-    _handler.set(handler)
 
 
 @contextlib.contextmanager
@@ -164,3 +162,69 @@ def effects_of(reconciler: object) -> dict[str, EffectDeclaration]:
     members = {name: value for each in reversed(kind.__mro__) for name, value in vars(each).items()}
     found = {name: getattr(value, "effect", None) for name, value in members.items()}
     return {name: value for name, value in found.items() if isinstance(value, EffectDeclaration)}
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalResponse:
+    """A response to an `ExternalClient`.
+
+    Attributes:
+        status: the status code; no code raises.
+        headers: names in lower case.
+        text: the body as text.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            json.JSONDecodeError: it is none.
+        """
+        return json.loads(self.text)
+
+
+def _not_sent(url: str, method: str = "GET", **_: Any) -> ExternalResponse:
+    return ExternalResponse(503, {}, f"{method} {url} is not sent while planning")
+
+
+class ExternalClient:
+    """Sends requests through an ``aiohttp.ClientSession`` or an ``httpx.AsyncClient``, each as an `effect`.
+
+    So recordings keep the responses, replays return them, explorations see the requests, and a plan sends none: it gets
+    the status 503, unless an `effect` of your own around the request says otherwise.
+
+    Args:
+        client: the session or client. You open and close it.
+    """
+
+    def __init__(self, client: Any) -> None:
+        if not callable(getattr(client, "request", None)):
+            raise TypeError(f"{client!r} is not an aiohttp.ClientSession or httpx.AsyncClient")
+        self._client = client
+
+    @effect(planned=_not_sent)
+    async def request(self, url: str, method: str = "GET", **options: Any) -> ExternalResponse:
+        """Send a request; the URL is the key of the effect. A cancelled call may have taken effect.
+
+        Args:
+            url: the URL; relative to that of the client if it has one.
+            method: the method.
+            options: as the client takes them: ``json=``, ``headers=``, ``timeout=`` and others.
+
+        Raises:
+            Exception: what the client raises if there is no response.
+        """
+        sent = self._client.request(method, url, **options)
+        if not hasattr(sent, "__aenter__"):
+            response = await sent
+            return ExternalResponse(response.status_code, _lowered(response.headers), response.text)
+        async with sent as response:
+            return ExternalResponse(response.status, _lowered(response.headers), await response.text())
+
+
+def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -99,11 +99,9 @@ class ControllerMetrics(Protocol):
 
         Called again at its end, with one that returns the last statistics, and does not refer to the controller.
         """
-        ...
 
     def observe_reconcile_duration(self, seconds: float, /) -> None:
         """Called when a reconcile has ended, with its duration, including the status flush.
 
         It is called on the event loop, and must not block. What it raises is logged once and ignored.
         """
-        ...

@@ -6,10 +6,10 @@ import inspect
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict, Unpack, get_args
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, TypedDict, cast, get_args
 
-from reconciler._core.durations import DurationLike, OptionalSeconds, Seconds, positive_seconds
+from reconciler._core.durations import DurationLike, InvalidDuration, OptionalSeconds, Seconds
 from reconciler._core.user_code import closest, is_data, own_members
 from reconciler.controller.permissions import Permission
 from reconciler.controller.reconciler import Reconciler
@@ -20,13 +20,7 @@ from reconciler.controller.resource_reconciler import (
     status_target,
 )
 from reconciler.controller.wake.predicates import EventFilter, check_predicate
-from reconciler.controller.wake.watches import (
-    ChannelSource,
-    OwnerMapper,
-    SourceLike,
-    Watch,
-    controller_owner,
-)
+from reconciler.controller.wake.watches import ChannelSource, OwnerMapper, SourceLike, Watch, controller_owner
 from reconciler.errors import ConfigurationError
 from reconciler.objects import Resource
 from reconciler.objects.kinds import KindLike, gvk_from
@@ -49,18 +43,20 @@ _GO_NAMES = {
 _NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ControllerOptions:
-    """The options of a controller; every default is what most controllers need.
+class ControllerOptions(TypedDict, total=False):
+    """The options of a controller: the keywords of ``Manager.add_controller``. All have a default that suits most.
 
-    `Controller` and ``Manager.add_controller`` take them as ``options=``, as keywords, or both; keywords take
-    precedence. Options are checked when they are used, because some depend on the reconciler.
+    They concern how a controller runs. What follows from the code of a reconciler is stated by its class: see
+    `Reconciler` and `ResourceReconciler`. Options are checked by ``add_controller``. Controllers share options so::
+
+        patient = ControllerOptions(timeout="5m", workers=4)
+        manager.add_controller(SiteReconciler(), **patient)
 
     Attributes:
-        resource: the kind of the primary objects, which the keys name. Default None: the kind of a
-            `ResourceReconciler`, which states it in its class.
+        resource: the kind of the primary objects, which the keys name: of a `Reconciler`, or a `ResourceReconciler`
+            whose class states none. Default: the kind in the class header.
         name: the controller's name in metrics, logs and the default finalizer: letters, digits and ``-._``, at most 63;
-            unique in a manager. Default None: the kind in lower case, as in controller-runtime.
+            unique in a manager. Default: the kind in lower case, as in controller-runtime.
         owns: kinds whose objects the primary ones own; a change enqueues the owner that is marked as controller. An
             entry may be a `Watch` with predicates, or with `every_owner` as its mapper. Default: none.
         watches: other kinds, each with a mapper to keys. Default: none.
@@ -93,94 +89,12 @@ class ControllerOptions:
             controller-runtime's ``CacheSyncTimeout``.
     """
 
-    resource: KindLike | None = None
-    name: str | None = None
-    owns: Sequence[KindLike | Watch] = ()
-    watches: Sequence[Watch] = ()
-    sources: Sequence[SourceLike] = ()
-    predicates: Sequence[EventFilter] = ()
-    workers: int = 1
-    timeout: OptionalSeconds = OptionalSeconds(None)
-    stuck_after: OptionalSeconds = OptionalSeconds(60.0)
-    rate_limiter: RateLimiter | None = None
-    debounce: OptionalSeconds = OptionalSeconds(None)
-    wake_on_own_status: bool = False
-    failure_events: bool = True
-    adaptive_concurrency: bool = True
-    sync_timeout: Seconds = Seconds(120.0)
-
-    def __post_init__(self) -> None:
-        """Turn iterators into tuples, because the options are read several times."""
-        for name in ("owns", "watches", "sources", "predicates"):
-            given: object = getattr(self, name)
-            if isinstance(given, Iterator):
-                object.__setattr__(self, name, tuple(given))
-
-    def replace(self, **keywords: Unpack[ControllerKeywords]) -> ControllerOptions:
-        """Return the options with some of them replaced.
-
-        Raises:
-            TypeError: a keyword is not an option.
-        """
-        known = [field.name for field in fields(self)]
-        unknown = [name for name in keywords if name not in known]
-        if unknown:
-            meant = _GO_NAMES.get(unknown[0])
-            hint = f"it is called {meant!r} here" if meant else f"the options are {', '.join(known)}"
-            raise TypeError(f"unknown option {unknown[0]!r} of a controller; {hint}")
-        return replace(self, **keywords)
-
-    def checked_for(self, reconciler: Reconciler) -> CheckedOptions:
-        """Check the options, and derive from the reconciler what they leave open.
-
-        Raises:
-            ConfigurationError: an option is invalid; the message says which, and why.
-        """
-        kind = _kind_of(reconciler, self.resource)
-        name = self.name or gvk_from(kind).kind.lower()
-        if not _NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"controller name {name!r} is invalid: use letters, digits and '-._', at most 63, e.g. 'database'"
-            )
-        prefix = f"controller {name!r}: "
-        _check_class(prefix, type(reconciler))
-        _check_count(prefix + "workers", self.workers)
-        workers = reconciler.pool_size(self.workers)
-        _check_count(prefix + "the result of pool_size", workers)
-        for option, seconds in (
-            ("timeout", self.timeout),
-            ("stuck_after", self.stuck_after),
-            ("debounce", self.debounce),
-        ):
-            if seconds is not None:
-                positive_seconds(prefix + option, seconds)
-        try:
-            guarded_limiter(self.rate_limiter)
-        except TypeError as error:
-            raise ConfigurationError(f"{prefix}rate_limiter: {error}") from None
-        strategy, subresource = _status_target(prefix, reconciler, kind)
-        _check_permissions(prefix, reconciler)
-        return CheckedOptions(
-            kind=kind,
-            name=name,
-            workers=workers,
-            predicates=_predicates(prefix, self.predicates),
-            watches=_watches(prefix, self.owns, self.watches),
-            sources=_sources(prefix, self.sources),
-            strategy=strategy,
-            subresource=subresource,
-        )
-
-
-class ControllerKeywords(TypedDict, total=False):
-    """The fields of `ControllerOptions` as keywords, for type checkers."""
-
     resource: KindLike | None
     name: str | None
-    owns: Sequence[KindLike | Watch]
-    watches: Sequence[Watch]
-    sources: Sequence[SourceLike]
-    predicates: Sequence[EventFilter]
+    owns: Iterable[KindLike | Watch]
+    watches: Iterable[Watch]
+    sources: Iterable[SourceLike]
+    predicates: Iterable[EventFilter]
     workers: int
     timeout: DurationLike | None
     stuck_after: DurationLike | None
@@ -192,29 +106,84 @@ class ControllerKeywords(TypedDict, total=False):
     sync_timeout: DurationLike
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckedOptions:
-    """The result of `ControllerOptions.checked_for`.
+    """The options of one controller after the check: given ones, defaults, and what its reconciler states.
 
     Attributes:
         kind: the primary kind.
-        name: the controller's name.
-        workers: how many keys may be in progress at a time.
-        predicates: filters of events of the primary objects.
         watches: the watches on other kinds, including those of ``owns``.
-        sources: what else enqueues keys.
+        workers: how many keys may be in progress at a time.
         strategy: how a `ResourceReconciler` sends the status.
         subresource: where it is written to; None for the object itself.
     """
 
     kind: KindLike
     name: str
-    workers: int
-    predicates: Sequence[EventFilter]
     watches: Sequence[Watch]
     sources: Sequence[SourceLike]
+    predicates: Sequence[EventFilter]
+    workers: int
     strategy: Strategy
     subresource: str | None
+    timeout: OptionalSeconds = OptionalSeconds(None)
+    stuck_after: OptionalSeconds = OptionalSeconds(60.0)
+    rate_limiter: RateLimiter | None = None
+    debounce: OptionalSeconds = OptionalSeconds(None)
+    wake_on_own_status: bool = False
+    failure_events: bool = True
+    adaptive_concurrency: bool = True
+    sync_timeout: Seconds = Seconds(120.0)
+
+
+def reusable_options(options: ControllerOptions) -> ControllerOptions:
+    """Return the options with tuples in place of iterators, so that they can be checked more than once."""
+    found = {name: tuple(value) if isinstance(value, Iterator) else value for name, value in options.items()}
+    return cast("ControllerOptions", found)
+
+
+def checked_options(reconciler: Reconciler, options: ControllerOptions) -> CheckedOptions:
+    """Check the options of a controller, and derive from the reconciler what they leave open.
+
+    Raises:
+        ConfigurationError: an option is invalid; the message says which, and why.
+        TypeError: a keyword is not an option.
+    """
+    _check_names(reconciler, options)
+    kind = _kind_of(reconciler, options.get("resource"))
+    name = options.get("name") or gvk_from(kind).kind.lower()
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"controller name {name!r} is invalid: use letters, digits and '-._', at most 63, e.g. 'database'"
+        )
+    prefix = f"controller {name!r}: "
+    _check_class(prefix, type(reconciler))
+    given = options.get("workers", 1)
+    _check_count(prefix + "workers", given)
+    workers = reconciler.pool_size(given)
+    _check_count(prefix + "the result of pool_size", workers)
+    try:
+        guarded_limiter(options.get("rate_limiter"))
+    except TypeError as error:
+        raise ConfigurationError(f"{prefix}rate_limiter: {error}") from None
+    strategy, subresource = _status_target(prefix, reconciler, kind)
+    _check_permissions(prefix, reconciler)
+    with_default = {each.name for each in fields(CheckedOptions) if each.default is not MISSING}
+    simple: dict[str, Any] = {each: value for each, value in options.items() if each in with_default}
+    try:
+        return CheckedOptions(
+            kind=kind,
+            name=name,
+            watches=_watches(prefix, options.get("owns", ()), options.get("watches", ())),
+            sources=_sources(prefix, options.get("sources", ())),
+            predicates=_predicates(prefix, options.get("predicates", ())),
+            workers=workers,
+            strategy=strategy,
+            subresource=subresource,
+            **simple,
+        )
+    except InvalidDuration as error:
+        raise InvalidDuration(prefix + str(error)) from None
 
 
 def required_permissions(reconciler: Reconciler, checked: CheckedOptions) -> list[Permission]:
@@ -242,6 +211,20 @@ def required_permissions(reconciler: Reconciler, checked: CheckedOptions) -> lis
     return [*permissions, *(reconciler.permissions or ())]
 
 
+def _check_names(reconciler: object, options: ControllerOptions) -> None:
+    """Check that keywords are options, and say where else a name belongs."""
+    known = ControllerOptions.__annotations__
+    for name in options.keys() - known.keys():
+        hint = f"the options are {', '.join(known)}"
+        if meant := _GO_NAMES.get(name):
+            hint = f"it is called {meant!r} here"
+        elif name == "options":
+            hint = "pass them as keywords: add_controller(reconciler, **options)"
+        elif meant := next((each for each in (name, f"status_{name}") if hasattr(ResourceReconciler, each)), ""):
+            hint = f"the class states it: write '{meant} = …' in the body of {type(reconciler).__name__}"
+        raise TypeError(f"unknown option {name!r} of a controller; {hint}")
+
+
 def _check_count(what: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{what} must be 1 or more, not {value!r}")
@@ -256,9 +239,9 @@ def _kind_of(reconciler: object, resource: KindLike | None) -> KindLike:
     declared = type(reconciler).resource if isinstance(reconciler, ResourceReconciler) else None
     if resource is not None:
         _check_kind("resource", resource)
-    if declared is not None and (resource is None or gvk_from(declared) == gvk_from(resource)):
-        return declared  # the class rather than its name: objects are then read as instances of it
-    if isinstance(declared, type) and isinstance(resource, str):
+    if declared is not None:
+        if resource is None or gvk_from(declared) == gvk_from(resource):
+            return declared  # the class rather than its name: objects are then read as instances of it
         raise ConfigurationError(
             f"resource={resource!r} is not the kind of {type(reconciler).__name__}, which is {gvk_from(declared)}"
         )
@@ -274,7 +257,7 @@ def _check_class(prefix: str, cls: type[Reconciler]) -> None:
 
     They may be the class's own, as the fields of a dataclass are.
     """
-    options = {*ControllerKeywords.__annotations__} - {*dir(ResourceReconciler)}
+    options = {*ControllerOptions.__annotations__} - {*dir(ResourceReconciler)}
     for name, value in own_members(cls, ResourceReconciler).items():
         option = name if name in options else closest(name, _GO_NAMES)
         private = name.startswith("_")
@@ -321,16 +304,16 @@ def _check_permissions(prefix: str, reconciler: Reconciler) -> None:
             raise ConfigurationError(f"{prefix}permissions must be a sequence of {form}, not of {entry!r}")
 
 
-def _watches(prefix: str, owns: Sequence[KindLike | Watch], watches: Sequence[Watch]) -> list[Watch]:
+def _watches(prefix: str, owns: Iterable[KindLike | Watch], watches: Iterable[Watch]) -> list[Watch]:
     owned = [_owned(prefix, entry) for entry in _entries(prefix, "owns", owns, "kinds: ['apps/v1/Deployment']")]
-    for watch in _entries(prefix, "watches", watches, "Watch(kind, mapper=…)"):
+    watched = _entries(prefix, "watches", watches, "Watch(kind, mapper=…)")
+    for watch in watched:
         if not isinstance(watch, Watch):
             raise ConfigurationError(f"{prefix}watches contains {watch!r}: write Watch({watch!r}, mapper=…)")
         _check_kind("watches", watch.kind)
-    for watch in (*owned, *watches):
-        positive_seconds(f"{prefix}mapper_timeout of the watch of {watch.kind}", watch.mapper_timeout)
+    for watch in (*owned, *watched):
         _predicates(f"{prefix}watch of {watch.kind}: ", watch.predicates)
-    return [*owned, *watches]
+    return [*owned, *watched]
 
 
 def _owned(prefix: str, entry: KindLike | Watch) -> Watch:
@@ -341,15 +324,15 @@ def _owned(prefix: str, entry: KindLike | Watch) -> Watch:
     return entry if entry.mapper is not None else replace(entry, mapper=controller_owner)
 
 
-def _predicates(prefix: str, predicates: Sequence[EventFilter]) -> tuple[EventFilter, ...]:
-    found = tuple(_entries(prefix, "predicates", predicates, "functions of the event"))
+def _predicates(prefix: str, predicates: Iterable[EventFilter]) -> tuple[EventFilter, ...]:
+    found = _entries(prefix, "predicates", predicates, "functions of the event")
     for predicate in found:
         check_predicate(predicate, prefix)
     return found
 
 
-def _sources(prefix: str, sources: Sequence[SourceLike]) -> tuple[SourceLike, ...]:
-    found = tuple(_entries(prefix, "sources", sources, "sources"))
+def _sources(prefix: str, sources: Iterable[SourceLike]) -> tuple[SourceLike, ...]:
+    found = _entries(prefix, "sources", sources, "sources")
     for source in found:
         if not callable(source) and not inspect.iscoroutinefunction(getattr(source, "run", None)):
             raise ConfigurationError(
@@ -359,10 +342,10 @@ def _sources(prefix: str, sources: Sequence[SourceLike]) -> tuple[SourceLike, ..
     return found
 
 
-def _entries(prefix: str, option: str, given: Any, of: str) -> Iterable[Any]:
+def _entries(prefix: str, option: str, given: Any, of: str) -> tuple[Any, ...]:
     if isinstance(given, (str, Watch, ChannelSource, type)) or not isinstance(given, Iterable):
         raise ConfigurationError(f"{prefix}{option} must be a sequence of {of}, not {given!r}")
-    return given
+    return tuple(given)
 
 
 def _check_kind(option: str, kind: KindLike) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from reconciler._core.user_code import check_hooks
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reconciler.clock import Clock
     from reconciler.events import EventRecorder
     from reconciler.objects.kinds import KindLike
-    from reconciler.status.writer import Strategy
+    from reconciler.status.strategies import FlushPolicy
 
 T = TypeVar("T")
 
@@ -38,15 +38,14 @@ class ControllerBinding:
         client: reads declared kinds from the cache, everything else from the server.
         events: records Kubernetes events.
         clock: source of time.
-        workers: the highest number of threads.
+        workers: the highest number of concurrent reconciles.
+        threads: run plain functions: one per worker, so that none ever waits for a thread.
         enqueue: enqueues a key, as `Controller.enqueue` does.
+        policy: how a `ResourceReconciler` sends the status, and where to.
         check_leader: raises unless this process may act; None without leader election.
         resource: how the primary kind is served; None until the controller has discovered it.
         loop: the controller's event loop; None before it starts.
-        strategy: how a `ResourceReconciler` sends the status.
-        subresource: where it is written to; None for the object itself.
         status_checks: how many more reconciles are checked for an assignment to the status of the object.
-        threads: run plain functions: one per worker, so that none ever waits for a thread.
     """
 
     name: str
@@ -55,17 +54,13 @@ class ControllerBinding:
     events: EventRecorder
     clock: Clock
     workers: int
+    threads: ReconcileThreads
     enqueue: Callable[..., None]
+    policy: FlushPolicy
     check_leader: Callable[[], None] | None = None
     resource: ResourceType | None = None
     loop: asyncio.AbstractEventLoop | None = None
-    strategy: Strategy = "merge"
-    subresource: str | None = None
     status_checks: int = 10
-    threads: ReconcileThreads = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.threads = ReconcileThreads(self.workers, f"{self.name}-reconcile")
 
     def close(self) -> None:
         """Close the threads; the reconciler may belong to another controller afterwards."""

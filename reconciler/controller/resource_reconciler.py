@@ -25,6 +25,7 @@ from typing_extensions import TypeVar
 from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import FAILURES, check_hooks
 from reconciler._core.wire import JSONObject
+from reconciler.client.session import ClientStatusWriter
 from reconciler.controller.reconcile.cycle import Reconcile
 from reconciler.controller.reconcile.reports import FAILURES_TO_REPORT
 from reconciler.controller.reconciler import ControllerBinding, Reconciler
@@ -33,7 +34,7 @@ from reconciler.errors import Conflict, NotFound, TerminalError, error_text
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
-from reconciler.objects import InvalidObject, Resource
+from reconciler.objects import AnyResource, InvalidObject, Resource
 from reconciler.objects.kinds import (
     KindLike,
     from_document,
@@ -44,6 +45,7 @@ from reconciler.objects.kinds import (
     to_document,
 )
 from reconciler.status import StatusBatcher, StatusError, StatusRejected, StatusSubresourceMissing
+from reconciler.status.batcher import prepared_batcher
 from reconciler.status.mutations import Mutation, Set, SetCondition
 from reconciler.status.strategies import OnError
 from reconciler.status.writer import Strategy
@@ -271,7 +273,7 @@ def warn_of_assigned_status(binding: ControllerBinding, obj: Any) -> None:
     status stays empty. It costs the reading and dumping of the status, so a controller's first reconciles are checked,
     and it warns once.
     """
-    if not binding.status_checks or not isinstance(obj, Resource) or "status" not in vars(obj):  # not even read
+    if not isinstance(obj, Resource) or "status" not in vars(obj):  # not even read
         return
     binding.status_checks -= 1
     before = original_document(obj).get("status") or {}
@@ -318,11 +320,16 @@ class ResourceReconciler(Reconciler, Generic[R]):
 
     For a kind without a class, name it: ``class Maps(ResourceReconciler[Unstructured], resource="v1/ConfigMap")``.
 
+    The class states what follows from its code; how it is run are the `ControllerOptions`. The attributes of the status
+    have the names of `StatusBatcher`'s options with ``status_`` before them, because an ``on_error`` of a reconciler
+    would be read as what follows an error. Two defaults differ: ``"auto"``, since a controller knows whether it has
+    the whole object, and ``"ledgers"``, since a reconcile that failed is repeated.
+
     Class keywords:
-        resource: the kind. Default: the type argument. ``add_controller(resource=)`` takes precedence over both.
+        resource: the kind. Default: the type argument.
 
     Attributes:
-        resource: the kind, None if neither the keyword nor the type argument gives it.
+        resource: the kind; None if the class header does not state it, so that ``add_controller(resource=)`` must.
         finalizer: the name of the finalizer that `finalize` needs. Default None: ``<group>/<controller name>``.
         status_strategy: how the status is sent: ``"merge"``, a merge patch; ``"update"``, a PUT of the whole status,
             which costs the API server a fifth less, needs the verb ``update``, and requires the default of
@@ -355,6 +362,9 @@ class ResourceReconciler(Reconciler, Generic[R]):
     ready_condition: ClassVar[str | None] = None
 
     def __init_subclass__(cls, *, resource: KindLike | None = None, **keywords: Any) -> None:
+        if "resource" in vars(cls):
+            header = f"class {cls.__name__}(ResourceReconciler[…], resource=…)"
+            raise TypeError(f"{cls.__name__}.resource: the kind stands in the header of the class: write {header}")
         declared = resource or kind_argument(cls, ResourceReconciler)
         if declared is not None:
             cls.resource = declared
@@ -475,7 +485,7 @@ class _ObjectReconcile:
     async def run(self) -> Outcome:
         """Read the object and reconcile it. Cancellation cancels the override and waits for the flush."""
         kind = self._binding.kind
-        read = await self._binding.client.peek(kind, self._request)
+        read = await self._binding.client.peek(self._cycle.gvk, self._request)
         if read is None:
             return None
         if read.version != self._cycle.basis or read.uid != self._cycle.uid:  # rarely: the worker has just looked
@@ -483,7 +493,8 @@ class _ObjectReconcile:
         obj: Any = read.read_as(kind, lenient=True)
         if read.deletion_timestamp is not None:
             return await self._reconcile_deleted(obj)
-        self._check_valid(obj)
+        if isinstance(obj, Resource) and obj.problems:
+            raise self._invalid(obj)
         unsaved = self._cycle.unsaved
         if self._request in unsaved.entries and unsaved.is_blocked(self._request, *_revision(obj)):
             batcher = await self._write_unsaved(obj)
@@ -497,7 +508,8 @@ class _ObjectReconcile:
             obj = await ensure_finalizer(self._binding.client, self._binding.kind, obj, self._finalizer)
             if obj is None:
                 return None
-            self._check_valid(obj)  # again: the response to the write may be newer
+            if isinstance(obj, Resource) and obj.problems:  # again: the response to the write may be newer
+                raise self._invalid(obj)
         return await self._call(self._reconciler.reconcile_object, obj, self._batcher(obj))
 
     async def _reconcile_deleted(self, obj: Any) -> Outcome:
@@ -552,12 +564,8 @@ class _ObjectReconcile:
             failure = error if isinstance(error, StatusError) else batcher.failure
             if failure is error and terminal is not None:
                 error.add_note(f"the reconcile itself ended with: {error_text(terminal)}")
-            if (
-                isinstance(failure, StatusError)
-                and not deleted
-                and self._block_unsaved(obj, failure)
-                and failure is not error
-            ):
+            is_news = isinstance(failure, StatusError) and not deleted and self._block_unsaved(obj, failure)
+            if is_news and failure is not error:
                 fields = self._cycle.run.log_fields()
                 _log.error("the status of %s cannot be saved: %s", self._request, failure, extra=fields)
             raise
@@ -575,12 +583,15 @@ class _ObjectReconcile:
         After a terminal error the recorded status is complete, so the batcher must exit without an error to write it.
         """
         try:
-            outcome = check_outcome(await self._cycle.call(override, obj, status))
+            outcome: Outcome = await self._cycle.call(override, obj, status)
+            if outcome is not None:
+                check_outcome(outcome)
         except Exception as error:
             if not is_terminal(error):
                 raise
             return None, error
-        warn_of_assigned_status(self._binding, obj)
+        if self._binding.status_checks:
+            warn_of_assigned_status(self._binding, obj)
         return outcome, None
 
     def _is_retried(self, error: BaseException) -> bool:
@@ -594,18 +605,16 @@ class _ObjectReconcile:
         if ready is not None and self._cycle.run.attempt + 1 >= FAILURES_TO_REPORT:
             record_failing(status, ready, error)
 
-    def _check_valid(self, obj: Any) -> None:
-        """Raise `InvalidPrimary` for an object that does not match its model, and record an Event.
+    def _invalid(self, obj: AnyResource) -> InvalidPrimary:
+        """Record an Event about an object that does not match its model, and return the error.
 
         The Event has the fields alone: the message may come from a validator of the user, and quote a value.
         """
-        if not isinstance(obj, Resource) or not obj.problems:
-            return
         fields = ", ".join(dict.fromkeys(path for path, _ in obj.problems))
         self._binding.events.warning(
             obj, "InvalidObject", f"not reconciled until it changes, because these fields are invalid: {fields}"
         )
-        raise InvalidPrimary(f"{obj.gvk.kind} {self._request} is invalid", obj.problems)
+        return InvalidPrimary(f"{obj.gvk.kind} {self._request} is invalid", obj.problems)
 
     async def _write_unsaved(self, obj: Any) -> StatusBatcher[Any]:
         """Retry the write that the server refused, before anything is done whose result could not be written."""
@@ -633,15 +642,9 @@ class _ObjectReconcile:
         return True
 
     def _batcher(self, obj: Any) -> StatusBatcher[Any]:
-        return StatusBatcher(
-            self._binding.client,
-            obj,
-            strategy=self._binding.strategy,
-            subresource=self._binding.subresource,
-            on_error=self._reconciler.status_on_error,
-            clock=self._binding.clock,
-            metrics=self._cycle.status_metrics,
-        )
+        binding, cycle = self._binding, self._cycle
+        writer = ClientStatusWriter(binding.client.session, binding.kind, cycle.gvk, self._request)
+        return prepared_batcher(writer, obj, original_document(obj), binding.policy)
 
     def _with_unsaved(self, obj: Any, status: StatusBatcher[Any], *, lenient: bool) -> Any:
         """Return the object with the mutations that earlier reconciles could not save.

@@ -12,9 +12,7 @@ The errors of controllers, under `reconciler.errors.ReconcilerError`::
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from decimal import Decimal
 
 import msgspec
 from pydantic import ValidationError
@@ -77,7 +75,7 @@ class Result:
         TypeError: `priority` is not an integer.
     """
 
-    requeue_after: OptionalSeconds = OptionalSeconds(None, ValueError)
+    requeue_after: OptionalSeconds = OptionalSeconds(None, hint="to reconcile once more now, return Result(again=True)")
     again: bool = False
     priority: int | None = None
 
@@ -85,16 +83,8 @@ class Result:
         # Here, where the traceback shows the mistake: in the worker, the error would end the controller.
         if self.priority is not None:
             object.__setattr__(self, "priority", as_priority(self.priority))
-        after: object = self.requeue_after
-        if after is None:
-            return
-        if not isinstance(after, (int, float, Decimal)) or not (after > 0 and math.isfinite(after)):
-            remedy = "to reconcile once more now, return Result(again=True)"
-            raise ValueError(f"requeue_after must be a finite duration above 0, not {after!r}; {remedy}")
-        if self.again:
+        if self.again and self.requeue_after is not None:
             raise ValueError("again=True and requeue_after exclude each other: now, or later")
-        if isinstance(after, Decimal):  # which cannot be added to the time
-            object.__setattr__(self, "requeue_after", float(after))
 
     @staticmethod
     def merge(*outcomes: Outcome) -> Outcome:
@@ -133,6 +123,9 @@ class Completion(msgspec.Struct):
         panicked: whether it ended with a cancellation that did not come from the controller.
         result: the value of the metrics' label ``result``; it follows from the others.
         terminal: whether a retry cannot help; it follows from the others.
+
+    Raises:
+        TypeError: the outcome is neither None nor a `Result`.
     """
 
     outcome: Outcome = None
@@ -146,7 +139,11 @@ class Completion(msgspec.Struct):
         if self.error is not None:
             self.result, self.terminal = "error", is_terminal(self.error)
         elif self.outcome is not None:
-            self.result = result_of(self.outcome)
+            check_outcome(self.outcome)
+            if self.outcome.again:
+                self.result = "requeue"
+            elif self.outcome.requeue_after is not None:
+                self.result = "requeue_after"
 
 
 def is_terminal(error: BaseException) -> bool:
@@ -199,15 +196,6 @@ def _chain(error: BaseException) -> list[BaseException]:
         chain.append(linked)
         linked = linked.__context__ if linked.__cause__ is None else linked.__cause__
     return chain
-
-
-def result_of(outcome: object) -> ReconcileResult:
-    """Return the value of the metrics' label ``result`` for a reconcile that returned this."""
-    if not isinstance(outcome, Result):
-        return "success"
-    if outcome.again:
-        return "requeue"
-    return "success" if outcome.requeue_after is None else "requeue_after"
 
 
 def check_outcome(outcome: object) -> Outcome:

@@ -109,12 +109,12 @@ class LeaderElection:
         if not self.name:
             raise ConfigurationError("leader_election='' is not a valid lease name: pass one that all replicas share")
         times = (self.lease_duration, self.renew_deadline, self.retry_period)
-        consistent = self.lease_duration > self.renew_deadline > _JITTER * self.retry_period > 0
-        if not (consistent and self.lease_duration >= 1 and all(map(math.isfinite, times))):
+        consistent = self.lease_duration > self.renew_deadline > _JITTER * self.retry_period
+        if not (consistent and self.lease_duration >= 1):
             raise ConfigurationError(
                 f"leader election {self.name!r}: lease_duration={times[0]!r}, renew_deadline={times[1]!r} and "
                 f"retry_period={times[2]!r} are inconsistent: required are lease_duration > renew_deadline > "
-                f"{_JITTER} * retry_period > 0 and lease_duration >= 1 s"
+                f"{_JITTER} * retry_period and lease_duration >= 1 s"
             )
 
     def next_attempt_delay(self, fraction: float) -> float:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Coroutine
 from types import TracebackType
 from typing import Any, Literal
 
+from reconciler._core.user_code import cancel_and_wait
 from reconciler.cache import Cache
 from reconciler.clock import Clock
 from reconciler.controller import Controller
@@ -208,9 +209,7 @@ class Lifecycle:
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopping.cancel()
-            starting.cancel()
-            await asyncio.wait({starting, stopping})
+            await cancel_and_wait([stopping, starting])
         if not starting.cancelled():
             starting.result()
 
@@ -380,8 +379,7 @@ async def _wait_ended(
         return running
     waiting = asyncio.create_task(asyncio.wait(running, timeout=grace))
     await asyncio.wait({waiting, cut_short}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    await asyncio.wait({waiting})
+    await cancel_and_wait([waiting])
     return {task for task in running if not task.done()}
 
 

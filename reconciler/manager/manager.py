@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
-from reconciler._core.durations import DurationLike, positive_seconds
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler._version import __version__
 from reconciler.cache import Cache, CachedClient
@@ -19,7 +19,7 @@ from reconciler.client import Client, Retries
 from reconciler.controller import Controller, ControllerOptions, Reconciler
 from reconciler.controller.controller import ControllerStatistics
 from reconciler.controller.observers import observe_reconciles
-from reconciler.controller.options import ControllerKeywords
+from reconciler.controller.options import checked_options, reusable_options
 from reconciler.errors import ConfigurationError
 from reconciler.events import EventRecorder
 from reconciler.http import Transport
@@ -129,7 +129,7 @@ class Manager:
         grace_period: DurationLike = 30.0,
         recording: RecordSink | None = None,
     ) -> None:
-        grace = positive_seconds("grace_period", grace_period, zero=True)
+        grace = seconds_of("grace_period", grace_period, zero=True)
         _check_client(client)
         if security is not None and not isinstance(security, EndpointSecurity):
             raise ConfigurationError(f"security takes an EndpointSecurity, not {type(security).__name__}")
@@ -176,19 +176,12 @@ class Manager:
         self._webhooks: list[Webhook] = []
         self.console: Console | None = None if console is None else self._serve_console(console)
 
-    def add_controller(
-        self,
-        reconciler: Reconciler,
-        *,
-        options: ControllerOptions | None = None,
-        **keywords: Unpack[ControllerKeywords],
-    ) -> Controller:
+    def add_controller(self, reconciler: Reconciler, **options: Unpack[ControllerOptions]) -> Controller:
         """Add a controller that runs a reconciler. Added while the manager runs, it starts immediately.
 
         Args:
             reconciler: the reconciler; one instance per controller.
-            options: see `ControllerOptions` for each option and its default. Default: all defaults.
-            keywords: options as keywords, such as ``owns=`` or ``workers=``; they take precedence over `options`.
+            options: such as ``owns=`` or ``workers=``; see `ControllerOptions` for each and its default.
 
         Raises:
             ConfigurationError: an option is invalid, or another controller of the manager has this name or reconciler.
@@ -196,8 +189,8 @@ class Manager:
             TypeError: a keyword is not an option.
         """
         self._lifecycle.check_open()
-        options = (options or ControllerOptions()).replace(**keywords)
-        checked = options.checked_for(reconciler)
+        options = reusable_options(options)
+        checked = checked_options(reconciler, options)
         name = checked.name
         for each in self._lifecycle.controllers:
             if each.name == name:
@@ -212,13 +205,13 @@ class Manager:
                 reconciler,
                 cache=self.cache,
                 client=self.client,
-                options=options,
                 clock=self._clock,
                 metrics=self.metrics.controller(name),
                 queue_metrics=self.metrics.queue(name),
                 status_metrics=self.metrics.status(name),
                 check_leader=self.check_leader,
                 shard_filter=self._shard.shard_filter(name, checked.kind, checked.watches, self.client),
+                **options,
             )
         self._lifecycle.add_controller(controller)
         return controller
@@ -417,11 +410,7 @@ class Manager:
     def _make_cache(self, client: Client) -> Cache:
         try:
             return Cache(
-                client,
-                namespaces=self._namespaces,
-                partition=self._shard.partition,
-                clock=self._clock,
-                rng=self._rng,
+                client, namespaces=self._namespaces, partition=self._shard.partition, clock=self._clock, rng=self._rng
             )
         except ValueError as error:
             raise ConfigurationError(str(error)) from error

@@ -31,7 +31,6 @@ class Runnable(Protocol):
         The manager continues when this returns, and stops when it raises. Cancellation asks it to end, which may take
         the grace period.
         """
-        ...
 
 
 class Webhooks(Runnable, Protocol):
@@ -39,7 +38,6 @@ class Webhooks(Runnable, Protocol):
 
     async def listening(self) -> None:
         """Wait until the server listens."""
-        ...
 
 
 def name_and_call(runnable: object) -> tuple[str, Callable[[], Awaitable[object]]]:

@@ -99,8 +99,7 @@ def parse_quantity(text: str) -> Fraction:
     return value * Fraction(10**exponent) if exponent >= 0 else value / Fraction(10**-exponent)
 
 
-_MAX_DIGITS = 100
-"""The longest number that is a version: Python refuses to convert more than 4,300 digits."""
+_is_number = re.compile(r"[0-9]{1,100}").fullmatch  # Python refuses to convert more than 4,300 digits
 
 Version = int | str
 """A resource version: an int if it is a decimal number, else the opaque string."""
@@ -109,7 +108,7 @@ Version = int | str
 @functools.lru_cache(maxsize=1024)  # a write is compared with its event, its response and several memories
 def parse_version(text: str) -> Version:
     """Parse a version: an int, or the text itself if it is not a decimal number of 100 digits at most."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else text
+    return int(text) if _is_number(text) else text
 
 
 def is_newer(version: Version, than: Version | None) -> bool:

@@ -4,9 +4,9 @@
 so that writing it back preserves fields that the models do not know. `Unstructured` is any other object.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from reconciler._core import lazy_names as _lazy_names
 from reconciler._core.durations import parse_duration
 from reconciler.objects.crd import generate_crd
 from reconciler.objects.fields import Duration, Quantity, format_duration
@@ -58,8 +58,5 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name
-
-    def __getattr__(name: str) -> object:
-        if name in __all__:  # the comparison of definitions, which a controller does not need
-            return getattr(importlib.import_module("reconciler.objects.compatibility"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # A controller does not compare definitions.
+    __getattr__ = _lazy_names(__name__, {"compatibility": "compare_crds"})

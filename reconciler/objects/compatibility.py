@@ -77,15 +77,9 @@ def _names(before: Schema, after: Schema) -> Iterator[CRDChange]:
 
 def _defaulted(names: Any) -> Schema:
     """Return names with those that the API server adds if they are omitted."""
-    given = _mapping(names)
+    given = {key: value for key, value in _mapping(names).items() if value}
     kind = given.get("kind")
-    if not isinstance(kind, str):
-        return given
-    return {
-        "singular": kind.lower(),
-        "listKind": f"{kind}List",
-        **{key: value for key, value in given.items() if value},
-    }
+    return {"singular": kind.lower(), "listKind": f"{kind}List", **given} if isinstance(kind, str) else given
 
 
 def _value(path: str, old: Any, new: Any, why: str) -> Iterator[CRDChange]:

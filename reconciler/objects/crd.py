@@ -13,7 +13,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.objects.markers import CELRule, PrinterColumn, Scale
 from reconciler.objects.model import ConditionedStatus, Model
 from reconciler.objects.schema import first_paragraph, structural_schema
-from reconciler.objects.schema_checks import InvalidPath, SchemaError, refusal, schema_at
+from reconciler.objects.schema_checks import InvalidPath, SchemaError, recorded, refusal, schema_at
 
 if TYPE_CHECKING:
     from reconciler.objects.resource import AnyResource
@@ -113,39 +113,30 @@ def check_deprecated(owner: str, deprecated: bool | str) -> bool | str:
     return deprecated
 
 
-def check_names(
-    owner: str,
-    *,
-    group: str,
-    version: str,
-    kind: str,
-    plural: str,
-    singular: str,
-    short_names: Sequence[str],
-    categories: Sequence[str],
-    scope: str,
-) -> None:
-    """Check the names of a kind by the API's rules.
+_NAMES = {
+    "group": (API_GROUP, "a domain in lower case with at least one dot, like 'example.com'"),
+    "version": (_LABEL, "a word in lower case, like 'v1' or 'v1alpha1'"),
+    "kind": (CAMEL_CASE, "a word in CamelCase, like 'Database'"),
+    "plural": (_LABEL, "a word in lower case, like 'databases'"),
+    "singular": (_LABEL, "a word in lower case, like 'database'"),
+    "short_names": (_LABEL, "words in lower case, like 'db'"),
+    "categories": (_LABEL, "words in lower case, like 'all'"),
+}
+"""The form of each name of a kind, and its description."""
+
+
+def check_names(owner: str, names: Mapping[str, Sequence[str]]) -> None:
+    """Check the names of a kind, by keyword, by the API's rules.
 
     Raises:
         TypeError: a name is invalid; the message has the class, the keyword and the rule.
     """
-    rules = (
-        ("group", group, API_GROUP, "a domain in lower case with at least one dot, like 'example.com'"),
-        ("version", version, _LABEL, "a word in lower case, like 'v1' or 'v1alpha1'"),
-        ("kind", kind, CAMEL_CASE, "a word in CamelCase, like 'Database'"),
-        ("plural", plural, _LABEL, "a word in lower case, like 'databases'"),
-        ("singular", singular, _LABEL, "a word in lower case, like 'database'"),
-        *(("short_names", name, _LABEL, "words in lower case, like 'db'") for name in short_names),
-        *(("categories", name, _LABEL, "words in lower case, like 'all'") for name in categories),
-    )
-    for keyword, value, pattern, rule in rules:
-        if not pattern.fullmatch(value):
-            raise TypeError(f"{owner}: {keyword}={value!r} must be {rule}")
-        if keyword != "group" and len(value) > _LONGEST_LABEL:
-            raise TypeError(f"{owner}: {keyword}={value!r} must have at most {_LONGEST_LABEL} characters")
-    if scope not in get_args(Scope):
-        raise TypeError(f"{owner}: scope={scope!r} must be 'Namespaced' or 'Cluster'")
+    for keyword, (pattern, rule) in _NAMES.items():
+        for value in names[keyword]:
+            if not pattern.fullmatch(value):
+                raise TypeError(f"{owner}: {keyword}={value!r} must be {rule}")
+            if keyword != "group" and len(value) > _LONGEST_LABEL:
+                raise TypeError(f"{owner}: {keyword}={value!r} must have at most {_LONGEST_LABEL} characters")
 
 
 def models_of(cls: type, base: type) -> tuple[type[BaseModel], type[BaseModel]]:
@@ -170,27 +161,13 @@ def _model(cls: type, part: str, model: Any) -> type[BaseModel]:
 
 
 def _status_model(cls: type, model: type[BaseModel]) -> type[BaseModel]:
-    required = [name for name, field in model.model_fields.items() if field.is_required()]
-    if required:
+    if required := [name for name, field in model.model_fields.items() if field.is_required()]:
         raise TypeError(
             f"{cls.__name__}: {model.__name__}.{required[0]} needs a default, since a new object has no status"
         )
     return model
 
 
-# What a path may name below metadata; the schema of a CRD says only that it is an object.
-_STRINGS: JSONObject = {"type": "object", "additionalProperties": {"type": "string"}}
-_TIME: JSONObject = {"type": "string", "format": "date-time"}
-_METADATA: JSONObject = {
-    "type": "object",
-    "properties": {
-        **{key: {"type": "string"} for key in ("name", "generateName", "namespace", "uid", "resourceVersion")},
-        **{key: {"type": "integer"} for key in ("generation", "deletionGracePeriodSeconds")},
-        **dict.fromkeys(("creationTimestamp", "deletionTimestamp"), _TIME),
-        **dict.fromkeys(("labels", "annotations"), _STRINGS),
-        **{key: {"type": "array", "items": {}} for key in ("finalizers", "ownerReferences", "managedFields")},
-    },
-}
 _COLUMN_TYPES = ("", "string", "integer", "number", "boolean", "date")
 _SELECTABLE = frozenset({"string", "boolean", "integer"})
 _MOST_SELECTABLE = 8  # of apiextensions
@@ -348,7 +325,8 @@ def _find(schema: JSONObject, path: str, what: str) -> JSONObject:
 
 
 def _with_metadata(schema: JSONObject) -> JSONObject:
-    return schema | {"properties": schema["properties"] | {"metadata": _METADATA}}
+    """Return a schema with what a path may name below metadata; that of a CRD says only that it is an object."""
+    return schema | {"properties": schema["properties"] | {"metadata": recorded("schemas.json")["metadata"]}}
 
 
 def _object_schema(cls: type[AnyResource]) -> JSONObject:

@@ -190,10 +190,7 @@ class Quantity:
     __radd__ = __add__
 
     def __rsub__(self, other: Number) -> Self:
-        found = _value_of_number(other)
-        if found is None:
-            return NotImplemented
-        return -self + found
+        return -self + other
 
     def __sub__(self, other: Quantity | Number) -> Self:
         found = _value_of(other)

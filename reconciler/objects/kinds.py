@@ -24,6 +24,7 @@ from reconciler.meta.documents import format_micro_time, plain_model
 from reconciler.meta.metadata import ResourceType, name_of
 from reconciler.objects.crd import plural_of
 from reconciler.objects.resource import AnyResource, InvalidObject, Resource, merge_changes
+from reconciler.objects.schema_checks import recorded
 from reconciler.objects.unstructured import Unstructured
 
 
@@ -152,14 +153,14 @@ def gvk_from(kind: KindLike) -> GroupVersionKind:
         ValueError: the string is not a valid kind.
         TypeError: the argument has another type, or is the bare class Resource.
     """
+    if isinstance(kind, GroupVersionKind):
+        return kind
     if is_kind_class(kind):
         return kind.gvk
     if is_built_in_class(kind):
         return class_gvk(kind)
     if isinstance(kind, str):
         return _parse(kind)
-    if isinstance(kind, GroupVersionKind):
-        return kind
     raise TypeError(
         f"{kind!r} is not a valid kind: pass 'group/version/Kind', a GroupVersionKind, a subclass of Resource, "
         "or a class of lightkube.resources (those of lightkube.models are only parts)"
@@ -178,43 +179,6 @@ def is_kind_class(kind: object) -> TypeIs[type[AnyResource]]:
 
 _IRREGULAR = {("", "Endpoints"): "endpoints"}
 
-_CLUSTER_SCOPED = {
-    "": ("ComponentStatus", "Namespace", "Node", "PersistentVolume"),
-    "admissionregistration.k8s.io": (
-        "MutatingAdmissionPolicy",
-        "MutatingAdmissionPolicyBinding",
-        "MutatingWebhookConfiguration",
-        "ValidatingAdmissionPolicy",
-        "ValidatingAdmissionPolicyBinding",
-        "ValidatingWebhookConfiguration",
-    ),
-    "apiextensions.k8s.io": ("CustomResourceDefinition",),
-    "apiregistration.k8s.io": ("APIService",),
-    "authentication.k8s.io": ("SelfSubjectReview", "TokenReview"),
-    "authorization.k8s.io": ("SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview"),
-    "certificates.k8s.io": ("CertificateSigningRequest", "ClusterTrustBundle"),
-    "flowcontrol.apiserver.k8s.io": ("FlowSchema", "PriorityLevelConfiguration"),
-    "internal.apiserver.k8s.io": ("StorageVersion",),
-    "networking.k8s.io": ("IPAddress", "IngressClass", "ServiceCIDR"),
-    "node.k8s.io": ("RuntimeClass",),
-    "rbac.authorization.k8s.io": ("ClusterRole", "ClusterRoleBinding"),
-    "resource.k8s.io": ("DeviceClass", "DeviceTaintRule", "ResourceSlice"),
-    "scheduling.k8s.io": ("PriorityClass",),
-    "storage.k8s.io": ("CSIDriver", "CSINode", "StorageClass", "VolumeAttachment", "VolumeAttributesClass"),
-    "storagemigration.k8s.io": ("StorageVersionMigration",),
-}
-"""The cluster-scoped kinds of Kubernetes 1.36; a test compares them with a real server."""
-
-_BUILT_IN_GROUPS = frozenset(_CLUSTER_SCOPED) | {
-    "apps",
-    "autoscaling",
-    "batch",
-    "coordination.k8s.io",
-    "discovery.k8s.io",
-    "events.k8s.io",
-    "policy",
-}
-
 
 def presumed_resource_type(kind: KindLike) -> ResourceType:
     """Return the resource type that a class defines, or that follows from the naming rules of Kubernetes' own kinds.
@@ -230,12 +194,17 @@ def presumed_resource_type(kind: KindLike) -> ResourceType:
         return declared
     gvk = gvk_from(kind)
     plural = _IRREGULAR.get((gvk.group, gvk.kind)) or plural_of(gvk.kind)
-    return ResourceType(gvk, plural, gvk.kind not in _CLUSTER_SCOPED.get(gvk.group, ()))
+    return ResourceType(gvk, plural, gvk.kind not in _cluster_scoped().get(gvk.group, ()))
 
 
 def is_built_in(group: str) -> bool:
     """Return whether an API group is one of Kubernetes' own, whose kinds `presumed_resource_type` knows."""
-    return group in _BUILT_IN_GROUPS
+    return group in _cluster_scoped()
+
+
+def _cluster_scoped() -> Mapping[str, list[str]]:
+    """Return the groups of Kubernetes 1.36 with their cluster-scoped kinds; a test compares them with a real server."""
+    return cast("Mapping[str, list[str]]", recorded("built_in.json"))
 
 
 def kind_argument(cls: type, generic: type) -> KindLike | None:
@@ -288,7 +257,7 @@ def from_document(kind: KindOf[R], document: JSONObject, *, lenient: bool = Fals
         InvalidObject: the document does not fit the class, and `lenient` is False.
     """
     if is_kind_class(kind):
-        return cast("R", kind.from_dict(_named(document, kind.gvk), lenient=lenient))
+        return cast("R", kind.from_dict(document, lenient=lenient))
     if is_built_in_class(kind):
         try:
             return cast("R", model_from_document(kind, _named(document, gvk_from(kind))))

@@ -35,9 +35,7 @@ class CELRule:
     _: KW_ONLY
     message: str | None = None
     message_expression: str | None = None
-    reason: Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"] | None = (
-        None
-    )
+    reason: _Reason | None = None
     field_path: str | None = None
     optional_old_self: bool | None = None
 
@@ -109,22 +107,16 @@ def schema_extra(
     if isinstance(rules, (str, CELRule)) or any(not isinstance(one, CELRule) for one in rules):
         raise TypeError("rules must be a sequence of rules: rules=[rule('self.size <= 100')]")
     every = [*rules, *([CELRule("self == oldSelf", message="is immutable")] if immutable else [])]
-    extra: JsonDict = {}
-    if every:
-        extra["x-kubernetes-validations"] = [one.to_dict() for one in every]
-    if list_type:
-        extra["x-kubernetes-list-type"] = list_type
-    if list_map_keys:
-        extra["x-kubernetes-list-map-keys"] = list(list_map_keys)
-    if map_type:
-        extra["x-kubernetes-map-type"] = map_type
-    if preserve_unknown_fields:
-        extra["x-kubernetes-preserve-unknown-fields"] = True
-    if embedded_resource:
-        extra["x-kubernetes-embedded-resource"] = True
-    if format:
-        extra["format"] = format
-    return extra
+    extra: JsonDict = {
+        "x-kubernetes-validations": [one.to_dict() for one in every],
+        "x-kubernetes-list-type": list_type,
+        "x-kubernetes-list-map-keys": list(list_map_keys),
+        "x-kubernetes-map-type": map_type,
+        "x-kubernetes-preserve-unknown-fields": preserve_unknown_fields,
+        "x-kubernetes-embedded-resource": embedded_resource,
+        "format": format,
+    }
+    return {key: value for key, value in extra.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

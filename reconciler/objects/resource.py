@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Never, Self, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeVar
@@ -104,6 +104,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
     status: StatusT_co
     problems: Sequence[tuple[str, str]] = ()
     _document: Mapping[str, Any] | None
+    _head: ClassVar[Mapping[str, str]]  # apiVersion and kind, as every document begins
 
     def __init_subclass__(
         cls,
@@ -142,19 +143,13 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         )
         if scale is not None and not isinstance(scale, Scale):
             raise TypeError(f"{cls.__name__}: scale must be a Scale, not {scale!r}: write scale=Scale()")
-        check_names(
-            cls.__name__,
-            group=group,
-            version=version,
-            kind=kind,
-            plural=plural,
-            singular=singular,
-            short_names=short_names,
-            categories=categories,
-            scope=scope,
-        )
+        names = {"group": [group], "version": [version], "kind": [kind], "plural": [plural], "singular": [singular]}
+        check_names(cls.__name__, {**names, "short_names": short_names, "categories": categories})
+        if scope not in get_args(Scope):
+            raise TypeError(f"{cls.__name__}: scope={scope!r} must be 'Namespaced' or 'Cluster'")
         cls.spec_model, cls.status_model = models_of(cls, Resource)
         cls.gvk = GroupVersionKind(group, version, kind)
+        cls._head = {"apiVersion": cls.gvk.api_version, "kind": kind}
         subresources = frozenset(["status"] * status_subresource + ["scale"] * (scale is not None))
         cls.resource_type = ResourceType(
             cls.gvk, plural, scope == "Namespaced", subresources, singular, tuple(short_names)
@@ -200,7 +195,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         Raises:
             InvalidObject: the object is of another kind, or a field does not fit its model and `lenient` is False.
         """
-        _check_kind(cls, document)
+        document = _checked(cls, document)
         problems: list[tuple[str, str]] = []
         obj = cls.__new__(cls)
         obj.metadata = _read(document, "metadata", ObjectMeta, problems)
@@ -223,9 +218,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         """
         obj = cls.__new__(cls)
         complete = "kind" in document and "apiVersion" in document
-        if not complete:
-            document = {"apiVersion": cls.gvk.api_version, "kind": cls.gvk.kind, **document}
-        obj._document = document  # noqa: SLF001 - its own
+        obj._document = document if complete else {**cls._head, **document}  # noqa: SLF001 - its own
         return obj
 
     if not TYPE_CHECKING:  # otherwise every attribute would exist for type checkers
@@ -250,8 +243,7 @@ class Resource(Generic[SpecT_co, StatusT_co]):
         """
         document = self._document if self._document is not None else {}
         result = {key: copy_json(value) for key, value in document.items() if key not in _PARTS}
-        head = {"apiVersion": self.gvk.api_version, "kind": self.gvk.kind}
-        result = head | {key: value for key, value in result.items() if key not in head}
+        result = {**self._head, **{key: value for key, value in result.items() if key not in self._head}}
         result["metadata"] = self._part("metadata", ObjectMeta, exclude_defaults=True)
         if self._document is None:
             result["spec"] = _dump(self.spec)
@@ -377,14 +369,15 @@ def _updated_document(
     return result
 
 
-def _check_kind(cls: type[AnyResource], document: Mapping[str, Any]) -> None:
-    api_version, kind = document.get("apiVersion"), document.get("kind")
-    wanted = (cls.gvk.api_version, cls.gvk.kind)
-    if (api_version or wanted[0], kind or wanted[1]) != wanted:
+def _checked(cls: type[AnyResource], document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check that a document is of the kind of a class; return it with apiVersion and kind, which list items lack."""
+    api_version, kind, head = document.get("apiVersion"), document.get("kind"), cls._head
+    if (api_version or head["apiVersion"], kind or head["kind"]) != (head["apiVersion"], head["kind"]):
         raise InvalidObject(
             f"{_object_name(document)} cannot be read as {cls.__name__}",
             [("apiVersion, kind", f"{api_version}/{kind}, not {cls.gvk}")],
         )
+    return document if api_version and kind else {**document, **head}
 
 
 def _object_name(document: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from reconciler.objects.schema_checks import (
     check_models,
     check_pattern,
     discriminated_union,
+    recorded,
     refusal,
     scalar_union,
 )
@@ -39,38 +40,9 @@ _RULES = "x-kubernetes-validations"
 _NO_FORM = "x-no-form"
 
 
-def _word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+_KEYWORDS = {kind: frozenset(recorded("schemas.json")[f"{kind} keywords"]) for kind in ("kept", "ignored", "handled")}
+_KEPT, _KNOWN = _KEYWORDS["kept"], frozenset().union(*_KEYWORDS.values())
 
-
-_KEPT = _word_set(
-    "type format default enum minimum maximum multipleOf minLength maxLength pattern minItems maxItems "
-    "minProperties maxProperties example externalDocs"
-)
-_IGNORED = _word_set("title examples deprecated readOnly contentMediaType contentEncoding $comment")
-_HANDLED = _word_set(
-    "$defs $ref allOf anyOf const description properties required items additionalProperties uniqueItems "
-    "exclusiveMinimum exclusiveMaximum"
-)
-_KNOWN = _KEPT | _IGNORED | _HANDLED
-# The formats that apiextensions checks, and pydantic's as these; other formats make the server warn.
-_ADDRESS = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
-_FORMATS: Mapping[str, JSONObject] = {
-    name: {"format": name}
-    for name in _word_set(
-        "bsonobjectid byte cidr creditcard date date-time datetime double duration email float hexcolor hostname int32 "
-        "int64 ipv4 ipv6 isbn isbn10 isbn13 mac password rgbcolor ssn uri uuid uuid3 uuid4 uuid5"
-    )
-} | {
-    "base64": {"format": "byte"},
-    "ipvanyaddress": _ADDRESS,
-    **{key: {"format": "cidr", "pattern": "^[0-9.]+/"} for key in ("ipv4network", "ipv4interface")},
-    **{
-        key: {"format": "cidr", "pattern": "^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*/"}
-        for key in ("ipv6network", "ipv6interface")
-    },
-    **{key: {"format": "cidr"} for key in ("ipvanynetwork", "ipvanyinterface")},
-}
 _NULL = {"type": "null"}
 _INT64 = 2**63 - 1
 _PARAGRAPH_END = re.compile(
@@ -152,7 +124,7 @@ class _SchemaConverter:
 
     def schema(self, source: Mapping[str, Any], where: str) -> JSONObject:
         """Return the structural form of a schema that does not allow null."""
-        for composed in (self._reference, self._all_of, self._any_of, self._one_of):
+        for composed in (self._reference, self._any_of, self._one_of):
             result = composed(source, where)
             if result is not None:
                 return result
@@ -179,15 +151,6 @@ class _SchemaConverter:
         result = self.schema({**target, **siblings}, owner)
         self._inside.pop()
         return result
-
-    def _all_of(self, source: Mapping[str, Any], where: str) -> JSONObject | None:
-        parts = source.get("allOf")
-        if parts is None:
-            return None
-        if len(parts) != 1:
-            raise refusal(where, "must match several schemas at once", "write one model with all fields")
-        siblings = {key: value for key, value in source.items() if key != "allOf"}
-        return self.schema({**parts[0], **siblings}, where)
 
     def _any_of(self, source: Mapping[str, Any], where: str) -> JSONObject | None:
         parts = source.get("anyOf")
@@ -273,7 +236,7 @@ class _SchemaConverter:
             result["default"] = default
         if source.get("format") == "binary":
             raise refusal(where, "is bytes, which JSON does not have", "use pydantic.Base64Bytes, or str for text")
-        result |= _FORMATS.get(str(result.pop("format", None)), {})
+        result |= _format(str(result.pop("format", None)))
         if "pattern" in result:
             check_pattern(where, result["pattern"])
         if self._unkeyed_list and any("oldSelf" in str(rule["rule"]) for rule in result.get(_RULES, ())):
@@ -291,7 +254,7 @@ class _SchemaConverter:
                 raise refusal(
                     where,
                     f"needs {key!r} of JSON Schema, which the API does not support",
-                    _HINTS.get(key, "use another type"),
+                    recorded("schemas.json")["refused keywords"].get(key, "use another type"),
                 )
 
     def _add_members(self, result: JSONObject, source: Mapping[str, Any], where: str) -> None:
@@ -400,17 +363,6 @@ _ONLY_ON = {
 }
 """The extensions that the server refuses on other types."""
 
-_HINTS = {
-    "contentSchema": "use the type itself, or str",
-    "writeOnly": "pydantic serializes a secret as asterisks; refer to a Secret instead",
-    "oneOf": "add a Literal field to each model, and name it: Field(discriminator=…)",
-    "max_digits": "use ge= and le=",
-    "prefixItems": "use a model, or a list of one type",
-    "multiple_of": "use decimal_places=",
-    "patternProperties": "use dict[str, …], and a rule on the keys",
-    "propertyNames": "use dict[str, …], and a rule on the keys",
-}
-
 
 def _without_null(source: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
     """Return a schema without its null alternative, and whether there was one."""
@@ -455,6 +407,12 @@ def _with_short_description(schema: Mapping[str, Any]) -> JSONObject:
     result = dict(schema)
     description = first_paragraph(str(result.pop("description", "")))
     return result | {"description": description} if description else result
+
+
+def _format(name: str) -> JSONObject:
+    """Return a format that apiextensions checks, or one of pydantic's as these; others make the server warn."""
+    known = recorded("schemas.json")
+    return {"format": name} if name in known["formats"] else dict(known["other formats"].get(name, {}))
 
 
 def first_paragraph(docstring: str) -> str:

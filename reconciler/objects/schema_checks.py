@@ -5,6 +5,7 @@ The paths are those of printer columns, selectable fields and the scale subresou
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from reconciler._core import wire
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ReconcilerError
 from reconciler.objects.fields import wire_message
@@ -28,6 +30,10 @@ class SchemaError(ReconcilerError, TypeError):
 def refusal(where: str, what: str, instead: str) -> SchemaError:
     """Return the error for a field: where it is, what is wrong, and what to write instead."""
     return SchemaError(f"{where} {what}: {instead}")
+
+
+recorded = functools.partial(wire.recorded, "reconciler.objects")
+"""Returns the content of a JSON file beside this module; it must not be changed."""
 
 
 _STEP = re.compile(
@@ -294,12 +300,8 @@ def check_default(where: str, default: Any) -> None:
         raise refusal(where, f"has the default {default}, which JSON cannot express", "set a finite default, or None")
     if isinstance(default, int) and not -_INT64 <= default < _INT64:
         raise refusal(where, "has a default beyond 64 bits, which the server cannot read", "use a string")
-    if isinstance(default, dict):
-        for value in default.values():
-            check_default(where, value)
-    if isinstance(default, list):
-        for value in default:
-            check_default(where, value)
+    for value in default.values() if isinstance(default, dict) else default if isinstance(default, list) else ():
+        check_default(where, value)
 
 
 def check_default_type(where: str, schema: JSONObject) -> None:

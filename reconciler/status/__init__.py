@@ -18,9 +18,9 @@ Importing it loads only the standard library, msgspec, and the packages meta, ht
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from reconciler._core import lazy_names as _lazy_names
 from reconciler.status.batcher import StatusBatcher
 from reconciler.status.errors import (
     StatusConflict,
@@ -60,8 +60,5 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name
-
-    def __getattr__(name: str) -> object:
-        if name in __all__:  # the guard, which is for debugging and tests
-            return getattr(importlib.import_module("reconciler.status.write_guard"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # The guard is for debugging and tests.
+    __getattr__ = _lazy_names(__name__, {"write_guard": "guard"})

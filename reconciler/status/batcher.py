@@ -9,18 +9,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, overload
 
-from reconciler._core.durations import DurationLike
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler.clock import Clock, current_clock
-from reconciler.meta.metadata import uid_of, version_of
-from reconciler.status.binding import bind
+from reconciler.meta.metadata import uid_of
+from reconciler.status.clients import ClientBinding, bind
 from reconciler.status.documents import document_of, in_form_of, is_kind
 from reconciler.status.drivers import AsyncDriver, BlockingDriver
 from reconciler.status.errors import StatusNotOpen
 from reconciler.status.fields import UNSET, fields_of
 from reconciler.status.mutations import DECISIONS, Mutate, Mutation, PathLike
 from reconciler.status.recording import StatusMetrics, StatusRecording, StatusStatistics, find_open
-from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_options, flush_seconds
-from reconciler.status.writer import Strategy
+from reconciler.status.strategies import STRATEGIES, FlushPolicy, OnError, check_options
+from reconciler.status.writer import StatusWriter, Strategy
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -138,42 +138,45 @@ class StatusBatcher(Generic[S]):
         metrics: StatusMetrics | None = None,
     ) -> None:
         check_options(strategy, on_error, subresource, max_conflicts)
-        seconds = self._flush_timeout = flush_seconds(flush_timeout)
-        self._api = api
-        self._given = obj_or_kind
+        seconds = seconds_of("flush_timeout", flush_timeout)
         # Before the client sees it, whose error could not name the alternatives.
-        self._document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
-        self._binding = bind(
-            api,
-            obj_or_kind,
-            self._document,
-            name=name,
-            namespace=namespace,
-            field_manager=field_manager,
-            timeout=seconds,
+        document = None if is_kind(obj_or_kind) else document_of(obj_or_kind)
+        binding = bind(
+            api, obj_or_kind, document, name=name, namespace=namespace, field_manager=field_manager, timeout=seconds
         )
-        if (reason := getattr(self._binding.writer, "unsupported", {}).get(strategy)) is not None:
+        if (reason := getattr(binding.writer, "unsupported", {}).get(strategy)) is not None:
             raise ValueError(f"strategy={strategy!r} {reason}")
         typed = obj_or_kind if isinstance(obj_or_kind, type) else type(obj_or_kind)
-        self._fields = fields_of(typed, self._binding.writer.gvk)
-        self._policy = FlushPolicy(
+        policy = FlushPolicy(
             strategy=STRATEGIES[strategy],
             subresource=subresource,
-            limit=max_conflicts,
-            token=None if token is None else self._fields.path(token),
             clock=clock or current_clock(),
-            rng=rng or getattr(self._binding.writer, "rng", None) or _RNG,
+            rng=rng or getattr(binding.writer, "rng", None) or _RNG,
+            limit=max_conflicts,
+            token=None if token is None else fields_of(typed, binding.writer.gvk).path(token),
             typed=typed,
             flush_timeout=seconds,
             on_error=on_error,
             join=join,
             metrics=metrics,
         )
+        self._prepare(api, obj_or_kind, document, binding, policy)
+
+    def _prepare(
+        self, api: object, given: Any, document: Mapping[str, Any] | None, binding: ClientBinding, policy: FlushPolicy
+    ) -> None:
+        self._api = api
+        self._given = given
+        self._document = document
+        self._binding = binding
+        self._policy = policy
+        self._flush_timeout = policy.flush_timeout
+        self._fields = fields_of(policy.typed, binding.writer.gvk)
         self._failure: Exception | None = None
         self._recorded_here: list[Mutation] | None = None  # while joined; None if this batcher writes
-        writer = self._binding.writer
-        driver = AsyncDriver(writer) if self._binding.is_async else BlockingDriver(writer, self._policy.clock)
-        self._recording = StatusRecording(self._binding, self._policy, driver)
+        writer = binding.writer
+        driver = AsyncDriver(writer) if binding.is_async else BlockingDriver(writer, policy.clock)
+        self._recording = StatusRecording(binding, policy, driver)
 
     @property
     def flush_timeout(self) -> float:
@@ -182,7 +185,7 @@ class StatusBatcher(Generic[S]):
 
     @flush_timeout.setter
     def flush_timeout(self, duration: DurationLike) -> None:
-        seconds = self._flush_timeout = flush_seconds(duration)
+        seconds = self._flush_timeout = seconds_of("flush_timeout", duration)
         if not self.joined:
             self._recording.flush_timeout = seconds
 
@@ -243,9 +246,13 @@ class StatusBatcher(Generic[S]):
 
         It is None for kinds without a generation, and if the status is written to the main resource: each write raises
         the generation there, so a status that contains it would change in every reconcile.
+
+        Raises:
+            StatusNotOpen: the block has not started.
         """
-        generation = self._recording.tip.generation
-        return None if self._policy.subresource is None else generation
+        if not self._recording.is_started:
+            raise self._recording.not_open()
+        return None if self._policy.subresource is None else self._recording.tip.generation
 
     @property
     def joined(self) -> bool:
@@ -289,7 +296,7 @@ class StatusBatcher(Generic[S]):
             PathError: the path leads through a value that is not an object.
             TypeError, ValueError: JSON cannot represent a value.
         """
-        self._record(*self._fields.set(target, value, overwrite, fields))
+        self.record(*self._fields.set(target, value, overwrite, fields))
 
     @overload
     def merge(self, document: Mapping[str, Any], /) -> None: ...
@@ -315,7 +322,7 @@ class StatusBatcher(Generic[S]):
         Raises:
             UnknownStatusField, PathError, TypeError, ValueError: as `set`.
         """
-        self._record(*self._fields.merge(target, document, fields))
+        self.record(*self._fields.merge(target, document, fields))
 
     def append(
         self,
@@ -347,7 +354,7 @@ class StatusBatcher(Generic[S]):
             TypeError: the current value is not a list, or not a number; or the item does not have the key.
             ValueError: keep_last is less than 1, or missing with `count_dropped`.
         """
-        self._record(self._fields.append(path, item, keep_last, count_dropped, key))
+        self.record(self._fields.append(path, item, keep_last, count_dropped, key))
 
     def upsert(self, path: PathLike, item: Any, /, *, key: PathLike) -> None:
         """Replace the list item that has the same key in place, or add the item to the end.
@@ -361,7 +368,7 @@ class StatusBatcher(Generic[S]):
             UnknownStatusField: the kind's status model has no such field.
             TypeError: the current value is not a list, or the item does not have the key.
         """
-        self._record(self._fields.upsert(path, item, key))
+        self.record(self._fields.upsert(path, item, key))
 
     def increment(self, path: PathLike, /, by: float = 1) -> None:
         """Add to a number; a missing one counts as 0. The additions of two writers add up.
@@ -377,7 +384,7 @@ class StatusBatcher(Generic[S]):
             TypeError: the current value, or `by`, is not a number.
             ValueError: `by` is not finite.
         """
-        self._record(self._fields.increment(path, by))
+        self.record(self._fields.increment(path, by))
 
     def remove(self, path: PathLike, /, *, item: Mapping[str, Any] | None = None) -> None:
         """Remove a field, or items of a list, if they exist.
@@ -399,7 +406,7 @@ class StatusBatcher(Generic[S]):
             TypeError: with `item`, the current value is not a list.
             ValueError: `item` is empty.
         """
-        self._record(self._fields.remove(path, item))
+        self.record(self._fields.remove(path, item))
 
     def has_recorded(self, wanted: Callable[[Mutation], bool]) -> bool:
         """Return whether a mutation that was recorded and not written yet fits; for frameworks."""
@@ -426,7 +433,7 @@ class StatusBatcher(Generic[S]):
             ValueError: the status is invalid, or the reason is empty; or, for a kind whose class has conditions of the
                 library's class `Condition`, the API server would refuse the type, the reason or the message.
         """
-        self._record(
+        self.record(
             self._fields.set_condition(
                 type,
                 status,
@@ -452,14 +459,27 @@ class StatusBatcher(Generic[S]):
         Raises:
             TypeError: it is a coroutine function, or sets a value that JSON cannot represent.
         """
-        self._record(Mutate.by(function))
+        self.record(Mutate.by(function))
 
     def record(self, *mutations: Mutation) -> None:
         """Record existing mutations: those in `StatusError.unsaved`, once the cause of the error is fixed.
 
-        Those that a failed checkpoint of this batcher left recorded are not recorded twice.
+        Those that a failed checkpoint of this batcher left recorded are not recorded twice. If one cannot be applied,
+        those before it are recorded.
         """
-        self._record(*mutations)
+        strategy = self._policy.strategy
+        if strategy.is_owned and self._recording.is_started:
+            for mutation in mutations:
+                strategy.check(mutation, self._recording.tip.managed_fields)
+        try:
+            self._recording.record(mutations, self._recorded_here)
+        except StatusNotOpen:
+            if not self.joined:
+                raise
+            # The outer block has ended, but this one, in a task of its own, has not: continue alone.
+            self._recorded_here = None
+            self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
+            self._recording.record(mutations)
 
     # Writing.
 
@@ -533,37 +553,22 @@ class StatusBatcher(Generic[S]):
         outer = find_open(self._recording, document or {}) if self._policy.join else None
         if outer is not None:
             self._recorded_here, self._recording = [], outer
-        elif document is None or not version_of(document):
-            return False
         else:
-            self._open(document)
+            return document is not None and self._open(document)
         return True
 
-    def _open(self, document: Mapping[str, Any], *, reads: int = 0) -> None:
-        """Open on a document, which so many reads have returned."""
+    def _open(self, document: Mapping[str, Any], *, reads: int = 0) -> bool:
+        """Open on a document, which so many reads have returned; return False if it has no version and was not read."""
         recording, given = self._recording, document is self._document
+        private = given and hasattr(self._given, "status_model")  # a Resource: its metadata is a copy
+        tip = self._policy.snapshot(document, private=private)
+        if not tip.version and not reads:
+            return False
         recording.counts["reads"] += reads
         if not given:
             recording.document = dict(document)
-        private = given and hasattr(self._given, "status_model")  # a Resource: its metadata is a copy
-        tip = self._policy.snapshot(document, private=private)
         recording.open(tip, "" if given else uid_of(self._document or {}))
-
-    def _record(self, *mutations: Mutation) -> None:
-        """Record mutations; if one cannot be applied, those before it are recorded."""
-        strategy = self._policy.strategy
-        if strategy.is_owned:
-            for mutation in mutations:
-                strategy.check(mutation, self._recording.tip.managed_fields)
-        try:
-            self._recording.record(mutations, self._recorded_here)
-        except StatusNotOpen:
-            if not self.joined:
-                raise
-            # The outer block has ended, but this one, in a task of its own, has not: continue alone.
-            self._recorded_here = None
-            self._recording = self._recording.continued(self._binding, self._policy, self._flush_timeout)
-            self._recording.record(mutations)
+        return True
 
     def _close(self, error: BaseException | None) -> StatusRecording | None:
         """End the recording; return it if this batcher must flush it."""
@@ -594,3 +599,19 @@ class StatusBatcher(Generic[S]):
 
     def _client(self) -> str:
         return f"{type(self._api).__module__}.{type(self._api).__qualname__}"
+
+
+def prepared_batcher(
+    writer: StatusWriter, obj: Any, document: Mapping[str, Any], policy: FlushPolicy
+) -> StatusBatcher[Any]:
+    """Return a batcher as a controller opens one in each reconcile: what its arguments decide was decided before.
+
+    Args:
+        writer: reads the object and writes its status.
+        obj: the object.
+        document: the document that it was read from.
+        policy: the options, which were checked.
+    """
+    batcher: StatusBatcher[Any] = StatusBatcher.__new__(StatusBatcher)
+    batcher._prepare(writer, obj, document, ClientBinding(writer, is_async=True), policy)  # noqa: SLF001
+    return batcher

@@ -1,4 +1,4 @@
-"""The objects that callers have, as JSON documents, and one version of such an object.
+"""The objects that callers have, as JSON documents, and the owners of their status fields.
 
 Models, dataclasses and objects of other clients become plain JSON. The libraries that they come from are recognized,
 not imported.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from reconciler.meta import GroupVersionKind
-from reconciler.meta.documents import copy_json, format_micro_time, format_time, is_object, plain_model
+from reconciler.meta.documents import format_micro_time, format_time, is_object, plain_model
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject, ManagedFieldsEntry
@@ -64,7 +64,7 @@ def document_of(obj: Any) -> Mapping[str, Any]:
     if isinstance(obj, dict):
         return obj
     read_from: Any = getattr(obj, "_document", None)
-    if is_object(read_from):
+    if type(read_from) is dict or is_object(read_from):
         return read_from
     if isinstance(obj, Mapping):
         return obj
@@ -178,88 +178,6 @@ def _model(value: Any, where: str) -> Any:
 
 
 FieldTree = Mapping[str, Any]
-
-_MOVED = ("resourceVersion", "generation", "managedFields")
-_NOT_SENT = frozenset({"managedFields", "uid"})
-_NOT_KEPT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
-
-
-class ObjectVersion(msgspec.Struct, frozen=True):
-    """A version of the object; later changes to the caller's object do not affect it.
-
-    Attributes:
-        version: its resourceVersion; ``""`` if it was never stored.
-        uid: its uid; ``""`` if it was never stored.
-        generation: its generation; None for kinds without one.
-        status: ``{}`` if it has none. Do not change it.
-        managed_fields: as the server keeps them; empty if they were stripped.
-        rest: fingerprint of everything except the status and what every write changes; empty unless requested.
-        around: what `frame` is made of: the members beside spec and status; empty unless requested. It may have those
-            two as well. Do not change it.
-    """
-
-    version: str
-    uid: str
-    generation: int | None
-    status: JSONObject
-    managed_fields: tuple[ManagedFieldsEntry, ...] = ()
-    rest: bytes = b""
-    around: Mapping[str, Any] = msgspec.field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        document: Mapping[str, Any],
-        *,
-        with_rest: bool = False,
-        with_frame: bool = False,
-        private: bool = False,
-    ) -> ObjectVersion:
-        """Return the snapshot of a whole object.
-
-        Args:
-            document: the object.
-            with_rest: compute `rest` too, for writes to the main resource.
-            with_frame: keep what `frame` needs, for updates.
-            private: nobody can change the document's metadata, so it is shared.
-
-        Raises:
-            TypeError: its status is not an object.
-        """
-        metadata, status = document.get("metadata") or {}, document.get("status") or {}
-        generation, entries = metadata.get("generation"), metadata.get("managedFields") or ()
-        are_objects = type(entries) is list and set(map(type, entries)) <= {dict}
-        if type(status) is not dict and not is_object(status):
-            raise TypeError(f"the status is a {type(status).__name__}, not an object, so it has no fields to record")
-        around: Mapping[str, Any] = document if with_frame else {}
-        if around and not private:
-            around = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
-        return cls(
-            version=str(metadata.get("resourceVersion") or ""),
-            uid=str(metadata.get("uid") or ""),
-            generation=generation if isinstance(generation, int) else None,
-            status=copy_json(status),
-            managed_fields=tuple(entries) if are_objects else (),
-            rest=_rest(document) if with_rest else b"",
-            around=around,
-        )
-
-    @property
-    def frame(self) -> JSONObject:
-        """Return what an update sends around the status. Do not change its values.
-
-        It has the metadata, which a status write may change for some kinds, and the members beside spec and status. The
-        server keeps those members in any case. But if an update leaves one out, the server forgets who owns its fields
-        (seen on kube-apiserver 1.36), and a later apply would not remove them. The spec does not have this problem.
-        """
-        metadata = {name: value for name, value in self.around["metadata"].items() if name not in _NOT_SENT}
-        kept = {member: value for member, value in self.around.items() if member not in _NOT_KEPT}
-        return {**kept, "metadata": metadata}
-
-
-def _rest(document: Mapping[str, Any]) -> bytes:
-    metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _MOVED}
-    return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
 
 
 def field_trees(managed_fields: Sequence[ManagedFieldsEntry]) -> Iterator[tuple[str, FieldTree]]:

@@ -15,14 +15,15 @@ import math
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
 from reconciler.status.flush import Flush
 from reconciler.status.recording import StatusRecording
-from reconciler.status.requests import Pause, ReadObject, RunningTimeout, WriteStatus
+from reconciler.status.requests import Pause, ReadObject, WriteStatus
 from reconciler.status.writer import StatusWriter
 
 if TYPE_CHECKING:
@@ -34,6 +35,71 @@ SHUTDOWN_TIMEOUT = 2.0
 SHARE = 2 / 3
 """The share of the remaining time that a request may use. Of 10 s a write has 6.7 s and the read back 2.2 s: an API
 server usually answers within 1 s, and one that is slow but alive is waited for."""
+
+
+TICKS = 10
+"""Parts of a `RunningTimeout`; a pause of the process counts as one of them at most."""
+
+
+class RunningTimeout:
+    """A timeout of a block of code that counts only time in which the process ran.
+
+    After a pause (a stopped process, a suspended machine, a blocked event loop), a response may have arrived that
+    nobody has read yet. `asyncio.timeout` would cancel the wait for it. Here the time is counted in ticks. A tick that
+    comes late follows a pause, and does not end the block. An event loop that is late each time doubles the time at
+    most.
+
+    Args:
+        seconds: how long the block may take. After that it is cancelled, and ends with a TimeoutError.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._step = seconds / TICKS
+        self._ticks = TICKS
+        self._counted = 0.0
+        self._scope = asyncio.timeout(None)
+
+    @property
+    def spent(self) -> float:
+        """Return the seconds counted so far."""
+        return self._counted + min(self._step, self._loop.time() - self._started)
+
+    def expired(self) -> bool:
+        """Return whether the block was cancelled by this timeout."""
+        return self._scope.expired()
+
+    def shorten(self, seconds: float) -> None:
+        """Leave no more than these seconds from now on."""
+        if seconds < self._step * self._ticks:
+            self._counted, self._step, self._ticks = self.spent, seconds / TICKS, TICKS
+            self._handle.cancel()
+            self._start_tick()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        await self._scope.__aenter__()
+        self._start_tick()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._handle.cancel()
+        await self._scope.__aexit__(kind, error, traceback)
+
+    def _start_tick(self) -> None:
+        self._started = self._loop.time()
+        self._handle = self._loop.call_later(self._step, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        is_late = now - self._started > self._step * 5 / 4
+        self._counted, self._started = self._counted + self._step, now
+        self._ticks -= 1
+        if self._ticks > 0 or (is_late and self._ticks > -TICKS):
+            self._start_tick()
+        elif not self._scope.expired():
+            self._scope.reschedule(now)
 
 
 class _Budget:
@@ -61,7 +127,7 @@ class _Budget:
 
     def start_request(self) -> RunningTimeout:
         """Begin a request on the running event loop, and return its timeout."""
-        self._request = RunningTimeout(max(0.0, self._left) * SHARE)
+        self._request = RunningTimeout(self.share())
         return self._request
 
     def end_request(self) -> None:
@@ -198,10 +264,9 @@ async def _wait_shielded(
             would.
     """
     cancelled: asyncio.CancelledError | None = None
-    loop = asyncio.get_running_loop()
     while not task.done():
         if ended is None or ended.done():
-            ended = loop.create_future()  # what asyncio.wait does, for a single task
+            ended = asyncio.get_running_loop().create_future()  # what asyncio.wait does, for a single task
         task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
         try:
             await ended

@@ -281,7 +281,7 @@ class ValueForms:
         if isinstance(wanted, str):
             read = value_type.read
             return stored if read is not None and isinstance(stored, str) and _same(read, stored, wanted) else wanted
-        if isinstance(wanted, dict) and is_object(stored):
+        if isinstance(wanted, dict) and (type(stored) is dict or is_object(stored)):
             kept = wanted
             for key, item in wanted.items():
                 before = stored.get(key)

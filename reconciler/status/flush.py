@@ -38,13 +38,13 @@ from reconciler.errors import (
 from reconciler.meta import equal
 from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version, set_path
 from reconciler.meta.metadata import keep_transition_times
-from reconciler.status.documents import ObjectVersion, owners_of, owns
+from reconciler.status.documents import owners_of, owns
 from reconciler.status.errors import StatusContested, StatusRejected, StatusSubresourceMissing, listed
 from reconciler.status.fields import forms_of
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import UnansweredWrites, has_mark, marks_at, select_replayable, with_mark
 from reconciler.status.requests import Effect, Effects, FlushRequests, FlushResult, Outcome, WriteReport, is_final
-from reconciler.status.strategies import DesiredStatus, FlushPolicy
+from reconciler.status.strategies import DesiredStatus, FlushPolicy, ObjectVersion
 from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
@@ -250,11 +250,9 @@ class Flush:
     ) -> DesiredStatus:
         """Return what to write on a version for the result of the mutations, which is changed."""
         policy, memory = self._policy, self.attempts.memory
-        diff: JSONObject = {}
-        if not identical(tip.status, computed):
-            if "conditions" in computed:
-                keep_transition_times(tip.status, computed)
-            diff = merge_diff(tip.status, computed)
+        if "conditions" in computed:
+            keep_transition_times(tip.status, computed)
+        diff = merge_diff(tip.status, computed)
         forms = forms_of(policy.typed) if diff else None
         if forms is not None:
             kept = forms.keep(tip.status, computed)

@@ -55,10 +55,10 @@ from reconciler.meta.documents import (
     set_path,
 )
 from reconciler.meta.metadata import WRITE_METHODS, gvk_of, keep_transition_times, uid_of, version_of
-from reconciler.status.documents import ObjectVersion, document_of, is_kind, owned_by_others_only, owners_of, owns
+from reconciler.status.documents import document_of, is_kind, owned_by_others_only, owners_of, owns
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import has_mark, marks_at, select_replayable, with_mark
-from reconciler.status.strategies import FlushPolicy
+from reconciler.status.strategies import FlushPolicy, ObjectVersion
 from reconciler.status.writer import SentWrite, Target
 
 if TYPE_CHECKING:

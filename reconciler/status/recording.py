@@ -14,20 +14,20 @@ import msgspec
 
 from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.user_code import FAILURES, log_metrics_failure
-from reconciler.meta.documents import copy_json, format_path, get_path, identical, merge_diff, parse_version
+from reconciler.meta.documents import copy_json, format_path, get_path, merge_diff, parse_version
 from reconciler.meta.metadata import uid_of
-from reconciler.status.documents import ObjectVersion, owns
+from reconciler.status.documents import owns
 from reconciler.status.errors import StatusError, StatusNotOpen, listed
 from reconciler.status.flush import Flush
 from reconciler.status.mutations import ApplyStatistics, Mutation, Path, apply_all, leaves
 from reconciler.status.replay import UnansweredWrites, Unsaved, marks_at, select_replayable
 from reconciler.status.requests import Outcome
-from reconciler.status.strategies import FlushPolicy
+from reconciler.status.strategies import FlushPolicy, ObjectVersion
 from reconciler.status.writer import Target
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject
-    from reconciler.status.binding import ClientBinding
+    from reconciler.status.clients import ClientBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,6 @@ class StatusMetrics(Protocol):
             fields: paths that the write contained; 0 if there was none.
             seconds: how long it took.
         """
-        ...
 
 
 _COUNTER_OF = {
@@ -126,6 +125,7 @@ class StatusRecording:
         written: whether a write took effect; None before the end of the block.
         document: the newest response or read; None while it is the given object.
         uid: of the object that may be written; ``""`` before it is known.
+        tip: the newest known version; none that was read before it is open.
         flush_timeout: seconds for one flush.
         counts: the counters of `StatusStatistics`.
         earlier: the closed one that it continues, until its first flush; see `continued`.
@@ -146,7 +146,7 @@ class StatusRecording:
         self._cycle: Cycle | None = None
         self._lock = threading.RLock()
         self.earlier: StatusRecording | None = None
-        self._tip = _NOT_READ
+        self.tip = _NOT_READ
         self._base: JSONObject = {}  # the status that is recorded on
         self._carried: list[Mutation] = []  # from an earlier reconcile, which could not save them
         self._unanswered: UnansweredWrites | None = None  # writes of what is carried
@@ -163,17 +163,6 @@ class StatusRecording:
         identity = target.writer.identity, target.gvk, target.request
         return self.binding.is_async, identity, policy.strategy.is_owned, policy.subresource
 
-    @property
-    def tip(self) -> ObjectVersion:
-        """Return the newest known version.
-
-        Raises:
-            StatusNotOpen: the block has not started.
-        """
-        if not self.is_started:
-            raise self.not_open()
-        return self._tip
-
     def open(self, tip: ObjectVersion, uid: str = "") -> None:
         """Start on a version: report it to the running reconcile, and take over what an earlier one could not save.
 
@@ -182,7 +171,7 @@ class StatusRecording:
             uid: of the object that may be written; ``""`` for that of the version.
         """
         self.uid = uid or tip.uid
-        self._tip, self._base = tip, tip.status
+        self.tip, self._base = tip, tip.status
         self._start()
         cycle = self._running_cycle()
         own = self.target.gvk
@@ -226,11 +215,11 @@ class StatusRecording:
 
     def _start_from(self, earlier: StatusRecording) -> None:
         with earlier._lock:
-            self.uid, self.document, self._tip = earlier.uid, earlier.document, earlier._tip
-        self._base, self._working = self._tip.status, None
-        if not self._tip.around and self.document is not None:  # the last version was taken without its frame
+            self.uid, self.document, self.tip = earlier.uid, earlier.document, earlier.tip
+        self._base, self._working = self.tip.status, None
+        if not self.tip.around and self.document is not None:  # the last version was taken without its frame
             around = self.policy.snapshot(self.document).around
-            self._tip = msgspec.structs.replace(self._tip, around=around)
+            self.tip = msgspec.structs.replace(self.tip, around=around)
 
     # Recording.
 
@@ -249,7 +238,7 @@ class StatusRecording:
             if not self.is_open:
                 raise self.not_open()
             for mutation in mutations:
-                if id(mutation) not in self._returned:
+                if not self._returned or id(mutation) not in self._returned:
                     working = self._working if self._working is not None else self._working_status()
                     if working is not self._base or not mutation.leaves_unchanged(working):
                         if working is self._base:
@@ -335,7 +324,9 @@ class StatusRecording:
                 self.earlier = None
             mutations, carried = (*self._carried, *self._recorded), self._carried
             computed = self._working_status() if mutations else self._base
-            unchanged, statistics = not mutations or self._changes_nothing(computed), self._statistics
+            # Nearly always no mutation has changed the status, so that a flush would end without a request.
+            same = computed is self.tip.status and self.tip.uid == self.uid and self._unanswered is None
+            unchanged, statistics = same or not mutations, self._statistics
             self._carried, self._recorded, self._returned, self._working = [], [], {}, None
             if not unchanged:
                 self._in_flight = list(mutations)
@@ -351,7 +342,7 @@ class StatusRecording:
             self.target,
             self.policy,
             self.counts,
-            tip=self._tip,
+            tip=self.tip,
             base=self._base,
             mutations=mutations,
             carried=carried,
@@ -374,7 +365,7 @@ class StatusRecording:
         assert result is not None  # noqa: S101 - no effect follows
         with self._lock:
             self.document = result.document or self.document
-            self._tip, self._base, self._working = result.tip, result.base, None
+            self.tip, self._base, self._working = result.tip, result.base, None
             self._in_flight, self._unanswered = [], None
         self.counts["trimmed"] += result.trimmed
         self.counts["fields"] += len(result.fields)
@@ -419,16 +410,16 @@ class StatusRecording:
         self._end("failed", flush, error)
 
     def _take_over(self, unsaved: Unsaved) -> None:
-        manager, fields = self.target.field_manager, self._tip.managed_fields
+        manager, fields = self.target.field_manager, self.tip.managed_fields
         mutations: Sequence[Mutation] = unsaved.mutations
         if unsaved.unanswered is not None:
             if self.policy.token is None:
                 mutations = unsaved.unanswered.repeatable(mutations)
             else:
-                marks, version = marks_at(self._tip.status, self.policy.token), parse_version(self._tip.version)
+                marks, version = marks_at(self.tip.status, self.policy.token), parse_version(self.tip.version)
                 mutations, self._unanswered = unsaved.unanswered.settle(marks, version, mutations)
         replayable = select_replayable(
-            mutations, unsaved.base, self._tip.status, owned=lambda path: owns(fields, manager, path)
+            mutations, unsaved.base, self.tip.status, owned=lambda path: owns(fields, manager, path)
         )
         self.counts["contested"] += len(replayable.contested)
         try:
@@ -451,12 +442,6 @@ class StatusRecording:
                 apply_all(mutations, self._base) if mutations else (self._base, ApplyStatistics())
             )
         return self._working
-
-    def _changes_nothing(self, working: JSONObject) -> bool:
-        """Return whether a flush would certainly end without a request; most reconciles of an object change nothing."""
-        tip = self._tip
-        is_current = self._base is tip.status and tip.uid == self.uid and self._unanswered is None
-        return is_current and (working is tip.status or identical(tip.status, working))
 
     def _end(
         self,

@@ -1,14 +1,13 @@
 """The requests of one flush: bounded in number, with pauses in between, and the errors that they end in.
 
-A flush yields its requests as effects, which a driver performs; a `RunningTimeout` limits the time of one.
+A flush yields its requests as effects, which a driver performs.
 """
 
 from __future__ import annotations
 
-import asyncio
+import functools
 from collections.abc import Generator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -28,7 +27,6 @@ from reconciler.errors import (
     Unauthorized,
 )
 from reconciler.meta.documents import Version, parse_version
-from reconciler.status.documents import ObjectVersion
 from reconciler.status.errors import (
     StatusConflict,
     StatusError,
@@ -41,7 +39,7 @@ from reconciler.status.errors import (
     listed,
 )
 from reconciler.status.mutations import Path
-from reconciler.status.strategies import BACKOFF, FlushPolicy
+from reconciler.status.strategies import BACKOFF, FlushPolicy, ObjectVersion
 from reconciler.status.writer import SentWrite, Strategy, Target
 
 if TYPE_CHECKING:
@@ -114,71 +112,6 @@ class FlushResult(msgspec.Struct, frozen=True):
 Effects = Generator[Effect, Any, FlushResult]
 
 
-TICKS = 10
-"""Parts of a `RunningTimeout`; a pause of the process counts as one of them at most."""
-
-
-class RunningTimeout:
-    """A timeout of a block of code that counts only time in which the process ran.
-
-    After a pause (a stopped process, a suspended machine, a blocked event loop), a response may have arrived that
-    nobody has read yet. `asyncio.timeout` would cancel the wait for it. Here the time is counted in ticks. A tick that
-    comes late follows a pause, and does not end the block. An event loop that is late each time doubles the time at
-    most.
-
-    Args:
-        seconds: how long the block may take. After that it is cancelled, and ends with a TimeoutError.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._step = max(0.0, seconds) / TICKS
-        self._ticks = TICKS
-        self._counted = 0.0
-        self._scope = asyncio.timeout(None)
-
-    @property
-    def spent(self) -> float:
-        """Return the seconds counted so far."""
-        return self._counted + min(self._step, self._loop.time() - self._started)
-
-    def expired(self) -> bool:
-        """Return whether the block was cancelled by this timeout."""
-        return self._scope.expired()
-
-    def shorten(self, seconds: float) -> None:
-        """Leave no more than these seconds from now on."""
-        if seconds < self._step * self._ticks:
-            self._counted, self._step, self._ticks = self.spent, seconds / TICKS, TICKS
-            self._handle.cancel()
-            self._start_tick()
-
-    async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        await self._scope.__aenter__()
-        self._start_tick()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._handle.cancel()
-        await self._scope.__aexit__(kind, error, traceback)
-
-    def _start_tick(self) -> None:
-        self._started = self._loop.time()
-        self._handle = self._loop.call_later(self._step, self._tick)
-
-    def _tick(self) -> None:
-        now = self._loop.time()
-        is_late = now - self._started > self._step * 5 / 4
-        self._counted, self._started = self._counted + self._step, now
-        self._ticks -= 1
-        if self._ticks > 0 or (is_late and self._ticks > -TICKS):
-            self._start_tick()
-        elif not self._scope.expired():
-            self._scope.reschedule(now)
-
-
 NO_REPLAY = "a checkpoint does not replay"
 
 _FINAL_MESSAGES = (
@@ -217,6 +150,11 @@ def is_refusal(error: Exception) -> bool:
     if isinstance(error, APIError):
         return is_final(error) if isinstance(error, ServerError) else error.status >= 300
     return isinstance(error, NotSent)
+
+
+@functools.lru_cache(maxsize=256)  # ten thousand writes are remembered, and a program writes few sets of fields
+def _members(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
 
 
 class FlushRequests:
@@ -277,7 +215,7 @@ class FlushRequests:
         self._in_flight = True
         subresource = None if desired.strategy.is_to_main else self._policy.subresource
         tip, body = desired.tip, desired.strategy.body(self._target, desired)
-        sent = self.sent = SentWrite(self._sender, tip.uid, parse_version(tip.version), frozenset(desired.diff))
+        sent = self.sent = SentWrite(self._sender, tip.uid, parse_version(tip.version), _members(tuple(desired.diff)))
         self.memory.sent(sent)
         try:
             answer: JSONObject = yield WriteStatus(body, desired.strategy.name, subresource)

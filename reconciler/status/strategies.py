@@ -1,4 +1,4 @@
-"""The options of a batcher, the status that one version of the object should get, and the request body for it.
+"""The options of a batcher, a version of the object, the status that it should get, and the request body for it.
 
 A server-side apply must contain everything that its manager owns. An apply that leaves out a field which its manager
 applied before gives the field up, and a field without owners is removed. So each apply repeats what the manager owns
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
-from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
-from reconciler.meta.documents import copy_json, format_path, get_path, merge_patch
+from reconciler.meta.documents import copy_json, format_path, get_path, is_object, merge_patch
 from reconciler.meta.metadata import WRITE_METHODS
-from reconciler.status.documents import FieldTree, ObjectVersion, field_trees
+from reconciler.status.documents import FieldTree, digest, field_trees
 from reconciler.status.mutations import (
     Append,
     Mutation,
@@ -51,12 +50,7 @@ nothing."""
 _ON_ERROR = get_args(OnError)
 
 
-def check_options(
-    strategy: Strategy,
-    on_error: OnError,
-    subresource: str | None,
-    max_conflicts: int = 5,
-) -> None:
+def check_options(strategy: Strategy, on_error: OnError, subresource: str | None, max_conflicts: int = 5) -> None:
     """Check a batcher's options, whatever its client is. A batcher does it itself.
 
     Raises:
@@ -74,16 +68,82 @@ def check_options(
         raise ValueError(f"max_conflicts must be 1 or more, not {max_conflicts!r}")
 
 
-def flush_seconds(duration: DurationLike) -> float:
-    """Return a batcher's ``flush_timeout`` in seconds.
+_MOVED = ("resourceVersion", "generation", "managedFields")
+_NOT_SENT = frozenset({"managedFields", "uid"})
+_NOT_KEPT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
-    Raises:
-        ValueError: it is not a duration above 0.
+
+class ObjectVersion(msgspec.Struct, frozen=True):
+    """A version of the object; later changes to the caller's object do not affect it.
+
+    Attributes:
+        version: its resourceVersion; ``""`` if it was never stored.
+        uid: its uid; ``""`` if it was never stored.
+        generation: its generation; None for kinds without one.
+        status: ``{}`` if it has none. Do not change it.
+        managed_fields: as the server keeps them; empty if they were stripped.
+        rest: fingerprint of everything except the status and what every write changes; empty unless requested.
+        around: what `frame` is made of: the members beside spec and status; empty unless requested. It may have those
+            two as well. Do not change it.
     """
-    seconds = duration if isinstance(duration, float) else seconds_of(duration)
-    if not seconds > 0:
-        raise ValueError(f"flush_timeout must be more than 0 seconds, not {duration!r}")
-    return seconds
+
+    version: str
+    uid: str
+    generation: int | None
+    status: JSONObject
+    managed_fields: tuple[ManagedFieldsEntry, ...] = ()
+    rest: bytes = b""
+    around: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, document: Mapping[str, Any], *, with_rest: bool = False, with_frame: bool = False, private: bool = False
+    ) -> ObjectVersion:
+        """Return the snapshot of a whole object.
+
+        Args:
+            document: the object.
+            with_rest: compute `rest` too, for writes to the main resource.
+            with_frame: keep what `frame` needs, for updates.
+            private: nobody can change the document's metadata, so it is shared.
+
+        Raises:
+            TypeError: its status is not an object.
+        """
+        metadata, status = document.get("metadata") or {}, document.get("status") or {}
+        generation, entries = metadata.get("generation"), metadata.get("managedFields") or ()
+        are_objects = type(entries) is list and set(map(type, entries)) <= {dict}
+        if type(status) is not dict and not is_object(status):
+            raise TypeError(f"the status is a {type(status).__name__}, not an object, so it has no fields to record")
+        around: Mapping[str, Any] = document if with_frame else {}
+        if around and not private:
+            around = copy_json({name: value for name, value in document.items() if name not in ("spec", "status")})
+        return cls(
+            version=str(metadata.get("resourceVersion") or ""),
+            uid=str(metadata.get("uid") or ""),
+            generation=generation if isinstance(generation, int) else None,
+            status=copy_json(status),
+            managed_fields=tuple(entries) if are_objects else (),
+            rest=_rest(document) if with_rest else b"",
+            around=around,
+        )
+
+    @property
+    def frame(self) -> JSONObject:
+        """Return what an update sends around the status. Do not change its values.
+
+        It has the metadata, which a status write may change for some kinds, and the members beside spec and status. The
+        server keeps those members in any case. But if an update leaves one out, the server forgets who owns its fields
+        (seen on kube-apiserver 1.36), and a later apply would not remove them. The spec does not have this problem.
+        """
+        metadata = {name: value for name, value in self.around["metadata"].items() if name not in _NOT_SENT}
+        kept = {member: value for member, value in self.around.items() if member not in _NOT_KEPT}
+        return {**kept, "metadata": metadata}
+
+
+def _rest(document: Mapping[str, Any]) -> bytes:
+    metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _MOVED}
+    return digest({**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata})
 
 
 class FlushPolicy(msgspec.Struct, frozen=True):
@@ -92,10 +152,10 @@ class FlushPolicy(msgspec.Struct, frozen=True):
     Attributes:
         strategy: merge patch, update or apply.
         subresource: ``"status"``; None is the main resource.
-        limit: the most writes, and the most reads, that one flush makes.
-        token: the path where a write leaves a random id, which shows whether a write with a lost response was applied.
         clock: the time of what is learned about the server.
         rng: jitter and ids.
+        limit: the most writes, and the most reads, that one flush makes.
+        token: the path where a write leaves a random id, which shows whether a write with a lost response was applied.
         typed: the class of the object that was given, or the given class.
         flush_timeout: seconds for one flush; inside kopf, where a retry costs an event, the least before giving up.
         on_error: what to write if the block ends with an exception.
@@ -105,10 +165,10 @@ class FlushPolicy(msgspec.Struct, frozen=True):
 
     strategy: StatusStrategy
     subresource: str | None
-    limit: int
-    token: Path | None
     clock: Clock
     rng: random.Random
+    limit: int = 5
+    token: Path | None = None
     typed: type = dict
     flush_timeout: float = 10.0
     on_error: OnError = "flush"

@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
 from reconciler._core.cycle import current_cycle
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, request_of
@@ -196,17 +197,15 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
         self,
         *,
         limit: int = 1,
-        window: float = 1.0,
+        window: DurationLike = 1.0,
         burst: int = 5,
         fail: bool = False,
         clock: Clock | None = None,
     ) -> None:
         if limit < 1 or burst < 1:
             raise ValueError(f"limit and burst must be 1 or more, not {limit!r} and {burst!r}")
-        if not window >= 0:
-            raise ValueError(f"window must be 0 seconds or more, not {window!r}")
         self._limit = limit
-        self._window = window
+        self._window = seconds_of("window", window, zero=True)
         self._burst = burst
         self._fail = fail
         self._clock = clock

@@ -114,7 +114,6 @@ class WriteListener(Protocol):
             request: method and URL, without credentials, query and fragment.
             frame: the wrapper's frame, for the stack.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

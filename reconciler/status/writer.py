@@ -49,7 +49,7 @@ ITEM = "*"
 _TRANSITION_TIME = "lastTransitionTime"
 
 
-class SentWrite(msgspec.Struct, frozen=True, eq=False):
+class SentWrite(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A write that was sent, and that may have been applied.
 
     Attributes:
@@ -239,17 +239,8 @@ Strategy = Literal["merge", "update", "apply"]
 """How a status is sent: ``"merge"`` (RFC 7386 merge patch), ``"update"`` (PUT) or ``"apply"`` (server-side apply)."""
 
 
-class StatusWriter(Protocol):
-    """The protocol for reading one object and writing its status over an asynchronous client.
-
-    A writer may have more attributes:
-
-    * ``field_manager`` (str): the manager that its writes are recorded under. With it, fields that this manager owns
-      are overwritten on a newer version, and ``strategy="apply"`` is possible.
-    * ``warnings`` (sequence of str): the ``Warning`` headers of the last response, logged if the server drops a field.
-    * ``client`` (an object that supports weak references): the client that several writers share. What is learned about
-      the server is kept for it, and ends with it; without this attribute it is kept for the writer.
-    """
+class StatusTarget(Protocol):
+    """The object that a writer reads and writes, and the client that it does so with."""
 
     @property
     def gvk(self) -> GroupVersionKind:
@@ -264,7 +255,19 @@ class StatusWriter(Protocol):
     @property
     def identity(self) -> Hashable:
         """Return what identifies server, client and field manager: only batchers of equal identity share a write."""
-        ...
+
+
+class StatusWriter(StatusTarget, Protocol):
+    """The protocol for reading one object and writing its status over an asynchronous client.
+
+    A writer may have more attributes:
+
+    * ``field_manager`` (str): the manager that its writes are recorded under. With it, fields that this manager owns
+      are overwritten on a newer version, and ``strategy="apply"`` is possible.
+    * ``warnings`` (sequence of str): the ``Warning`` headers of the last response, logged if the server drops a field.
+    * ``client`` (an object that supports weak references): the client that several writers share. What is learned about
+      the server is kept for it, and ends with it; without this attribute it is kept for the writer.
+    """
 
     async def read(self) -> JSONObject:
         """Read the whole object by a consistent GET (no ``resourceVersion`` parameter, no cache).
@@ -300,28 +303,13 @@ class StatusWriter(Protocol):
         ...
 
 
-class SyncStatusWriter(Protocol):
+class SyncStatusWriter(StatusTarget, Protocol):
     """The protocol for reading one object and writing its status over a blocking client; see `StatusWriter`.
 
     One more attribute is optional: ``request_timeout`` (float). Before each request of a flush the batcher sets it to
     the seconds that the request may take, and the writer raises `OutcomeUnknown` when they have passed. Without it a
     stalled request uses up the time of the flush, and its outcome is never read back.
     """
-
-    @property
-    def gvk(self) -> GroupVersionKind:
-        """Return the object's kind."""
-        ...
-
-    @property
-    def request(self) -> Request:
-        """Return the object's name and namespace."""
-        ...
-
-    @property
-    def identity(self) -> Hashable:
-        """Return what identifies server, client and field manager: only batchers of equal identity share a write."""
-        ...
 
     def read(self) -> JSONObject:
         """Read the whole object by a consistent GET."""

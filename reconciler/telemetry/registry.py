@@ -23,6 +23,7 @@ from reconciler.telemetry.controllers import (
     queue_families,
     status_families,
 )
+from reconciler.telemetry.tracing import RequestCounters
 
 
 class EventLoopCounters:
@@ -51,34 +52,6 @@ class LeaderCounters:
         self.name = name
         self.leading = False
         self.slow_paths = 0
-
-
-class RequestCounters:
-    """Counts of requests to API servers by status code, method and host.
-
-    Attributes:
-        latest: the status code of the latest response; ``""`` before the first.
-    """
-
-    def __init__(self) -> None:
-        self.latest = ""
-        self._counts: Counter[tuple[str, str, str]] = Counter()
-
-    def count(self, code: str, method: str, host: str) -> None:
-        """Count one request.
-
-        Args:
-            code: the status code, or ``<error>`` if there was no response.
-            method: the HTTP method.
-            host: the server's host.
-        """
-        self._counts[code, method, host] += 1
-        if code.isdigit():
-            self.latest = code
-
-    def samples(self) -> list[tuple[tuple[str, str, str], float]]:
-        """Return the counts."""
-        return list(self._counts.items())
 
 
 def event_loop_families(loop: EventLoopCounters) -> Iterable[Metric]:

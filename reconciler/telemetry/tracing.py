@@ -6,6 +6,7 @@ Without the package ``opentelemetry-api``, tracing is disabled and costs nothing
 from __future__ import annotations
 
 import os
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from reconciler.http import HTTPRequest, HTTPResponse, Transport, resource_of_pa
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
-
-    from reconciler.telemetry.registry import RequestCounters
 
 
 @cache
@@ -50,6 +49,34 @@ def _trace() -> Any:
     except ImportError:
         return None
     return trace
+
+
+class RequestCounters:
+    """Counts of requests to API servers by status code, method and host.
+
+    Attributes:
+        latest: the status code of the latest response; ``""`` before the first.
+    """
+
+    def __init__(self) -> None:
+        self.latest = ""
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    def count(self, code: str, method: str, host: str) -> None:
+        """Count one request.
+
+        Args:
+            code: the status code, or ``<error>`` if there was no response.
+            method: the HTTP method.
+            host: the server's host.
+        """
+        self._counts[code, method, host] += 1
+        if code.isdigit():
+            self.latest = code
+
+    def samples(self) -> list[tuple[tuple[str, str, str], float]]:
+        """Return the counts."""
+        return list(self._counts.items())
 
 
 class ObservedTransport:

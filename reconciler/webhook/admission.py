@@ -22,6 +22,7 @@ Warnings = Sequence[str] | None
 """Messages that the user sees although the request is allowed."""
 
 R = TypeVar("R", default=Any)
+_VALIDATED = {"CREATE": ("object",), "UPDATE": ("oldObject", "object"), "DELETE": ("oldObject",)}
 
 
 class Denied(ReconcilerError):
@@ -53,15 +54,10 @@ class Denied(ReconcilerError):
         causes = [{"reason": "FieldValueInvalid", "field": field, "message": text} for field, text in self.causes]
         # kubectl prints the causes of one document, and only the message if it applies several.
         told = [f"{field}: {text}" for field, text in self.causes if text not in str(self)]
-        return ReviewVerdict(
-            allowed=False,
-            code=self.code,
-            reason=self.reason,
-            message=": ".join(filter(None, [str(self), ", ".join(told)])),
-            details={"name": request.name, "group": kind.group, "kind": kind.kind, "causes": causes}
-            if causes
-            else None,
-        )
+        message = ": ".join(filter(None, [str(self), ", ".join(told)]))
+        about = {"name": request.name, "group": kind.group, "kind": kind.kind, "causes": causes}
+        details = about if causes else None
+        return ReviewVerdict(allowed=False, code=self.code, reason=self.reason, message=message, details=details)
 
 
 class AdmissionWebhook(Generic[R]):
@@ -181,18 +177,12 @@ class Validator(AdmissionWebhook[R]):
 
     async def review(self, request: AdmissionRequest) -> ReviewVerdict:
         """Call the method for the operation. Cancellation leaves the request unanswered."""
-        document = request.document
+        sent = _VALIDATED.get(request.operation)
+        if sent is None:
+            return ReviewVerdict(allowed=True)
+        validate = getattr(self, f"validate_{request.operation.lower()}")
         try:
-            match request.operation:
-                case "CREATE":
-                    found = self.validate_create(self._object(document.get("object")), request)
-                case "UPDATE":
-                    old, new = self._object(document.get("oldObject")), self._object(document.get("object"))
-                    found = self.validate_update(old, new, request)
-                case "DELETE":
-                    found = self.validate_delete(self._object(document.get("oldObject")), request)
-                case _:
-                    return ReviewVerdict(allowed=True)
+            found = validate(*(self._object(request.document.get(part)) for part in sent), request)
             warnings = await found if inspect.isawaitable(found) else found
         except (Denied, APIError, InvalidObject) as error:
             return self._denial(error, request)

@@ -56,16 +56,13 @@ def webhook_configurations(
     Raises:
         ValueError: neither or both of `service` and `url` are given.
     """
-    if (service is None) == (url is None):
-        raise ValueError("pass exactly one of service= and url=")
+    client = _client_config(service, url, ca_bundle)
     if isinstance(webhooks, WebhookServer):
         webhooks = [each for endpoint in webhooks.admissions.values() for each in endpoint.reviewers]
-    admissions = [each for each in webhooks if isinstance(each, AdmissionWebhook)]
     reviewers: dict[str, list[AdmissionWebhook]] = {}  # of each path
-    for each in admissions:
-        reviewers.setdefault(each.served_at, []).append(each)
-
-    client = _client_config(service, url, ca_bundle)
+    for each in webhooks:
+        if isinstance(each, AdmissionWebhook):
+            reviewers.setdefault(each.served_at, []).append(each)
 
     def documents() -> Iterator[JSONObject]:
         for verb, kind in (("validate", "Validating"), ("mutate", "Mutating")):
@@ -112,8 +109,6 @@ def conversion_configuration(
     Raises:
         ValueError: neither or both of `service` and `url` are given.
     """
-    if (service is None) == (url is None):
-        raise ValueError("pass exactly one of service= and url=")
     client = _client_config(service, url, ca_bundle)(converter.served_at)
     return {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": client}}
 
@@ -122,6 +117,8 @@ def _client_config(
     service: ServiceReference | None, url: str | None, ca_bundle: bytes | None
 ) -> Callable[[str], JSONObject]:
     """Return a function from a path to how the API server reaches it."""
+    if (service is None) == (url is None):
+        raise ValueError("pass exactly one of service= and url=")
     bundle = {"caBundle": base64.b64encode(ca_bundle).decode()} if ca_bundle is not None else {}
 
     def client(path: str) -> JSONObject:

@@ -19,16 +19,8 @@ from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
+from reconciler.webhook import review
 from reconciler.webhook.admission import CONVERSION_VERSIONS, AdmissionWebhook, ConversionFailed, Converter
-from reconciler.webhook.review import (
-    ADMISSION_VERSIONS,
-    AdmissionRequest,
-    BadReview,
-    ReviewVerdict,
-    read_review,
-    request_of,
-    write_admission,
-)
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -71,19 +63,19 @@ class AdmissionEndpoint:
     async def answer(self, body: bytes) -> Reply:
         """Review a request body, and return the response. Cancellation leaves the request unanswered."""
         try:
-            version, document = read_review(body, kind="AdmissionReview", versions=ADMISSION_VERSIONS)
-            request = request_of(document)
-        except BadReview as error:
+            version, document = review.read_review(body, kind="AdmissionReview", versions=review.ADMISSION_VERSIONS)
+            request = review.request_of(document)
+        except review.BadReview as error:
             return Reply(400, f"{error}\n".encode())
         verdict, failed = await self._verdict(request)
         try:
-            return Reply(200, write_admission(version, request, verdict), failed)
+            return Reply(200, review.write_admission(version, request, verdict), failed)
         except (TypeError, ValueError, RecursionError) as error:
             _log.exception("failed to encode the response to %s %r", request.operation, request.name)
             verdict = _internal_error(f"the response cannot be encoded: {type(error).__name__}")
-            return Reply(200, write_admission(version, request, verdict), failed=True)
+            return Reply(200, review.write_admission(version, request, verdict), failed=True)
 
-    async def _verdict(self, request: AdmissionRequest) -> tuple[ReviewVerdict, bool]:
+    async def _verdict(self, request: review.AdmissionRequest) -> tuple[review.ReviewVerdict, bool]:
         """Return the verdict, and whether a reviewer failed."""
         warnings: list[str] = []
         changed: JSONObject | None = None
@@ -104,11 +96,11 @@ class AdmissionEndpoint:
             if verdict.changed is not None:
                 changed = verdict.changed
                 request = replace(request, document={**request.document, "object": changed})
-        return ReviewVerdict(allowed=True, warnings=warnings, changed=changed), False
+        return review.ReviewVerdict(allowed=True, warnings=warnings, changed=changed), False
 
 
-def _internal_error(message: str) -> ReviewVerdict:
-    return ReviewVerdict(allowed=False, code=500, reason="InternalError", message=message)
+def _internal_error(message: str) -> review.ReviewVerdict:
+    return review.ReviewVerdict(allowed=False, code=500, reason="InternalError", message=message)
 
 
 class ConversionEndpoint:
@@ -127,8 +119,8 @@ class ConversionEndpoint:
         Cancellation leaves the request unanswered.
         """
         try:
-            version, request = read_review(body, kind="ConversionReview", versions=CONVERSION_VERSIONS)
-        except BadReview as error:
+            version, request = review.read_review(body, kind="ConversionReview", versions=CONVERSION_VERSIONS)
+        except review.BadReview as error:
             return Reply(400, f"{error}\n".encode())
         response: dict[str, object] = {"uid": request["uid"]}
         failed = False
@@ -145,14 +137,14 @@ class ConversionEndpoint:
             known = isinstance(error, ConversionFailed)
             message = str(error) if known else f"conversion failed: {type(error).__name__}"
             response |= {"convertedObjects": [], "result": {"status": "Failure", "message": message}}
-        review = {"apiVersion": version, "kind": "ConversionReview", "response": response}
+        document = {"apiVersion": version, "kind": "ConversionReview", "response": response}
         try:
-            return Reply(200, msgspec.json.encode(review), failed)
+            return Reply(200, msgspec.json.encode(document), failed)
         except (TypeError, ValueError, RecursionError) as error:
             _log.exception("failed to encode the converted objects of %s", self._converter.kind)
             message = f"the converted objects cannot be encoded: {type(error).__name__}"
             response |= {"convertedObjects": [], "result": {"status": "Failure", "message": message}}
-            return Reply(200, msgspec.json.encode(review), failed=True)
+            return Reply(200, msgspec.json.encode(document), failed=True)
 
 
 _BUCKETS = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -166,49 +158,26 @@ class WebhookMetrics:
     """The metrics of a webhook server.
 
     Args:
-        registry: the registry for the collectors.
+        registry: where they are registered.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.latency = Histogram(
-            "controller_runtime_webhook_latency_seconds",
-            "Histogram of the latency of processing admission requests",
-            ["webhook"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
-        self.requests = Counter(
-            "controller_runtime_webhook_requests",
-            "Total number of admission requests by HTTP status code.",
-            ["webhook", "code"],
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "controller_runtime_webhook_requests_in_flight",
-            "Current number of admission requests being served.",
-            ["webhook"],
-            registry=registry,
-        )
-        self.panics = Counter(
-            "controller_runtime_webhook_panics",
-            "Total number of webhook panics: unexpected exceptions of admission webhooks",
-            registry=registry,
-        )
-        self.conversion_panics = Counter(
-            "controller_runtime_conversion_webhook_panics",
-            "Total number of conversion webhook panics: exceptions of conversion functions",
-            registry=registry,
-        )
-        self.reads = Counter(
-            "certwatcher_read_certificate",
-            "Total number of certificate reads",
-            registry=registry,
-        )
-        self.read_errors = Counter(
-            "certwatcher_read_certificate_errors",
-            "Total number of certificate read errors",
-            registry=registry,
-        )
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        prefix, asked = "controller_runtime", "admission requests"
+        seconds, text = f"{prefix}_webhook_latency_seconds", f"Histogram of the latency of processing {asked}"
+        self.latency = Histogram(seconds, text, ["webhook"], buckets=_BUCKETS, registry=registry)
+        text = f"Total number of {asked} by HTTP status code."
+        self.requests = counter(f"{prefix}_webhook_requests", text, "webhook", "code")
+        in_flight, text = f"{prefix}_webhook_requests_in_flight", f"Current number of {asked} being served."
+        self.in_flight = Gauge(in_flight, text, ["webhook"], registry=registry)
+        text = "Total number of webhook panics: unexpected exceptions of admission webhooks"
+        self.panics = counter(f"{prefix}_webhook_panics", text)
+        text = "Total number of conversion webhook panics: exceptions of conversion functions"
+        self.conversion_panics = counter(f"{prefix}_conversion_webhook_panics", text)
+        self.reads = counter("certwatcher_read_certificate", "Total number of certificate reads")
+        self.read_errors = counter("certwatcher_read_certificate_errors", "Total number of certificate read errors")
 
     def record_read(self, valid: bool) -> None:
         """Called when the certificate was read."""

@@ -194,3 +194,37 @@ async def silent(world: World) -> None:
 
 async def test_the_limit_hardly_rises_while_an_overloaded_server_answers_nothing() -> None:
     await run(400, 2, silent)
+
+
+class Leaving(Writer):
+    """Leaves a task behind, which asks the server for as long as it wants."""
+
+    async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
+        tasks.append(asyncio.create_task(self.ask()))
+        return await super().reconcile_object(widget, status)
+
+    async def ask(self) -> None:
+        for _ in range(100):
+            await asyncio.sleep(1)
+            await self.client.live.get(Widget, "widget-000000", "default")
+
+
+tasks: list[asyncio.Task[None]] = []
+
+
+async def test_the_requests_of_a_task_that_outlives_its_reconcile_do_not_count() -> None:
+    async with APIServer() as server:
+        await server.apply(Widget)
+        await server.apply(widget(0, "default"))
+        model = ModelledServer(server, 64)
+        manager = Manager(Client(model))
+        controller = manager.add_controller(Leaving(), workers=WORKERS)
+        async with manager.running():
+            await asyncio.sleep(2)
+            model.silent = True
+            await asyncio.sleep(2)
+            limit = controller.queue.low_limit
+            assert limit is not None
+            assert limit.unanswered == 0
+            for task in tasks:
+                task.cancel()

@@ -14,13 +14,14 @@ from reconciler.controller import (
     Permission,
     Predicate,
     Reconciler,
+    ResourceReconciler,
     Watch,
     labels_changed,
 )
-from reconciler.controller.options import ControllerKeywords
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.meta import Request
+from reconciler.objects import Unstructured
 from tests.controller.conftest import KeyReconciler, Widget, WidgetReconciler, World
 
 
@@ -105,37 +106,32 @@ async def test_every_form_of_a_kind_is_accepted(world: World) -> None:
     assert isinstance(made.reconciler, Reconciler)
 
 
-def test_keywords_have_the_names_and_types_of_the_options() -> None:
-    assert ControllerKeywords.__annotations__.keys() == {field.name for field in dataclasses.fields(ControllerOptions)}
-    accepted = {"Seconds": "DurationLike", "OptionalSeconds": "DurationLike | None"}
-    types = {field.name: accepted.get(field.type, field.type) for field in dataclasses.fields(ControllerOptions)}
-    assert {name: each.__forward_arg__ for name, each in ControllerKeywords.__annotations__.items()} == types
+async def test_controllers_share_options(world: World) -> None:
+    patient = ControllerOptions(workers=4, timeout="5m")
+    made = world.controller(WidgetReconciler(), **patient | ControllerOptions(name="shared"))
+    assert (made.name, made.statistics().workers) == ("shared", 4)
 
 
-async def test_keywords_take_precedence_over_options(world: World) -> None:
-    options = ControllerOptions(name="shared", workers=4)
-    assert world.controller(WidgetReconciler(), options=options).statistics().workers == 4
-    made = world.controller(WidgetReconciler(), options=options, workers=2)
-    assert (made.name, made.statistics().workers) == ("shared", 2)
-    assert options.workers == 4
-
-
-async def test_unknown_option_is_an_error(world: World) -> None:
-    with pytest.raises(TypeError, match="unknown option 'worker' of a controller"):
-        world.controller(WidgetReconciler(), worker=2)
-
-
-def test_options_do_not_change() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        ControllerOptions().workers = 2  # type: ignore[misc]
-
-
-async def test_manager_takes_options_and_keywords(world: World) -> None:
+async def test_a_name_is_taken(world: World) -> None:
     manager = Manager(world.client)
-    made = manager.add_controller(WidgetReconciler(), options=ControllerOptions(workers=3), name="mine")
-    assert (made.name, made.statistics().workers) == ("mine", 3)
+    manager.add_controller(WidgetReconciler(), name="mine")
     with pytest.raises(ConfigurationError, match="a controller named 'mine' already exists"):
-        manager.add_controller(WidgetReconciler(), options=ControllerOptions(name="mine"))
+        manager.add_controller(WidgetReconciler(), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "message"),
+    [
+        ("worker", "unknown option 'worker' of a controller; the options are resource, name, owns"),
+        ("max_concurrent_reconciles", "unknown option 'max_concurrent_reconciles' .*; it is called 'workers' here"),
+        ("options", r"pass them as keywords: add_controller\(reconciler, \*\*options\)"),
+        ("finalizer", "the class states it: write 'finalizer = …' in the body of WidgetReconciler"),
+        ("on_error", "the class states it: write 'status_on_error = …' in the body of WidgetReconciler"),
+    ],
+)
+async def test_a_keyword_that_is_not_an_option_says_what_to_write(world: World, keyword: str, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Manager(world.client).add_controller(WidgetReconciler(), **{keyword: ControllerOptions()})  # type: ignore[misc]
 
 
 @pytest.mark.virtual_time
@@ -193,9 +189,16 @@ async def test_names_of_options_that_are_no_attributes_are_left_alone(world: Wor
     assert Manager(world.client).add_controller(Pages(timeout=3.0), resource=Widget).name == "widget"
 
 
-async def test_the_name_of_an_option_in_controller_runtime(world: World) -> None:
-    with pytest.raises(TypeError, match=r"unknown option 'max_concurrent_reconciles' .*; it is called 'workers' here"):
-        Manager(world.client).add_controller(WidgetReconciler(), max_concurrent_reconciles=4)  # type: ignore[call-arg]
+async def test_the_kind_stands_in_one_place(world: World) -> None:
+    class Named(ResourceReconciler[Unstructured], resource="example.com/v1/Widget"):
+        async def reconcile_object(self, obj, status, /):
+            return None
+
+    for reconciler in (Named(), WidgetReconciler()):
+        with pytest.raises(ConfigurationError, match=r"resource='v1/Pod' is not the kind of .*, which is example.com"):
+            world.controller(reconciler, resource="v1/Pod")
+    with pytest.raises(TypeError, match=r"Maps.resource: the kind stands in the header of the class: write class Maps"):
+        type("Maps", (ResourceReconciler,), {"resource": "v1/ConfigMap"})
 
 
 async def test_one_reconciler_for_two_controllers_is_refused(world: World) -> None:

@@ -87,7 +87,7 @@ def test_a_missing_extra_is_one_line_with_the_command() -> None:
 
 
 def test_the_exported_names_are_the_errors_of_the_module() -> None:
-    own = vars(errors).items()
+    own = [(name, value) for name, value in vars(errors).items() if not name.startswith("_")]
     classes = {name for name, value in own if isinstance(value, type) and value.__module__ == errors.__name__}
     assert (classes - {"RepeatedFailures"}) | {"error_from_response"} == set(errors.__all__)
 
@@ -125,3 +125,17 @@ def test_the_text_of_invalid_has_the_causes_that_its_message_has_not() -> None:
     many = [{"field": f"spec.f{number}", "message": f"bad {number}"} for number in range(30)]
     error = error_from_response(422, status(422, "Invalid", causes=many))
     assert str(error).endswith("spec.f9: bad 9; …)")
+
+
+def test_a_failed_import_names_the_extra_that_installs_the_module() -> None:
+    installs = r"^the pager needs pager: pip install 'kube-reconciler\[pager\]'$"
+    with pytest.raises(errors.MissingExtra, match=installs), errors.importing(extra="pager", purpose="the pager"):
+        raise ModuleNotFoundError(name="pager.api")
+    with pytest.raises(ImportError), errors.importing(extra="pager", purpose="the pager"):
+        raise ImportError(name="reconciler.pager")
+
+
+def test_a_module_that_is_installed_but_broken_is_not_called_missing_alone() -> None:
+    says = r"^the pager needs pager: pip install .*\. What is installed cannot be imported: libpager\.so is too old$"
+    with pytest.raises(errors.MissingExtra, match=says), errors.importing(extra="pager", purpose="the pager"):
+        raise ImportError("libpager.so is too old", name="pager")

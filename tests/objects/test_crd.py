@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal, Union
 
 import pytest
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from reconciler.client import Client
 from reconciler.errors import Invalid
@@ -171,6 +171,7 @@ class Inner(BaseModel):
 
 SET = Field(json_schema_extra=schema_extra(list_type="set"))
 ATOMIC = Field(json_schema_extra=schema_extra(map_type="atomic"))
+ALL_OF = Annotated[dict[str, Any], WithJsonSchema({"allOf": [{"type": "object"}]})]
 
 
 class Cat(BaseModel):
@@ -201,6 +202,7 @@ class Extra(BaseModel):
         (dict[Literal["a"], str], ..., r"Holder\.field needs 'propertyNames' .*: use dict\[str, …\]"),
         (Node, ..., r"Node\.child contains Node again: a schema cannot be recursive"),
         (SecretStr, ..., r"Holder\.field needs 'writeOnly' .*: pydantic serializes a secret as asterisks"),
+        (ALL_OF, ..., r"Holder\.field needs 'allOf' .*: write one model with all fields"),
         (Literal["a", 1], ..., r"Holder\.field takes values of several types \(integer, string\)"),
         (None, ..., r"Holder\.field can only be null"),
         (int | None, ..., r"Holder\.field may be null without being None by default: set the default None"),

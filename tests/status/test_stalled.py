@@ -19,7 +19,7 @@ from reconciler.controller import ResourceReconciler
 from reconciler.manager import Manager
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, StatusConflict, StatusOutcomeUnknown
-from reconciler.status.requests import RunningTimeout
+from reconciler.status.drivers import RunningTimeout
 from tests.status.scripted import BlockingWriter, ScriptedServer, Writer, lost
 
 KIND = "example.com/v1/Database"

@@ -494,6 +494,13 @@ def test_verbs_outside_the_block_are_refused():
     assert server.writes == []
 
 
+def test_an_apply_outside_the_block_is_refused_before_the_list_that_it_would_take_over():
+    server = ScriptedServer()
+    status = StatusBatcher(server.blocking_writer(), server.document(), strategy="apply")
+    with pytest.raises(StatusNotOpen):
+        status.append("items", 1)
+
+
 def test_a_batcher_can_be_entered_only_once():
     server = ScriptedServer()
     status = StatusBatcher(server.blocking_writer(), server.document())
@@ -508,8 +515,8 @@ def test_a_batcher_can_be_entered_only_once():
         ({"subresource": "auto"}, "must be 'status' or None"),
         ({"strategy": "update", "subresource": None}, "needs subresource='status'"),
         ({"on_error": "ignore"}, "'flush', 'ledgers' or 'discard'"),
-        ({"flush_timeout": 0}, "more than 0 seconds"),
-        ({"flush_timeout": math.nan}, "more than 0 seconds"),
+        ({"flush_timeout": 0}, "flush_timeout must be seconds above 0"),
+        ({"flush_timeout": math.nan}, "flush_timeout must be seconds above 0"),
         ({"max_conflicts": 0}, "1 or more"),
     ],
 )

@@ -202,7 +202,8 @@ async def main() -> None:
             watches=[Watch("v1/ConfigMap", mapper=lambda cm: [Request(cm.name, "prod")])],
         )
         manager.add_controller(Nodes(), resource="v1/Node")
-        manager.add_controller(Nodes(), options=ControllerOptions(resource="v1/Node", workers=2), name="others")
+        shared = ControllerOptions(resource="v1/Node", workers=2)
+        manager.add_controller(Nodes(), **(shared | ControllerOptions(name="others")))
         await manager.run()
 
 

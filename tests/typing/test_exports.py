@@ -23,6 +23,7 @@ PACKAGES = sorted(
 )
 HEAVY = ["aiohttp", "kubernetes", "kubernetes_asyncio", "prometheus_client", "pydantic", "tenacity", "yaml"]
 EXTRAS = [
+    "ahocorasick",
     "aiosmtplib",
     "cel_expr_python",
     "cyclopts",

@@ -16,24 +16,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from reconciler._core.redaction.forms import (
-    DATABASE_HINTS,
-    KEY_HINTS,
-    LOGIN_HINTS,
-    SCHEME_HINTS,
-    TOKEN_HINTS,
-    URL_HINTS,
-    redact_logins,
-    redact_private_keys,
-    redact_schemes,
-    redact_tokens,
-    redact_urls,
+from reconciler._core.redaction.forms import FORMS, SCHEMES
+from reconciler._core.redaction.names import (
+    NAME_HINTS,
+    NAMED,
+    NAMING,
+    PLACEHOLDER,
+    Hints,
+    Kind,
+    kind_of_name,
+    looks_random,
+    strong,
 )
-from reconciler._core.redaction.names import NAME_HINTS, PLACEHOLDER, Hints, Kind, kind_of_name, looks_random, strong
 from reconciler._core.redaction.values import USER_FLAGS, redact_values, without_password
 
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\s"{}\[\]:,]++|[{}\[\]:,]|\s++', re.DOTALL)
@@ -56,12 +54,12 @@ class _Container:
         is_object: whether it is an object.
         kind: what the surrounding name says about all values in it.
         key: the key whose value comes next; None if a key or an array item comes next.
-        named: what the member ``name`` says about the member ``value``.
+        named: what the member ``name`` says about the member ``value``, whichever comes first.
         before: the previous item of an array.
     """
 
     is_object: bool
-    kind: Kind | None
+    kind: Kind | None = None
     key: str | None = None
     named: Kind | None = None
     before: str = ""
@@ -71,10 +69,31 @@ class _Container:
         if self.kind is not None:
             return self.kind
         if self.is_object:
-            named = self.named if (self.key or "").lower() in {"value", "default"} else None
+            named = self.named if (self.key or "").lower() in NAMED else None
             return strong(kind_of_name(self.key or ""), '"') or named
         is_name = self.before.startswith("-") or kind_of_name(self.before) == "header"
         return strong(kind_of_name(self.before), '"') if is_name else None
+
+
+def _containers(lexemes: Sequence[str]) -> list[_Container]:
+    """Return the objects and arrays of JSON in the order in which they begin."""
+    found: list[_Container] = []
+    frames = [_Container(is_object=False)]
+    for lexeme in lexemes:
+        frame = frames[-1]
+        if lexeme in ("{", "["):
+            found.append(_Container(is_object=lexeme == "{"))
+            frames.append(found[-1])
+        elif lexeme in ("}", "]", ","):
+            frame.key = None
+            if lexeme != ",":
+                frames.pop()
+        elif frame.is_object and lexeme[0] == '"':
+            if frame.key is None:
+                frame.key = json.loads(lexeme)
+            elif frame.key.lower() in NAMING:
+                frame.named = strong(kind_of_name(json.loads(lexeme)), '"') or frame.named
+    return found
 
 
 class JSONText:
@@ -82,17 +101,21 @@ class JSONText:
 
     def __init__(self, redact_text: Callable[[str], str]) -> None:
         self._redact_text = redact_text
-        self._frames = [_Container(is_object=False, kind=None)]
+        self._frames = [_Container(is_object=False)]
+        self._ahead: Iterator[_Container] = iter(())
 
     def redact(self, text: str) -> str:
         """Remove secrets from JSON."""
-        return "".join(self._token(found.group()) for found in _JSON_TOKEN.finditer(text))
+        lexemes = _JSON_TOKEN.findall(text)
+        self._ahead = iter(_containers(lexemes))
+        return "".join(map(self._token, lexemes))
 
     def _token(self, lexeme: str) -> str:
         frame = self._frames[-1]
         if lexeme in ("{", "["):
             kind = frame.kind_of_value()
-            self._frames.append(_Container(is_object=lexeme == "{", kind=None if kind == "mixed" else kind))
+            self._frames.append(next(self._ahead))
+            self._frames[-1].kind = None if kind == "mixed" else kind
         elif lexeme in ("}", "]"):
             self._frames.pop()
         elif lexeme == ",":
@@ -114,8 +137,6 @@ class JSONText:
             clean = without_password(text)
         else:
             clean = self._redact_text(text)
-        if frame.is_object and not is_key and (frame.key or "").lower() in {"name", "key", "header"}:
-            frame.named = strong(kind_of_name(clean), '"')
         frame.before = "" if frame.is_object else clean
         return lexeme if clean == text else _quoted(clean)
 
@@ -144,9 +165,9 @@ once."""
 _HARMLESS = re.compile(r"[\w-]{0,15}\Z")
 """A word that is too short for a token with a known prefix."""
 
-_GROUPS = (KEY_HINTS, URL_HINTS, DATABASE_HINTS, TOKEN_HINTS, LOGIN_HINTS, NAME_HINTS, SCHEME_HINTS)
+_STEPS: tuple[tuple[Hints, Callable[..., str]], ...] = (*FORMS, (NAME_HINTS, redact_values), SCHEMES)
 
-_HINTS = Hints(*(text for hints in _GROUPS for text in hints.texts))
+_HINTS = Hints(*(text for hints, _ in _STEPS for text in hints.texts))
 """Text without any of these contains no secret."""
 
 
@@ -163,9 +184,9 @@ def _redact(text: str, levels: int) -> str:
     known: set[str] = set()
     for _ in range(PASS_LIMIT):
         before = text
-        for step in (redact_private_keys, redact_urls, redact_tokens, redact_logins):
-            text = step(text)
-        text = redact_schemes(redact_values(text, known))
+        for hints, step in _STEPS:
+            if places := hints.starts(text):
+                text = step(text, places, known) if step is redact_values else step(text, places)
         for value in known:
             text = text.replace(value, PLACEHOLDER)
         if text == before:

@@ -1,18 +1,20 @@
-"""Redaction of secrets with a known form: private keys, tokens, authentication schemes, and URLs."""
+"""Redaction of secrets with a known form: private keys, tokens, authentication schemes, and URLs.
+
+Each function is called if its hints are in the text, and gets their places.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from reconciler._core.redaction.names import PLACEHOLDER, Hints, backslashes_before
+from reconciler._core.redaction.names import BLANK, PLACEHOLDER, Hints, backslashes_before
 
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-KEY_HINTS = Hints("-----BEGIN")
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|[\"'`]")
 
 
-def redact_private_keys(text: str) -> str:
+def redact_private_keys(text: str, _hints: Sequence[int]) -> str:
     """Replace PEM private keys; an unterminated one is replaced to the end of its quotation, or of the text."""
     out: list[str] = []
     done = 0
@@ -27,22 +29,22 @@ def redact_private_keys(text: str) -> str:
 
 
 _LOGIN = re.compile(r"(\blogin\s++\S++\s++password\s++)\S++", re.IGNORECASE)
-_SCHEME = re.compile(r"(?:\b|(?<=\\[nrt]))(bearer|basic|negotiate|token|apikey)([ \t]{1,8}|%20|\+)", re.IGNORECASE)
-SCHEME_HINTS = Hints("bearer", "basic", "negotiate", "token", "apikey")
-LOGIN_HINTS = Hints("login")
+_SCHEME = re.compile(
+    rf"(?:\b|(?<=\\[nrt]))(bearer|basic|negotiate|token|apikey)({BLANK}{{1,40}}|%20|\+)", re.IGNORECASE
+)
 _CREDENTIALS = re.compile(r"[A-Za-z0-9+/._~=-]{6,}+")
 
 
-def redact_logins(text: str) -> str:
+def redact_logins(text: str, _hints: Sequence[int]) -> str:
     """Replace the passwords of a ``.netrc``."""
-    return _LOGIN.sub(rf"\1{PLACEHOLDER}", text) if LOGIN_HINTS.is_in(text) else text
+    return _LOGIN.sub(rf"\1{PLACEHOLDER}", text)
 
 
-def redact_schemes(text: str) -> str:
+def redact_schemes(text: str, hints: Sequence[int]) -> str:
     """Replace the credentials after the name of an authentication scheme, unless they are an ordinary word."""
     out: list[str] = []
     done = position = 0
-    for hint in SCHEME_HINTS.starts(text):
+    for hint in hints:
         found = _SCHEME.match(text, hint) if hint >= position else None
         if found is None:
             continue
@@ -67,8 +69,6 @@ def _is_credentials(scheme: str, value: str) -> bool:
 _COLON = r"(?::|%(?:25)*+3[aA])"
 _SLASH = r"(?:\\{0,16}/|%(?:25)*+2[fF])"
 _AUTHORITY = re.compile(rf"(?P<scheme>{_COLON})?(?:{_SLASH}){{2}}")
-URL_HINTS = Hints("//", "/\\", "%2f", "252f")
-DATABASE_HINTS = Hints("@(", "@tcp", "@udp", "@unix")
 _AROUND = 40
 """Maximum characters of the two slashes, which may be encoded, before and after a hint."""
 _BEFORE = ":\\%0123456789aAfF"
@@ -110,12 +110,12 @@ _USER = re.compile(r"[A-Za-z_-]{1,32}+")
 _SPACE = re.compile(r"[\s\"'<>`]")
 
 
-def redact_urls(text: str) -> str:
+def redact_urls(text: str, hints: Sequence[int]) -> str:
     """Replace passwords and lone tokens before the ``@`` of a URL, and the secret paths of incoming webhooks."""
     out: list[str] = []
     done = position = 0
     ends, ats, spaces = _Ahead(_AUTHORITY_END, text), _Ahead(_AT, text), _Ahead(_SPACE, text)
-    for hint in URL_HINTS.starts(text):
+    for hint in hints:
         if hint < position:
             continue
         before = text[max(position, hint - _AROUND) : hint]
@@ -144,8 +144,12 @@ def redact_urls(text: str) -> str:
         if path is not None and rest is not None:
             out += [text[done : path.end()], PLACEHOLDER]
             done = position = rest.end()
-    text = "".join([*out, text[done:]])
-    return _DATABASE_LOGIN.sub(rf"\1{PLACEHOLDER}", text) if DATABASE_HINTS.is_in(text) else text
+    return "".join([*out, text[done:]])
+
+
+def redact_database_logins(text: str, _hints: Sequence[int]) -> str:
+    """Replace the passwords of database addresses, such as ``user:password@tcp(host)``."""
+    return _DATABASE_LOGIN.sub(rf"\1{PLACEHOLDER}", text)
 
 
 def _last_at(text: str, begin: int, end: int) -> int:
@@ -230,7 +234,7 @@ def _spelled(prefixes: str) -> Iterator[str]:
         yield from {prefix[:-1] + "-", prefix[:-1] + "_"} if prefix[-1] in "-_" else {prefix}
 
 
-TOKEN_HINTS = Hints(
+_TOKEN_HINTS = Hints(
     *(prefix for prefixes, _ in _FORMS for prefix in _spelled(prefixes)),
     *("Q~", ".atlasv1.", "-us", ":AA", ".G"),
 )
@@ -241,11 +245,11 @@ _TOKENS = re.compile(
 _INNER_TOKENS = {part: (before, re.compile(_START + form)) for part, (before, form) in _INNER.items()}
 
 
-def redact_tokens(text: str) -> str:
+def redact_tokens(text: str, hints: Sequence[int]) -> str:
     """Replace tokens with a known form."""
     out: list[str] = []
     done = 0
-    for hint in TOKEN_HINTS.starts(text):
+    for hint in hints:
         if hint < done:
             continue
         found = _TOKENS.match(text, hint) or _inner(text, hint, done)
@@ -262,3 +266,14 @@ def _inner(text: str, hint: int, after: int) -> re.Match[str] | None:
 
 
 _NONE = (range(0), re.compile(""))
+
+FORMS: tuple[tuple[Hints, Callable[[str, Sequence[int]], str]], ...] = (
+    (Hints("-----BEGIN"), redact_private_keys),
+    (Hints("//", "/\\", "%2f", "252f"), redact_urls),
+    (Hints("@(", "@tcp", "@udp", "@unix"), redact_database_logins),
+    (_TOKEN_HINTS, redact_tokens),
+    (Hints("login"), redact_logins),
+)
+SCHEMES = (Hints("bearer", "basic", "negotiate", "token", "apikey"), redact_schemes)
+"""The forms, in the order in which they are redacted, each with the hints without which text has none of it. Schemes
+come last, after the values of names."""

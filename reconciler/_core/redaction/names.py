@@ -12,6 +12,9 @@ import functools
 import re
 from typing import Literal
 
+_SHORT = 300
+"""Characters below which it is faster to look up the pairs of characters than to try each hint."""
+
 
 class Hints:
     """Fixed strings, one of which occurs, in any case, wherever a pattern can match.
@@ -29,10 +32,18 @@ class Hints:
         self.texts = hints
         given = {hint.lower().encode() for hint in hints}
         self._hints = [hint for hint in given if not any(hint.startswith(other) for other in given - {hint})]
+        self._by_start: dict[bytes, list[bytes]] = {}
+        for hint in self._hints:
+            self._by_start.setdefault(hint[:2], []).append(hint)
 
     def is_in(self, text: str) -> bool:
         """Return whether there is a hint in a string."""
-        return any(map(text.encode("ascii", "replace").lower().__contains__, self._hints))
+        folded = text.encode("ascii", "replace").lower()
+        hints = self._hints
+        if len(folded) < _SHORT:
+            starts = {folded[place : place + size] for place in range(len(folded)) for size in (1, 2)}
+            hints = [hint for start in self._by_start.keys() & starts for hint in self._by_start[start]]
+        return any(map(folded.__contains__, hints))
 
     def starts(self, text: str) -> list[int]:
         """Return the starts of the hints, in order."""
@@ -47,6 +58,9 @@ class Hints:
 
 
 _CONTINUED = re.compile(r"'\\{1,16}''|''")
+
+BLANK = r"(?:[^\S\r\n]|\\{1,16}(?:u00|x)[aA]0)"
+"""Space within a line; a no-break one may be escaped."""
 
 PLACEHOLDER = "[REDACTED]"
 """The text that replaces a secret."""
@@ -85,6 +99,11 @@ def backslashes_before(text: str, position: int, begin: int) -> int:
         count -= 1
     return position - count
 
+
+NAMING = ("name", "key", "header", "path")
+"""Members of a mapping that may name the value of another member, one of `NAMED`, as in the list of a Pod's ``env``."""
+
+NAMED = frozenset({"value", "default"})
 
 Kind = Literal["secret", "countable", "header", "weak", "mixed"]
 """What a name says about its value.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 
 from reconciler._core.redaction.names import (
+    BLANK,
     KEY_OWNERS,
-    NAME_HINTS,
+    NAMING,
     PLACEHOLDER,
     Kind,
     closing_quote,
@@ -27,24 +29,34 @@ REPEATED_LIMIT = 16
 REPEATED_LENGTH = 8
 """Minimum characters of such a value; a shorter one would occur in other words."""
 
+MEMBER_LIMIT = 1024
+"""Characters before a name that are searched for its value."""
+
 _LETTER = r"(?:2[dDeE]|3\d|[46][1-9a-fA-F]|[57][0-9aA]|5[fF])"
 _WORD = re.compile(rf"(?:(?<=\\)[nrt])?((?:[\w.-]|%(?:25)*+{_LETTER}|\\{{1,16}}u00{_LETTER})++)")
 """A name, without the letter of an escaped line break before it."""
 _QUOTE = r"(?:\\{0,32}[\"'`]|%(?:25)*+2[27]|&(?:quot|apos|\#0{0,4}3[49]|\#[xX]0{0,4}2[27]);)"
 _CLOSE = re.compile(_QUOTE)
-_OPEN = re.compile(rf"(?:[bBuUrRfF]{{1,2}}(?=[\"'])|@(?=[\"']))?{_QUOTE}")
+_OPENING = rf"(?:[bBuUrRfF]{{1,2}}(?=[\"'])|@(?=[\"']))?{_QUOTE}"
+_OPEN = re.compile(_OPENING)
 _OPERATOR = re.compile(
     r":=|!?={1,3}>?|->|:(?!//)|(?:is|was)\b(?=[ \t])|-(?=[ \t]{1,8}[\"'])"
     r"|%(?:25)*+3[aAdD]|\\{1,16}u003[aAdD]|&\#(?:61|58|[xX]3[dDaA]);|&equals;"
 )
 _SPACES = re.compile(r"\s*+")
-_BLANKS = re.compile(r"[ \t]*+")
+_BLANKS = re.compile(rf"{BLANK}*+")
 _NEWLINE = r"(?:\r?\n|\\{1,16}n)"
 """A line break, or its escape in JSON."""
 _GAP = rf"(?:\s|{_NEWLINE}){{0,64}}+"
-_COMMA = re.compile(rf"\s{{0,64}},\s{{0,64}}(?={_QUOTE})")
+_COMMA = re.compile(rf"\s{{0,64}},\s{{0,64}}(?={_OPENING})")
 _ITS_VALUE = re.compile(
     rf"(?:{_QUOTE})?{_GAP},?{_GAP}(?:{_QUOTE})?(value|default)(?=(?:{_QUOTE})?[ \t]{{0,64}}[:=])",
+    re.IGNORECASE,
+)
+_VALUE_BEFORE = re.compile(rf"\b(value|default)(?=(?:{_QUOTE})?[ \t]{{0,64}}[:=])", re.IGNORECASE)
+_NAME_NEXT = re.compile(
+    rf"(?:{_QUOTE})?(?:{_GAP},{_GAP}|(?:\s|{_NEWLINE}){{1,64}}+)(?:{_QUOTE})?"
+    rf"(?:{'|'.join(NAMING)})(?:{_QUOTE})?[ \t]{{0,64}}[:=][ \t]{{0,64}}(?:{_QUOTE})?\Z",
     re.IGNORECASE,
 )
 _INNER = r"""(?=[^\s"'`,;&<>\\])"""
@@ -70,16 +82,17 @@ _QUERY_SIGN = re.compile(r"(?:[?&]|%(?:25){0,4}(?:26|3[fF])|&amp;)\Z")
 USER_FLAGS = frozenset({"-u", "-U", "--user", "--proxy-user", "--userpwd"})
 
 
-def redact_values(text: str, known: set[str]) -> str:
+def redact_values(text: str, hints: Sequence[int], known: set[str]) -> str:
     """Replace the values of names that denote secrets.
 
     Args:
         text: the text.
+        hints: the places of `NAME_HINTS` in it.
         known: receives those that are replaced wherever they occur, without a name too.
     """
     out: list[str] = []
     done = position = 0
-    for hint in NAME_HINTS.starts(text):
+    for hint in hints:
         if hint < position:
             continue
         position = _start_of_words(text, hint, position)
@@ -95,12 +108,12 @@ def redact_values(text: str, known: set[str]) -> str:
             if kind_of_name(name) is None and name not in USER_FLAGS:
                 continue
             value = _NamedValue(text, found).find()
-            if value is not None:
+            if value is not None and value[0] >= done:
                 begin, end, replacement = value
                 if len(known) < REPEATED_LIMIT and end - begin >= REPEATED_LENGTH and text[begin:end] != PLACEHOLDER:
                     known.add(text[begin:end])
                 out += [text[done:begin], replacement]
-                done = position = end
+                done, position = end, max(position, end)
     return "".join([*out, text[done:]])
 
 
@@ -285,10 +298,14 @@ class _NamedValue:
         is_flag = self._name.startswith("-")
         if close is not None and (comma := _COMMA.match(text, after)):
             opening = self._start - len(close.group())
-            if is_flag or kind == "header" or text[opening - 1 : opening] == "(":
+            before = text[max(0, opening - 3) : opening].rstrip("bBuUrRfF")  # of a string in Python
+            if is_flag or kind == "header" or before.endswith("("):
                 return self._value(comma.end(), kind, close, ",")
-        if kind not in ("weak", "mixed") and (member := _ITS_VALUE.match(text, self._end)):
-            return _NamedValue(text, member, kind="secret").find()
+        if kind not in ("weak", "mixed"):
+            member = _ITS_VALUE.match(text, self._end)
+            value = _NamedValue(text, member, kind="secret").find() if member else self._value_before()
+            if member or value:
+                return value
         if kind != "weak" and text[self._start - 1 : self._start] == "<" and (tag := _TAG_REST.match(text, after)):
             return self._content(tag.end())
         begin = self._blanks(after, over_lines=False)
@@ -299,6 +316,18 @@ class _NamedValue:
         is_password = self._name.lower().endswith(("password", "passwd", "passphrase"))
         opened = _OPEN.match(text, begin) if is_password else None
         return self._quoted(opened, always=False) if opened is not None else None
+
+    def _value_before(self) -> tuple[int, int, str] | None:
+        """Return the value of the member right before the one with this name, as in ``value: x, name: PASSWORD``."""
+        text, start = self._text, self._start
+        between = _NAME_NEXT.search(text, max(0, start - 160), start)
+        if between is None:
+            return None
+        members = list(_VALUE_BEFORE.finditer(text, max(0, start - MEMBER_LIMIT), between.start()))
+        value = _NamedValue(text, members[-1], kind="secret").find() if members else None
+        if value is None or not value[0] < between.start() <= value[1]:
+            return None
+        return value[0], between.start(), value[2]  # an escaped line break does not end a value
 
     def _content(self, begin: int) -> tuple[int, int, str] | None:
         """Return the content of a tag; None if this is not a tag, as in ``--token <token> --verbose``."""

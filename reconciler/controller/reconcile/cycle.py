@@ -28,7 +28,7 @@ from reconciler.status.recording import StatusMetrics
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-_is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
+is_async = functools.lru_cache(maxsize=256)(inspect.iscoroutinefunction)
 """Cached, since it is called twice in each reconcile with the same few functions."""
 
 MAX_UNSAVED = 1000
@@ -109,8 +109,6 @@ class UnsavedStore:
 
     def take(self, request: Request, uid: str) -> object | None:
         """Hand over the mutations of an object; those of an earlier object of the same name are dropped."""
-        if request not in self.entries:
-            return None
         with self._lock:
             entry = self.entries.pop(request, None)
         return entry[1] if entry is not None and entry[0] == uid else None
@@ -143,7 +141,7 @@ class UnsavedStore:
         return UnsavedStatistics(len(self.entries), len(self._blocked), self._dropped)
 
 
-class ReconcileRun(msgspec.Struct, frozen=True):
+class ReconcileRun(msgspec.Struct, frozen=True, gc=False):
     """The description of one reconcile.
 
     Attributes:
@@ -249,6 +247,7 @@ class Reconcile:
         changed_others: whether it changed an object other than its own, which can enqueue its key again.
         warnings: reasons and messages of what is wrong with the object, although nothing failed.
         behind: whether a conflict showed that the cache is behind.
+        is_over: whether it has ended, although tasks that it started may go on.
     """
 
     def __init__(
@@ -281,7 +280,7 @@ class Reconcile:
         self.uid = uid
         self.basis = basis
         self.unsaved = context.unsaved
-        self._ended = False
+        self.is_over = False
 
     @functools.cached_property
     def bridge(self) -> ThreadBridge:
@@ -298,9 +297,8 @@ class Reconcile:
 
         Cancellation is raised when the call has really ended, also in a thread.
         """
-        if _is_async(getattr(override, "__func__", override)):
-            outcome: Awaitable[Any] = override(*args)
-            return outcome
+        if is_async(getattr(override, "__func__", override)):
+            return override(*args)  # type: ignore[no-any-return]
         return self._call_in_thread(override, *args)
 
     async def _call_in_thread(self, override: Callable[..., Any], *args: Any) -> Any:
@@ -363,7 +361,7 @@ class Reconcile:
 
     def keep_unsaved(self, uid: str, mutations: object) -> None:
         """Keep mutations of the reconcile's object that a batcher could not save, for the next reconcile."""
-        if self._ended:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
+        if self.is_over:  # a task that outlived the reconcile: nothing would drop this when the object is deleted
             return
         self.unsaved.keep(self.request, uid, mutations)
 
@@ -373,12 +371,12 @@ class Reconcile:
 
     def take_unsaved(self, uid: str) -> object | None:
         """Hand over what an earlier reconcile could not save for an object of this uid; None if there is nothing."""
-        return self.unsaved.take(self.request, uid)
+        return self.unsaved.take(self.request, uid) if self.unsaved.entries else None
 
     def end(self, seconds: float) -> None:
         """Record how long it took, and ignore all reports from now on."""
         self.seconds = seconds
-        self._ended = True
+        self.is_over = True
 
     def is_own(self, gvk: GroupVersionKind, request: Request) -> bool:
         """Return whether an object is the one that is reconciled."""
@@ -392,11 +390,11 @@ class Reconcile:
             self._context.loop.call_soon_threadsafe(report, *args)
 
     def _record_read(self, uid: str, version: Version) -> None:
-        if not self._ended and uid == self.uid:
+        if not self.is_over and uid == self.uid:
             self._context.tracker.record_read(self.request, version)
 
     def _record_write(self, uid: str, before: Version, after: Version, exact: bool, is_status: bool) -> None:
-        if self._ended:
+        if self.is_over:
             return
         if before != after:
             self.writes += 1

@@ -147,21 +147,23 @@ _MAX_MESSAGE = 500
 S = TypeVar("S", bound=Hashable)
 
 
-class ReconcileFailure(msgspec.Struct, frozen=True, gc=False):
+class ReconcileFailure(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The failure of a reconcile.
 
     Attributes:
         type: the name of the exception's class.
-        message: its text, at most 500 characters, without the values that the API server or a model rejected.
+        message: its text, at most 500 characters, without the values that the API server or a model rejected; None
+            for a reader who is not trusted.
         traceback: the frames of your code, as ``"operator.py:12 in reconcile_object"``, the innermost one last.
-        terminal: whether it was a `TerminalError`, which is not retried.
+        terminal: whether it was a `TerminalError`, which is not retried; None if that is not known, as of an operator
+            of another version.
         timed_out: whether the timeout expired.
     """
 
     type: str
-    message: str
+    message: str | None = None
     traceback: tuple[str, ...]
-    terminal: bool
+    terminal: bool | None = None
     timed_out: bool
 
 
@@ -512,7 +514,7 @@ def explain_key(
     waits_for = _waits_for(state, queued, started=started) or _idle_waits_for(state, request, runs)
     own = waits_of(request)
     return KeyExplanation(
-        controller=state.name,
+        controller=state.options.name,
         request=request,
         state=state_of(queued, remembered=bool(runs)),
         waits_for=waits_for if own is None else f"{waits_for}; {own}",
@@ -551,22 +553,15 @@ def _waits_for(state: ControllerState, queued: Explanation[Request], *, started:
         return "the end of the reconcile in progress"
     if queued.ready is not None and not started:
         return "the start of the workers: the caches are not synced, or this process is not the leader"
-    low = state.queue.low_limit
-    if (
-        queued.ready is not None
-        and (queued.priority or 0) < 0
-        and low is not None
-        and low.full
-        and low.limit < state.workers
-    ):
+    low = state.queue.low_limit if queued.ready is not None and (queued.priority or 0) < 0 else None
+    if low is not None and low.full and low.limit < state.options.workers:
         return (
             f"the end of another reconcile of low priority: {low.in_use} of at most {low.limit} are in progress, since "
             "the API server answers more slowly because of them"
         )
     if queued.ready is not None:
-        return (
-            f"a free worker ({state.queue.active} of {state.workers} are busy; keys that are ready: {len(state.queue)})"
-        )
+        busy = f"{state.queue.active} of {state.options.workers} are busy"
+        return f"a free worker ({busy}; keys that are ready: {len(state.queue)})"
     return None if queued.due is None else _waits_for_timer(queued)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler._core.user_code import FAILURES, log_metrics_failure, report
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
@@ -199,8 +200,8 @@ class FailureLog(ReconcileObserver):
     def __init__(self, *, clock: Clock, blocked: Callable[[Request], bool]) -> None:
         self._clock = clock
         self._blocked = blocked
-        self._failing: OrderedDict[Request, _Failing] = OrderedDict()
-        self._traced: OrderedDict[Hashable, float] = OrderedDict()  # when an error was logged with its traceback
+        self._failing: LRU[Request, _Failing] = LRU(_MAX_KEYS)
+        self._traced: LRU[Hashable, float] = LRU(_MAX_ERRORS)  # when an error was logged with its traceback
 
     def forgotten(self, key: Request, /) -> None:
         """Forget the failures of a key."""
@@ -252,9 +253,6 @@ class FailureLog(ReconcileObserver):
         if at is not None and now - at < REPEAT:
             return False
         self._traced[identity] = now
-        self._traced.move_to_end(identity)
-        if len(self._traced) > _MAX_ERRORS:
-            self._traced.popitem(last=False)
         return True
 
     def _count(self, key: Request, identity: Hashable, now: float) -> tuple[int, bool]:
@@ -262,8 +260,6 @@ class FailureLog(ReconcileObserver):
         failing, error = self._failing.get(key), hash(identity)
         if failing is None or failing.error != error:
             self._failing[key] = _Failing(error, 1, now + FIRST_REPEAT)
-            if len(self._failing) > _MAX_KEYS:
-                self._failing.popitem(last=False)
             return 1, True
         failing.failures += 1
         if now < failing.next_log:
@@ -385,9 +381,8 @@ class FailureEvents(ReconcileObserver):
             row = self._failing[key] = _Row(obj.uid)
         row.failures += 1
         now = self._clock.monotonic()
-        if row.failures < FAILURES_TO_REPORT and not (
-            completion.terminal or completion.timed_out or _is_refused(error)
-        ):
+        at_once = completion.terminal or completion.timed_out or _is_refused(error)
+        if row.failures < FAILURES_TO_REPORT and not at_once:
             return
         message = error_message(error)
         is_last_word = completion.terminal and row.reported != hash(message)

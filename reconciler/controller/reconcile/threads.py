@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from reconciler.clock import held_while
 from reconciler.controller.result import ControllerError, ReconcileCancelled
-from reconciler.controller.wake.watches import discard
+from reconciler.controller.wake.watches import awaited, discard
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class ThreadBridge:
                 raise ReconcileCancelled(_MUST_STOP)
             # A coroutine is not wrapped: a task that is cancelled before its first step closes its coroutine, and a
             # coroutine inside that one would never be awaited.
-            coroutine: Coroutine[Any, Any, T] = awaitable if inspect.iscoroutine(awaitable) else _coroutine(awaitable)
+            coroutine: Coroutine[Any, Any, T] = awaitable if inspect.iscoroutine(awaitable) else awaited(awaitable)
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             self._waits.add(future)
         try:
@@ -143,6 +143,8 @@ class ReconcileThreads:
             raise
         finally:
             self._waited_for.discard(future)
+            if not future.cancel() and not future.cancelled():  # it is not done if the coroutine is closed
+                future.exception()  # retrieved, so that asyncio does not report it: the reconcile may have no outcome
 
     def abandon(self) -> bool:
         """Stop waiting for threads that have not ended; return whether there are any."""
@@ -202,8 +204,6 @@ async def _ended(future: asyncio.Future[Any]) -> None:
     while not future.done():
         with contextlib.suppress(asyncio.CancelledError):  # the caller is being cancelled already
             await asyncio.wait({future})
-    if not future.cancelled():
-        future.exception()  # retrieved, so that asyncio does not report it: a cancelled reconcile has no outcome
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -211,7 +211,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-async def _coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable

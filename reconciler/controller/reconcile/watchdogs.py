@@ -208,12 +208,8 @@ class RunningReconciles(ReconcileObserver):
         """Note a reconcile. One timer is enough for all that are in progress."""
         self._running[reconcile.request] = reconcile
         if self._timer is None and self.stuck_after is not None:
-            self._timer = asyncio.get_running_loop().call_later(
-                self.stuck_after,
-                self._look,
-                self.stuck_after,
-                context=contextvars.Context(),  # not that of the reconcile
-            )
+            call_later, after = asyncio.get_running_loop().call_later, self.stuck_after
+            self._timer = call_later(after, self._look, after, context=contextvars.Context())  # not the reconcile's
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """Forget a reconcile; log the end of one that was reported."""
@@ -222,14 +218,9 @@ class RunningReconciles(ReconcileObserver):
             self._timer.cancel()
             self._timer = None
         if self._next_report and self._next_report.pop(reconcile.request, None) is not None:
-            run = reconcile.run
-            _log.info(
-                "%s: the reconcile of %s ended after %s",
-                run.controller,
-                run.request,
-                human_duration(reconcile.seconds),
-                extra=run.log_fields(),
-            )
+            run, took = reconcile.run, human_duration(reconcile.seconds)
+            fields = run.log_fields()
+            _log.info("%s: the reconcile of %s ended after %s", run.controller, run.request, took, extra=fields)
 
     def of(self, request: Request) -> Reconcile | None:
         """Return the reconcile of a key; None if none is in progress."""

@@ -21,15 +21,16 @@ from typing import Any
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
 from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import is_cancelled
-from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun
+from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, is_async
 from reconciler.controller.reconcile.writes import Ownership
-from reconciler.controller.result import Completion, ControllerError, ReconcileTimeout, check_outcome
+from reconciler.controller.result import Completion, ControllerError, ReconcileTimeout
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.echo import Wake
 from reconciler.controller.wake.handlers import ControllerState
 from reconciler.errors import describe_error
 from reconciler.meta import Request
 from reconciler.workqueue import QueueShutDown, RateLimiter, WorkQueue
+from reconciler.workqueue.queue import InProgress
 from reconciler.workqueue.rate_limiters import NeverRaises, guarded_limiter, when_duplicate
 
 _log = logging.getLogger("reconciler.controller")
@@ -48,6 +49,13 @@ class Worker:
         self._state = state
         self._override = override
         self._ownership = ownership
+        self._call: Callable[[Reconcile], Awaitable[object]]
+        if state.shard_filter.sharded:
+            self._call = self._reconcile_owned
+        elif is_async(getattr(override, "__func__", override)):
+            self._call = lambda reconcile: override(reconcile.request)  # type: ignore[assignment, return-value]
+        else:
+            self._call = lambda reconcile: reconcile.call(override, reconcile.request)
         queue = state.queue
         self._context = ReconcileContext(
             state.gvk,
@@ -68,66 +76,58 @@ class Worker:
         queue = self._state.queue
         while True:
             try:
-                key = await queue.get()
+                queued = await queue.take()
             except QueueShutDown:
                 return
             try:
-                reconcile = self._take(key)
+                reconcile = self._take(queued)
                 try:
-                    reconcile.completion = await self._run(reconcile)
-                finally:  # cancelled by the shutdown, it is not an error and requeues nothing
+                    reconcile.completion = await self._start(reconcile)
+                except asyncio.CancelledError as cancellation:
+                    if is_cancelled():  # by the shutdown: it is not an error and requeues nothing
+                        raise
+                    error = ControllerError(
+                        "the reconcile was cancelled, but not by the controller: something that it awaited was "
+                        "cancelled"
+                    )
+                    error.__cause__ = cancellation
+                    reconcile.completion = Completion(error=error, panicked=True)
+                finally:
                     self._end(reconcile)
             finally:
-                queue.done(key)
+                queue.done(queued.key)
 
-    def _take(self, key: Request) -> Reconcile:
-        state = self._state
-        queued = state.queue.in_progress(key)
-        assert queued is not None  # noqa: S101 - `get` has just returned it
-        stored = state.stored(key)
-        uid, version = (None, None) if stored is None else (stored.uid, stored.version)
-        state.tracker.begin(key, version)
+    def _take(self, queued: InProgress[Request]) -> Reconcile:
+        state, key = self._state, queued.key
         run = ReconcileRun(
-            controller=state.name,
+            controller=state.options.name,
             request=key,
             reasons=queued.reasons,
             attempt=state.limiter.retries(key),
             priority=queued.priority,
             since=queued.since,
         )
+        stored = state.stored(key)
+        uid, version = (None, None) if stored is None else (stored.uid, stored.version)
+        state.tracker.begin(key, version)
         return Reconcile(self._context, run, uid=uid, basis=version, by_timer=queued.by_timer)
 
-    async def _run(self, reconcile: Reconcile) -> Completion:
+    def _start(self, reconcile: Reconcile) -> asyncio.Task[Completion]:
         # A task and a context per reconcile: changes of context variables, or of the task's cancellation, cannot reach
         # the next key.
         context = contextvars.copy_context()
         context.run(self._begin, reconcile)
-        task = asyncio.get_running_loop().create_task(
+        task = reconcile.task = self._context.loop.create_task(
             run_to_completion(self._call, reconcile, timeout=self._state.options.timeout),
-            name=f"reconcile {self._state.name} {reconcile.request}",
+            name=f"reconcile {reconcile.controller} {reconcile.request}",
             context=context,
         )
-        reconcile.task = task
-        try:
-            return await task
-        except asyncio.CancelledError as cancellation:
-            if is_cancelled():
-                raise
-            error = ControllerError(
-                "the reconcile was cancelled, but not by the controller: something that it awaited was cancelled"
-            )
-            error.__cause__ = cancellation
-            return Completion(error=error, panicked=True)
+        return task
 
     def _begin(self, reconcile: Reconcile) -> None:
         current_cycle.set(reconcile)
         for notify in self._state.observers.begun:
             notify(reconcile)
-
-    def _call(self, reconcile: Reconcile) -> Awaitable[object]:
-        if self._state.shard_filter.sharded:
-            return self._reconcile_owned(reconcile)
-        return reconcile.call(self._override, reconcile.request)
 
     async def _reconcile_owned(self, reconcile: Reconcile) -> object:
         """Reconcile a key if it belongs to this process."""
@@ -143,7 +143,7 @@ class Worker:
         except Exception as error:
             if reconcile.owned is not False:
                 raise
-            _log.info("%s: %s", state.name, describe_error(error), extra=reconcile.run.log_fields())
+            _log.info("%s: %s", reconcile.controller, describe_error(error), extra=reconcile.run.log_fields())
             state.forget(key)
             return None
         finally:
@@ -152,8 +152,8 @@ class Worker:
 
     def _end(self, reconcile: Reconcile) -> None:
         state, key = self._state, reconcile.request
-        reconcile.end(state.clock.monotonic() - reconcile.run.since)
         stored = state.stored(key)
+        reconcile.end(state.clock.monotonic() - reconcile.run.since)
         state.unsaved.retain(key, None if stored is None else stored.uid)
         for notify in state.observers.ended:
             notify(reconcile)
@@ -192,7 +192,7 @@ class Worker:
                 for notify in self._state.observers.again:
                     notify(reconcile, self._state.limiter.steps(key))
             return
-        queue.forget(key)
+        self._state.limiter.forget(key)
         if outcome is not None and outcome.requeue_after is not None:
             self._state.deadlines[key] = self._state.clock.monotonic() + outcome.requeue_after
             queue.add(key, after=outcome.requeue_after, priority=priority, reason=reasons.REQUEUE_AFTER)
@@ -226,7 +226,7 @@ async def run_to_completion(
     error: Exception | None = None
     if timeout is None:
         try:
-            return Completion(check_outcome(await call(reconcile)))
+            return Completion(await call(reconcile))  # type: ignore[arg-type]  # it checks the outcome
         except Exception as raised:  # noqa: BLE001 - as below
             return Completion(error=raised)
     scope = asyncio.timeout(timeout)
@@ -234,7 +234,7 @@ async def run_to_completion(
         async with scope:
             outcome = await call(reconcile)
         if not scope.expired():
-            return Completion(check_outcome(outcome))
+            return Completion(outcome)  # type: ignore[arg-type]
     except Exception as raised:  # noqa: BLE001 - the worker passes it to the log, the metrics and the backoff
         error = raised
     if scope.expired():

@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
 from reconciler.cache import Cache, CachedClient, CachedObject
 from reconciler.cache.informer import Informer
@@ -169,7 +170,8 @@ class OwnershipGate:
 class LatencyObserver:
     """A transport that reports the latency of the requests of reconciles of low priority to their limit.
 
-    Lists are left out, since the time that they take depends on their length.
+    Lists are left out, since the time that they take depends on their length. So are requests of a task that goes on
+    after its reconcile: its key is no longer in progress, so they are not what the limit limits.
 
     Args:
         transport: sends the requests.
@@ -184,8 +186,8 @@ class LatencyObserver:
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request."""
-        cycle = current_reconcile()
-        if cycle is None or cycle.run.priority >= 0:
+        cycle = current_cycle.get()
+        if not isinstance(cycle, Reconcile) or cycle.run.priority >= 0 or cycle.is_over:
             return await self._transport.send(request)
         began = self._clock.monotonic()
         self._limit.unanswered += 1
@@ -195,7 +197,7 @@ class LatencyObserver:
             self._limit.unanswered -= 1
         if response.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._limit.reject(parse_retry_after(response.headers, self._clock.now()))
-        elif (access := access_of(request)) is not None and access[2] in _SINGLE:
+        elif (access := access_of(request)) is not None and access[2] in _SINGLE and not cycle.is_over:
             self._limit.observe(access, self._clock.monotonic() - began)
         return response
 

@@ -162,7 +162,16 @@ class _ObjectWithWriters(msgspec.Struct, gc=False):
     metadata: _MetadataWithWriters
 
 
+class _UndecodedWriters(msgspec.Struct, gc=False, rename="camel", omit_defaults=True):
+    managed_fields: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+class _ManagedFields(msgspec.Struct, gc=False):
+    metadata: _UndecodedWriters
+
+
 _decode = msgspec.json.Decoder(_ObjectWithWriters).decode
+_decode_raw = msgspec.json.Decoder(_ManagedFields).decode
 
 
 class FieldWriters:
@@ -255,7 +264,7 @@ _MAX_LEFT_OUT = 1000
 _MAX_VALUE = 100
 
 
-class FieldChange(msgspec.Struct, frozen=True):
+class FieldChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A field that changed.
 
     Attributes:
@@ -269,9 +278,9 @@ class FieldChange(msgspec.Struct, frozen=True):
 
     path: str
     change: Literal["added", "changed", "removed"]
-    before: str | None
-    after: str | None
-    managers: tuple[str, ...]
+    before: str | None = None
+    after: str | None = None
+    managers: tuple[str, ...] = ()
 
 
 class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
@@ -332,6 +341,21 @@ class ObjectChange(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
             older = 0 if earlier._old is None or self._old is None else len(earlier._old.data) - len(self._old.data)
             return msgspec.structs.replace(self, at=earlier.at, size=self.size + older, _old=earlier._old)
         return msgspec.structs.replace(self, at=earlier.at)
+
+    @property
+    def versions(self) -> tuple[CachedObject, ...]:
+        """Return the object before and after an update; nothing for another change."""
+        return () if self._old is None or self._new is None else (self._old, self._new)
+
+    @property
+    def managed_fields(self) -> bytes:
+        """Return the managedFields after an update, as JSON; empty if they are not known."""
+        if self._received is None:
+            return b""
+        try:
+            return bytes(_decode_raw(self._received).metadata.managed_fields)
+        except UNDECODABLE:
+            return b""
 
     def fields(self) -> tuple[list[FieldChange], int]:
         """Compute the fields that differ, 20 at most, and the number of the others, counted to 1,000.
@@ -508,7 +532,7 @@ class ChangeLog(ReconcileObserver):
         if event.initial or event.type is EventType.RESYNC:
             return
         changes = self._pending.get(key)
-        is_own = gvk == self._gvk and event.object.request == key
+        is_own = gvk == self._gvk and (event.new or event.object).request == key
         if changes is None or (is_own and event.new is None and isinstance(changes, Creation)):
             if is_own and event.old is None:
                 self._pending[key] = _creation(gvk, FieldWriters(event.received).all_writers())

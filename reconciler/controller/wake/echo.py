@@ -143,9 +143,9 @@ class EchoTracker(Generic[K]):
             key: the key.
             version: as for `set_basis`. Default: not known yet.
         """
-        self._in_progress[key] = _InProgress()
+        progress = self._in_progress[key] = _InProgress()
         if version is not None:
-            self.set_basis(key, version)
+            self._set_basis(key, progress, version)
 
     def set_basis(self, key: K, version: Version | None) -> None:
         """Record the version that the reconcile may read first.
@@ -156,8 +156,10 @@ class EchoTracker(Generic[K]):
                 store has no such object.
         """
         progress = self._in_progress.get(key)
-        if progress is None or version is None:
-            return
+        if progress is not None and version is not None:
+            self._set_basis(key, progress, version)
+
+    def _set_basis(self, key: K, progress: _InProgress, version: Version) -> None:
         progress.basis = progress.tip = version
         progress.void = False
         seen = self._seen.get(key)
@@ -209,7 +211,8 @@ class EchoTracker(Generic[K]):
             version: the object's version in the event.
             wake: the wake-up that the event asks for.
         """
-        if _covers(self._seen.get(key), version):
+        seen = self._seen.get(key)
+        if seen is not None and _covers(seen, version):
             self._drop(key)
             return False
         progress = self._in_progress.get(key)
@@ -301,12 +304,12 @@ class EchoTracker(Generic[K]):
             progress.void = len(progress.chain) > _MAX_OPAQUE
 
     def _raise_seen(self, key: K, progress: _InProgress) -> None:
-        if progress.void or progress.tip is None:
+        before = self._seen.get(key)
+        if progress.void or progress.tip is None or (progress.tip == before and not self._links):
             return
         if isinstance(progress.tip, str):
             self._seen[key] = tuple(progress.chain)
             return
-        before = self._seen.get(key)
         seen = self._seen[key] = max(before, progress.tip) if isinstance(before, int) else progress.tip
         links = self._links.get(key)
         if links is not None:

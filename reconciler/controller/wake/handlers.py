@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler._core.user_code import FAILURES
+from reconciler._core.user_code import FAILURES, cancel_and_wait
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
 from reconciler.clock import Clock
@@ -29,6 +29,7 @@ from reconciler.controller.wake.mapper_queue import CONCURRENT_CALLS, MapperQueu
 from reconciler.controller.wake.predicates import EventFilter, ShardFilter
 from reconciler.controller.wake.watches import OwnerMapper, Watch, check_requests, discard
 from reconciler.errors import describe_error
+from reconciler.events import EventRecorder
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject, Unstructured
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from reconciler.cache.handlers import HandlerRegistration
     from reconciler.cache.informer import Informer
     from reconciler.cache.store import Store
-    from reconciler.controller.options import ControllerOptions
+    from reconciler.controller.options import CheckedOptions
     from reconciler.controller.reconcile.cycle import UnsavedStore
     from reconciler.controller.reconcile.explanation import RunHistory
     from reconciler.controller.reconcile.threads import ReconcileThreads
@@ -67,9 +68,7 @@ class ControllerState:
     """What the parts of one controller share.
 
     Attributes:
-        name: the controller's name.
-        kind: the primary kind.
-        gvk: the same.
+        gvk: the primary kind.
         options: the controller's options.
         cache: provides the informers.
         queue: the controller's queue.
@@ -79,9 +78,9 @@ class ControllerState:
         observers: notified of events that enqueue keys, and of every reconcile.
         shard_filter: decides which keys this process reconciles.
         clock: source of time.
+        events: records Kubernetes events.
         status_metrics: receives each flush of a reconcile's batchers, or None.
         threads: run plain functions.
-        workers: the highest number of concurrent reconciles.
         history: the latest reconciles of each key.
         changes: the changes that enqueued each key.
         running: the reconciles in progress.
@@ -89,10 +88,8 @@ class ControllerState:
         stored: returns the primary object of a key in the informer's store; None if it has none.
     """
 
-    name: str
-    kind: KindLike
     gvk: GroupVersionKind
-    options: ControllerOptions
+    options: CheckedOptions
     cache: Cache
     queue: WorkQueue[Request]
     limiter: AgainLimiter
@@ -101,9 +98,9 @@ class ControllerState:
     observers: Observers
     shard_filter: ShardFilter
     clock: Clock
+    events: EventRecorder
     status_metrics: StatusMetrics | None
     threads: ReconcileThreads
-    workers: int
     history: RunHistory
     changes: ChangeLog
     running: RunningReconciles
@@ -114,6 +111,12 @@ class ControllerState:
         """Notify the observers of an event of an object of this kind, which enqueues a key."""
         for notify in self.observers.event:
             notify(key, gvk, event)
+
+    def warn_unreadable(self, gvk: GroupVersionKind, event: CacheEvent) -> None:
+        """Record a Warning Event for the object of an event, if it is a new one that cannot be decoded."""
+        new = event.new
+        if new is not None and new.problem is not None and event.type is not EventType.RESYNC:
+            self.events.warning(reference_to(gvk, new), "Unreadable", f"cannot be decoded: {new.problem}")
 
     def forget(self, key: Request) -> None:
         """Forget a key whose object is gone, or belongs to another process."""
@@ -137,8 +140,10 @@ class PrimaryHandler:
 
     def handle(self, event: CacheEvent) -> None:
         """Handle one event of the informer."""
-        state, obj, old = self._state, event.object, event.old
+        state, obj, old = self._state, event.new or event.object, event.old
         key, debounce, add = obj.request, state.options.debounce, state.queue.add
+        if obj.problem is not None:
+            state.warn_unreadable(state.gvk, event)
         gone = event.type is EventType.DELETED or (old is not None and old.uid != obj.uid)
         if gone:
             state.forget(key)
@@ -204,6 +209,8 @@ class MappedHandler:
         """Handle one event of the informer."""
         if event.new is None:
             self.mapper_queue.record_deletion(event.object.request)
+        elif event.new.problem is not None:
+            self._state.warn_unreadable(self._gvk, event)
         if not matters(self._predicates, event):
             return
         priority = _priority(event)
@@ -298,15 +305,6 @@ def _is_async(mapper: object) -> bool:
     return inspect.iscoroutinefunction(mapper) or inspect.iscoroutinefunction(getattr(mapper, "__call__", None))  # noqa: B004 - objects with an async __call__
 
 
-@dataclass(slots=True)
-class _Watched:
-    """An informer with one handler of the controller."""
-
-    kind: KindLike
-    informer: Informer
-    registration: HandlerRegistration
-
-
 class WatchedInformers:
     """The informers of the kinds that one controller watches, connected to its handlers.
 
@@ -314,25 +312,17 @@ class WatchedInformers:
         state: the controller's; its `stored` is set when the primary kind is connected.
         watches: the other kinds.
         handler: handles the events of the primary kind.
-        warn: records a Warning Event for an object, with a reason and a message.
 
     Attributes:
         mapper_queues: the queues of the mappers, from `connect` on.
         tasks: the workers of these queues.
     """
 
-    def __init__(
-        self,
-        state: ControllerState,
-        watches: Sequence[Watch],
-        handler: PrimaryHandler,
-        warn: Callable[[JSONObject, str, str], None],
-    ) -> None:
+    def __init__(self, state: ControllerState, watches: Sequence[Watch], handler: PrimaryHandler) -> None:
         self._state = state
         self._watches = watches
         self._handler = handler
-        self._warn = warn
-        self._watched: list[_Watched] = []
+        self._watched: list[tuple[Informer, HandlerRegistration]] = []
         self._store: Store | None = None  # of the primary kind, once it is connected
         self._remove_restart_callback: Callable[[], None] | None = None  # the same
         self.mapper_queues: list[MapperQueue] = []
@@ -354,20 +344,20 @@ class WatchedInformers:
         """
         state = self._state
         self._deadline = state.clock.monotonic() + state.options.sync_timeout
-        primary = await state.cache.informer(state.kind)
+        primary = await state.cache.informer(state.options.kind)
         self._store, state.stored = primary.store, primary.store.get
         self._remove_restart_callback = primary.on_restart(self._forget_versions)
-        await self._add_handler(state.kind, primary, self._handler.handle)
+        await self._add_handler(primary, self._handler.handle)
         others = [
             (watch, await state.cache.informer(watch.kind, metadata_only=watch.metadata_only))
             for watch in self._watches
         ]
-        await self._wait_listed(self._watched[0])
+        await self._wait_listed(primary)
         for watch, informer in others:
             handler = MappedHandler(watch, state, primary.resource)
             self.mapper_queues.append(handler.mapper_queue)
-            self.tasks += handler.mapper_queue.start(f"{state.name} mapper of {watch.kind}")
-            await self._add_handler(watch.kind, informer, handler.handle)
+            self.tasks += handler.mapper_queue.start(f"{state.options.name} mapper of {watch.kind}")
+            await self._add_handler(informer, handler.handle)
         return primary.resource
 
     async def wait_synced(self) -> None:
@@ -376,14 +366,14 @@ class WatchedInformers:
         Raises:
             CacheSyncTimeout: a kind was not served or could not be listed in time.
         """
-        for watched in self._watched:
-            await self._wait_listed(watched)
+        for informer, _ in self._watched:
+            await self._wait_listed(informer)
         for mapper_queue in self.mapper_queues:
             if not await mapper_queue.settled(self._time_left()):
                 _log.warning(
                     "%s starts before its mappers have finished: %d objects are not mapped after %g s and will be "
                     "mapped later",
-                    self._state.name,
+                    self._state.options.name,
                     mapper_queue.untried,
                     self._state.options.sync_timeout,
                 )
@@ -392,39 +382,29 @@ class WatchedInformers:
         """Disconnect all handlers. If this is cancelled, mappers that are running end by themselves."""
         if self._remove_restart_callback is not None:
             self._remove_restart_callback()
-        for watched in self._watched:
-            watched.registration.remove()
+        for _, registration in self._watched:
+            registration.remove()
         for mapper_queue in self.mapper_queues:
             await mapper_queue.stop()
-        for task in self.tasks:
-            task.cancel()
-        if self.tasks:
-            await asyncio.wait(self.tasks)
+        await cancel_and_wait(self.tasks)
 
-    async def _add_handler(self, kind: KindLike, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
-        gvk = gvk_from(kind)
-
-        def handle_and_warn(event: CacheEvent) -> None:
-            if event.new is not None and event.new.problem is not None and event.type is not EventType.RESYNC:
-                self._warn(reference_to(gvk, event.new), "Unreadable", f"cannot be decoded: {event.new.problem}")
-            handle(event)
-
-        registration = informer.add_handler(handle_and_warn, existing=False)
-        self._watched.append(_Watched(kind, informer, registration))
+    async def _add_handler(self, informer: Informer, handle: Callable[[CacheEvent], None]) -> None:
+        registration = informer.add_handler(handle, existing=False)
+        self._watched.append((informer, registration))
         await informer.deliver_existing(registration)
 
     def _time_left(self) -> float:
         return max(0.0, self._deadline - self._state.clock.monotonic())
 
-    async def _wait_listed(self, watched: _Watched) -> None:
+    async def _wait_listed(self, informer: Informer) -> None:
         try:
-            await watched.informer.wait_synced(self._time_left())
+            await informer.wait_synced(self._time_left())
         except CacheNotSynced as error:
             raise CacheSyncTimeout(
-                f"controller {self._state.name!r}: {gvk_from(watched.kind)} could not be listed within "
+                f"controller {self._state.options.name!r}: {informer.gvk} could not be listed within "
                 f"{self._state.options.sync_timeout:g} s. "
                 "Check that the kind is installed, that the cache is started, and that this identity may list and "
-                f"watch the kind. The last problem: {watched.informer.problem}"
+                f"watch the kind. The last problem: {informer.problem}"
             ) from error
 
     def _forget_versions(self) -> None:

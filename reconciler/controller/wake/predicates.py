@@ -187,7 +187,6 @@ class ShardFilter(Protocol):
 
     def ended(self, request: Request, /) -> None:
         """Called when a reconcile that `may_reconcile` allowed has ended, whatever its outcome."""
-        ...
 
 
 class Unsharded:

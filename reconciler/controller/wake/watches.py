@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
-from reconciler._core.durations import DurationLike, Seconds, positive_seconds
+from reconciler._core.durations import DurationLike, Seconds, seconds_of
 from reconciler._core.user_code import FAILURES, is_cancelled
 from reconciler.cache import CachedObject
 from reconciler.controller.result import ControllerError
@@ -42,7 +42,7 @@ async def wait_at_most(seconds: float, awaitable: Awaitable[T]) -> T:
         ControllerError: it did not end in time, or was cancelled by someone other than the caller.
         BaseException: what it raised.
     """
-    call = asyncio.ensure_future(_awaited(awaitable))
+    call = asyncio.ensure_future(awaited(awaitable))
     try:
         done, _ = await asyncio.wait({call}, timeout=seconds)
     finally:
@@ -63,7 +63,8 @@ def discard(awaitable: Awaitable[Any]) -> None:
         awaitable.close()
 
 
-async def _awaited(awaitable: Awaitable[T]) -> T:
+async def awaited(awaitable: Awaitable[T]) -> T:
+    """Await something in a coroutine, which a task can be made of."""
     return await awaitable
 
 
@@ -206,7 +207,6 @@ class Enqueue(Protocol):
             TypeError: it is not a Request.
             ValueError: it has a namespace although the controller's kind is cluster-scoped, or the other way round.
         """
-        ...
 
 
 class KeySource(Protocol):
@@ -218,7 +218,6 @@ class KeySource(Protocol):
         Raises:
             Exception: it cannot continue. The controller does not continue without it: `Controller.finished` raises it.
         """
-        ...
 
 
 SourceLike = KeySource | Callable[[Enqueue], Awaitable[None]]
@@ -261,7 +260,7 @@ class ChannelSource:
             raise ConfigurationError(f"ChannelSource takes an async iterable or an asyncio.Queue, not {items!r}")
         self._items = items
         self._mapper = mapper or _key_of
-        self._timeout = positive_seconds("ChannelSource: mapper_timeout", mapper_timeout)
+        self._timeout = seconds_of("ChannelSource: mapper_timeout", mapper_timeout)
         self.name = name
 
     async def run(self, enqueue: Enqueue, /) -> None:
@@ -285,60 +284,48 @@ class ChannelSource:
                 )
 
 
-class SourceRunner:
-    """The running sources of one controller.
+def start_sources(
+    controller: str, sources: Sequence[SourceLike], queue: WorkQueue[Request], primary: ResourceType
+) -> list[asyncio.Task[None]]:
+    """Start the sources of a controller; return their tasks.
 
     Args:
-        name: the controller's name.
+        controller: the controller's name.
         sources: the sources.
         queue: the controller's queue.
-
-    Attributes:
-        tasks: one per source, from `start` on.
+        primary: its primary kind.
     """
+    names = map(_name_of, sources)
+    return [
+        asyncio.create_task(_run_source(source, name, controller, queue, primary), name=f"{controller} source {name}")
+        for source, name in zip(sources, names, strict=True)
+    ]
 
-    def __init__(self, name: str, sources: Sequence[SourceLike], queue: WorkQueue[Request]) -> None:
-        self._name = name
-        self._sources = sources
-        self._queue = queue
-        self.tasks: list[asyncio.Task[None]] = []
 
-    def start(self, primary: ResourceType) -> None:
-        """Start the sources of a controller for this primary kind."""
-        for source in self._sources:
-            name = _name_of(source)
-            task = asyncio.create_task(self._run(source, name, primary), name=f"{self._name} source {name}")
-            self.tasks.append(task)
+async def _run_source(
+    source: SourceLike, name: str, controller: str, queue: WorkQueue[Request], primary: ResourceType
+) -> None:
+    reason = reasons.detailed(reasons.SOURCE, name)
 
-    async def stop(self) -> None:
-        """Cancel the sources and wait until they have ended. If this is cancelled, they end by themselves."""
-        for task in self.tasks:
-            task.cancel()
-        if self.tasks:
-            await asyncio.wait(self.tasks)
+    def enqueue(request: Request, /, *, after: DurationLike | None = None, priority: int = 0) -> None:
+        check_requests([request], primary, giver="a source")
+        queue.add(request, after=after, priority=priority, reason=reason)
 
-    async def _run(self, source: SourceLike, name: str, primary: ResourceType) -> None:
-        reason = reasons.detailed(reasons.SOURCE, name)
-
-        def enqueue(request: Request, /, *, after: DurationLike | None = None, priority: int = 0) -> None:
-            check_requests([request], primary, giver="a source")
-            self._queue.add(request, after=after, priority=priority, reason=reason)
-
-        try:
-            await (source(enqueue) if callable(source) else source.run(enqueue))
-        except FAILURES as raised:
-            error = raised
-            if isinstance(raised, asyncio.CancelledError):
-                if is_cancelled():
-                    raise
-                error = ControllerError(
-                    f"source {name!r} was cancelled, but not by the controller: something that it awaited was cancelled"
-                )
-                error.__cause__ = raised
-            text = describe_error(error)
-            _log.exception("source %r of %s failed, so the controller stops: %s", name, self._name, text)
-            raise error from error.__cause__
-        _log.info("source %r of %s has ended and enqueues no more keys", name, self._name)
+    try:
+        await (source(enqueue) if callable(source) else source.run(enqueue))
+    except FAILURES as raised:
+        error = raised
+        if isinstance(raised, asyncio.CancelledError):
+            if is_cancelled():
+                raise
+            error = ControllerError(
+                f"source {name!r} was cancelled, but not by the controller: something that it awaited was cancelled"
+            )
+            error.__cause__ = raised
+        text = describe_error(error)
+        _log.exception("source %r of %s failed, so the controller stops: %s", name, controller, text)
+        raise error from error.__cause__
+    _log.info("source %r of %s has ended and enqueues no more keys", name, controller)
 
 
 def _name_of(source: SourceLike) -> str:

@@ -4,12 +4,10 @@
 The package needs htpy (the extra ``console``), so import it where the console is served.
 """
 
-from reconciler.errors import MissingExtra
+from reconciler.errors import importing
 
-try:
+with importing(extra="console", purpose="the console"):
     from reconciler.manager.console.pages import Page
 
-except ModuleNotFoundError as error:
-    raise MissingExtra("htpy", extra="console", purpose="the console") from error
 
 __all__ = ["Page"]

@@ -155,11 +155,16 @@ def changes_of(changes: Sequence[JSONObject]) -> Node:
 
 
 def _change(change: JSONObject) -> Node:
-    fields, more = change["fields"], change.get("fields_left_out")
+    fields = change["fields"]
     writers = {tuple(field.get("managers", ())) for field in fields} or {tuple(change.get("managers", ()))}
     common = writers.pop() if len(writers) == 1 else ()
+    return [h.p[f"{change['kind']} {key_text(change)} was {change['type']}", _by(common)], _fields(change, common)]
+
+
+def _fields(change: JSONObject, common: Sequence[str] | None) -> Node:
+    """Return the fields of a change, with those who wrote them unless that is told already."""
+    fields, more = change["fields"], change.get("fields_left_out")
     return [
-        h.p[f"{change['kind']} {key_text(change)} was {change['type']}", _by(common)],
         h.ul[
             (
                 h.li[h.code[field["path"]], " ", _values(field), None if common else _by(field.get("managers", ()))]
@@ -329,9 +334,9 @@ def _reconcile(run: JSONObject, now: str | None, above: JSONObject | None) -> No
     ]
 
 
-def _write(write: JSONObject) -> h.Node:
-    fields = [f"{each['path']}: {each.get('before', '')} → {each.get('after', '')}" for each in write.get("fields", ())]
-    return [h.p[f"{write['method']} {write['path']}"], [[h.code[each], h.br] for each in fields]]
+def _write(write: JSONObject) -> Node:
+    change = {"fields": [], **write}
+    return h.div(".diff")[h.p[f"{write['method']} {write['path']}"], _fields(change, None)]
 
 
 _STYLE = "the style"

@@ -253,13 +253,7 @@ def _key_page(state: JSONObject, query: Mapping[str, str]) -> Node:
             h.h1[key_text(key)], h.span(".kind")[f"{controller['kind']} {controller['api_version']}"], state_pill(key)
         ],
         h.ul(".answer")[(h.li(class_=kind)[sentence] for kind, sentence in _answer(state, key, now))],
-        section(
-            "Timeline",
-            timeline(drawn),
-            _legend(),
-            _beyond(drawn.beyond),
-            aside=h.span(".chips")[chips],
-        ),
+        section("Timeline", timeline(drawn), _legend(), _beyond(drawn.beyond), aside=h.span(".chips")[chips]),
         key.get("status") and section("Status", _status(key["status"], now)),
         section("Reconciles", reconciles(key["runs"], state["now"]), aside="the latest ten"),
         section("Details", _key_facts(controller, key)),

@@ -226,8 +226,10 @@ def debug_recording(segments: Callable[[], Sequence[Path]]) -> Handler:
             return EndpointResponse(503, b"503: the operator does not record: it needs --record or recording=\n")
         if name is None:
             return EndpointResponse(200, msgspec.json.encode(sorted(found)), "application/json")
-        if name not in found:
+        try:
+            data = await asyncio.to_thread(found[name].read_bytes)
+        except (KeyError, FileNotFoundError):  # the ring has dropped it
             return EndpointResponse(404, b"404: the recording has no such segment\n")
-        return EndpointResponse(200, await asyncio.to_thread(found[name].read_bytes), "application/octet-stream")
+        return EndpointResponse(200, data, "application/octet-stream")
 
     return handle

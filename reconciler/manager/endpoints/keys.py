@@ -23,11 +23,12 @@ from reconciler.controller.reconcile.explanation import (
     EndedReconcile,
     KeyExplanation,
     KeyRate,
+    ReconcileFailure,
     RunExplanation,
     state_of,
 )
 from reconciler.controller.reconcile.watchdogs import CodePlace
-from reconciler.controller.wake.change import ObjectChange
+from reconciler.controller.wake.change import FieldChange, ObjectChange
 from reconciler.errors import ReconcilerError
 from reconciler.manager.endpoints.handlers import Turns
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse, Handler
@@ -53,16 +54,6 @@ _SATURATED, _EXAMINED = 10.0, 1_000
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class FieldReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A field that changed; see `FieldChange`. Only trusted readers get the values."""
-
-    path: str
-    change: str
-    before: str | None = None
-    after: str | None = None
-    managers: tuple[str, ...] = ()
-
-
 class ChangeReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A change of an object that enqueued a key; see `ObjectChange`."""
 
@@ -74,21 +65,11 @@ class ChangeReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     name: str
     version: str | None = None
     managers: tuple[str, ...] = ()
-    fields: tuple[FieldReport, ...]
+    fields: tuple[FieldChange, ...]
     fields_left_out: int = 0
 
     def __str__(self) -> str:
         return str(Request(self.name, self.namespace))
-
-
-class ErrorReport(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """The failure of a reconcile; see `Failure`. Only trusted readers get the message."""
-
-    type: str
-    message: str | None = None
-    traceback: tuple[str, ...]
-    terminal: bool | None = None
-    timed_out: bool
 
 
 class RunReport(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -105,7 +86,7 @@ class RunReport(msgspec.Struct, kw_only=True, omit_defaults=True):
     echoes_dropped: int | None = None
     changed_meanwhile: bool
     reconcile_id: str | None = None
-    error: ErrorReport | None = None
+    error: ReconcileFailure | None = None
 
 
 class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -149,7 +130,7 @@ class KeyReport(msgspec.Struct, kw_only=True, omit_defaults=True):
         return str(Request(self.name, self.namespace))
 
     @property
-    def error(self) -> ErrorReport | None:
+    def error(self) -> ReconcileFailure | None:
         """Return how the latest reconcile failed; None if it did not."""
         return self.runs[0].error if self.runs else None
 
@@ -202,6 +183,30 @@ class KeysDocument(msgspec.Struct, kw_only=True, omit_defaults=True):
     shard: dict[str, Any] | None = None
     waits: tuple[WaitReport, ...] = ()
     controllers: tuple[ControllerReport, ...]
+
+
+def change_report(change: ObjectChange, *, trusted: bool = True) -> ChangeReport:
+    """Return the report of a change.
+
+    Args:
+        change: the change.
+        trusted: whether values of fields are included.
+    """
+    fields, left_out = change.fields()
+    if not trusted:
+        fields = [msgspec.structs.replace(each, before=None, after=None) for each in fields]
+    return ChangeReport(
+        at=change.at,
+        type=change.type,
+        kind=change.gvk.kind,
+        api_version=change.gvk.api_version,
+        namespace=change.request.namespace,
+        name=change.request.name,
+        version=None if change.version is None else str(change.version),
+        managers=tuple(change.managers),
+        fields=tuple(fields),
+        fields_left_out=left_out,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,7 +366,7 @@ class _ControllerReader:
         rate = self._history.rate(key, rows)
 
         def changes(given: Sequence[ObjectChange]) -> tuple[ChangeReport, ...]:  # none if many keys are asked for
-            return tuple(map(self._change, given)) if full else ()
+            return tuple(change_report(each, trusted=self._trusted) for each in given) if full else ()
 
         return KeyReport(
             namespace=key.namespace,
@@ -408,9 +413,9 @@ class _ControllerReader:
         return found if isinstance(found, dict) else None
 
     def _run(self, run: RunExplanation, changes: tuple[ChangeReport, ...]) -> RunReport:
-        error = None if run.failure is None else ErrorReport(**msgspec.structs.asdict(run.failure))
+        error = run.failure
         if error is not None and not self._trusted:
-            error.message = None
+            error = msgspec.structs.replace(error, message=None)
         return RunReport(
             started=run.started,
             seconds=round(run.seconds, 6),
@@ -424,24 +429,6 @@ class _ControllerReader:
             changed_meanwhile=run.overtaken,
             reconcile_id=run.reconcile_id,
             error=error,
-        )
-
-    def _change(self, change: ObjectChange) -> ChangeReport:
-        fields, left_out = change.fields()
-        reports = msgspec.convert(fields, tuple[FieldReport, ...], from_attributes=True)
-        for each in () if self._trusted else reports:
-            each.before = each.after = None
-        return ChangeReport(
-            at=change.at,
-            type=change.type,
-            kind=change.gvk.kind,
-            api_version=change.gvk.api_version,
-            namespace=change.request.namespace,
-            name=change.request.name,
-            version=None if change.version is None else str(change.version),
-            managers=tuple(change.managers),
-            fields=reports,
-            fields_left_out=left_out,
         )
 
     def _is_failing(self, rows: Sequence[EndedReconcile]) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from reconciler._core.lru import LRU
+from reconciler._core.user_code import cancel_and_wait
 from reconciler._core.wire import JSONObject
 from reconciler.client import Client
 from reconciler.clock import Clock
@@ -238,11 +239,7 @@ class Reviewer:
 
     async def close(self) -> None:
         """Cancel the reviews in progress."""
-        pending = list(self._pending.values())
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending)
+        await cancel_and_wait(list(self._pending.values()))
 
     def _spend(self) -> None:
         """Take the review of an unknown token from the budget.

@@ -10,12 +10,14 @@ import re
 import ssl
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler._core.certificates import CertWatcher, self_signed_context
 from reconciler._core.limits import Limits
+from reconciler._core.user_code import cancel_and_wait
 from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.security import ACCEPTED_SECONDS, AccessRefused, EndpointSecurity, Guard
@@ -105,7 +107,11 @@ class LoopThread:
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the thread and return its result. Cancellation cancels it there."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+        return await asyncio.wrap_future(self.start(coroutine))
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine in the thread, for a caller without an event loop, or whose event loop has another time."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     async def stop(self) -> None:
         """Cancel what still runs in the thread, and end it. Cancellation leaves it to end by itself."""
@@ -270,11 +276,7 @@ class Servers:
     """
 
     def __init__(
-        self,
-        clock: Clock,
-        main: MainLoop,
-        security: EndpointSecurity | None = None,
-        guard: Guard | None = None,
+        self, clock: Clock, main: MainLoop, security: EndpointSecurity | None = None, guard: Guard | None = None
     ) -> None:
         self._clock = clock
         self._main = main
@@ -339,10 +341,7 @@ class Servers:
 
     async def stop(self) -> None:
         """Stop listening, and end the thread. Cancellation leaves it to the end of the process."""
-        for task in self._background:
-            task.cancel()
-        if self._background:
-            await asyncio.wait(self._background)
+        await cancel_and_wait(self._background)
         if self._thread is not None:
             await self._thread.run(self._stop())
             await self._thread.stop()
