@@ -6,12 +6,13 @@ error, 130 after an interrupt. Each command imports only what it needs, so it wo
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reconciler.cli.output import exit_with
-from reconciler.errors import MissingExtra
+from reconciler.cli.output import ThreadsLeft, exit_with
+from reconciler.errors import importing
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -28,14 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always, with the exit code.
     """
-    exit_with(lambda: _dispatch(arguments))
+    try:
+        exit_with(lambda: _dispatch(arguments))
+    except ThreadsLeft as left:
+        if arguments is None:  # the process is the command's own
+            sys.stdout.flush()
+            os._exit(int(str(left.code)))
+        raise
 
 
 def _dispatch(arguments: Sequence[str] | None) -> int:
-    try:
+    with importing(extra="cli", purpose="the command line"):
         import cyclopts
-    except ModuleNotFoundError as error:
-        raise MissingExtra("cyclopts", extra="cli", purpose="the command line") from error
     from reconciler.cli.app import app, config_sources, import_commands
     from reconciler.cli.options import with_console_address
 

@@ -123,11 +123,13 @@ def import_commands() -> None:
 @app.command(name="--install-completion")
 def install_completion(
     *,
-    shell: Annotated[
-        Literal["bash", "zsh", "fish"] | None, Parameter(help="The shell. Default: the one that runs this command.")
-    ] = None,
+    shell: Literal["bash", "zsh", "fish"] | None = None,
 ) -> int:
-    """Install completion of commands and options in the shell, and have its startup file load it."""
+    """Install completion of commands and options in the shell, and have its startup file load it.
+
+    Args:
+        shell: The shell. Default: the one that runs this command.
+    """
     from cyclopts.completion.detect import ShellDetectionError
 
     try:
@@ -143,20 +145,21 @@ def install_completion(
 @app.command
 def demo(
     *,
-    speed: Annotated[float, Parameter(help="Virtual seconds per real second; 0 shows the result at once.")] = 75.0,
-    naive: Annotated[
-        bool, Parameter(help="Show only the naive way: a controller without the library's protections.")
-    ] = False,
+    speed: float = 75.0,
+    naive: bool = False,
     output: Annotated[Format, Parameter(help="Output format; 'json' prints only the facts.")] = "text",
     console: ConsoleAddress = None,
-    record: Annotated[
-        Path | None, Parameter(help="With --naive: record the reconciles in this directory, for 'reconciler replay'.")
-    ] = None,
+    record: Path | None = None,
 ) -> int:
     """Show how a failed notification is retried, the naive way and with this library. Needs no cluster.
 
     With 'json' the facts are those of this library; with --naive, those of the naive way. With --console the browser
     shows one of them, with short delays and in real time, until interrupted.
+
+    Args:
+        speed: Virtual seconds per real second; 0 shows the result at once.
+        naive: Show only the naive way: a controller without the library's protections.
+        record: With --naive: record the reconciles in this directory, for 'reconciler replay'.
     """
     if console is not None:
         from reconciler.cli.demo import run_live
@@ -169,7 +172,7 @@ def demo(
 
 @app.command
 def check(
-    target: Annotated[str | None, Parameter(help="MODULE:ATTR as for 'reconciler run'. Omit it with --exec.")] = None,
+    target: str | None = None,
     *,
     options: CheckOptions,
 ) -> int:
@@ -183,6 +186,9 @@ def check(
     With --exec the operator is a program in any language. It runs in real time, so there are fewer runs; a crash is
     SIGKILL. Pass its CustomResourceDefinitions with --objects. In a project of 'reconciler new' target and example are
     in pyproject.toml.
+
+    Args:
+        target: MODULE:ATTR as for 'reconciler run'. Omit it with --exec.
     """
     from reconciler.cli.check import run_check
 
@@ -201,7 +207,7 @@ def plan(
     The operator runs on a copy of the cluster in this process, in virtual time, until nothing happens any more. The
     cluster is only read: objects of a kind are copied when the operator first asks for them. Effects that are declared
     with @effect are listed instead of called. The exit code is 0 if nothing would change, 2 if something would, 1 after
-    an error.
+    an error or if the plan did not come to its end.
     """
     from reconciler.cli.plan.command import print_plan
 
@@ -322,18 +328,25 @@ def replay(
 
 @app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
 def audit(
-    file: Annotated[Path, Parameter(help="The audit file; '-' for standard input.")],
+    file: Path,
     /,
     *,
-    request: Annotated[str | None, Parameter(help="Only the request NAME, or NAMESPACE/NAME.")] = None,
-    namespace: Annotated[str | None, Parameter(help="Only requests in this namespace.")] = None,
+    request: str | None = None,
+    namespace: str | None = None,
     output: Annotated[Format, Parameter(help="Output format; json prints the records as they are.")] = "text",
-    expect: Annotated[str | None, Parameter(help="A hash that this command printed earlier for the file.")] = None,
-    key_file: Annotated[Path | None, Parameter(help="File with the key of the chain (--audit-key).")] = None,
+    expect: str | None = None,
+    key_file: Path | None = None,
 ) -> int:
     """Print who was told what, and when, from an audit file of the notification operator; check its hash chain.
 
     The exit code is 1 if a line does not follow the one before it, or if no line has the expected hash.
+
+    Args:
+        file: The audit file; '-' for standard input.
+        request: Only the request NAME, or NAMESPACE/NAME.
+        namespace: Only requests in this namespace.
+        expect: A hash that this command printed earlier for the file.
+        key_file: File with the key of the chain (--audit-key).
     """
     from reconciler.cli.notification import print_audit
 
@@ -343,17 +356,20 @@ def audit(
 
 @routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")
 def routes_test(
-    file: Annotated[Path, Parameter(help="The routing configuration.")],
+    file: Path,
     /,
-    *attributes: Annotated[
-        str, Parameter(help="NAME=VALUE of a notification: type, priority, namespace or an extension.")
-    ],
-    request: Annotated[Path | None, Parameter(help="YAML file of a NotificationRequest, for its attributes.")] = None,
+    *attributes: str,
+    request: Path | None = None,
     output: Format = "text",
 ) -> int:
     """Print the receivers and channels that a notification with these attributes would reach.
 
     For an invalid configuration, print every mistake with its line.
+
+    Args:
+        file: The routing configuration.
+        attributes: NAME=VALUE of a notification: type, priority, namespace or an extension.
+        request: YAML file of a NotificationRequest, for its attributes.
     """
     from reconciler.cli.notification import print_routes
 

@@ -21,9 +21,10 @@ from reconciler.cli.servers import load_object
 from reconciler.cli.targets import load_target
 from reconciler.client import Client
 from reconciler.clock import current_clock, process_time
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.errors import ConfigurationError, importing
 from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
+from reconciler.meta.documents import copy_json, merge_diff, without_nulls
 from reconciler.objects import Resource
 from reconciler.testing.explore.disturbances import FAMILIES
 from reconciler.testing.explore.exploration import Budget, Disturbances, Exploration, Outcome
@@ -31,21 +32,86 @@ from reconciler.testing.explore.oracles import Finding
 from reconciler.testing.explore.program import ProgramSubject
 from reconciler.testing.explore.report import report
 from reconciler.testing.explore.run import Scenario, Subject
-from reconciler.testing.explore.scenario import ExampleScenarios
-from reconciler.testing.explore.strategies import schema_of
+from reconciler.testing.explore.state_space import changed_alone
+from reconciler.testing.explore.strategies import Schema, field_paths, schema_of
+from reconciler.testing.world import World
 
-try:
+with importing(extra="cli", purpose="'reconciler check'"):
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Table
-except ModuleNotFoundError as error:
-    raise MissingExtra("rich", extra="cli", purpose="'reconciler check'") from error
 
 _PROGRAM_FAMILIES = ("crash", "lag", "travel", "lose", "refuse", "foreign", "shutdown")
 """What disturbs a program from outside."""
 _BUDGET, _PROGRAM_BUDGET = 30.0, 120.0
 _WIDE = 120
 """Columns of the table elsewhere than on a terminal."""
+
+
+@dataclass(frozen=True)
+class ExampleScenarios:
+    """What users do with an example.
+
+    Attributes:
+        example: the object.
+        others: what must exist before it.
+        changes: a merge patch of the spec for each field that is changed.
+        unchanged: the fields for which no other valid value was found.
+    """
+
+    example: JSONObject
+    others: Sequence[JSONObject] = ()
+    changes: Mapping[str, JSONObject] = field(default_factory=dict)
+    unchanged: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls, example: JSONObject, schema: Schema | None, *, others: Sequence[JSONObject] = (), seed: int = 0
+    ) -> ExampleScenarios:
+        """Return the scenarios of an example, with another valid value for each field of its spec.
+
+        Raises:
+            ConfigurationError: the schema refuses the example.
+        """
+        if schema is None:
+            return cls(example, others)
+        if problems := schema.problems(example) or schema.unfit(example):
+            name = example["metadata"].get("name")
+            raise ConfigurationError(f"the API server refuses {schema.kind} {name}: {'; '.join(problems)}")
+        changes: dict[str, JSONObject] = {}
+        unchanged: list[str] = []
+        current: JSONObject = without_nulls(schema.complete(example))
+        for path in field_paths(schema):
+            changed = changed_alone(schema, current, path, seed=seed)
+            if changed is None:
+                unchanged.append(path)
+            else:
+                changes[path] = merge_diff(current.get("spec") or {}, changed["spec"])
+                current = changed
+        return cls(example, others, changes, unchanged)
+
+    @property
+    def scenarios(self) -> dict[str, Scenario]:
+        """Return the scenarios by their names."""
+        return {"changes": self.change, "deletion": self.delete}
+
+    async def change(self, world: World) -> None:
+        """Create the example, and change each field. Cancellation leaves the rest undone."""
+        await self._create(world)
+        for patch in self.changes.values():
+            await world.patch(self.example, {"spec": patch})
+            await world.settle()
+
+    async def delete(self, world: World) -> None:
+        """Create and delete the example. Cancellation leaves the rest undone."""
+        await self._create(world)
+        await world.delete(self.example)
+        await world.settle()
+
+    async def _create(self, world: World) -> None:
+        await world.server.apply(*self.others)
+        await world.create(copy_json(self.example))
+        await world.settle()
 
 
 @dataclass(slots=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import yaml
-from cyclopts import Parameter
 
 from reconciler._core.wire import JSONObject, quote_kubernetes_scalars
 from reconciler.cli.output import print_json
@@ -27,16 +26,11 @@ _NESTING = 200
 
 
 def crd(
-    target: Annotated[str, Parameter(help="MODULE:CLASS of a Resource, 'notification', or a YAML file of CRDs.")],
+    target: str,
     /,
-    *versions: Annotated[str, Parameter(help="MODULE:CLASS of each further version, or of another kind.")],
-    check: Annotated[
-        Path | None,
-        Parameter(help="Instead of printing, compare with the definitions in this YAML file; exit 1 if one is broken."),
-    ] = None,
-    output: Annotated[
-        Literal["yaml", "json"] | None, Parameter(help="Output format. Default: yaml; with --check text.")
-    ] = None,
+    *versions: str,
+    check: Path | None = None,
+    output: Literal["yaml", "json"] | None = None,
 ) -> int:
     """Print the CustomResourceDefinition of a Resource class. Needs no cluster.
 
@@ -44,6 +38,12 @@ def crd(
     changes from that file, each with its path and whether it is breaking or harmless: breaking is what refuses, prunes
     or changes the meaning of an existing object, or lets a request fail. To check against a cluster, write the file
     with 'kubectl get crd NAME -o yaml'; then versions that are still stored are checked, too.
+
+    Args:
+        target: MODULE:CLASS of a Resource, 'notification', or a YAML file of CRDs.
+        versions: MODULE:CLASS of each further version, or of another kind.
+        check: Instead of printing, compare with the definitions in this YAML file; exit 1 if one is broken.
+        output: Output format. Default: yaml; with --check text.
     """
     targets = [target, *versions]
     if check is not None:

@@ -38,7 +38,7 @@ from reconciler.cli.output import (
 from reconciler.cli.run import run_target
 from reconciler.cli.servers import describe_data, played_controllers
 from reconciler.cli.targets import operator_name
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.errors import ConfigurationError, importing
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
 from reconciler.objects import Unstructured
@@ -50,17 +50,19 @@ _FILES = ("ca.crt", "tls.crt", "tls.key")
 
 
 def certificates(
-    directory: Annotated[Path, Parameter(help="Directory for ca.crt, tls.crt and tls.key.")],
+    directory: Path,
     /,
     *,
-    host: Annotated[
-        tuple[str, ...], Parameter(help="Host name or address of the webhooks. Can be repeated.", show_default=False)
-    ] = ("localhost", "127.0.0.1"),
+    host: Annotated[tuple[str, ...], Parameter(show_default=False)] = ("localhost", "127.0.0.1"),
 ) -> int:
     """Make a development certificate for webhooks, and a CA for it. Existing files are not overwritten.
 
     In a cluster the host is that of the webhooks' Service, such as 'my-operator-webhook.default.svc'. In production let
     cert-manager make and renew the certificate.
+
+    Args:
+        directory: Directory for ca.crt, tls.crt and tls.key.
+        host: Host name or address of the webhooks. Can be repeated.
     """
     write_certificates(directory, host)
     print(f"wrote {', '.join(str(directory / name) for name in _FILES)} for {', '.join(host)}")
@@ -75,10 +77,8 @@ def write_certificates(directory: Path, hosts: Sequence[str]) -> None:
         ConfigurationError: a host is invalid, a file exists, or one cannot be written.
         MissingExtra: the extra ``develop`` is not installed.
     """
-    try:
+    with importing(extra="develop", purpose="making development certificates"):
         import trustme
-    except ModuleNotFoundError as error:
-        raise MissingExtra("trustme", extra="develop", purpose="making development certificates") from error
     authority = trustme.CA()
     try:
         certificate = authority.issue_cert(*hosts)
@@ -120,10 +120,8 @@ def dev(
         raise ConfigurationError(
             "--data and --controller are options of the embedded server: use them without --control-plane"
         )
-    try:
+    with importing(extra="develop", purpose="reconciler dev"):
         import watchfiles  # noqa: F401 - see whether it is installed before anything is started
-    except ModuleNotFoundError as error:
-        raise MissingExtra("watchfiles", extra="develop", purpose="reconciler dev") from error
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_until_signal(target, options))
     return 0

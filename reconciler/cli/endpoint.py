@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -38,6 +38,13 @@ class EndpointError(ReconcilerError):
     """The operator could not be asked; the message names the endpoint and says what to do."""
 
 
+class PathNotServed(EndpointError):
+    """The endpoint serves something, but not what was asked for."""
+
+
+Sink = Callable[[bytes], object]
+
+
 def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) -> KeysDocument:  # noqa: B008 - frozen
     """Return the document of ``/debug/keys``.
 
@@ -50,17 +57,29 @@ def read_keys(endpoint: str, access: AccessFlags = AccessFlags(), **query: str) 
         ConfigurationError: the endpoint is not a valid URL, or a file cannot be read.
         EndpointError: nothing listens there, or something else does.
     """
-    return _decoded(endpoint, read_debug(endpoint, access, "/debug/keys", **query))
+    return _decoded(endpoint, read_debug(endpoint, access, "/debug/keys", sink=None, **query))
 
 
-def read_debug(endpoint: str, access: AccessFlags, path: str, **query: str) -> bytes:
-    """Return the body of a path below ``/debug``; see `read_keys`."""
+def read_debug(endpoint: str, access: AccessFlags, path: str, *, sink: Sink | None = None, **query: str) -> bytes:
+    """Return the body of a path below ``/debug``; see `read_keys`.
+
+    Args:
+        endpoint: as for `read_keys`.
+        access: as for `read_keys`.
+        path: the path.
+        query: its query.
+        sink: called with each part of a body of any size and duration, which is not returned then.
+
+    Raises:
+        PathNotServed: there is no such thing.
+    """
     url = _parsed(endpoint, path, query)
     headers = {"accept": "application/json"}
     if access.token_file is not None:
         headers["authorization"] = f"Bearer {_read_token(access.token_file)}"
     try:
-        status, body = asyncio.run(_get(url, headers, _tls_context(access) if url.scheme == "https" else True))
+        context = _tls_context(access) if url.scheme == "https" else True
+        status, body = asyncio.run(_get(url, headers, context, sink))
     except UnicodeError as error:
         raise ConfigurationError(_invalid(endpoint)) from error
     except (aiohttp.ClientError, OSError) as error:
@@ -68,7 +87,7 @@ def read_debug(endpoint: str, access: AccessFlags, path: str, **query: str) -> b
     if status in (401, 403, 503) and body.startswith(b"%d: " % status):
         raise EndpointError(f"--endpoint {endpoint}: {_refused(status, body, access)}")
     if status != 200:
-        raise EndpointError(f"--endpoint {endpoint}: {path} is not served there (status {status}); {HINT}")
+        raise PathNotServed(f"--endpoint {endpoint}: {path} is not served there (status {status}); {HINT}")
     if len(body) > _MAX_BYTES:
         raise EndpointError(f"--endpoint {endpoint}: the response has more than {_MAX_BYTES} bytes; {HINT}")
     return body
@@ -90,6 +109,8 @@ def _reason(url: URL, error: Exception) -> str:
             text = f"unknown host {url.host!r}"
         case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
             text = "nothing listens there"
+        case aiohttp.ClientPayloadError():
+            text = "the connection was lost before the end of the response"
         case aiohttp.ClientConnectorError():
             text = f"cannot connect: {error.os_error.strerror or error.os_error}"
         case _:
@@ -134,14 +155,20 @@ def _refused(status: int, body: bytes, access: AccessFlags) -> str:
     return f"the operator answered {printable(body[:300].decode(errors='replace').strip())}"
 
 
-async def _get(url: URL, headers: dict[str, str], context: ssl.SSLContext | bool) -> tuple[int, bytes]:
-    timeout = aiohttp.ClientTimeout(total=_COMPLETE_TIMEOUT, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
+async def _get(
+    url: URL, headers: dict[str, str], context: ssl.SSLContext | bool, sink: Sink | None
+) -> tuple[int, bytes]:
+    complete = _COMPLETE_TIMEOUT if sink is None else None
+    timeout = aiohttp.ClientTimeout(total=complete, sock_connect=_TIMEOUT, sock_read=_TIMEOUT)
     body = bytearray()
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,
         session.get(url, headers=headers, ssl=context, allow_redirects=False) as response,
     ):
         async for chunk in response.content.iter_any():
+            if sink is not None and response.status == 200:
+                sink(chunk)
+                continue
             body += chunk
             if len(body) > _MAX_BYTES:
                 break

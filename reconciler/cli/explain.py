@@ -15,16 +15,10 @@ from reconciler.cli.endpoint import EndpointError, printable, read_keys
 from reconciler.cli.forward import reached
 from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json, width
+from reconciler.controller.wake.change import FieldChange
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
-from reconciler.manager.endpoints.keys import (
-    ChangeReport,
-    ControllerReport,
-    FieldReport,
-    KeyReport,
-    KeysDocument,
-    RunReport,
-)
+from reconciler.manager.endpoints.keys import ChangeReport, ControllerReport, KeyReport, KeysDocument, RunReport
 from reconciler.meta.documents import human_duration
 
 _RESULTS = {
@@ -42,16 +36,11 @@ _WITHHELD = "the message is shown only to local requests (kubectl port-forward),
 
 
 def explain(
-    kind: Annotated[
-        str, Parameter(help="Kind, plural or short name, with or without .GROUP; or the name of a controller.")
-    ],
-    key: Annotated[str, Parameter(name="object", help="NAME or NAMESPACE/NAME.")],
+    kind: str,
+    key: Annotated[str, Parameter(name="object")],
     /,
     *,
-    namespace: Annotated[
-        str | None,
-        Parameter(name=["--namespace", "-n"], help="Namespace of the object. Default: that of the context."),
-    ] = None,
+    namespace: Annotated[str | None, Parameter(name=["--namespace", "-n"])] = None,
     operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
     output: Format = "text",
@@ -59,6 +48,11 @@ def explain(
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+
+    Args:
+        kind: Kind, plural or short name, with or without .GROUP; or the name of a controller.
+        key: NAME or NAMESPACE/NAME.
+        namespace: Namespace of the object. Default: that of the context.
     """
     with reached(operator, access) as found:
         ask = functools.partial(read_keys, found.endpoint, access)
@@ -192,7 +186,7 @@ def _told(controller: ControllerReport, key: KeyReport, document: KeysDocument) 
         if key.place is not None:
             yield f"  It is at {key.place}."
             yield from (f"      {frame}" for frame in key.place.frames[:-1])
-        yield from _changes(key.current_changes)
+        yield from change_lines(key.current_changes)
     yield from _last(key.runs, document.now)
     yield from _next(key)
     yield from (f"  Needs attention: {each.rstrip('.')}." for each in key.attention)
@@ -211,7 +205,7 @@ def _last(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
         return
     run = runs[0]
     yield f"  It ran last {_ago(run, now)} ago, at {_clock(run.started)}, because {because(run.reasons)}."
-    yield from _changes(run.changes)
+    yield from change_lines(run.changes)
     yield f"  The reconcile took {human_duration(run.seconds)} and {result_text(run)}."
     if run.error is not None:
         message = _WITHHELD if run.error.message is None else run.error.message.replace("\n", "\n      ")
@@ -232,7 +226,7 @@ def _next(key: KeyReport) -> Iterator[str]:
         again = "" if key.in_progress_seconds is None else "again "
         reasons = because(key.next_reasons)
         yield f"  It is ready to run {again}since {human_duration(key.ready_seconds)}, because {reasons}."
-        yield from _changes(key.next_changes)
+        yield from change_lines(key.next_changes)
     elif key.in_progress_seconds is None:
         yield "  No next run is planned."
     yield f"  It waits for {key.waits_for}."
@@ -249,26 +243,27 @@ def _earlier(runs: Sequence[RunReport], now: datetime) -> Iterator[str]:
         yield f"    {_ago(run, now):>7} ago: {', '.join(run.reasons) or 'no reason'}: {result_text(run)}{error}"
 
 
-def _changes(changes: Sequence[ChangeReport]) -> Iterator[str]:
+def change_lines(changes: Sequence[ChangeReport]) -> Iterator[str]:
     """Yield the lines about the changes that enqueued a key: the object, its fields, and who wrote them."""
     for change in changes:
         writers = {field.managers for field in change.fields} or {change.managers}
         common = writers.pop() if len(writers) == 1 else ()
         colon = ":" if change.fields else ""
-        yield f"    {change.kind} {change} was {change.type}{_by(common)}{colon}"
+        yield f"    {change.kind} {change} was {change.type}{by_text(common)}{colon}"
         for field in change.fields:
-            yield f"      {field.path}{field_text(field)}{'' if common else _by(field.managers)}"
+            yield f"      {field.path}{field_text(field)}{'' if common else by_text(field.managers)}"
         if change.fields_left_out and change.fields:
             yield f"      and {change.fields_left_out} more fields"
         elif change.fields_left_out:
             yield "      its fields are nested too deeply"
 
 
-def _by(managers: Sequence[str]) -> str:
+def by_text(managers: Sequence[str]) -> str:
+    """Return who wrote something; nothing if that is not known."""
     return f" by {' or '.join(managers)}" if managers else ""
 
 
-def field_text(field: FieldReport) -> str:
+def field_text(field: FieldChange) -> str:
     """Return what happened to a field, with its values if they are shown."""
     if field.change == "changed" and field.before is not None and field.after is not None:
         return f": {field.before} → {field.after}"

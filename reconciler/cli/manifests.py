@@ -39,18 +39,12 @@ Files = dict[str, list[JSONObject]]
 
 
 def manifests(
-    target: Annotated[
-        str, Parameter(help="MODULE:ATTR as for 'reconciler run', or 'notification' for the complete installation.")
-    ],
+    target: str,
     *,
-    directory: Annotated[
-        Path | None, Parameter(help="Write a kustomize base into this directory, and print what changes.")
-    ] = None,
-    check: Annotated[
-        bool, Parameter(help="With --directory: write nothing, exit 1 if something would change.", negative=())
-    ] = False,
+    directory: Path | None = None,
+    check: Annotated[bool, Parameter(negative=())] = False,
     options: ManifestOptions = ManifestOptions(),  # noqa: B008 - frozen
-    output: Annotated[Literal["yaml", "json"], Parameter(help="Output format of what is printed.")] = "yaml",
+    output: Literal["yaml", "json"] = "yaml",
 ) -> int:
     """Print or write the manifests of an operator. Needs no cluster.
 
@@ -63,6 +57,12 @@ def manifests(
     PodDisruptionBudget, the Services, and the configuration of its webhooks. It is kept current by running the command
     again. Options and target can be in the table [tool.reconciler.manifests] of the pyproject.toml in the current
     directory.
+
+    Args:
+        target: MODULE:ATTR as for 'reconciler run', or 'notification' for the complete installation.
+        directory: Write a kustomize base into this directory, and print what changes.
+        check: With --directory: write nothing, exit 1 if something would change.
+        output: Output format of what is printed.
     """
     if directory is not None:
         return _write(target, options, directory, check=check)

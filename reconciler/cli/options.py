@@ -75,105 +75,84 @@ _MANAGER_OPTIONS = ("leader_election", "metrics", "health", "console", "grace_pe
 @Parameter(name="*", group="Notification operator")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationFlags:
-    """The options of the notification operator: fields of `NotificationOptions`, named as typed."""
+    """The options of the notification operator: fields of `NotificationOptions`, named as typed.
 
-    directory: Annotated[
-        Path | None,
-        Parameter(
-            name="--notification-directory", help="Directory of the channel 'file'; without it the channel is disabled."
-        ),
-    ] = None
-    credentials: Annotated[
-        Path | None, Parameter(help="Directory with one file per credential, such as a mounted Secret.")
-    ] = None
-    routing_file: Annotated[Path | None, Parameter(help="Routing configuration; reloaded when the file changes.")] = (
-        None
-    )
-    routing_config_map: Annotated[
-        str | None, Parameter(help="NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.")
-    ] = None
-    routing_resource: Annotated[
-        str | None, Parameter(help="Name of the RoutingConfig object with the routing configuration.")
-    ] = None
-    fallback_channel: Annotated[
-        str | None, Parameter(help="Channel for requests that name none and for which routing selects none.")
-    ] = None
-    audit_file: Annotated[
-        Path | None, Parameter(help="File to which each attempt and each result is appended as a line.")
-    ] = None
-    audit_key: Annotated[
-        str | None, Parameter(help="Name of the credential that is the key of the audit file's hash chain.")
-    ] = None
-    console: Annotated[bool, Parameter(name="--console-channel", help="Enable the channel 'console'.")] = True
-    log: Annotated[bool, Parameter(name="--log-channel", help="Enable the channel 'log'.")] = True
-    timeout: Annotated[
-        float, Parameter(name="--delivery-timeout", help="Timeout of one delivery in seconds.", validator=Number(gt=0))
-    ] = 30.0
-    max_concurrent: Annotated[
-        int,
-        Parameter(name="--max-deliveries", help="Maximum number of concurrent deliveries.", validator=Number(gte=1)),
-    ] = 64
-    redact: Annotated[
-        tuple[str, ...],
-        Parameter(help="Pattern (RE2) of further secrets to redact. Can be repeated.", show_default=False),
-    ] = ()
-    alertmanager_webhook: Annotated[
-        str | None, Parameter(help="HOST:PORT at which Alertmanager and Grafana send alerts, such as :9095.")
-    ] = None
-    alert_token: Annotated[
-        str | None, Parameter(help="Name of the credential that the senders of alerts must know.")
-    ] = None
-    alert_namespace: Annotated[str, Parameter(help="Namespace of the requests for alerts.")] = "default"
-    policies: Annotated[
-        bool,
-        Parameter(
-            name="--channel-policies",
-            help="Restrict what namespaces may do by the cluster's ChannelPolicies.",
-            negative="",
-        ),
-    ] = False
-    namespace_credentials: Annotated[
-        bool, Parameter(help="Let receivers use credentials from labelled Secrets of a namespace.", negative="")
-    ] = False
+    Attributes:
+        directory: Directory of the channel 'file'; without it the channel is disabled.
+        credentials: Directory with one file per credential, such as a mounted Secret.
+        routing_file: Routing configuration; reloaded when the file changes.
+        routing_config_map: NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.
+        routing_resource: Name of the RoutingConfig object with the routing configuration.
+        fallback_channel: Channel for requests that name none and for which routing selects none.
+        audit_file: File to which each attempt and each result is appended as a line.
+        audit_key: Name of the credential that is the key of the audit file's hash chain.
+        console: Enable the channel 'console'.
+        log: Enable the channel 'log'.
+        timeout: Timeout of one delivery in seconds.
+        max_concurrent: Maximum number of concurrent deliveries.
+        redact: Pattern (RE2) of further secrets to redact. Can be repeated.
+        alertmanager_webhook: HOST:PORT at which Alertmanager and Grafana send alerts, such as :9095.
+        alert_token: Name of the credential that the senders of alerts must know.
+        alert_namespace: Namespace of the requests for alerts.
+        policies: Restrict what namespaces may do by the cluster's ChannelPolicies.
+        namespace_credentials: Let receivers use credentials from labelled Secrets of a namespace.
+    """
+
+    directory: Annotated[Path | None, Parameter(name="--notification-directory")] = None
+    credentials: Path | None = None
+    routing_file: Path | None = None
+    routing_config_map: str | None = None
+    routing_resource: str | None = None
+    fallback_channel: str | None = None
+    audit_file: Path | None = None
+    audit_key: str | None = None
+    console: Annotated[bool, Parameter(name="--console-channel")] = True
+    log: Annotated[bool, Parameter(name="--log-channel")] = True
+    timeout: Annotated[float, Parameter(name="--delivery-timeout", validator=Number(gt=0))] = 30.0
+    max_concurrent: Annotated[int, Parameter(name="--max-deliveries", validator=Number(gte=1))] = 64
+    redact: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    alertmanager_webhook: str | None = None
+    alert_token: str | None = None
+    alert_namespace: str = "default"
+    policies: Annotated[bool, Parameter(name="--channel-policies", negative="")] = False
+    namespace_credentials: Annotated[bool, Parameter(negative="")] = False
 
 
 @Parameter(name="*", group="Pod of the operator, without --endpoint")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodOptions:
-    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator."""
+    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator.
 
-    deployment: Annotated[str | None, Parameter(help="Deployment of the operator; its leader is asked.")] = None
-    selector: Annotated[str | None, Parameter(help="Labels of the operator's pods; their leader is asked.")] = None
-    pod: Annotated[str | None, Parameter(help="The pod. Default: the one that holds the Lease.")] = None
-    operator_namespace: Annotated[
-        str | None, Parameter(help="Namespace of the pod. Default: that of the context; for the Lease, all.")
-    ] = None
-    port: Annotated[
-        int | None,
-        Parameter(
-            help="Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.",
-            validator=Number(gte=1, lte=65535),
-        ),
-    ] = None
+    Attributes:
+        deployment: Deployment of the operator; its leader is asked.
+        selector: Labels of the operator's pods; their leader is asked.
+        pod: The pod. Default: the one that holds the Lease.
+        operator_namespace: Namespace of the pod. Default: that of the context; for the Lease, all.
+        port: Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.
+    """
+
+    deployment: str | None = None
+    selector: str | None = None
+    pod: str | None = None
+    operator_namespace: str | None = None
+    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None
 
 
 @Parameter(name="*", group="Security of the endpoints")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityFlags:
-    """The options that protect ``/metrics``, ``/debug`` and the console; see `EndpointSecurity`."""
+    """The options that protect ``/metrics``, ``/debug`` and the console; see `EndpointSecurity`.
+
+    Attributes:
+        token_file: File with a token that clients must send instead; read again when it changes.
+        certificates: Directory with tls.crt and tls.key, reloaded when they change. Default: self-signed.
+        tls: Serve HTTPS. Default: if another of these options is given.
+    """
 
     authentication: Authentication = None
-    token_file: Annotated[
-        Path | None, Parameter(help="File with a token that clients must send instead; read again when it changes.")
-    ] = None
-    certificates: Annotated[
-        Path | None,
-        Parameter(help="Directory with tls.crt and tls.key, reloaded when they change. Default: self-signed."),
-    ] = None
-    tls: Annotated[
-        bool | None,
-        Parameter(help="Serve HTTPS. Default: if another of these options is given.", negative="--no-tls"),
-    ] = None
+    token_file: Path | None = None
+    certificates: Path | None = None
+    tls: Annotated[bool | None, Parameter(negative="--no-tls")] = None
 
     def to_security(self) -> EndpointSecurity | None:
         """Return the option of the manager; None if nothing protects the endpoints.
@@ -199,14 +178,13 @@ class SecurityFlags:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorOptions:
-    """The options of ``reconciler explain`` and ``top`` that choose the operator."""
+    """The options of ``reconciler explain`` and ``top`` that choose the operator.
 
-    endpoint: Annotated[
-        str | None,
-        Parameter(
-            help="http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded."
-        ),
-    ] = None
+    Attributes:
+        endpoint: http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded.
+    """
+
+    endpoint: str | None = None
     kubeconfig: Kubeconfig = None
     context: Context = None
     pod_options: PodOptions = PodOptions()
@@ -215,211 +193,182 @@ class OperatorOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessFlags:
-    """The options of commands that read the endpoints of an operator."""
+    """The options of commands that read the endpoints of an operator.
 
-    token_file: Annotated[
-        Path | None, Parameter(help="File with the token to send, such as one of 'kubectl create token'.")
-    ] = None
-    ca_file: Annotated[
-        Path | None, Parameter(help="PEM file of the CA that signed the certificate of an https:// endpoint.")
-    ] = None
-    insecure_skip_tls_verify: Annotated[
-        bool, Parameter(help="Accept any certificate, such as a self-signed one.", negative=())
-    ] = False
+    Attributes:
+        token_file: File with the token to send, such as one of 'kubectl create token'.
+        ca_file: PEM file of the CA that signed the certificate of an https:// endpoint.
+        insecure_skip_tls_verify: Accept any certificate, such as a self-signed one.
+    """
+
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    insecure_skip_tls_verify: Annotated[bool, Parameter(negative=())] = False
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The options of ``reconciler run``."""
+    """The options of ``reconciler run``.
+
+    Attributes:
+        leader_election_namespace: Namespace of the Lease. Default: the pod's namespace, or the only --namespace.
+        metrics: HOST:PORT of /metrics and /debug/queue. Without it metrics are not served.
+        health: HOST:PORT of /healthz and /readyz. Without it health is not served.
+        webhooks: HOST:PORT on which webhooks are served.
+        webhook_certificates: Directory with tls.crt and tls.key. Without it webhooks are not served.
+        grace_period: Seconds that reconciles in progress have to finish after SIGTERM.
+        record: Record the reconciles of the last two hours in this directory, 500 MB at most.
+        log_format: Format of the log on standard error.
+    """
 
     kubeconfig: Kubeconfig = None
     context: Context = None
     namespaces: Namespaces = ()
     workers: Workers = 4
     leader_election: LeaderElection = None
-    leader_election_namespace: Annotated[
-        str | None, Parameter(help="Namespace of the Lease. Default: the pod's namespace, or the only --namespace.")
-    ] = None
-    metrics: Annotated[
-        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Without it metrics are not served.")
-    ] = None
-    health: Annotated[
-        str | None, Parameter(help="HOST:PORT of /healthz and /readyz. Without it health is not served.")
-    ] = None
+    leader_election_namespace: str | None = None
+    metrics: str | None = None
+    health: str | None = None
     console: ConsoleAddress = None
-    webhooks: Annotated[str, Parameter(help="HOST:PORT on which webhooks are served.")] = "0.0.0.0:9443"
-    webhook_certificates: Annotated[
-        Path | None, Parameter(help="Directory with tls.crt and tls.key. Without it webhooks are not served.")
-    ] = None
+    webhooks: str = "0.0.0.0:9443"
+    webhook_certificates: Path | None = None
     security: SecurityFlags = SecurityFlags()
-    grace_period: Annotated[
-        float, Parameter(help="Seconds that reconciles in progress have to finish after SIGTERM.")
-    ] = 30.0
-    record: Annotated[
-        Path | None, Parameter(help="Record the reconciles of the last two hours in this directory, 500 MB at most.")
-    ] = None
+    grace_period: float = 30.0
+    record: Path | None = None
     notification: NotificationFlags = NotificationFlags()
-    log_format: Annotated[Literal["text", "json"], Parameter(help="Format of the log on standard error.")] = "text"
+    log_format: Literal["text", "json"] = "text"
     log_level: LogLevel = "info"
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """The options of ``reconciler plan``."""
+    """The options of ``reconciler plan``.
+
+    Attributes:
+        fork: A file of 'reconciler fork', instead of a cluster; needs no kubeconfig.
+        only: KIND NAMESPACE/NAME: print only what concerns this object.
+        compare: Print only what another version does differently: MODULE:ATTR, the Python of another environment, or a
+            file of --output json.
+        ask_cluster: Send each change to the cluster with dryRun=All, and print refusals.
+        hours: Virtual hours that the operator works at most.
+        rounds: Reconciles of an object that are waited for.
+        seconds: CPU seconds that the plan takes at most, and seconds without progress.
+        log_level: Lowest level of the operator's log that is printed. Default: nothing is.
+    """
 
     kubeconfig: Kubeconfig = None
     context: Context = None
-    fork: Annotated[
-        Path | None, Parameter(help="A file of 'reconciler fork', instead of a cluster; needs no kubeconfig.")
-    ] = None
+    fork: Path | None = None
     namespaces: Namespaces = ()
     secrets: CopySecrets = False
-    only: Annotated[
-        tuple[str, str] | None,
-        Parameter(help="KIND NAMESPACE/NAME: print only what concerns this object.", show_default=False),
-    ] = None
-    compare: Annotated[
-        str | None,
-        Parameter(
-            help="Print only what another version does differently: MODULE:ATTR, the Python of another environment, "
-            "or a file of --output json."
-        ),
-    ] = None
-    ask_cluster: Annotated[
-        bool, Parameter(help="Send each change to the cluster with dryRun=All, and print refusals.", negative=())
-    ] = False
-    hours: Annotated[
-        float, Parameter(help="Virtual hours that the operator works at most.", validator=Number(gt=0))
-    ] = 1.0
-    rounds: Annotated[int, Parameter(help="Reconciles of an object that are waited for.", validator=Number(gte=1))] = 10
-    seconds: Annotated[float, Parameter(help="CPU seconds that the plan takes at most.", validator=Number(gt=0))] = (
-        600.0
-    )
+    only: Annotated[tuple[str, str] | None, Parameter(show_default=False)] = None
+    compare: str | None = None
+    ask_cluster: Annotated[bool, Parameter(negative=())] = False
+    hours: Annotated[float, Parameter(validator=Number(gt=0))] = 1.0
+    rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 10
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 600.0
     workers: Workers = 4
     notification: NotificationFlags = NotificationFlags()
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        Parameter(help="Lowest level of the operator's log that is printed. Default: nothing is."),
-    ] = None
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkOptions:
-    """The options of ``reconciler fork``."""
+    """The options of ``reconciler fork``.
+
+    Attributes:
+        kinds: Copy this kind. Can be repeated. Default: all but Events.
+        namespaces: Copy only this namespace. Can be repeated.
+        selectors: KIND:LABELS: of this kind only objects with labels.
+    """
 
     kubeconfig: Kubeconfig = None
     context: Context = None
-    kinds: Annotated[
-        tuple[str, ...],
-        Parameter(name="--kind", help="Copy this kind. Can be repeated. Default: all but Events.", show_default=False),
-    ] = ()
-    namespaces: Annotated[
-        tuple[str, ...],
-        Parameter(name="--namespace", help="Copy only this namespace. Can be repeated.", show_default=False),
-    ] = ()
-    selectors: Annotated[
-        tuple[str, ...],
-        Parameter(name="--selector", help="KIND:LABELS: of this kind only objects with labels.", show_default=False),
-    ] = ()
+    kinds: Annotated[tuple[str, ...], Parameter(name="--kind", show_default=False)] = ()
+    namespaces: Annotated[tuple[str, ...], Parameter(name="--namespace", show_default=False)] = ()
+    selectors: Annotated[tuple[str, ...], Parameter(name="--selector", show_default=False)] = ()
     secrets: CopySecrets = False
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
-    """The options of ``reconciler dev``."""
+    """The options of ``reconciler dev``.
+
+    Attributes:
+        control_plane: Run a real etcd and kube-apiserver instead of the embedded server.
+        metrics: HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.
+        console: HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.
+        check: Run 'reconciler check' with this example after each start, for 5 s of CPU.
+    """
 
     kubeconfig: NewKubeconfig = KUBECONFIG
-    control_plane: Annotated[
-        bool, Parameter(help="Run a real etcd and kube-apiserver instead of the embedded server.", negative=())
-    ] = False
+    control_plane: Annotated[bool, Parameter(negative=())] = False
     data: Data = None
     controllers: Controllers = ()
     namespaces: Namespaces = ()
     workers: Workers = 4
-    metrics: Annotated[
-        str | None, Parameter(help="HOST:PORT of /metrics and /debug/queue. Default: 127.0.0.1:8080, or a free port.")
-    ] = None
-    console: Annotated[
-        str | None,
-        Parameter(
-            help="HOST:PORT of the console, a page for the browser. Default: 127.0.0.1:8082, or a free port.",
-            requires_equals=True,
-        ),
-    ] = None
-    check: Annotated[
-        Path | None, Parameter(help="Run 'reconciler check' with this example after each start, for 5 s of CPU.")
-    ] = None
+    metrics: str | None = None
+    console: Annotated[str | None, Parameter(requires_equals=True)] = None
+    check: Path | None = None
     log_level: LogLevel = "info"
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOptions:
-    """The options of ``reconciler check``."""
+    """The options of ``reconciler check``.
 
-    example: Annotated[Path, Parameter(help="YAML file with an object of the operator's kind, and what it needs.")]
-    exec: Annotated[
-        str | None,
-        Parameter(help="Command of a program in any language, which finds the server by the variable KUBECONFIG."),
-    ] = None
-    objects: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Objects that exist before, such as CRDs: YAML or JSON file, directory, MODULE:CLASS; repeatable.",
-            show_default=False,
-        ),
-    ] = ()
-    owns: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Kind that the operator's objects own, for a Reconciler class. Can be repeated.", show_default=False
-        ),
-    ] = ()
-    budget: Annotated[
-        float | None,
-        Parameter(help="Seconds of CPU, or with --exec seconds. Default: 30, or 120.", validator=Number(gt=0)),
-    ] = None
-    runs: Annotated[
-        int | None, Parameter(help="Maximum number of disturbed runs of each scenario.", validator=Number(gte=1))
-    ] = None
-    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0
-    settle_timeout: Annotated[
-        float,
-        Parameter(help="With --exec: seconds until the program connects, and until it rests.", validator=Number(gt=0)),
-    ] = 30.0
-    repeat: Annotated[str | None, Parameter(help="Repeat one run: copy the last line of a report.")] = None
-    junit: Annotated[Path | None, Parameter(help="Write the results to this file as JUnit XML.")] = None
+    Attributes:
+        example: YAML file with an object of the operator's kind, and what it needs.
+        exec: Command of a program in any language, which finds the server by the variable KUBECONFIG.
+        objects: Objects that exist before, such as CRDs: YAML or JSON file, directory, MODULE:CLASS; repeatable.
+        owns: Kind that the operator's objects own, for a Reconciler class. Can be repeated.
+        budget: Seconds of CPU, or with --exec seconds. Default: 30, or 120.
+        runs: Maximum number of disturbed runs of each scenario.
+        seed: Seed of everything random.
+        settle_timeout: With --exec: seconds until the program connects, and until it rests.
+        repeat: Repeat one run: copy the last line of a report.
+        junit: Write the results to this file as JUnit XML.
+    """
+
+    example: Path
+    exec: str | None = None
+    objects: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    owns: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    budget: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
+    runs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
+    seed: int = 0
+    settle_timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 30.0
+    repeat: str | None = None
+    junit: Path | None = None
     output: Format = "text"
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestOptions:
-    """The options of ``reconciler manifests`` that describe the installation of an operator."""
+    """The options of ``reconciler manifests`` that describe the installation of an operator.
 
-    name: Annotated[
-        str | None, Parameter(help="Name of the service account and the roles. Default: the module's name.")
-    ] = None
-    install_namespace: Annotated[
-        str, Parameter(help="Namespace in which the operator runs, and of its service account.")
-    ] = "default"
+    Attributes:
+        name: Name of the service account and the roles. Default: the module's name.
+        install_namespace: Namespace in which the operator runs, and of its service account.
+        leader_election_namespace: Namespace of the Lease. Default: --install-namespace.
+        image: Container image of the Deployment. Default: --name; the overlay replaces it.
+        ca_bundle: PEM file of the CA of the webhooks' certificate. Default: cert-manager adds it.
+    """
+
+    name: str | None = None
+    install_namespace: str = "default"
     namespaces: Namespaces = ()
     leader_election: LeaderElection = None
-    leader_election_namespace: Annotated[
-        str | None, Parameter(help="Namespace of the Lease. Default: --install-namespace.")
-    ] = None
+    leader_election_namespace: str | None = None
     authentication: Authentication = None
-    image: Annotated[
-        str | None, Parameter(help="Container image of the Deployment. Default: --name; the overlay replaces it.")
-    ] = None
-    ca_bundle: Annotated[
-        Path | None,
-        Parameter(help="PEM file of the CA of the webhooks' certificate. Default: cert-manager adds it."),
-    ] = None
+    image: str | None = None
+    ca_bundle: Path | None = None
 
 
 @contextlib.contextmanager

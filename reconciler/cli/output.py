@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError
+from reconciler.errors import ConfigurationError, ReconcilerError, importing
 
 KUBECONFIG = Path("reconciler.kubeconfig")
 """The kubeconfig that a server writes by default."""
@@ -173,10 +173,8 @@ def render(template: str, *, as_json: bool = False, **values: object) -> str:
     Raises:
         MissingExtra: jinja2 is not installed.
     """
-    try:
+    with importing(extra="cli", purpose="templates"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ModuleNotFoundError as error:
-        raise MissingExtra("jinja2", extra="cli", purpose="templates") from error
     environment = Environment(  # noqa: S701 - it is not HTML
         loader=PackageLoader("reconciler.cli"),
         undefined=StrictUndefined,
@@ -187,9 +185,51 @@ def render(template: str, *, as_json: bool = False, **values: object) -> str:
     return environment.get_template(f"{template}.jinja").render(values)
 
 
+_EVERY = 1000
+"""Reconciles between two lines that are not on a terminal."""
+
+
+class Progress:
+    """What a command does, on a line of a terminal that the next text replaces; elsewhere on a line each."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+
+    def copied(self, kind: str, objects: int) -> None:
+        """Called when objects were copied."""
+        if objects:
+            self.say(f"copied {objects} {kind}")
+
+    def reconciled(self, reconciles: int) -> None:
+        """Called when there were so many reconciles."""
+        if self._terminal or reconciles % _EVERY == 0:
+            self.say(f"{reconciles} reconciles")
+
+    def update(self, text: str) -> None:
+        """Show a text on a terminal only."""
+        if self._terminal:
+            self.say(text)
+
+    def end(self) -> None:
+        """Remove the line."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Say what is being done."""
+        if self._terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
 def print_json(document: object) -> None:
     """Print a document, indented."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
+
+
+class ThreadsLeft(SystemExit):
+    """The exit of a command that leaves threads which may never end, and for which Python would wait."""
 
 
 def exit_with(command: Callable[[], int]) -> None:

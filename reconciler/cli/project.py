@@ -46,29 +46,29 @@ ByKey = Annotated[
 
 
 def new(
-    name: Annotated[str, Parameter(help="Name of the package, such as 'my_operator'.")],
+    name: str,
     /,
     *,
-    directory: Annotated[
-        Path | None, Parameter(help="Directory of the project; empty if it exists. Default: NAME.", show_default=False)
-    ] = None,
-    kind: Annotated[
-        str | None, Parameter(help="The kind in CamelCase, such as 'Database'. Default: named after the package.")
-    ] = None,
-    group: Annotated[str, Parameter(help="API group of the kind: a domain of yours.")] = "example.com",
+    directory: Annotated[Path | None, Parameter(show_default=False)] = None,
+    kind: str | None = None,
+    group: str = "example.com",
     versions: Versions = "v1alpha1",
-    webhook: Annotated[
-        bool, Parameter(help="Add a validating and a defaulting webhook with configuration.", negative=())
-    ] = False,
+    webhook: Annotated[bool, Parameter(negative=())] = False,
     by_key: ByKey = False,
-    external: Annotated[
-        bool, Parameter(help="Write a reconciler of something outside the cluster, behind an HTTP API.", negative=())
-    ] = False,
+    external: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
     Needs no cluster. Afterwards 'pytest', 'reconciler run' and 'kubectl apply -f' work in this order; the output has
     the commands. With several --versions there is a conversion webhook, too. 'reconciler add' adds more later.
+
+    Args:
+        name: Name of the package, such as 'my_operator'.
+        directory: Directory of the project; empty if it exists. Default: NAME.
+        kind: The kind in CamelCase, such as 'Database'. Default: named after the package.
+        group: API group of the kind: a domain of yours.
+        webhook: Add a validating and a defaulting webhook with configuration.
+        external: Write a reconciler of something outside the cluster, behind an HTTP API.
     """
     target = directory if directory is not None else Path(name)
     _check_name(name)
@@ -170,10 +170,10 @@ class _Project:
 
 @add.command(name="kind")
 def add_kind(
-    name: Annotated[str, Parameter(help="The kind in CamelCase, such as 'Database'.")],
+    name: str,
     /,
     *,
-    group: Annotated[str | None, Parameter(help="API group of the kind. Default: that of the project's kinds.")] = None,
+    group: str | None = None,
     versions: Versions = "v1alpha1",
     by_key: ByKey = False,
 ) -> int:
@@ -181,6 +181,10 @@ def add_kind(
 
     Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and the
     manifests are generated again.
+
+    Args:
+        name: The kind in CamelCase, such as 'Database'.
+        group: API group of the kind. Default: that of the project's kinds.
     """
     project = _project()
     groups = [found for _, found in project.kinds.values() if found]
@@ -204,13 +208,16 @@ def add_kind(
 
 @add.command(name="webhook")
 def add_webhook(
-    name: Annotated[str, Parameter(name="kind", help="The name of a Resource class of the project.")],
+    name: Annotated[str, Parameter(name="kind")],
     /,
 ) -> int:
     """Add a validating and a defaulting webhook of a kind to the project in the current directory.
 
     Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and
     the manifests are generated again.
+
+    Args:
+        name: The name of a Resource class of the project.
     """
     project = _project()
     if name not in project.kinds:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import keyword
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
-from reconciler._core.wire import UNDECODABLE, JSONObject
-from reconciler.cli.endpoint import EndpointError, printable, read_debug
-from reconciler.cli.explain import field_text, result_text
+from reconciler._core.wire import UNDECODABLE
+from reconciler.apiserver.state import private_file
+from reconciler.cache import CachedObject, CacheEvent, EventType
+from reconciler.cache.decoding import WireReader
+from reconciler.cli.endpoint import EndpointError, PathNotServed, printable, read_debug
+from reconciler.cli.explain import by_text, change_lines, field_text, result_text
 from reconciler.cli.options import AccessFlags
-from reconciler.cli.output import print_json, write_files
+from reconciler.cli.output import Progress, print_json, write_files
 from reconciler.cli.targets import load_target
-from reconciler.controller.wake.change import differences, format_fields
+from reconciler.controller.wake.change import FieldChange, ObjectChange
 from reconciler.controller.wake.reasons import because
 from reconciler.errors import ConfigurationError
-from reconciler.manager.endpoints.keys import ChangeReport, ErrorReport, FieldReport, KeyReport, RunReport
-from reconciler.meta import Request
+from reconciler.manager.endpoints.keys import ChangeReport, KeyReport, RunReport, change_report
+from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import human_duration
+from reconciler.meta.metadata import gvk_of
 from reconciler.recording.recording import SUFFIX, RecordingReader, ServedKind, write_recording
-from reconciler.recording.records import EffectStep, LogStep, ReadStep, ReconcileRecord, RequestStep
+from reconciler.recording.records import EffectStep, LogStep, ReadStep, ReconcileRecord, RequestStep, WakeUp
 from reconciler.testing.replaying import Replay, replay_records
 
 
@@ -105,18 +111,18 @@ def _moment(option: str, text: str | None, latest: datetime) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-_MAX_FIELDS = 20
 _MAX_VALUE = 100
 
 
 class RecordedWrite(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A write of a recorded reconcile, and the fields that it changed."""
+    """A write of a recorded reconcile, and the fields that it changed; those of others name their managers."""
 
     method: str
     path: str
     status: int
     error: str = ""
-    fields: tuple[FieldReport, ...] = ()
+    fields: tuple[FieldChange, ...] = ()
+    fields_left_out: int = 0
 
 
 class RecordReport(RunReport, kw_only=True, omit_defaults=True):
@@ -160,14 +166,17 @@ def show_recording(recording: Path, selection: Selection, *, html: Path | None, 
 
 
 def _reports(records: Sequence[ReconcileRecord]) -> Iterator[RecordReport]:
-    known: dict[tuple[str, Request], JSONObject] = {}
+    known: dict[tuple[str, Request], CachedObject] = {}
     for record in records:
         written = []
+        for version in (version for each in record.wake_ups for version in each.versions):
+            if (told := _cached(version.data, version.kind)) is not None:
+                known[version.kind, version.request] = told
         for step in record.steps:
-            if isinstance(step, ReadStep) and step.data:
-                known[step.kind, step.request] = _decoded(step.data)
+            if isinstance(step, ReadStep) and (read := _cached(step.data, step.kind)) is not None:
+                known[step.kind, step.request] = read
             elif isinstance(step, RequestStep) and step.is_write:
-                written.append(_write(step, known))
+                written.append(_write(step, known, record.started))
         steps = record.steps
         yield RecordReport(
             kind=record.kind,
@@ -177,18 +186,7 @@ def _reports(records: Sequence[ReconcileRecord]) -> Iterator[RecordReport]:
             started=record.started,
             seconds=record.seconds,
             reasons=record.reasons,
-            changes=tuple(
-                ChangeReport(
-                    at=each.at,
-                    type=each.type,
-                    kind=each.kind.rpartition("/")[2],
-                    namespace=each.namespace,
-                    name=each.name,
-                    version=each.version,
-                    fields=(),
-                )
-                for each in record.wake_ups
-            ),
+            changes=tuple(map(_change, record.wake_ups)),
             result=record.result,
             requeue_after_seconds=record.requeue_after,
             writes=len(written),
@@ -196,7 +194,7 @@ def _reports(records: Sequence[ReconcileRecord]) -> Iterator[RecordReport]:
             status_written=any(each.path.endswith("/status") and each.status < 300 for each in written),
             changed_meanwhile=record.overtaken,
             reconcile_id=record.id,
-            error=_error(record),
+            error=record.failure,
             reads=sum(not isinstance(step, (LogStep, EffectStep)) for step in steps) - len(written),
             written=tuple(written),
             effects=tuple(_effect(step) for step in steps if isinstance(step, EffectStep)),
@@ -204,39 +202,69 @@ def _reports(records: Sequence[ReconcileRecord]) -> Iterator[RecordReport]:
         )
 
 
-def _decoded(data: bytes) -> JSONObject:
+def _cached(data: bytes, kind: str) -> CachedObject | None:
+    """Return a document of a kind as a cache has it; None if it is not an object."""
     try:
-        found = msgspec.json.decode(data)
-    except UNDECODABLE:
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = WireReader(GroupVersionKind.parse(kind)).read(data)
+    except (ValueError, *UNDECODABLE):
+        return None
+    return found if found is not None and found.problem is None else None
 
 
-def _write(step: RequestStep, known: dict[tuple[str, Request], JSONObject]) -> RecordedWrite:
-    after = _decoded(step.response)
-    fields: tuple[FieldReport, ...] = ()
-    metadata = after.get("metadata") or {}
-    if 200 <= step.status < 300 and metadata.get("name"):
-        key = f"{after.get('apiVersion')}/{after.get('kind')}", Request(metadata["name"], metadata.get("namespace"))
-        fields = tuple(_fields(known.get(key, {}), after))
-        known[key] = after
-    return RecordedWrite(method=step.method, path=step.path, status=step.status, error=step.error, fields=fields)
+def _kind_in(response: bytes) -> str:
+    try:
+        return str(gvk_of(msgspec.json.decode(response, type=dict[str, Any])))
+    except (ValueError, *UNDECODABLE):
+        return ""
 
 
-def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[FieldReport]:
-    for each in list(differences(before, after))[:_MAX_FIELDS]:
-        old, new = (None if value is None else _value(value) for value in (each.before, each.after))
-        change = "added" if old is None else "removed" if new is None else "changed"
-        yield FieldReport(path=format_fields(each.path), change=change, before=old, after=new)
+def _change(wake_up: WakeUp) -> ChangeReport:
+    versions = [_cached(each.data, each.kind) for each in wake_up.versions]
+    if len(versions) == 2 and versions[0] is not None and versions[1] is not None:
+        gvk, managed = GroupVersionKind.parse(wake_up.kind), wake_up.managed_fields or b"null"
+        return _update(gvk, versions[0], versions[1], b'{"metadata":{"managedFields":' + managed + b"}}", wake_up.at)
+    return ChangeReport(
+        at=wake_up.at,
+        type=wake_up.type,
+        kind=wake_up.kind.rpartition("/")[2],
+        namespace=wake_up.namespace,
+        name=wake_up.name,
+        version=wake_up.version,
+        managers=wake_up.managers,
+        fields=(),
+    )
+
+
+def _update(gvk: GroupVersionKind, old: CachedObject, new: CachedObject, received: bytes, at: datetime) -> ChangeReport:
+    event = CacheEvent(EventType.UPDATED, old, new, received=msgspec.Raw(received))
+    return change_report(ObjectChange.of(gvk, event, at))
+
+
+def _write(step: RequestStep, known: dict[tuple[str, Request], CachedObject], at: datetime) -> RecordedWrite:
+    """Return a write, and in which fields the response differs from the version that the reconcile knew."""
+    written = RecordedWrite(method=step.method, path=step.path, status=step.status, error=step.error)
+    kind = _kind_in(step.response) if 200 <= step.status < 300 else ""
+    after = _cached(step.response, kind)
+    if after is None:
+        return written
+    gvk = GroupVersionKind.parse(kind)
+    metadata = {"name": after.name, "namespace": after.namespace}
+    empty = msgspec.json.encode({"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata})
+    before = known.get((kind, after.request)) or msgspec.structs.replace(after, data=empty)
+    known[kind, after.request] = after
+    change = _update(gvk, before, after, step.response, at)
+    own = dict(parse_qsl(step.target.partition("?")[2])).get("fieldManager")
+    written.fields = tuple(
+        msgspec.structs.replace(field, managers=()) if own is None or own in field.managers else field
+        for field in change.fields
+    )
+    written.fields_left_out = change.fields_left_out
+    return written
 
 
 def _value(value: object) -> str:
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 1]}…"
-
-
-def _error(record: ReconcileRecord) -> ErrorReport | None:
-    return None if record.failure is None else ErrorReport(**msgspec.structs.asdict(record.failure))
 
 
 def _effect(step: EffectStep) -> str:
@@ -277,11 +305,12 @@ def _object(runs: Sequence[RecordReport]) -> Iterator[str]:
         started = f"{run.started.astimezone(UTC):%H:%M:%S.%f}"[:-3]
         yield f"  {started}  {run.reconcile_id}"
         yield f"    because {because(run.reasons)}; took {human_duration(run.seconds)} and {result_text(run)}"
-        for change in run.changes:
-            yield f"    {change.kind} {change} was {change.type}"
+        yield from change_lines(run.changes)
         for write in run.written:
             yield f"    {write.method} {write.path}: {write.error.rpartition(':')[2] or write.status}"
-            yield from (f"      {field.path}{field_text(field)}" for field in write.fields)
+            yield from (f"      {each.path}{field_text(each)}{by_text(each.managers)}" for each in write.fields)
+            if write.fields_left_out:
+                yield f"      and {write.fields_left_out} more fields"
         yield from (f"    called {each}" for each in run.effects)
         yield from (f"    logged {each}" for each in run.logs)
         if run.error is not None:
@@ -308,9 +337,8 @@ def _write_html(path: Path, reports: Sequence[RecordReport]) -> None:
         )
         pages.append((title, msgspec.to_builtins(key), latest))
     try:
-        path.touch()
-        path.chmod(0o600)
-        path.write_text(recorded_page(pages), encoding="utf-8")
+        with private_file(path) as file:
+            file.write(recorded_page(pages).encode())
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
@@ -332,24 +360,64 @@ def fetch_recording(endpoint: str, access: AccessFlags, directory: Path) -> int:
     """
     try:
         names = msgspec.json.decode(read_debug(endpoint, access, _PATH), type=list[str])
-    except msgspec.MsgspecError as error:
-        raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator") from error
-    if any(not name.endswith(SUFFIX) or "/" in name or "\\" in name for name in names):
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        names = [""]
+    if not all(map(_is_segment, names)):
         raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator")
-    size = 0
+    progress = Progress()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if any(not each.name.endswith(_PART) for each in directory.iterdir()):
             raise ConfigurationError(f"{directory} is not empty: choose another directory")
-        for name in names:
-            data = read_debug(endpoint, access, _PATH, segment=name)
-            path = directory / name
-            path.touch(mode=0o600)
-            size += path.write_bytes(data)
+        with contextlib.ExitStack() as undo:
+            copies = [_Copy(directory / f"{name}{_PART}", progress) for name in names]
+            for copy in copies:
+                undo.callback(copy.path.unlink, missing_ok=True)
+            undo.callback(progress.end)
+            for name, copy in zip(names, copies, strict=True):
+                copy.fetch(endpoint, access, name, sum(each.size for each in copies))
+            found = [copy for copy in copies if copy.path.exists()]
+            for copy in found:
+                copy.path.rename(copy.path.with_suffix(""))
     except OSError as error:
         raise ConfigurationError(f"cannot write to {directory}: {error.strerror}") from error
-    print(f"{len(names)} segments, {size:,} bytes, in {directory}")
+    print(f"{len(found)} segments, {sum(each.size for each in found):,} bytes, in {directory}")
     return 0
+
+
+_PART = ".part"
+_MAX_BYTES = 2**34
+"""Bytes of a recording that is copied; the operator's own bound, 500 MB by default, should be far below."""
+
+_is_segment = re.compile(rf"[0-9]{{8,20}}{re.escape(SUFFIX)}").fullmatch
+
+
+class _Copy:
+    """The copy of a segment; it has another name until all are complete."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self.path = path
+        self.size = 0
+        self._progress = progress
+
+    def fetch(self, endpoint: str, access: AccessFlags, name: str, before: int) -> None:
+        """Copy a segment, unless the operator has dropped it in the meantime; `before` bytes are of other segments."""
+
+        def write(chunk: bytes) -> None:
+            self.size += len(chunk)
+            if before + self.size > _MAX_BYTES:
+                raise EndpointError(f"--endpoint {endpoint}: the recording has more than {_MAX_BYTES:,} bytes")
+            try:
+                file.write(chunk)
+            except OSError as error:  # which is not one of the connection
+                raise ConfigurationError(f"cannot write {self.path}: {error.strerror}") from error
+            self._progress.update(f"copied {before + self.size:,} bytes")
+
+        try:
+            with private_file(self.path) as file:
+                read_debug(endpoint, access, _PATH, sink=write, segment=name)
+        except PathNotServed:
+            self.path.unlink()
 
 
 _MAX_DIFFERENCES = 5

@@ -9,9 +9,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from reconciler._version import __version__
 from reconciler.cli.options import RunOptions, options_as_typed
@@ -30,19 +27,21 @@ Prepare = Callable[[Manager], Awaitable[None]]
 
 
 def run(
-    target: Annotated[str, Parameter(help="MODULE:ATTR, or 'notification' for the built-in notification operator.")],
+    target: str,
     /,
     *,
     options: RunOptions = RunOptions(),  # noqa: B008 - frozen
-    config: Annotated[  # noqa: ARG001 - read by `config_sources` before the command line is parsed
-        Path | None, Parameter(help="YAML file with these options as keys, without the leading dashes.")
-    ] = None,
+    config: Path | None = None,  # noqa: ARG001 - read by `config_sources` before the command line is parsed
 ) -> int:
     """Run controllers against a cluster until SIGTERM.
 
     ATTR is a Reconciler (class or instance), a sequence of them, or a function, plain or async, that takes the Manager
     and adds controllers to it. The command line takes precedence over environment variables, which take precedence over
     the file of --config.
+
+    Args:
+        target: MODULE:ATTR, or 'notification' for the built-in notification operator.
+        config: YAML file with these options as keys, without the leading dashes.
     """
     return run_target(target, options)
 

@@ -18,6 +18,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from reconciler.apiserver import APIServer, LoggedRequest
+from reconciler.apiserver.encoding.versions import NEWEST, VERSIONS
 from reconciler.cli.options import Controllers, Data, Format, NewKubeconfig
 from reconciler.cli.output import KUBECONFIG, write_kubeconfig
 from reconciler.cli.targets import load_resource
@@ -34,44 +35,44 @@ _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class APIServerOptions:
-    """The options of ``reconciler apiserver``."""
+    """The options of ``reconciler apiserver``.
 
-    port: Annotated[
-        int, Parameter(help="Port on the loopback interface; 0 for a free one.", validator=Number(gte=0, lte=65535))
-    ] = 0
+    Attributes:
+        port: Port on the loopback interface; 0 for a free one.
+        log: Requests to print: who, what and result, one per line.
+        chaos: Fraction of requests that fail, from 0 to 1.
+        seed: Seed of uids, generated names and --chaos.
+        tls: Serve over TLS; the kubeconfig contains the CA.
+        rbac: Users may do only what roles allow. The user of the kubeconfig may do everything.
+        command: Run this shell command with KUBECONFIG set, then stop with its exit code.
+    """
+
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0
     kubeconfig: NewKubeconfig = KUBECONFIG
-    log: Annotated[
-        Literal["none", "writes", "requests"], Parameter(help="Requests to print: who, what and result, one per line.")
-    ] = "none"
-    chaos: Annotated[
-        float, Parameter(help="Fraction of requests that fail, from 0 to 1.", validator=Number(gte=0, lte=1))
-    ] = 0.0
-    seed: Annotated[int, Parameter(help="Seed of uids, generated names and --chaos.")] = 0
+    log: Literal["none", "writes", "requests"] = "none"
+    chaos: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.0
+    seed: int = 0
     data: Data = None
     controllers: Controllers = ()
-    tls: Annotated[bool, Parameter(help="Serve over TLS; the kubeconfig contains the CA.", negative=())] = False
-    rbac: Annotated[
-        bool,
-        Parameter(
-            help="Users may do only what roles allow. The user of the kubeconfig may do everything.", negative=""
-        ),
-    ] = False
-    command: Annotated[
+    tls: Annotated[bool, Parameter(negative=())] = False
+    rbac: Annotated[bool, Parameter(negative="")] = False
+    version: Annotated[
         str | None,
-        Parameter(name="--exec", help="Run this shell command with KUBECONFIG set, then stop with its exit code."),
+        Parameter(help=f"Version of Kubernetes: {', '.join(VERSIONS)}. Default: {NEWEST}.", show_default=False),
     ] = None
+    command: Annotated[str | None, Parameter(name="--exec")] = None
 
 
 def apiserver(
-    *objects: Annotated[
-        str,
-        Parameter(help="Objects to create at the start: YAML or JSON file, directory, MODULE:CLASS, 'notification'."),
-    ],
+    *objects: str,
     options: APIServerOptions = APIServerOptions(),
 ) -> int:
     """Run the embedded API server on the loopback interface until interrupted, or for one command.
 
     kubectl and any other client can use it through the kubeconfig. Without --data, its data is lost when it stops.
+
+    Args:
+        objects: Objects to create at the start: YAML or JSON file, directory, MODULE:CLASS, 'notification'.
     """
     return asyncio.run(_run_apiserver(objects, options))
 
@@ -95,6 +96,7 @@ async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> int
         controllers=played_controllers(options.controllers),
         rbac=options.rbac,
         tls=options.tls,
+        version=options.version,
     ) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)

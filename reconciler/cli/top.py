@@ -17,18 +17,16 @@ from reconciler.cli.endpoint import printable, read_keys
 from reconciler.cli.forward import reached
 from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.errors import ConfigurationError, importing
 from reconciler.manager.endpoints.keys import ControllerReport, KeyReport, KeysDocument, rate_text, reasons_text
 from reconciler.meta.documents import human_duration
 
-try:
+with importing(extra="cli", purpose="'reconciler top'"):
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
-except ModuleNotFoundError as error:
-    raise MissingExtra("rich", extra="cli", purpose="'reconciler top'") from error
 
 _MAX_ROWS = 15
 """Busy, failing and hot keys that are shown."""
@@ -58,7 +56,7 @@ def top(
     *,
     operator: OperatorOptions = OperatorOptions(),  # noqa: B008 - frozen
     access: AccessFlags = AccessFlags(),  # noqa: B008 - frozen
-    watch: Annotated[float | None, Parameter(help="Update every so many seconds until interrupted.")] = None,
+    watch: float | None = None,
     output: Annotated[
         Format, Parameter(help="Output format; 'json' with --watch prints one line per update.")
     ] = "text",
@@ -66,6 +64,9 @@ def top(
     """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
 
     Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+
+    Args:
+        watch: Update every so many seconds until interrupted.
     """
     if watch is not None and not 0 < watch <= _LONGEST:
         raise ConfigurationError(f"--watch must be a number of seconds above 0, and at most {_LONGEST:g}, not {watch}")

@@ -33,10 +33,10 @@ from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import merge_patch
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
-from reconciler.recording.collector import RecordedClient, encoded, key_of
+from reconciler.recording.collector import RecordedClient, bounded, encoded, key_of
 from reconciler.recording.recording import ServedKind
 from reconciler.recording.records import EffectStep, ListStep, ReadStep, ReconcileRecord, RequestStep, reads_of
-from reconciler.recording.redaction import DocumentRedactor, redact_step
+from reconciler.recording.redaction import DocumentRedactor, redact_request
 
 _MAX_FIELDS = 5
 _MAX_VALUE = 100
@@ -129,7 +129,7 @@ class Answers:
         asked = RequestStep(
             self.elapsed(), 0.0, request.method, request.target, request.headers.get("content-type", ""), request.body
         )
-        redact_step(asked, self._redactor, self.record.namespace)
+        redact_request(asked, self._redactor, self.record.namespace)
         step = self._recorded(asked)
         if step is None:
             return self._computed(asked, request)
@@ -192,10 +192,8 @@ class Answers:
         metadata = document.get("metadata") if isinstance(document, dict) else None
         if not isinstance(metadata, dict) or document.get("kind") in (None, "Status"):
             return
-        key = (
-            _kind_name(f"{document.get('apiVersion')}/{document['kind']}"),
-            Request(metadata.get("name", ""), metadata.get("namespace")),
-        )
+        kind = _kind_name(f"{document.get('apiVersion')}/{document['kind']}")
+        key = kind, Request(metadata.get("name", ""), metadata.get("namespace"))
         if self.differences or len(self._reads.get(key, ())) < 2:
             self._written[key] = document
 
@@ -219,24 +217,14 @@ class Answers:
         return None
 
     def _discovery(self, path: str) -> HTTPResponse:
+        verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
         resources = [
-            {
-                "name": name,
-                "kind": each.gvk.kind,
-                "namespaced": each.namespaced,
-                "singularName": each.gvk.kind.lower(),
-                "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"],
-            }
+            {"name": name, "kind": each.gvk.kind, "namespaced": each.namespaced, "verbs": verbs}
             for each in self._kinds.values()
             if each.gvk.path == path
             for name in (each.plural, *(f"{each.plural}/{sub}" for sub in each.subresources))
         ]
-        body = {
-            "kind": "APIResourceList",
-            "apiVersion": "v1",
-            "groupVersion": path.split("/", 2)[-1],
-            "resources": resources,
-        }
+        body = {"kind": "APIResourceList", "groupVersion": path.split("/", 2)[-1], "resources": resources}
         return HTTPResponse(200, {"content-type": "application/json"}, msgspec.json.encode(body))
 
     def _missing(self, what: str) -> NotRecorded:
@@ -253,7 +241,7 @@ class Answers:
         Raises:
             NotRecorded: the effect was not called, or with other arguments.
         """
-        arguments = self._redactor.redact(encoded(dict(call.arguments)))
+        arguments = self._redactor.redact(bounded(encoded(dict(call.arguments)))[0])
         key = self._redactor.text(key_of(call))
         same = [each for each in self._effects if each.name == call.name and each.key == key]
         step = next((each for each in same if _equal(each.arguments, arguments)), same[0] if same else None)
@@ -264,6 +252,8 @@ class Answers:
         self._effects.remove(step)
         if step.error:
             raise _exception(step)
+        if step.left_out:
+            raise self._missing(f"needs the {step.left_out} bytes that {call.name}({key}) returned")
         return _typed(msgspec.json.decode(step.value), call)
 
     def now(self) -> datetime | None:

@@ -21,11 +21,11 @@ import msgspec
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.informer import Informer
 from reconciler.cache.store import IdleObject, restored
-from reconciler.clock import Clock, current_clock, use_clock
+from reconciler.clock import Clock, boottime_of, current_clock, use_clock
 from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.explanation import ReconcileFailure, failure_of
+from reconciler.controller.reconcile.explanation import failure_of
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import error_text
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -39,7 +39,6 @@ from reconciler.recording.records import (
     ReadStep,
     ReconcileRecord,
     RequestStep,
-    Step,
     WakeUp,
     drawn_through,
 )
@@ -47,6 +46,10 @@ from reconciler.recording.records import (
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+", re.IGNORECASE)
 _MAX_DRAWS = 1000
 """Random numbers that are kept for a reconcile; one that draws more is replayed with others from there on."""
+
+
+_MAX_VALUE = 2**20
+"""Bytes of the arguments or the result of an effect, such as the body of a response, that are kept."""
 
 
 class RecordSink(Protocol):
@@ -72,71 +75,31 @@ class RecordSink(Protocol):
 _kind_text = functools.lru_cache(maxsize=256)(str)
 
 
-class ReconcileTrace(msgspec.Struct, eq=False):
-    """What one reconcile read, wrote, called, logged and was woken by, in order: references, which nobody changes.
+class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
+    """The record of a reconcile, which grows until it ends.
 
     Attributes:
         run: why it runs.
-        gvk: the primary kind.
-        started: the wall time at which it began.
-        changes: the changes that enqueued the key; empty if another reason did.
-        steps: what it did, in order.
-        times: the wall times that it read from the clock, in order.
-        draws: the random numbers and bytes that it drew, in order.
-        size: roughly the bytes that only this trace refers to.
-        seconds: its duration; 0 while it is in progress.
-        result: how it ended; ``""`` while it is in progress.
-        requeue_after: the delay in seconds that it returned; None for none.
-        failure: how it failed; None if it did not.
-        overtaken: whether the object changed during the reconcile, so that another one followed.
+        record: what it read, wrote, called and logged so far; its result is ``""`` while it is in progress.
+        size: roughly the bytes that only the record refers to.
     """
 
     run: ReconcileRun
-    gvk: GroupVersionKind
-    started: datetime
-    changes: tuple[ObjectChange, ...]
-    steps: list[Step] = []
-    times: list[datetime] = []
-    draws: list[Any] = []
+    record: ReconcileRecord
     size: int = 500
-    seconds: float = 0.0
-    result: str = ""
-    requeue_after: float | None = None
-    failure: ReconcileFailure | None = None
-    overtaken: bool = False
 
-    def record(self) -> ReconcileRecord:
-        """Return it as data."""
-        run = self.run
-        return ReconcileRecord(
-            id=run.reconcile_id,
-            controller=run.controller,
-            kind=_kind_text(self.gvk),
-            name=run.request.name,
-            namespace=run.request.namespace,
-            started=self.started,
-            reasons=tuple(sorted(run.reasons)),
-            attempt=run.attempt,
-            priority=run.priority,
-            wake_ups=tuple(
-                WakeUp(
-                    _kind_text(each.gvk),
-                    *each.request,
-                    each.type,
-                    None if each.version is None else str(each.version),
-                    each.at,
-                )
-                for each in self.changes
-            ),
-            steps=self.steps,
-            times=self.times,
-            draws=self.draws,
-            seconds=self.seconds,
-            result=self.result,
-            requeue_after=self.requeue_after,
-            failure=self.failure,
-            overtaken=self.overtaken,
-        )
+
+def _wake_up(change: ObjectChange) -> WakeUp:
+    return WakeUp(
+        _kind_text(change.gvk),
+        *change.request,
+        change.type,
+        None if change.version is None else str(change.version),
+        change.at,
+        change.managers,
+        [_read_step(0.0, change.gvk, change.request, each) for each in change.versions],
+        change.managed_fields,
+    )
 
 
 class Trace:
@@ -154,7 +117,7 @@ class Trace:
     @property
     def records(self) -> list[ReconcileRecord]:
         """Return the traces as data."""
-        return [each.record() for each in self.traces]
+        return [each.record for each in self.traces]
 
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Keep the function that returns the kinds."""
@@ -180,7 +143,7 @@ _current: ContextVar[ReconcileTrace | None] = ContextVar("reconcile_trace", defa
 def current_trace() -> ReconcileTrace | None:
     """Return the trace of this context; None outside a reconcile, and in a task that outlived its reconcile."""
     trace = _current.get()
-    return trace if trace is not None and not trace.result else None
+    return trace if trace is not None and not trace.record.result else None
 
 
 class Collector(ReconcileObserver):
@@ -200,6 +163,7 @@ class Collector(ReconcileObserver):
     def __init__(self, clock: Clock, sink: RecordSink | None = None, effects: EffectHandler | None = None) -> None:
         self._sink = sink
         self._time = clock
+        self._now = clock.now
         self._effects = effects
         self.planning = effects is not None and effects.planning
         self.clock = _RecordedClock(clock)
@@ -224,9 +188,22 @@ class Collector(ReconcileObserver):
 
     def begun(self, reconcile: Reconcile, /) -> None:
         """Begin a trace, in the context of the reconcile."""
-        started, changes = self._time.now(), reconcile.changes
+        started, changes = self._now(), reconcile.changes
         told = () if changes is None else changes.told(reconcile.request, started)
-        trace = self._open[reconcile] = ReconcileTrace(reconcile.run, reconcile.gvk, started, told)
+        run = reconcile.run
+        record = ReconcileRecord(
+            run.reconcile_id,
+            run.controller,
+            _kind_text(reconcile.gvk),
+            run.request.name,
+            run.request.namespace,
+            started,
+            tuple(sorted(run.reasons)),
+            run.attempt,
+            run.priority,
+            tuple(map(_wake_up, told)),
+        )
+        trace = self._open[reconcile] = ReconcileTrace(run, record)
         _current.set(trace)
         if self._sink is not None:
             self._sink.begun(trace)
@@ -234,24 +211,24 @@ class Collector(ReconcileObserver):
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
         trace = self.latest = self._open.pop(reconcile)
-        completion = reconcile.completion
-        trace.seconds = reconcile.seconds
+        record, completion = trace.record, reconcile.completion
+        record.seconds = reconcile.seconds
         if completion is None:
-            trace.result = "cancelled"
+            record.result = "cancelled"
         else:
-            trace.result = completion.result
+            record.result = completion.result
             if completion.outcome is not None:
-                trace.requeue_after = completion.outcome.requeue_after
+                record.requeue_after = completion.outcome.requeue_after
             if completion.error is not None:
                 # Now, since the frames of a traceback must be released in the thread that made them.
-                trace.failure = failure_of(completion.error, completion)
+                record.failure = failure_of(completion.error, completion)
         if self._sink is not None:
             self._sink.ended(trace)
 
     def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
         """Note that the object of the reconcile that has ended just now changed meanwhile."""
         if self.latest is not None:
-            self.latest.overtaken = True
+            self.latest.record.overtaken = True
 
     async def __call__(self, call: EffectCall, /) -> Any:
         """Call an effect, or its handler, and record the result."""
@@ -259,16 +236,17 @@ class Collector(ReconcileObserver):
         trace = current_trace()
         if trace is None:
             return await run
-        arguments = encoded(dict(call.arguments))  # now: the reconcile may change them
+        arguments, _ = bounded(encoded(dict(call.arguments)))  # now: the reconcile may change them
         step = EffectStep(self._time.monotonic() - trace.run.since, call.name, key_of(call), arguments)
-        trace.steps.append(step)
+        trace.record.steps.append(step)
         try:
             value = await run
         except BaseException as error:
             step.error, step.message = class_path(error), error_text(error)
-            step.attributes = encoded(vars(error))
+            attributes = encoded(vars(error))
+            step.attributes = attributes if len(attributes) <= _MAX_VALUE else b"{}"
             raise
-        step.value = encoded(value)
+        step.value, step.left_out = bounded(encoded(value))
         trace.size += len(arguments) + len(step.value)
         return value
 
@@ -300,7 +278,7 @@ class RecordedClient(CachedClient):
     def _trace_read(self, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> None:
         trace = current_trace()
         if trace is not None:
-            trace.steps.append(_read_step(self._now() - trace.run.since, gvk, request, found))
+            trace.record.steps.append(_read_step(self._now() - trace.run.since, gvk, request, found))
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
@@ -315,7 +293,7 @@ class RecordedClient(CachedClient):
         if trace is not None:
             at, gvk = self._now() - trace.run.since, informer.gvk
             items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
-            trace.steps.append(ListStep(at, _kind_text(gvk), namespace, labels, fields, items))
+            trace.record.steps.append(ListStep(at, _kind_text(gvk), namespace, labels, fields, items))
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
 
@@ -351,7 +329,7 @@ class _RecordedTransport:
             request.headers.get("content-type", ""),
             request.body,
         )
-        trace.steps.append(step)
+        trace.record.steps.append(step)
         try:
             response = await self._transport.send(request)
         except BaseException as error:
@@ -370,13 +348,13 @@ class _RecordedClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.monotonic = clock.monotonic
+        self.monotonic, self.boottime = clock.monotonic, boottime_of(clock)  # each request asks
 
     def now(self) -> datetime:
         now = self._clock.now()
         trace = current_trace()
         if trace is not None:
-            trace.times.append(now)
+            trace.record.times.append(now)
         return now
 
     def __getattr__(self, name: str) -> Any:
@@ -404,6 +382,14 @@ def encoded(value: object) -> bytes:
         return msgspec.json.encode(type(value).__qualname__)
 
 
+def bounded(data: bytes) -> tuple[bytes, int]:
+    """Return JSON that a recording keeps, and how many bytes it leaves out: all, if they are too many."""
+    if len(data) <= _MAX_VALUE:
+        return data, 0
+    text = f"[left out: {len(data)} bytes; a recording keeps at most {_MAX_VALUE // 2**20} MiB of a value]"
+    return msgspec.json.encode(text), len(data)
+
+
 def _plain(value: Any) -> object:
     to_dict = getattr(value, "to_dict", None) or getattr(value, "model_dump", None)
     if callable(to_dict):
@@ -427,13 +413,13 @@ class _RecordingHandler(logging.Handler):
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = str(record.msg)
             at = current_clock().monotonic() - trace.run.since
-            trace.steps.append(LogStep(at, record.levelname, record.name, message))
+            trace.record.steps.append(LogStep(at, record.levelname, record.name, message))
             trace.size += len(message)
 
 
 def _draw(make: Callable[[], Any]) -> Any:
     value = make()
     trace = current_trace()
-    if trace is not None and len(trace.draws) < _MAX_DRAWS:
-        trace.draws.append(value)
+    if trace is not None and len(trace.record.draws) < _MAX_DRAWS:
+        trace.record.draws.append(value)
     return value

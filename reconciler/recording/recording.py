@@ -24,7 +24,7 @@ from typing import BinaryIO
 import msgspec
 import zstandard
 
-from reconciler._core.durations import parse_duration
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
@@ -34,19 +34,19 @@ from reconciler.recording.collector import ReconcileTrace
 from reconciler.recording.records import (
     DocumentKey,
     EffectStep,
-    ListStep,
+    LogStep,
     ReadStep,
     ReconcileRecord,
     RequestStep,
     Step,
     document_key,
-    reads_of,
+    documents_of,
 )
 from reconciler.recording.redaction import (
+    ABSENT,
     DocumentRedactor,
     ObjectParts,
     RedactKnown,
-    concerns_secret,
     object_in,
     redact_request,
     redact_step,
@@ -62,6 +62,10 @@ _FRAME = struct.Struct(">BII")
 _ZSTD = 2
 _MAX_PAYLOAD = 2**30
 """Bytes of a payload, compressed or not."""
+
+
+_MAX_BUFFER = 2**22
+"""Bytes of a payload whose memory is kept for the next one."""
 
 
 class ServedKind(msgspec.Struct, array_like=True):
@@ -105,7 +109,7 @@ class Batch(msgspec.Struct, array_like=True):
     records: list[ReconcileRecord]
 
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode_into = msgspec.msgpack.Encoder().encode_into
 _decode = msgspec.msgpack.Decoder(Batch).decode
 
 
@@ -117,12 +121,18 @@ def answered_object(step: RequestStep) -> ObjectParts | None:
 
     A cache that has stored the response has the same bytes apart from managedFields, so they need not be stored twice.
     """
-    return object_in(step.response) if 200 <= step.status < 300 and step.is_write else None
+    found = object_in(step.response) if 200 <= step.status < 300 and step.is_write else None
+    return found if found is not None and found.kind else None
 
 
 def _key_of(found: ObjectParts) -> DocumentKey:
     metadata = found.metadata
     return f"{found.api_version}/{found.kind}", metadata.name, metadata.namespace, metadata.resource_version
+
+
+def _length(document: bytes) -> int:
+    """Return the bytes of a document, without the line break that a server ends it with."""
+    return len(document) - document.endswith(b"\n")
 
 
 class SegmentWriter:
@@ -134,23 +144,25 @@ class SegmentWriter:
     Attributes:
         path: as given.
         size: bytes that were written.
-        known: keys of the documents that it contains.
-        answers: lengths of the documents that responses in it contain.
+        known: the documents that it contains, with the length of those that are in a response; 0 for the others.
         kinds: kinds that it contains.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: set[DocumentKey] = set()
-        self.answers: dict[DocumentKey, int] = {}
+        self.known: dict[DocumentKey, int] = {}
         self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
+        self._buffer = bytearray()  # whose memory the next batch uses again
         self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
-        payload = self._compress(_encode(batch))
+        _encode_into(batch, self._buffer)
+        payload = self._compress(self._buffer)
+        if len(self._buffer) > _MAX_BUFFER:
+            self._buffer = bytearray()
         header = _FRAME.pack(_ZSTD, len(payload), zlib.crc32(payload))
         try:
             self.size += _write_all(self._file, header + payload)
@@ -181,37 +193,54 @@ class RecordingReader:
         problems: what could not be read, one line for each segment.
 
     Raises:
-        ConfigurationError: it is not a recording, or has another format.
+        ConfigurationError: it is not a recording, or cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self.kinds: dict[str, ServedKind] = {}
         self.problems: list[str] = []
+        self._path = path
         try:
-            self._segments = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
-            for segment in self._segments:
-                _check_format(segment)
+            found = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+            self._segments = [each for each in found if each.is_file() or not each.exists()]
+            pipes = [each for each in found if each not in self._segments]  # which may block
+            self.problems += [f"{each} is not a regular file: it was not read" for each in pipes]
         except OSError as error:
             raise ConfigurationError(f"cannot read the recording {path}: {error.strerror}") from error
         if not self._segments:
             raise ConfigurationError(f"{path} is not a recording: it contains no *{SUFFIX} file")
 
     def records(self) -> Iterator[ReconcileRecord]:
-        """Yield the records, in the order in which the reconciles ended, with the data of their reads."""
+        """Yield the records, in the order in which the reconciles ended, with the data of their reads.
+
+        A segment that the operator drops meanwhile is left out.
+
+        Raises:
+            ConfigurationError: a segment is none, has another format, or cannot be read.
+        """
         for segment in self._segments:
             documents: dict[DocumentKey, bytes] = {}
-            for batch in self._batches(segment):
+            for batch in self._read(segment):
                 self.kinds.update((each.kind, each) for each in batch.kinds)
                 documents.update((document_key(each), each.data) for each in batch.documents)
                 for record in batch.records:
-                    for read in reads_of(record):
+                    for key, data in _answered(record):
+                        documents.setdefault(key, data)
+                    for read in documents_of(record):
                         read.data = documents.get(document_key(read), b"")
-                    documents.update(_answered(record))
                     yield record
+
+    def _read(self, segment: Path) -> Iterator[Batch]:
+        try:
+            yield from self._batches(segment)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError) or segment == self._path:
+                raise ConfigurationError(f"cannot read the recording {segment}: {error.strerror}") from error
 
     def _batches(self, segment: Path) -> Iterator[Batch]:
         with segment.open("rb") as file:
-            file.readline()
+            if first := file.readline(100):  # nothing is in one that has just been created
+                _check_format(segment, first)
             while header := file.read(_FRAME.size):
                 place = file.tell() - len(header)
                 codec, size, checksum = _FRAME.unpack(header) if len(header) == _FRAME.size else (0, 1, 0)
@@ -247,9 +276,7 @@ _DAMAGE = (ValueError, zstandard.ZstdError)
 """What a payload raises that is not one of a writer's. A `msgspec.DecodeError` is a ValueError."""
 
 
-def _check_format(segment: Path) -> None:
-    with segment.open("rb") as file:
-        first = file.readline(100)
+def _check_format(segment: Path, first: bytes) -> None:
     if not first.startswith(_NAME):
         raise ConfigurationError(f"{segment} is not a segment of a recording")
     found = first.removeprefix(_NAME).strip()
@@ -269,10 +296,11 @@ def write_recording(path: Path, records: Sequence[ReconcileRecord], kinds: Seque
     try:
         path.unlink(missing_ok=True)
         writer = SegmentWriter(path)
-        documents = {document_key(read): read for record in records for read in reads_of(record) if read.data}
+        documents = {document_key(read): read for record in records for read in documents_of(record) if read.data}
         kept = [msgspec.structs.replace(read) for read in documents.values()]
-        for read in documents.values():
-            read.data = b""
+        for record in records:
+            for read in documents_of(record):
+                read.data = b""
         try:
             writer.write(Batch(list(kinds), kept, list(records)))
         finally:
@@ -314,7 +342,7 @@ class Recording:
 
     Args:
         directory: the directory.
-        keep: how far the recording reaches back, such as ``"2h"``. Default two hours.
+        keep: how far the recording reaches back: seconds, a timedelta or ``"2h"``, the default.
         max: its size on disk at most, such as ``"500MB"`` or a number of bytes. Default 500 MB.
 
     Raises:
@@ -322,18 +350,17 @@ class Recording:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, keep: str | timedelta = "2h", max: str | int = "500MB"
+        self, directory: str | os.PathLike[str], *, keep: DurationLike = "2h", max: str | int = "500MB"
     ) -> None:
         self.directory = Path(directory)
-        self._keep = _duration(keep)
+        self._keep = timedelta(seconds=seconds_of("keep", keep))
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
-        self._waiting: deque[ReconcileTrace] = deque()
+        self._waiting: deque[ReconcileRecord] = deque()
         self._queued = self._taken = 0  # bytes, each counted by one thread
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._writing = threading.Lock()
         self._redactor = DocumentRedactor()
         self._segment: SegmentWriter | None = None
         self._began: datetime | None = None  # of the first record of the segment
@@ -358,7 +385,7 @@ class Recording:
         self._kinds = kinds
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            others = [each.name for each in self.directory.iterdir() if not _is_own(each.name)]
+            others = [each.name for each in self.directory.iterdir() if not (_is_own(each.name) and _is_regular(each))]
             if others:
                 raise ConfigurationError(
                     f"cannot record in {self.directory}: it contains other files, such as {min(others)!r}; "
@@ -380,11 +407,11 @@ class Recording:
         """Ignore it: a reconcile is written when it has ended."""
 
     def ended(self, trace: ReconcileTrace) -> None:
-        """Pass a trace to the thread, which does everything else."""
+        """Pass the record to the thread, which does everything else."""
         if self._problem is not None:
             self._lost += 1
             return
-        self._waiting.append(trace)
+        self._waiting.append(trace.record)
         self._queued += trace.size
         if self._queued - self._taken > _MAX_WAITING:
             self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
@@ -394,6 +421,8 @@ class Recording:
         self._stopping.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, _STOP_TIMEOUT)
+            if self._thread.is_alive():
+                _log.warning("the recording lacks the last reconciles: they were not written in %g s", _STOP_TIMEOUT)
         if self._lock is not None:
             self._lock.close()
 
@@ -436,15 +465,10 @@ class Recording:
             _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
-        with self._writing:
-            self._write_waiting()
-
-    def _write_waiting(self) -> None:
-        records: list[ReconcileRecord] = []
+        taken, records = self._queued, []
         while self._waiting:
-            trace = self._waiting.popleft()
-            self._taken += trace.size
-            records.append(trace.record())
+            records.append(self._waiting.popleft())
+        self._taken = taken  # at least
         if not records:
             return
         segment = self._current(records[0].started)
@@ -461,36 +485,33 @@ class Recording:
 
     def _prepare(self, record: ReconcileRecord, segment: SegmentWriter, batch: Batch) -> None:
         """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""
-        self._redactor.values = secret_values(record)
-        before = [_sent(step) for step in record.steps]
+        redactor, namespace, reads = self._redactor, record.namespace, documents_of(record)
+        redactor.values = secret_values(record, reads)
+        said = [_said(step) for step in record.steps] if record.draws else []
+        for wake_up in record.wake_ups:
+            wake_up.managed_fields = redactor.redact(wake_up.managed_fields, wake_up.namespace)
         for step in record.steps:
             if isinstance(step, RequestStep):
                 answer = answered_object(step)
                 if answer is not None:
-                    managed = memoryview(answer.metadata.managed_fields).nbytes
-                    length = len(step.response.rstrip()) - (managed + _MANAGED_FIELDS if managed else 0)
-                    segment.answers[_key_of(answer)] = length
-                redact_request(step, self._redactor, record.namespace, answer)
-            elif isinstance(step, ReadStep):
-                self._store_document(step, segment, batch)
-            elif isinstance(step, ListStep):
-                for read in step.items:
-                    self._store_document(read, segment, batch)
-            else:
-                redact_step(step, self._redactor, record.namespace)
+                    managed = answer.metadata.managed_fields
+                    more = len(bytes(managed)) + _MANAGED_FIELDS if managed is not ABSENT else 0
+                    segment.known.setdefault(_key_of(answer), _length(step.response) - more)
+                redact_request(step, redactor, namespace, answer)
+            elif isinstance(step, EffectStep | LogStep):
+                redact_step(step, redactor, namespace)
+        for read in reads:
+            self._store_document(read, segment, batch)
         if record.failure is not None:
-            message = self._redactor.text(record.failure.message, record.namespace)
+            message = redactor.text(record.failure.message or "", namespace)
             record.failure = msgspec.structs.replace(record.failure, message=message)
-        if record.draws and any(concerns_secret(write.path) for write in record.writes):
-            record.draws.clear()  # what was drawn may be in the Secret
-        elif record.draws and before != (sent := [_sent(step) for step in record.steps]):
-            record.draws = without_secret_draws(record.draws, b"\n".join(sent).decode(errors="replace"))
+        if record.draws and said != (clean := [_said(step) for step in record.steps]):
+            record.draws = without_secret_draws(record.draws, b"\n".join(clean).decode(errors="replace"))
 
     def _store_document(self, read: ReadStep, segment: SegmentWriter, batch: Batch) -> None:
         """Move the document of a read to the batch, unless the segment has it."""
-        key = document_key(read)
-        if read.data and key not in segment.known and segment.answers.get(key) != len(read.data):
-            segment.known.add(key)
+        if read.data and segment.known.get(key := document_key(read)) not in (0, _length(read.data)):
+            segment.known[key] = 0
             data = self._redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
             batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
         read.data = b""
@@ -499,7 +520,7 @@ class Recording:
         """Return the segment to write to; a new one if the last one is full."""
         segment = self._segment
         if segment is not None and self._began is not None:
-            kept = len(segment.known) + len(segment.answers) < _MAX_DOCUMENTS
+            kept = len(segment.known) < _MAX_DOCUMENTS
             if kept and segment.size < self._max / _SEGMENTS and at - self._began < self._keep / _SEGMENTS:
                 return segment
             segment.close()
@@ -517,21 +538,13 @@ class Recording:
             size -= oldest
 
 
-def _sent(step: Step) -> bytes:
-    """Return what a step sent to the outside; empty for a read."""
+def _said(step: Step) -> bytes:
+    """Return what a reconcile made itself, with what it drew perhaps; empty for a read."""
     if isinstance(step, RequestStep):
-        return step.body
-    return step.arguments if isinstance(step, EffectStep) else b""
-
-
-def _duration(keep: str | timedelta) -> timedelta:
-    try:
-        duration = parse_duration(keep) if isinstance(keep, str) else keep
-    except ValueError as error:
-        raise ConfigurationError(f"keep: {error}") from None
-    if duration <= timedelta(0):
-        raise ConfigurationError(f"keep must be a duration above 0, such as '2h', not {keep!r}")
-    return duration
+        return step.target.encode(errors="replace") + step.body
+    if isinstance(step, EffectStep):
+        return step.arguments + step.value + step.message.encode(errors="replace")
+    return step.message.encode(errors="replace") if isinstance(step, LogStep) else b""
 
 
 def _size(most: str | int) -> int:
@@ -540,6 +553,10 @@ def _size(most: str | int) -> int:
     if size < 10**6:
         raise ConfigurationError(f"max must be a size of 1 MB or more, such as '500MB', not {most!r}")
     return size
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _locked(path: Path) -> BinaryIO:

@@ -44,7 +44,7 @@ class ReadStep(msgspec.Struct, array_like=True, tag="read", gc=False):
         return Request(self.name, self.namespace)
 
 
-class ListStep(msgspec.Struct, array_like=True, tag="list"):
+class ListStep(msgspec.Struct, array_like=True, tag="list", gc=False):
     """A list of objects from the cache.
 
     Attributes:
@@ -104,7 +104,7 @@ class RequestStep(msgspec.Struct, array_like=True, tag="request", gc=False):
         return self.target.partition("?")[0]
 
 
-class EffectStep(msgspec.Struct, array_like=True, tag="effect"):
+class EffectStep(msgspec.Struct, array_like=True, tag="effect", gc=False):
     """A call of a method that is declared with `effect`.
 
     Attributes:
@@ -116,6 +116,7 @@ class EffectStep(msgspec.Struct, array_like=True, tag="effect"):
         error: the class of the exception that was raised instead, ``"module:Class"``; ``""`` for none.
         message: the text of that exception.
         attributes: its attributes as JSON.
+        left_out: size in bytes of a result that is too large for a recording; `value` says so.
     """
 
     at: float
@@ -126,6 +127,7 @@ class EffectStep(msgspec.Struct, array_like=True, tag="effect"):
     error: str = ""
     message: str = ""
     attributes: bytes = b"{}"
+    left_out: int = 0
 
 
 class LogStep(msgspec.Struct, array_like=True, tag="log", gc=False):
@@ -157,6 +159,9 @@ class WakeUp(msgspec.Struct, array_like=True, gc=False):
         type: ``"added"``, ``"updated"`` or ``"deleted"``.
         version: its resourceVersion; None for the new object of the key.
         at: the wall time of the watch event.
+        managers: the field managers of a new object.
+        versions: the object before and after an update.
+        managed_fields: the managedFields after an update, as JSON; empty if they are not known.
     """
 
     kind: str
@@ -165,9 +170,17 @@ class WakeUp(msgspec.Struct, array_like=True, gc=False):
     type: str
     version: str | None
     at: datetime
+    managers: tuple[str, ...] = ()
+    versions: list[ReadStep] = []
+    managed_fields: bytes = b""
+
+    @property
+    def request(self) -> Request:
+        """Return the object's key."""
+        return Request(self.name, self.namespace)
 
 
-class ReconcileRecord(msgspec.Struct, kw_only=True):
+class ReconcileRecord(msgspec.Struct, gc=False):
     """One reconcile: why it ran, its steps in order, and how it ended.
 
     Attributes:
@@ -229,13 +242,23 @@ class ReconcileRecord(msgspec.Struct, kw_only=True):
 DocumentKey = tuple[str, str, str | None, str | None]
 
 
-def reads_of(record: ReconcileRecord) -> Iterator[ReadStep]:
-    """Yield the reads of a record, those of its lists included."""
+def reads_of(record: ReconcileRecord) -> list[ReadStep]:
+    """Return the reads of a record, those of its lists included."""
+    found: list[ReadStep] = []
     for step in record.steps:
         if isinstance(step, ReadStep):
-            yield step
+            found.append(step)
         elif isinstance(step, ListStep):
-            yield from step.items
+            found += step.items
+    return found
+
+
+def documents_of(record: ReconcileRecord) -> list[ReadStep]:
+    """Return everything in a record that has a document: its reads, and the objects that enqueued its key."""
+    found = reads_of(record)
+    for wake_up in record.wake_ups:
+        found += wake_up.versions
+    return found
 
 
 def document_key(read: ReadStep) -> DocumentKey:

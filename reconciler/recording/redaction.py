@@ -11,50 +11,59 @@ import functools
 import itertools
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
-from reconciler._core.redaction.names import kind_of_name, looks_random
+from reconciler._core.redaction.names import NAMED, NAMING, kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
-from reconciler.recording.records import EffectStep, LogStep, ReconcileRecord, RequestStep, Step, reads_of
+from reconciler.recording.records import EffectStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
 
-_MAX_BYTES, _MAX_NAMES = 2**23, 10_000
-"""Bytes of parts, and names of members, that are remembered; then all are forgotten."""
+_MIN_HASHED = 64
+"""Bytes from which texts are remembered by their hash, which is keyed, as all lists and mappings are."""
+
+_MAX_PARTS, _MAX_TEXTS, _MAX_REPLACED = 100_000, 20_000, 2**22
+"""Parts and texts that are remembered, and bytes of those that were replaced; then they are forgotten: 16 MB."""
+
+_LONGEST_NAME = 253
+_MAX_LEVELS = 32
 
 _MASKED = "W1JFREFDVEVEXQ=="
 """The placeholder in base64, as the values of a Secret are."""
 
-_PLAIN = (
-    r"[\w-]{0,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)"
-    r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-)
+_is_plain = re.compile(
+    rb'"(?:[A-Za-z0-9_-]{0,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)'
+    rb'|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"'
+).fullmatch
 """Matches texts that are never secret under a harmless name: short words, times and uids."""
 
-_is_plain_text = re.compile(_PLAIN).fullmatch
-_is_plain = re.compile(rf'"(?:{_PLAIN})"|-?[0-9.]{{1,20}}|true|false|null'.encode()).fullmatch
+_is_version = re.compile(r"\d{0,20}").fullmatch
+"""Matches the resourceVersions of a server, and that of a document without one."""
 
-_are_stamps = re.compile(r"[0-9a-f-]{0,36} \d{0,20} (None|[0-9TZ:.-]{0,30}) (None|[0-9TZ:.-]{0,30})").fullmatch
-"""Matches the uid, the version and the times that a server gives to an object."""
-
-_entries = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_text = msgspec.json.Decoder(str).decode
 
+_SECRETS = ("Secret", "SecretList")
+_CONTAINERS = (b"{", b"[")
+_JSON = ("{", "[", '"')
+"""What JSON in text begins with."""
 
-_ABSENT = msgspec.Raw(b"")
+ABSENT = msgspec.Raw()
+"""A part that a document does not have."""
 
 
 class _PartsOfMetadata(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
     name: str = ""
     namespace: str | None = None
     resource_version: str = ""
-    annotations: msgspec.Raw = _ABSENT
-    labels: msgspec.Raw = _ABSENT
-    owner_references: msgspec.Raw = _ABSENT
-    finalizers: msgspec.Raw = _ABSENT
-    managed_fields: msgspec.Raw = _ABSENT
+    annotations: msgspec.Raw = ABSENT
+    labels: msgspec.Raw = ABSENT
+    owner_references: msgspec.Raw = ABSENT
+    finalizers: msgspec.Raw = ABSENT
+    managed_fields: msgspec.Raw = ABSENT
     uid: str = ""
     generation: int = 0
     creation_timestamp: str | None = None
@@ -63,50 +72,23 @@ class _PartsOfMetadata(msgspec.Struct, rename="camel", forbid_unknown_fields=Tru
 
 
 class ObjectParts(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
-    """The parts of the document of an object that has no others."""
+    """The parts of the document of an object, or of a change of one, that has no others."""
 
-    api_version: str
-    kind: str
-    metadata: _PartsOfMetadata
-    spec: msgspec.Raw = _ABSENT
-    status: msgspec.Raw = _ABSENT
-    data: msgspec.Raw = _ABSENT
+    api_version: str = ""
+    kind: str = ""
+    metadata: _PartsOfMetadata = msgspec.field(default_factory=_PartsOfMetadata)
+    spec: msgspec.Raw = ABSENT
+    status: msgspec.Raw = ABSENT
+    data: msgspec.Raw = ABSENT
 
 
 _object_parts = msgspec.json.Decoder(ObjectParts).decode
 
 
-def _searched(found: ObjectParts) -> list[tuple[str, msgspec.Raw]]:
-    """Return the parts of an object that may contain a secret."""
-    metadata = found.metadata
-    parts = (
-        ("spec", found.spec),
-        ("status", found.status),
-        ("data", found.data),
-        ("annotations", metadata.annotations),
-        ("labels", metadata.labels),
-        ("ownerReferences", metadata.owner_references),
-        ("finalizers", metadata.finalizers),
-    )
-    return [part for part in parts if part[1] is not _ABSENT]
-
-
-_OF_METADATA = frozenset({"annotations", "labels", "ownerReferences", "finalizers", "managedFields"})
-
-
-def _with_parts(data: bytes, parts: list[tuple[str, bytes]]) -> bytes:
-    """Return the document of an object with other parts."""
-    document = msgspec.json.decode(data)
-    for name, part in parts:
-        place = document["metadata"] if name in _OF_METADATA else document
-        place[name] = msgspec.Raw(part)
-    return msgspec.json.encode(document)
-
-
 def object_in(data: bytes) -> ObjectParts | None:
     """Return the parts of an object's document; None if it is something else, or has further parts."""
     try:
-        return _object_parts(data)
+        return _object_parts(data) if data[:1] == b"{" else None
     except UNDECODABLE:
         return None
 
@@ -126,10 +108,10 @@ class DocumentRedactor:
     def __init__(self) -> None:
         self.known: RedactKnown | None = None
         self.values: dict[str, str] = {}
-        self._harmless: set[str | bytes] = set()  # texts, and parts of documents
-        self._replaced: dict[bytes, bytes] = {}  # other parts, and what is written in their places
-        self._neutral: set[str] = set()  # names of members
-        self._bytes = 0
+        self._texts: set[str] = set()  # harmless short texts
+        self._parts: set[int] = set()  # hashes of longer texts, lists and mappings that are harmless
+        self._replaced: dict[bytes, bytes] = {}  # parts with secrets, and what is written in their places
+        self._replaced_bytes = 0
 
     def redact(
         self, data: bytes, namespace: str | None = None, *, secret: bool = False, found: ObjectParts | None = None
@@ -147,131 +129,188 @@ class DocumentRedactor:
         if self.known is not None or self.values:
             unknown = _without_known(data, self._known_replaced, namespace or "")
             data, found = unknown, found if unknown is data else None
-        clean = self._without_forms(data, found)
-        return (
-            _without_values(clean, secret=secret) if secret or (b"Secret" in clean and _names_secret(clean)) else clean
-        )
-
-    def _without_forms(self, data: bytes, found: ObjectParts | None) -> bytes:
-        """Return a document without what looks like a secret."""
-        clean = _encoded_text.sub(lambda each: _without_encoded(each.group()), data)
-        if clean != data:
-            data, found = clean, None
-        found = found or object_in(data)
-        try:
-            if found is None:
-                members = _members(data)
-                parts = list(members.items())
-                searchable = all(map(self._is_neutral, members)) and _NAMED.isdisjoint(map(str.lower, members))
-            else:
-                parts = _searched(found)
-                searchable = self._are_harmless_texts(found)
-            if searchable:
-                replaced = [(name, new) for name, raw in parts if (new := self._replacement(name, bytes(raw)))]
-                if not replaced:
-                    return data
-                if found is not None:  # its other parts are harmless, and managedFields have the names of all fields
-                    if found.metadata.managed_fields is not _ABSENT:
-                        replaced.append(("managedFields", self._managed_fields(found.metadata.managed_fields)))
-                    return _with_parts(data, replaced)
-        except UNDECODABLE:
-            pass
-        return redact(data.decode("utf-8", "replace")).encode()
+        if secret:
+            return _without_secrets(data, secret=True)
+        if data[:1] in _CONTAINERS:
+            with contextlib.suppress(*UNDECODABLE):
+                found = found or object_in(data)
+                return data if found is not None and self._is_harmless_object(found) else self._cleaned(data)
+        if (key := hash(data)) not in self._parts:
+            clean = _without_secrets(data, secret=False)
+            if clean != data:
+                return clean
+            self._remember([], [key])
+        return data
 
     def text(self, text: str, namespace: str | None = None) -> str:
-        """Return text without secrets."""
-        if not text:
-            return text
-        return _redacted(self._known_replaced(text, namespace or ""))
+        """Return text without secrets that can be encoded, which a file's name in a log line may not be."""
+        if not text or (hash(text) in self._parts and self.known is None and not self.values):
+            return text  # a string has the hash of its bytes
+        return self.redact(text.encode(errors="replace"), namespace).decode()
 
     def _known_replaced(self, text: str, namespace: str) -> str:
         for value, placeholder in self.values.items():
             text = text.replace(value, placeholder)
         return text if self.known is None else self.known(text, namespace)
 
-    def _are_harmless_texts(self, found: ObjectParts) -> bool:
+    def _is_harmless_object(self, found: ObjectParts) -> bool:
+        """Return whether an object has no secret. Its managedFields have only names that it has elsewhere, too."""
         metadata = found.metadata
-        times = f"{metadata.creation_timestamp} {metadata.deletion_timestamp}"
-        if not _are_stamps(f"{metadata.uid} {metadata.resource_version} {times}"):
+        if found.kind in _SECRETS or not _is_version(metadata.resource_version):
             return False
-        together = f"{found.api_version}\n{found.kind}\n{metadata.name}\n{metadata.namespace}"
-        return together in self._harmless or (self._learn(together.split("\n")) and self._remember(together))
+        texts = [found.api_version, found.kind, metadata.name, metadata.namespace or "", metadata.uid]
+        texts += [metadata.creation_timestamp or "", metadata.deletion_timestamp or ""]
+        lists = (metadata.annotations, metadata.labels, metadata.owner_references, metadata.finalizers)
+        fixed = [*map(bytes, lists), bytes(found.spec), bytes(found.data)]
+        status = bytes(found.status)  # by itself, since it changes most often
+        key = hash((*texts, *fixed))
+        if key in self._parts and (not status or hash(status) in self._parts):
+            return True
+        return self._are_harmless([*fixed, status], [text for text in texts if text not in self._texts], [key])
 
-    def _managed_fields(self, managed: msgspec.Raw) -> bytes:
-        """Return managedFields without secrets. Between two writes little more than their times changes."""
-        entries = _entries(managed)
-        for entry in entries:
-            new = {name: self._replacement(name, bytes(raw)) for name, raw in entry.items()}
-            entry.update({name: msgspec.Raw(part) for name, part in new.items() if part})
-        return msgspec.json.encode(entries)
+    def _are_harmless(
+        self, parts: Iterable[bytes], texts: list[str], seen: list[int], levels: int = _MAX_LEVELS
+    ) -> bool:
+        """Return whether parts of a document, and texts, have no secret. What was seen before is not searched again."""
+        harmless = all(self._collect(part, texts, seen, levels) for part in parts)
+        return harmless and (not (texts or seen) or self._learn(texts, seen))
 
-    def _replacement(self, name: str, part: bytes) -> bytes:
-        """Return what replaces a part of a document; nothing if it is harmless. Known parts are not searched again."""
-        if part in self._harmless or _is_plain(part):
-            return b""
-        if part not in self._replaced:
-            unknown: list[str] = []
-            if self._collect({name: msgspec.json.decode(part)}, unknown) and self._learn(unknown):
-                self._remember(part)
-                return b""
-            redacted = redact(f"{{{_quoted(name).decode()}:{part.decode()}}}")
-            self._bytes += len(part) + len(redacted)
-            self._replaced[part] = bytes(_members(redacted)[name])
-        return self._replaced[part]
+    def _collect(self, part: bytes, texts: list[str], parts: list[int], levels: int) -> bool:
+        """Collect what was not seen before in a part; return False if a name says that there is a secret in it."""
+        sign = part[:1]
+        is_text = sign == b'"'
+        if not is_text and sign not in _CONTAINERS:
+            return True
+        if not is_text or len(part) >= _MIN_HASHED:
+            key = hash(part)
+            if key in self._parts:
+                return True
+            parts.append(key)
+        if is_text:
+            if not _is_plain(part) and (text := _text(part)) not in self._texts:
+                texts.append(text)
+            return True
+        inner = _inner(part)
+        return (
+            levels > 0
+            and _says_nothing(inner)
+            and all(self._collect(bytes(each), texts, parts, levels - 1) for each in _values(inner))
+        )
 
-    def _collect(self, value: Any, unknown: list[str]) -> bool:
-        """Collect the texts of a value that were not seen before; return False if a name says that one is a secret."""
-        if isinstance(value, dict):
-            lower = [(name.lower(), part) for name, part in value.items()]
-            says = any(name in _NAMES and kind_of_name(str(part)) for name, part in lower)
-            if says and any(name in _NAMED for name, _ in lower):
-                return False
-            return all(self._is_neutral(name) and self._collect(part, unknown) for name, part in value.items())
-        if isinstance(value, list):
-            return not any(_is_name(part) for part in value) and all(self._collect(part, unknown) for part in value)
-        if isinstance(value, str) and value not in self._harmless and not _is_plain_text(value):
-            unknown.append(value)
-        return True
-
-    def _is_neutral(self, name: str) -> bool:
-        if name not in self._neutral:
-            if kind_of_name(name) is not None or redact(name) != name:
-                return False
-            self._neutral.add(name)
-        return True
-
-    def _learn(self, texts: list[str]) -> bool:
-        """Return whether texts are harmless, and remember them."""
+    def _learn(self, texts: list[str], parts: list[int]) -> bool:
+        """Return whether texts have no secret; remember them, and the parts that consist of them, if so."""
         together = "\n".join(texts)
-        if any(text.lstrip()[:1] in _JSON and redact(text) != text for text in texts):  # only by itself is it JSON
+        if any(map(_hides_secret, texts)) or (
+            redact(together) != together and any(redact(text) != text for text in texts)
+        ):
             return False
-        if texts and redact(together) != together and any(redact(text) != text for text in texts):
-            return False
-        for text in texts:
-            self._remember(text)
+        self._remember(texts, parts)
         return True
 
-    def _remember(self, part: str | bytes) -> bool:
-        self._bytes += len(part)
-        if self._bytes > _MAX_BYTES or len(self._neutral) > _MAX_NAMES:
-            self._harmless.clear()
-            self._replaced.clear()
-            self._neutral.clear()
-            self._bytes = len(part)
-        self._harmless.add(part)
+    def _remember(self, texts: list[str], parts: list[int]) -> None:
+        if len(self._parts) + len(parts) > _MAX_PARTS:
+            self._parts.clear()
+        if len(self._texts) + len(texts) > _MAX_TEXTS:
+            self._texts.clear()
+        self._parts.update(parts)
+        self._texts.update(text for text in texts if len(text) < _MIN_HASHED)
+
+    def _cleaned(self, part: bytes, levels: int = _MAX_LEVELS) -> bytes:
+        """Return a part of a document without secrets: the smallest parts that have one are replaced.
+
+        Below so many levels they are one part, since each level is searched again as a part of those around it.
+        """
+        if part in self._replaced:
+            return self._replaced[part]
+        if self._are_harmless([part], [], [], levels):
+            return part
+        inner = _inner(part) if levels and part[:1] in _CONTAINERS else None
+        if inner is None or not _says_nothing(inner):
+            clean = bytes(_items(_without_secrets(b"[%b]" % part, secret=False))[0])
+        else:
+            replaced = [msgspec.Raw(self._cleaned(bytes(each), levels - 1)) for each in _values(inner)]
+            clean = msgspec.json.encode(
+                replaced if isinstance(inner, list) else dict(zip(inner, replaced, strict=True))
+            )
+        if len(part) < _MAX_REPLACED:
+            self._replaced_bytes += len(part) + len(clean)
+            if self._replaced_bytes > _MAX_REPLACED:
+                self._replaced.clear()
+                self._replaced_bytes = 0
+            self._replaced[part] = clean
+        return clean
+
+
+_Inner = dict[str, msgspec.Raw] | list[msgspec.Raw]
+
+
+def _inner(part: bytes) -> _Inner:
+    """Return the members or items of a part."""
+    return _members(part) if part[:1] == b"{" else _items(part)
+
+
+def _values(inner: _Inner) -> Iterable[msgspec.Raw]:
+    return inner.values() if isinstance(inner, dict) else inner
+
+
+def _says_nothing(inner: _Inner) -> bool:
+    """Return whether no name in a mapping or list says that a value in it is a secret, and none is one itself."""
+    if isinstance(inner, list):
+        return not any(_is_name(bytes(item)) for item in inner)
+    if not all(map(_is_harmless_name, inner)):
+        return False
+    named = not NAMED.isdisjoint(map(str.lower, inner))
+    telling = [part for name, part in inner.items() if name == "kind" or (named and name.lower() in NAMING)]
+    return not any(kind_of_name(bytes(part).decode()) for part in telling)
+
+
+def _is_harmless_name(name: str) -> bool:
+    return len(name) <= _LONGEST_NAME and _is_harmless_short_name(name)
+
+
+@functools.lru_cache(maxsize=8192)
+def _is_harmless_short_name(name: str) -> bool:
+    return kind_of_name(name) is None and redact(name) == name and not _hides_secret(name)
+
+
+def _is_name(item: bytes) -> bool:
+    """Return whether an item of a list may say that the next one is a secret."""
+    return item[:1] == b'"' and (item[:2] == b'"-' or kind_of_name(item.decode()) == "header")
+
+
+def _hides_secret(text: str) -> bool:
+    """Return whether text is JSON, YAML or base64 with a secret, which only shows if it is looked at by itself."""
+    if text.lstrip()[:1] in _JSON and redact(text) != text:
         return True
+    if "Secret" in text and _mask_text(text) != text:
+        return True
+    return _without_encoded(text) is not text
+
+
+def _without_secrets(data: bytes, *, secret: bool) -> bytes:
+    """Return a document, or text, without secrets: all of it is searched."""
+    secrets = secret or _names_secret(data) is not None
+    if secrets:  # first, since they may be large
+        data = _without_values(data, secret=secret)
+    clean = redact(_without_encoded(data.decode("utf-8", "replace"))).encode()
+    return _without_values(clean, secret=secret) if secrets else clean  # what was replaced is not base64
 
 
 def _without_known(data: bytes, known: RedactKnown, namespace: str) -> bytes:
     """Return a document in which each text is without known secrets."""
     text = data.decode("utf-8", "replace")
     found = known(text, namespace)
-    if found == text:
-        return data
+    return data if found == text else (_with_each_text(text, lambda each: known(each, namespace)) or found).encode()
+
+
+def _with_each_text(data: str, change: Callable[[str], str]) -> str | None:
+    """Return a document with each text in it changed; None if it is not JSON, or too deep."""
     try:
-        return msgspec.json.encode(_each_text(msgspec.json.decode(data), lambda each: known(each, namespace)))
-    except UNDECODABLE:
-        return found.encode()
+        document = msgspec.json.decode(data)
+        changed = _each_text(document, change)
+    except (RecursionError, *UNDECODABLE):
+        return None
+    return data if changed == document else msgspec.json.encode(changed).decode()
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
@@ -283,20 +322,6 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
         return {change(name): _each_text(each, change) for name, each in value.items()}
     return value
-
-
-_NAMED = frozenset({"value", "default"})
-_NAMES = ("name", "key", "header")
-"""Members whose value may say what a member of `_NAMED` contains."""
-
-
-_JSON = ("{", "[", '"')
-"""What JSON in text begins with."""
-
-
-def _is_name(item: object) -> bool:
-    """Return whether an item of a list may say that the next one is a secret."""
-    return isinstance(item, str) and (item.startswith("-") or kind_of_name(item) == "header")
 
 
 _quoted: Callable[[str], bytes] = msgspec.json.encode
@@ -330,7 +355,7 @@ def _mask(value: Any, *, secret: bool) -> Any:
         return value
     if secret and "op" in value and "value" in value:  # an operation of a JSON Patch
         return {**value, "value": PLACEHOLDER}
-    secret = secret or value.get("kind") in ("Secret", "SecretList")
+    secret = secret or value.get("kind") in _SECRETS
     found = {name: _mask(part, secret=secret and name in _OF_LISTS) for name, part in value.items()}
     if not secret:
         return found
@@ -348,17 +373,22 @@ def _mask(value: Any, *, secret: bool) -> Any:
 _OF_LISTS = frozenset({"items", "rows", "object"})
 """Members of a list of Secrets, or of a table of them, that contain Secrets without a kind."""
 
-_encoded_text = re.compile(rb'"[A-Za-z0-9+/]{16,}={0,2}"')
+_find_encoded = re.compile(r"[A-Za-z0-9+/]{16,}+={0,2}")
 
 
-@functools.lru_cache(maxsize=4096)
-def _without_encoded(quoted: bytes) -> bytes:
-    """Return a quoted text, or a placeholder if it is text with a secret in base64."""
+def _without_encoded(text: str) -> str:
+    """Return text without the base64 in it that is text with a secret; the same string if there is none."""
+    within = _with_each_text(text, _without_encoded) if text.lstrip()[:1] in _JSON else None
+    clean = within or _find_encoded.sub(_encoded_or_placeholder, text)
+    return text if clean == text else clean
+
+
+def _encoded_or_placeholder(found: re.Match[str]) -> str:
     try:
-        text = base64.b64decode(quoted[1:-1], validate=True).decode()
+        text = base64.b64decode(found[0], validate=True).decode()
     except ValueError:
-        return quoted
-    return quoted if redact(text) == text else _quoted(PLACEHOLDER)
+        return found[0]
+    return found[0] if redact(text) == text else PLACEHOLDER
 
 
 _names_secret = re.compile(rb"\bSecret(?:List)?\b").search
@@ -380,10 +410,8 @@ def _mask_text(text: str) -> str:
 
 
 def redact_step(step: Step, redactor: DocumentRedactor, namespace: str | None) -> None:
-    """Replace the secrets in a step of a reconcile in a namespace, apart from reads."""
-    if isinstance(step, RequestStep):
-        redact_request(step, redactor, namespace)
-    elif isinstance(step, LogStep):
+    """Replace the secrets in a log line or an effect of a reconcile in a namespace."""
+    if isinstance(step, LogStep):
         step.message = redactor.text(step.message, namespace)
     elif isinstance(step, EffectStep):
         step.key, step.message = redactor.text(step.key, namespace), redactor.text(step.message, namespace)
@@ -412,22 +440,22 @@ def redact_request(
     step.message = redactor.text(step.message, namespace)
 
 
-_redacted = functools.lru_cache(maxsize=1024)(redact)
-"""Queries and messages repeat."""
-
-
-def without_secret_draws(draws: list[Any], sent: str) -> list[Any]:
-    """Return the random numbers of a reconcile that sent a secret; None for those that may be the secret.
+def without_secret_draws(draws: list[Any], said: str) -> list[Any]:
+    """Return the random numbers of a reconcile that made a secret; None for those that the secret may consist of.
 
     Args:
-        draws: the numbers. Bytes are what `secrets`, `uuid` and `os` draw.
-        sent: what the reconcile sent, redacted. Bytes that are part of it were not replaced, so they are not secret.
+        draws: the numbers. Bytes are what `secrets`, `uuid` and `os` draw; a password made of single characters is a
+            series of numbers, which cannot be told from others.
+        said: what the reconcile sent and logged, redacted. Bytes that are part of it are not secret.
     """
-    return [draw if not isinstance(draw, bytes) or _is_part(draw, sent) else None for draw in draws]
+    return [draw if isinstance(draw, bytes) and _is_part(draw, said) else None for draw in draws]
+
+
+_url_safe = base64.urlsafe_b64encode
 
 
 def _is_part(drawn: bytes, text: str) -> bool:
-    spellings = [drawn.hex(), base64.b64encode(drawn).decode()]
+    spellings = [drawn.hex(), *(encode(drawn).decode().rstrip("=") for encode in (base64.b64encode, _url_safe))]
     if len(drawn) == 16:
         unique = uuid.UUID(bytes=drawn, version=4)
         spellings += [str(unique), unique.hex]
@@ -445,21 +473,31 @@ _secret_or_list = msgspec.json.Decoder(_SecretOrList).decode
 _MIN_VALUE, _MAX_VALUE = 6, 1000
 """Characters of a value that is replaced wherever it stands. Shorter ones are ordinary words, longer ones documents."""
 
+_MAX_LINES = 100
+"""Lines of a value that are replaced by themselves, too."""
 
-def secret_values(record: ReconcileRecord) -> dict[str, str]:
+
+def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> dict[str, str]:
     """Return the values of the Secrets that a reconcile read or wrote, also in base64, and what replaces each.
 
     Values that are neither called a secret nor look random, such as those of ``username``, are ordinary words.
+
+    Args:
+        record: the reconcile.
+        reads: its reads, and the objects that enqueued it.
     """
-    documents = [read.data for read in reads_of(record) if read.kind == "v1/Secret"]
+    documents = [read.data for read in reads if read.kind == "v1/Secret"]
     for step in record.steps:
-        if isinstance(step, RequestStep) and concerns_secret(step.path):
+        if isinstance(step, RequestStep) and concerns_secret(step.target):
             documents += [step.body, step.response]
+    if not documents:
+        return {}
     found: dict[str, str] = {}
     for name, value in itertools.chain.from_iterable(map(_values_in, documents)):
-        if _MIN_VALUE <= len(value) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(value)):
-            found |= {value: PLACEHOLDER, _quoted(value)[1:-1].decode(): PLACEHOLDER}
-            found[base64.b64encode(value.encode()).decode()] = _MASKED
+        for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES])):  # a key may be logged by lines
+            if _MIN_VALUE <= len(part) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(part)):
+                found |= {part: PLACEHOLDER, _quoted(part)[1:-1].decode(): PLACEHOLDER}
+                found[base64.b64encode(part.encode()).decode()] = _MASKED
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
 
 
@@ -476,10 +514,10 @@ def _values_in(data: bytes) -> Iterator[tuple[str, str]]:
         yield from ((name, value or "") for name, value in secret.string_data.items())
 
 
-def concerns_secret(path: str) -> bool:
-    """Return whether a path is that of Secrets, or of one of them; or of the token of a service account."""
-    if "secrets" not in path and not path.endswith("token"):
+def concerns_secret(target: str) -> bool:
+    """Return whether a path, or a request's target, is that of Secrets, of one, or of a service account's token."""
+    if "secrets" not in target and "token" not in target:
         return False
-    parts = path.split("/")
+    parts = target.partition("?")[0].split("/")
     resource = parts[5:6] if parts[3:4] == ["namespaces"] else parts[3:4]
     return resource == ["secrets"] or parts[-1] == "token"

@@ -6,9 +6,9 @@ starts a real etcd and kube-apiserver.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from reconciler._core import lazy_names as _lazy_names
 from reconciler.testing.life import Life
 from reconciler.testing.virtual_clock import VirtualClock, virtual_time
 
@@ -20,10 +20,5 @@ __all__ = ["Cluster", "Life", "Replay", "VirtualClock", "replay", "virtual_time"
 
 
 if not TYPE_CHECKING:  # otherwise type checkers accept every name
-
-    def __getattr__(name: str) -> object:
-        if name == "Cluster":  # loads the API server and the client, which virtual time does not need
-            return importlib.import_module("reconciler.testing.cluster").Cluster
-        if name in ("Replay", "replay"):
-            return getattr(importlib.import_module("reconciler.testing.replaying"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Virtual time needs neither API server nor client.
+    __getattr__ = _lazy_names(__name__, {"cluster": "Cluster", "replaying": "Replay replay"})

@@ -128,9 +128,9 @@ def _write_kubeconfig(path: Path, plane: ControlPlane, token: str) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def embedded_cluster() -> AsyncIterator[Cluster]:
+async def embedded_cluster(version: str | None = None) -> AsyncIterator[Cluster]:
     """Yield an embedded server in this process; roles limit what users may do, as on a real one."""
-    async with APIServer(rbac=True) as server, Client(server) as client:
+    async with APIServer(rbac=True, version=version) as server, Client(server) as client:
         yield await _with_namespace("embedded", client, server)
 
 

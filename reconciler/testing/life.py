@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from types import TracebackType
 from typing import Any, Self, TypeVar
+from unittest import mock
 
 from reconciler.errors import NotSent
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -40,12 +41,13 @@ class Life:
     Attributes:
         ended: whether it is over.
         stops: called when it ends; they tell its threads to end.
-        exited: called when the program raises SystemExit. Default None: the event loop raises it.
+        exited: called when the program raises SystemExit or KeyboardInterrupt, or stops the event loop; it returns
+            whether that ends the program alone. Default None: the event loop raises it, or stops.
     """
 
     def __init__(self) -> None:
         self.ended = False
-        self.exited: Callable[[SystemExit], None] | None = None
+        self.exited: Callable[[BaseException], bool] | None = None
         self._loop = _knows_lives(asyncio.get_running_loop())
         self._outside = contextvars.copy_context()
         self._context = contextvars.copy_context()
@@ -97,14 +99,14 @@ class Life:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             asyncio._unregister_task(task)  # a loop that is closed waits for the tasks that it knows
             self._context.run(_close, task.get_coro())
-        self._parked.clear()
+        # An async generator is not closed with the coroutine that awaits it, and complains when it is deleted.
+        with mock.patch.object(sys, "unraisablehook"):
+            self._parked.clear()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # for the event loop, the clock and connections
@@ -196,6 +198,12 @@ def _knows_lives(loop: asyncio.AbstractEventLoop) -> Any:
                 life.adopt(task)
             return task
 
+        def stop(self) -> None:
+            life = _current.get()
+            stopped = RuntimeError("it stopped the event loop")
+            if life is None or life.exited is None or not life.exited(stopped):
+                super().stop()
+
         def _call_soon(self, *args: Any) -> Any:
             return _unless_ended(super()._call_soon(*args))
 
@@ -218,10 +226,9 @@ def _unless_ended(handle: Any) -> Any:
 
 
 def _call(life: Life, callback: Callable[..., object], *args: object) -> None:
-    """Call a callback of a life; `SystemExit` ends its program, and not the event loop that it shares."""
+    """Call a callback of a life; what ends a process ends its program, and not the event loop that it shares."""
     try:
         callback(*args)
-    except SystemExit as error:
-        if life.exited is None:
+    except (SystemExit, KeyboardInterrupt) as error:
+        if life.exited is None or not life.exited(error):
             raise
-        life.exited(error)

@@ -141,7 +141,7 @@ class OperatorProcess:
         self.life = Life()
         self.life.exited = self._exited
         self.manager: Manager | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._world = world
         self._ready = asyncio.Event()
         self._in_flight = 0
@@ -162,12 +162,15 @@ class OperatorProcess:
                 raise self.failure
             raise OperatorFailed(f"the operator did not start: {describe_error(self.failure)}") from self.failure
 
-    def _exited(self, error: SystemExit) -> None:
+    def _exited(self, error: BaseException) -> bool:
+        if isinstance(error, KeyboardInterrupt) and not self._world.owns_interrupts:
+            return False
         if self._main is not None and self.failure is None:
             self.failure = OperatorFailed(f"the operator ended its process: {error!r}")
             self.failure.__cause__ = error
             self._world.happened(TraceEvent(what="ended", at=self._world.now, process=self.number, error=self.failure))
             self._main.cancel()
+        return True
 
     async def _run(self) -> None:
         world = self._world
@@ -184,8 +187,14 @@ class OperatorProcess:
                 async with manager.running():
                     self._ready.set()
                     await asyncio.Event().wait()
-        except Exception as error:  # noqa: BLE001 - whatever ends the process is its failure
-            self.failure = error
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            cancelled = isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling())
+            if cancelled or (self.life.ended and isinstance(error, GeneratorExit)):
+                raise
+            self.failure = error  # whatever else ends the process
             if not self.life.ended:
                 world.happened(TraceEvent(what="ended", at=world.now, process=self.number, error=error))
 

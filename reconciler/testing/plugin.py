@@ -1,4 +1,4 @@
-"""The pytest plugin: the marks ``virtual_time`` and ``control_plane``, and fixtures for API servers.
+"""The pytest plugin: marks such as ``virtual_time`` and ``control_plane``, and fixtures for API servers.
 
 ``apiserver`` is an embedded server in the test's process, and ``client`` is connected to it. ``control_plane`` is a
 real server, and ``cluster`` runs a test on both. ``status_guard`` fails a test in which a reconcile writes a status
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 _MARKS = (
     "virtual_time: run the test and its async fixtures in virtual time, where sleeping takes no time",
+    "kubernetes_version(version): the embedded servers of the fixtures are of this version, such as '1.34'",
     "control_plane: the test needs a real kube-apiserver and is skipped without --control-plane",
 )
 _OPTION = "--control-plane"
+_VERSION_OPTION = "--kubernetes-version"
 _SKIPPED = f"needs a real kube-apiserver: pytest {_OPTION}"
 
 
@@ -40,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kube-reconciler")
     group.addoption("--explore-run", metavar="RUN", help="repeat one run of an exploration, from the end of its report")
     group.addoption("--explore-html", metavar="FILE", help="write the report of a failed exploration as a page, too")
+    group.addoption(
+        _VERSION_OPTION,
+        metavar="VERSION",
+        help="version of Kubernetes of the fixtures' embedded servers, such as 1.34; default: the newest",
+    )
     group.addoption(
         _OPTION,
         action="store_true",
@@ -286,18 +293,27 @@ async def _cluster(_cluster_kind: str, request: pytest.FixtureRequest) -> AsyncG
     from reconciler.testing.cluster import embedded_cluster, real_cluster
 
     if _cluster_kind == "embedded":
-        async with embedded_cluster() as cluster:
+        async with embedded_cluster(_kubernetes_version(request)) as cluster:
             yield cluster
     else:
         async with real_cluster(request.getfixturevalue("control_plane")) as cluster:
             yield cluster
 
 
-async def _apiserver() -> AsyncGenerator[APIServer]:
+def _kubernetes_version(request: pytest.FixtureRequest) -> str | None:
+    """Return the version of Kubernetes of a test: that of its mark, else that of the command line."""
+    mark = request.node.get_closest_marker("kubernetes_version")
+    if mark is None:
+        chosen: str | None = request.config.getoption(_VERSION_OPTION)
+        return chosen
+    return next((str(each) for each in (*mark.args, *mark.kwargs.values())), "")
+
+
+async def _apiserver(request: pytest.FixtureRequest) -> AsyncGenerator[APIServer]:
     """Yield an embedded API server; see `reconciler.apiserver.APIServer`."""
     from reconciler.apiserver import APIServer
 
-    async with APIServer() as server:
+    async with APIServer(version=_kubernetes_version(request)) as server:
         yield server
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import dis
+import functools
+import logging
 import random
 import sys
 import sysconfig
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import reconciler
@@ -124,7 +127,9 @@ def replay_records(
     replayed = 0
     for record in records:
         try:
-            yield replay_record(record, operator, kinds)
+            with virtual_time(record.started):
+                found = asyncio.run(_replayed(record, operator, kinds))
+            yield found
             replayed += 1
         except _NoController as error:
             foreign = error
@@ -134,18 +139,6 @@ def replay_records(
 
 class _NoController(ConfigurationError):
     """The operator has no controller for a record."""
-
-
-def replay_record(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
-    """Run one recorded reconcile again; see `replay`.
-
-    Args:
-        record: the record.
-        operator: the reconciler, its class, several of them, or a function that adds controllers to a manager.
-        kinds: how the kinds of the recording are served.
-    """
-    with virtual_time(record.started):
-        return asyncio.run(_replayed(record, operator, kinds))
 
 
 async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[str, ServedKind]) -> Replay:
@@ -191,16 +184,13 @@ async def _add_controllers(manager: Manager, operator: object, record: Reconcile
     name = getattr(operator, "__name__", type(operator).__name__)
     if isinstance(operator, Reconciler) or (isinstance(operator, type) and issubclass(operator, Reconciler)):
         declared: KindLike | None = getattr(operator, "resource", None)
-        own = declared is None or _kind_and_group(gvk_from(declared)) == _kind_and_group(gvk_from(record.kind))
+        kind, recorded = gvk_from(declared or record.kind), gvk_from(record.kind)
+        own = (kind.group, kind.kind) == (recorded.group, recorded.kind)
         options = {"name": record.controller} if own else {}
         setup = setup_function(operator, name, resource=declared or record.kind, **options)
     else:
         setup = setup_function(operator, name)
     await setup(manager)
-
-
-def _kind_and_group(gvk: GroupVersionKind) -> tuple[str, str]:
-    return gvk.kind, gvk.group
 
 
 def _controller_of(manager: Manager, record: ReconcileRecord) -> Controller:
@@ -268,23 +258,62 @@ class _ReplayClock(VirtualClock):
         return (self._answers.now() if self.replays else None) or super().now()
 
 
+_CLOCKS = ("time", "monotonic", "perf_counter", "clock_gettime", "process_time", "thread_time")
 _UNREPRODUCIBLE = {
-    ("datetime", "now"),
-    ("datetime", "utcnow"),
-    ("datetime", "today"),
-    ("date", "today"),
-    ("time", "time"),
-    ("time", "time_ns"),
-    ("time", "monotonic"),
-    ("time", "perf_counter"),
-    ("time", "sleep"),
-    ("_thread", "start_new_thread"),
+    *(("datetime", name) for name in ("now", "utcnow", "today")),
+    *(("time", f"{name}{unit}") for name in _CLOCKS for unit in ("", "_ns")),
+    *(("time", name) for name in ("sleep", "ctime", "localtime", "gmtime", "asctime", "strftime")),
+    *(("_thread", name) for name in ("start_new_thread", "start_joinable_thread")),
+    *(("posix", name) for name in ("urandom", "getrandom", "times")),
+    *(("random", name) for name in ("random", "getrandbits")),  # imported by name
+    ("_uuid", "generate_time_safe"),  # of uuid1
+    ("_ssl", "RAND_bytes"),
 }
 """Functions in C whose results are not recorded, with their class or module."""
 
+_TIME_ARGUMENT = {"ctime": 1, "localtime": 1, "gmtime": 1, "asctime": 1, "strftime": 2}
+"""Which argument is the time, in functions that read the clock without it."""
+
+
+def _place(called: Any) -> str | None:
+    """Return the class or module of a function in C."""
+    owner = getattr(called, "__self__", None)
+    if isinstance(owner, type) and issubclass(owner, date):
+        return "datetime"
+    return "random" if owner is _GENERATOR else getattr(called, "__module__", None)
+
+
+_GENERATOR = vars(random)["_inst"]
+"""What the functions of `random` draw from."""
+
+
+@functools.lru_cache(maxsize=1024)  # each log line formats its time
+def _has_time(code: CodeType, place: int, name: str) -> bool:
+    """Return whether the call at a place of code passes a time to a function that would read the clock without it."""
+    if name not in _TIME_ARGUMENT:
+        return False
+    instructions = dis.get_instructions(code)
+    *_, before, call = (
+        each for each in instructions if each.offset == place or (each.offset < place and each.opname != "PRECALL")
+    )
+    is_none = before.opname.startswith("LOAD_") and before.argval is None
+    return call.opname in ("PRECALL", "CALL") and call.arg == _TIME_ARGUMENT[name] and not is_none
+
+
 _STANDARD = (str(Path(threading.__file__).parent), "<frozen")
-_LIBRARIES = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), str(Path(reconciler.__file__).parent))
+_LIBRARIES = (
+    sysconfig.get_path("purelib"),  # may be inside that of the standard library
+    sysconfig.get_path("platlib"),
+    str(Path(reconciler.__file__).parent),
+    str(Path(logging.__file__).parent),
+)
 """Where files are whose calls do not concern the user: what a library does is not part of the reconcile."""
+
+
+def _is_between(code: CodeType) -> bool:
+    """Return whether code calls for its caller: it is of the standard library, or the event loop's."""
+    is_standard = code.co_filename.startswith(_STANDARD) and not code.co_filename.startswith(_LIBRARIES)
+    return is_standard or code.co_name == "run_in_executor"
 
 
 @contextlib.contextmanager
@@ -294,16 +323,17 @@ def _watched(found: dict[str, None]) -> Iterator[None]:
     def profile(frame: FrameType, event: str, called: Any) -> None:
         if event != "c_call":
             return
-        owner = getattr(called, "__self__", None)
-        place = owner.__name__ if isinstance(owner, type) else getattr(called, "__module__", None)
-        if (place, called.__name__) not in _UNREPRODUCIBLE:
+        place = _place(called)
+        if (place, called.__name__) not in _UNREPRODUCIBLE or _has_time(frame.f_code, frame.f_lasti, called.__name__):
             return
         caller: FrameType | None = frame
-        while caller is not None and caller.f_code.co_filename.startswith(_STANDARD):
+        while caller is not None and _is_between(caller.f_code):
             caller = caller.f_back
         if caller is None or caller.f_code.co_filename.startswith(_LIBRARIES):
             return
-        what = "starts a thread" if called.__name__ == "start_new_thread" else f"calls {place}.{called.__name__}"
+        if caller is not frame and called.__name__ == "monotonic":  # of a wait in the standard library
+            return
+        what = "starts a thread" if place == "_thread" else f"calls {place}.{called.__name__}"
         where = f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno} in {caller.f_code.co_name}"
         found[f"{where} {what}"] = None
 

@@ -83,7 +83,7 @@ class TraceEvent:
     effect: EffectCall | None = None
     line: str = ""
     text: str = ""
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def run(self) -> ReconcileRun | None:

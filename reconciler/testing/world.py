@@ -7,11 +7,11 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
+from reconciler._core.durations import DurationLike, optional_seconds, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.serving.request_log import LoggedRequest
@@ -112,6 +112,7 @@ class World:
     Attributes:
         lag: how many seconds the watches lag that a disturbance holds at one moment.
         quiet: how many seconds nothing must happen, until nothing happens any more.
+        owns_interrupts: whether a KeyboardInterrupt in code of the operator ends its process only.
         server: the server.
         client: the client of the user.
         connection: how the operator reaches the server.
@@ -129,6 +130,7 @@ class World:
 
     lag = 30.0
     quiet = 1.0
+    owns_interrupts = False
 
     def __init__(
         self,
@@ -210,9 +212,7 @@ class World:
     def _new_process(self) -> OperatorProcess:
         return OperatorProcess(len(self.processes) + 1, self)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -266,11 +266,12 @@ class World:
         if self.process is None:
             await self.start()
 
-    def crash(self, *, restart_after: float | None = None) -> None:
+    def crash(self, *, restart_after: DurationLike | None = None) -> None:
         """Kill the processes of the operator, as SIGKILL does: nothing of them runs again.
 
         Args:
-            restart_after: seconds until the next process starts; `settle` waits for it. Default None: never.
+            restart_after: the duration (seconds, a timedelta or ``"1m"``) until the next process starts; `settle`
+                waits for it. Default None: never.
         """
         for process in self.processes:
             process.kill()
@@ -286,27 +287,29 @@ class World:
                 if (gvk.group, gvk.kind) == (controller.kind.group, controller.kind.kind):
                     controller.enqueue(request_of(document), _ONCE_MORE)
 
-    def stop(self, *, restart_after: float | None = None) -> None:
+    def stop(self, *, restart_after: DurationLike | None = None) -> None:
         """Stop the processes of the operator, as SIGTERM does: they drain. Returns before they have ended.
 
         Args:
-            restart_after: seconds from their end until the next process starts. Default None: never.
+            restart_after: the duration from their end until the next process starts. Default None: never.
         """
+        pause = optional_seconds("restart_after", restart_after, zero=True)
 
         async def stop_all() -> None:
             for process in self.processes:
                 await process.stop()
-            if restart_after is not None:
-                await asyncio.sleep(restart_after)
+            if pause is not None:
+                await asyncio.sleep(pause)
                 await self.ensure_running()
 
         self.later(0.0, stop_all)
 
-    def later(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
-        """Call `act` after some seconds; `settle` waits for it."""
+    def later(self, seconds: DurationLike, act: Callable[[], Awaitable[object]]) -> None:
+        """Call `act` after a duration: seconds, a timedelta or ``"1m"``; `settle` waits for it."""
+        delay = seconds_of("seconds", seconds, zero=True)
 
         async def wait_and_act() -> None:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(delay)
             await act()
 
         task = asyncio.get_running_loop().create_task(wait_and_act(), context=self._context.copy())
@@ -438,7 +441,7 @@ class World:
         self.happened(TraceEvent(what="effect", at=self.now, process=process, reconcile=current_trace(), effect=call))
 
     async def settle(
-        self, *, horizon: float | None = 60.0, limit: float = 3600.0, reconciles: int | None = 1000
+        self, *, horizon: DurationLike | None = 60.0, limit: DurationLike = 3600.0, reconciles: int | None = 1000
     ) -> None:
         """Wait until nothing happens any more but declared timers.
 
@@ -449,14 +452,15 @@ class World:
         reconcile that one caused after the last change changes nothing.
 
         Args:
-            horizon: how many virtual seconds ahead timers and retries are waited for; None: up to the limit. Default
+            horizon: how long ahead, in virtual time, timers and retries are waited for; None: up to the limit. Default
                 60.
-            limit: the highest number of virtual seconds. Default 3600.
+            limit: the longest virtual time: seconds, a timedelta or ``"1h"``. Default 3600.
             reconciles: the highest number of reconciles; None for any. Default 1000.
 
         Raises:
             NotSettled: a bound is exceeded; the message says what still runs, and why.
         """
+        horizon, limit = optional_seconds("horizon", horizon, zero=True), seconds_of("limit", limit)
         await self.ensure_started()
         until = self.now + limit
         ahead = await self.interference.before_wait(limit if horizon is None else horizon)

@@ -214,6 +214,17 @@ def test_exec_runs_a_command_with_the_kubeconfig_and_exits_with_its_code(tmp_pat
     assert (existing, err, server.process.returncode) == ("true", "", 3)
 
 
+def test_the_version_of_kubernetes_is_an_option(start: Callable[..., Started]) -> None:
+    server = start("--version", "1.34")
+    server.line()
+    assert server.ask("/version")[1]["minor"] == "34"
+    assert server.end() == (0, "")
+    _, err = start("--version", "1.20").process.communicate(timeout=60)
+    assert (
+        err == "reconciler: the embedded API server cannot be Kubernetes '1.20': choose one of 1.33, 1.34, 1.35, 1.36\n"
+    )
+
+
 def test_a_signal_ends_the_command_first(start: Callable[..., Started]) -> None:
     server = start("--exec", "trap 'echo stopped; exit 0' TERM; echo running; while true; do sleep 0.1; done")
     assert server.line() == "running"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import trustme
+from aiohttp import web
 
 from reconciler import Manager
 from reconciler.apiserver import APIServer
@@ -21,8 +22,10 @@ from reconciler.cli import forward
 from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.manager import EndpointSecurity, LeaderElection
+from reconciler.recording import Recording
+from reconciler.recording.recording import RecordingReader
 from reconciler.testing.control_plane import ControlPlane
-from tests.cli.kubelet import Front, Kubelet
+from tests.cli.kubelet import Front, Kubelet, serving
 from tests.cli.test_explain import error_of, run
 from tests.ports import held_port
 from tests.real_server import until
@@ -100,18 +103,77 @@ async def seed(client: Client) -> None:
 
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with cluster(tmp_path) as world:
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def cluster(tmp_path: Path, **options: Any) -> AsyncIterator[World]:
     kubelet = Kubelet()
     async with APIServer() as server, Client(server) as client:
         await seed(client)
         await server.listen()
         origin = server.url
-        async with operator(client) as port, kubelet.serving(), Front(origin, kubelet).serving() as url:
+        async with operator(client, **options) as port, kubelet.serving(), Front(origin, kubelet).serving() as url:
             config = server.kubeconfig()
             config["clusters"][0]["cluster"]["server"] = config["clusters"][0]["cluster"]["server"].replace(origin, url)
             config["contexts"][0]["context"]["namespace"] = "system"
             kubeconfig = tmp_path / "kubeconfig"
             kubeconfig.write_text(json.dumps(config))
             yield World(client, kubelet, kubeconfig, port)
+
+
+async def test_a_recording_is_fetched_from_the_pod(tmp_path: Path, capsys: Any) -> None:
+    recording = Recording(tmp_path / "r")
+    async with cluster(tmp_path, recording=recording) as world:
+        await world.create_pod("operator-1")
+        while not recording.statistics().reconciles:
+            await asyncio.to_thread(recording._write)
+        fetch = world.arguments("recording", "fetch", str(tmp_path / "copy"))
+        world.kubelet.status = 403
+        code, _, err = await run(capsys, *fetch)
+        assert code == 1
+        assert "this user may not forward ports (403)" in err
+        world.kubelet.status = None
+        code, out, err = await run(capsys, *fetch, "--pod", "operator-1")
+        assert (code, out.partition(",")[0]) == (0, "1 segments"), err
+    assert {each.name for each in RecordingReader(tmp_path / "copy").records()} == {"db"}
+
+
+async def test_a_recording_that_is_fetched_in_vain_leaves_no_files(tmp_path: Path, capsys: Any) -> None:
+    """The connection is lost in the second segment; a segment that is gone is left out; hostile names are refused."""
+    answers: dict[str, Any] = {"": ["00000001.segment", "00000002.segment"], "00000001.segment": b"one"}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        found = answers.get(request.query.get("segment", ""))
+        if found is None:
+            return web.Response(status=404)
+        if found == "lost":
+            response = web.StreamResponse(headers={"content-length": "100"})
+            await response.prepare(request)
+            await response.write(b"half")
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        return web.json_response(found) if isinstance(found, list) else web.Response(body=found)
+
+    app = web.Application()
+    app.router.add_get("/debug/recording", answer)
+    copy = tmp_path / "copy"
+    async with serving(app) as port:
+        fetch = ("recording", "fetch", str(copy), "--endpoint", f"http://127.0.0.1:{port}")
+        answers["00000002.segment"] = "lost"
+        code, _, err = await run(capsys, *fetch)
+        assert (code, "the connection was lost before the end of the response" in err) == (1, True), err
+        assert list(copy.iterdir()) == []
+        for name in ("../00000001.segment", "a\0.segment", "lock", ".segment", "00000001.segment\n"):
+            answers[""] = [name]
+            code, _, err = await run(capsys, *fetch)
+            assert (code, err.count("\n"), "is not that of an operator" in err) == (1, 1, True)
+        answers[""], answers["00000002.segment"] = ["00000001.segment", "00000002.segment"], None
+        code, out, err = await run(capsys, *fetch)
+        assert (code, out) == (0, f"1 segments, 3 bytes, in {copy}\n"), err
+    assert [each.name for each in copy.iterdir()] == ["00000001.segment"]
 
 
 async def test_the_leader_is_found_by_its_lease_and_its_messages_are_shown(world: World, capsys: Any) -> None:

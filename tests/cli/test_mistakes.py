@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,7 +223,8 @@ def test_environment_is_checked_like_the_command_line(capsys, modules: Path, mon
         ("trustme", "develop", ["certificates", "certs"]),
         ("htpy", "console", ["demo", "--console"]),
         ("jsonschema_rs", "demo", ["demo", "--output", "json"]),
-        ("cel_expr_python", "apiserver", ["apiserver", "notification"]),
+        ("cel_expr_python", "cel", ["apiserver", "notification"]),
+        ("re2", "re2", ["run", "notification", "--redact", "x"]),
         ("hypothesis", "testing", ["check", "website:setup", "--example", "example.yaml"]),
     ],
 )
@@ -233,6 +236,23 @@ def test_missing_extra(module: str, extra: str, arguments: list[str], tmp_path: 
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert f"pip install 'kube-reconciler[{extra}]'" in done.stderr
+
+
+def test_the_demo_needs_no_package_without_wheels_for_musl(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules.update(cel_expr_python=None, re2=None);"
+        "from reconciler.cli import main; main(['demo', '--output', 'json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_extra_but_those_that_are_named_has_a_package_without_wheels_for_musl() -> None:
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in extras.keys() - {"cel", "re2", "demo", "develop", "all", "dev"}:
+        for requirement in extras[extra]:
+            assert not re.match(r"google-re2|cel-expr-python|ahocorasick-rs", requirement), extra
+            assert not re.search(r"\[.*\b(cel|re2|demo|develop|all|dev)\b", requirement), extra
 
 
 def test_crd_needs_no_other_extras() -> None:

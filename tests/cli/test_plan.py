@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -28,6 +29,8 @@ from tests.real_server import install, until
 
 OPERATOR = """
 import asyncio
+import signal
+import time
 import urllib3
 from reconciler import ConditionedStatus, Manager, Model, Resource, ResourceReconciler, Result, effect
 
@@ -108,6 +111,56 @@ class Spins(Plain):
     async def reconcile_object(self, site, status):
         while True:
             await asyncio.sleep(0)
+
+class Raises(Plain):
+    raised = KeyboardInterrupt
+    async def reconcile_object(self, site, status):
+        raise self.raised("enough")
+
+class Closes(Raises):
+    raised = GeneratorExit
+
+class RaisesOwn(Raises):
+    raised = type("Own", (BaseException,), {})
+
+class StopsTheLoop(Plain):
+    async def reconcile_object(self, site, status):
+        asyncio.get_running_loop().stop()
+
+class CancelsAll(Plain):
+    async def reconcile_object(self, site, status):
+        for task in asyncio.all_tasks():
+            task.cancel()
+
+class Blocks(Plain):
+    async def reconcile_object(self, site, status):
+        await super().reconcile_object(site, status)
+        if site.name == "b":
+            time.sleep(10_000)
+
+class BlocksAThread(Plain):
+    async def reconcile_object(self, site, status):
+        await asyncio.to_thread(time.sleep, 10_000)
+
+class IsInterrupted(Plain):
+    async def reconcile_object(self, site, status):
+        await super().reconcile_object(site, status)
+        if site.name == "b":
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()
+
+class Again(Plain):
+    async def reconcile_object(self, site, status):
+        return Result(again=True)
+
+def hangs(manager: Manager):
+    time.sleep(10_000)
+
+async def waits(manager: Manager):
+    await asyncio.Event().wait()
+
+def fails(manager: Manager):
+    raise LookupError("no database")
 
 class LeavesLater(Plain):
     async def reconcile_object(self, site, status):
@@ -276,6 +329,16 @@ def test_only_one_object_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["name"] for each in found["objects"]] == ["a"]
 
 
+def test_only_shows_the_effects_of_the_object(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fork("a", "b")
+    Path("sites.py").write_text(OPERATOR.replace("self.register(site)", "self.register(site.name + '.example.com')"))
+    monkeypatch.delitem(sys.modules, "sites")
+    found = as_json(capsys, "Registers", "--only", "site", "default/a")
+    assert [each["key"] for each in found["effects"]] == ["a.example.com"]
+
+
 def test_json_has_the_documents_and_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     write_fork("a", "b")
     found = as_json(capsys, "Plain")
@@ -290,6 +353,16 @@ def test_json_has_the_documents_and_is_compared(capsys: pytest.CaptureFixture[st
     assert lines[-1] == "Comparison of sites:Blue with sites:Plain: 2 objects differ."
     code, lines = planned(capsys, "Plain", "--compare", "plain.json")
     assert (code, lines) == (0, ["Comparison of sites:Plain with sites:Plain: 0 objects differ."])
+
+
+def test_a_comparison_says_what_fails_in_both(capsys: pytest.CaptureFixture[str]) -> None:
+    write_fork("bad")
+    code, lines = planned(capsys, "Fails", "--compare", "sites:Fails")
+    assert (code, lines[0]) == (1, "Both:")
+    assert "error of site default/bad: LookupError: no such color" in lines[1]
+    assert lines[-1] == "Comparison of sites:Fails with sites:Fails: 0 objects differ, and both plans failed."
+    code, lines = planned(capsys, "Plain", "--compare", "sites:Fails")
+    assert (code, lines[-1].rpartition(", ")[2]) == (1, "and the plan of sites:Fails failed.")
 
 
 @pytest.mark.parametrize("other", ["sites:Plain", sys.executable])
@@ -310,6 +383,12 @@ def test_another_module_and_another_python_are_compared(capsys: pytest.CaptureFi
         ("exits", "the operator ended its process: SystemExit(3)"),
         ("Leaves", "the operator ended its process: SystemExit(3)"),
         ("LeavesLater", "the operator ended its process: SystemExit(3)"),
+        ("Raises", "the operator ended its process: KeyboardInterrupt('enough')"),
+        ("StopsTheLoop", "the operator ended its process: RuntimeError('it stopped the event loop')"),
+        ("Closes", "GeneratorExit: enough"),
+        ("RaisesOwn", "Own: enough"),
+        ("CancelsAll", "the operator cancelled all tasks"),
+        ("fails", "LookupError: no database"),
     ],
 )
 def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
@@ -318,6 +397,72 @@ def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], nam
     assert (code, out) == (1, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hangs", "EventLoopBlocked: it lets nothing else run at "),
+        ("waits", "it had not started after 1 s in which nothing happened"),
+    ],
+)
+def test_an_operator_that_does_not_start(capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
+    write_fork("a")
+    code, out, err = run(capsys, "plan", f"sites:{name}", "--fork", "fork", "--seconds", "1")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "why"),
+    [
+        ("Blocks", "1", "the operator still worked after 1 s in which nothing happened"),
+        ("IsInterrupted", "600", "the operator still worked after Ctrl-C"),
+    ],
+)
+def test_a_plan_that_is_broken_off_shows_what_it_found(
+    capsys: pytest.CaptureFixture[str], name: str, bound: str, why: str
+) -> None:
+    write_fork("a", "b")
+    code, lines = planned(capsys, name, "--workers", "1", "--seconds", bound)
+    assert code == 1
+    assert "+ ConfigMap default/a is created" in lines
+    found = lines[lines.index("Incomplete:") + 1]
+    assert why in found
+    assert "sites.py:" in found
+    assert lines[-1].startswith("Incomplete plan: ")
+
+
+def test_a_plan_does_not_wait_for_a_thread_that_never_ends() -> None:
+    write_fork("a")
+    command = [sys.executable, "-m", "reconciler", "plan", "sites:BlocksAThread", "--fork", "fork", "--seconds", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 1
+    assert "in which nothing happened (site default/a)" in ended.stdout
+
+
+def test_an_incomplete_plan_of_a_cluster_leaves_the_process_that_called_it(capsys: pytest.CaptureFixture[str]) -> None:
+    results: list[tuple[int, str, str]] = []
+
+    async def work(cluster: APIServer) -> None:
+        cluster.write_kubeconfig("kubeconfig")
+        await cluster.apply(site("a"))
+        results.append(await asyncio.to_thread(run, capsys, "plan", "sites:Again", "--kubeconfig", "kubeconfig"))
+
+    on_a_cluster(work)
+    assert results[0][0] == 1
+
+
+def test_a_plan_that_did_not_come_to_its_end_does_not_say_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    write_fork("a", operator="Plain")
+    code, lines = planned(capsys, "Again")
+    assert (code, lines[-1][:27]) == (1, "Incomplete plan: 0 created,")
+    found = as_json(capsys, "Again")
+    assert found["incomplete"] == "the operator still worked after 10 reconciles of a key (site default/a)"
+    Path("again.json").write_text(json.dumps(found))
+    code, lines = planned(capsys, "Plain", "--compare", "again.json")
+    assert code == 1
+    assert f"  sites:Again: {found['incomplete']}; more may change" in lines
 
 
 def test_only_names_an_object_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -516,7 +661,7 @@ async def test_the_transport_that_asks_sends_nothing_but_dry_runs() -> None:
         headers = {"content-type": "application/json"}
         request = HTTPRequest("POST", "/api/v1/namespaces", (("dryRun", "All"),), headers, document)
         assert (await asking.send(request)).status == 201
-        with pytest.raises(NotSent, match="dry runs only"):
+        with pytest.raises(NotSent, match="only reads the cluster"):
             await asking.send(replace(request, query=()))
 
 

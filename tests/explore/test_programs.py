@@ -22,7 +22,7 @@ spec: {pages: 3}
 """
 
 pytestmark = [
-    pytest.mark.skipif("ECOSYSTEM" not in os.environ, reason="runs in nox -s ecosystem: minutes of real time"),
+    pytest.mark.skipif("CHECK_PROGRAMS" not in os.environ, reason="runs in nox -s programs: minutes of real time"),
     pytest.mark.timeout(900),
 ]
 

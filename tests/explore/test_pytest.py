@@ -87,7 +87,7 @@ def test_what_cannot_be_explored_is_refused() -> None:
 
     with pytest.raises(ConfigurationError, match="owns: a function that adds controllers sets their options itself"):
         explore.operator(add, owns=["v1/ConfigMap"])
-    with pytest.raises(ConfigurationError, match="budget: seconds must be a positive number, not 0"):
+    with pytest.raises(ConfigurationError, match="seconds must be seconds above 0"):
         explore.operator(BoatReconciler, budget=0)
     with pytest.raises(TypeError, match="'async def' function that takes a World"):
 

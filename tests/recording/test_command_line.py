@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconciler import Client, Manager, Recording
+from reconciler import Client, Manager, Outcome, Recording, Request
 from reconciler.apiserver import APIServer
 from reconciler.cli import main
 from reconciler.cli.demo import new_notification, running_operator
@@ -77,6 +77,42 @@ def test_show_as_json_and_as_a_page(capsys: Any, incident: Path, tmp_path: Path)
     assert "data.half" in page.read_text()
     assert "http://" not in page.read_text().replace("http://www.w3.org", "")
     assert page.stat().st_mode & 0o077 == 0
+
+
+def test_show_tells_who_made_changes_from_outside(capsys: Any, tmp_path: Path) -> None:
+    class Owns(Sizes):
+        async def reconcile(self, request: Request, /) -> Outcome:
+            found = await self.client.get("v1/ConfigMap", request.name, request.namespace)
+            metadata = {"name": "owned", "namespace": "default"}
+            await self.client.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}, owner=found)
+            return None
+
+    async def main() -> None:
+        async with APIServer() as server, Client(server) as client:
+            manager = Manager(client, recording=Recording(tmp_path / "r"))
+            manager.add_controller(Owns(), resource="v1/ConfigMap", owns=["v1/ServiceAccount"])
+            async with manager.running():
+                await client.create(config_map("a", "4"), field_manager="ann")
+                await asyncio.sleep(10)
+                await client.patch("v1/ConfigMap", "a", "default", patch={"data": {"count": "8"}}, field_manager="bob")
+                await asyncio.sleep(10)
+                labels = {"metadata": {"labels": {"team": "web"}}}  # of an object that no reconcile reads
+                await client.patch("v1/ServiceAccount", "owned", "default", patch=labels, field_manager="eve")
+                await asyncio.sleep(10)
+
+    with virtual_time():
+        asyncio.run(main())
+    _, text = run(capsys, "recording", "show", tmp_path / "r", "ConfigMap", "a")
+    lines = [line.strip() for line in text.splitlines()]
+    assert "ConfigMap default/a was added by ann" in lines
+    at = lines.index("ConfigMap default/a was updated by bob:")
+    assert lines[at + 1] == 'data.count: "4" → "8"'
+    at = lines.index("ServiceAccount default/owned was updated by eve:")
+    assert lines[at + 1] == 'metadata.labels.team was added: "web"'
+    run(capsys, "recording", "show", tmp_path / "r", "ConfigMap", "a", "--html", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "was updated by <strong>bob</strong></p><ul><li><code>data.count</code>" in page
+    assert "by <strong>eve</strong>" in page
 
 
 def test_replay_compares(capsys: Any, incident: Path) -> None:

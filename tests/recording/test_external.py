@@ -100,6 +100,17 @@ def test_a_plan_sends_nothing() -> None:
     assert response.text == "DELETE https://bank.example.com/a is not sent while planning"
 
 
+def test_a_huge_body_is_left_out_of_a_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.recording.collector._MAX_VALUE", 30)
+    record(tmp_path / "r", Copies(), config_map("a"))
+    steps = [step for each in RecordingReader(tmp_path / "r").records() for step in each.steps]
+    (step,) = [step for step in steps if isinstance(step, EffectStep)]
+    assert step.left_out > 30
+    assert step.value.startswith(b'"[left out: %d bytes; a recording keeps at most' % step.left_out)
+    (difference, *_) = only(replay(tmp_path / "r", Copies)).differences
+    assert f"needs the {step.left_out} bytes that request(/accounts/a) returned, which the recording" in difference
+
+
 def test_something_else_is_refused() -> None:
     with pytest.raises(TypeError, match=r"'session' is not an aiohttp\.ClientSession or httpx\.AsyncClient"):
         ExternalClient("session")

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import errno
+import json
 import logging
 import os
+import random
 import secrets
 import signal
 import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
+import uuid
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -168,12 +172,56 @@ def test_a_segment_with_something_else_in_it_is_read_up_to_there(tmp_path: Path,
 def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "00000001.segment").write_bytes(content)
     with pytest.raises(ConfigurationError, match=message):
-        RecordingReader(tmp_path)
+        list(RecordingReader(tmp_path).records())
+
+
+async def test_a_recording_is_read_while_the_operator_begins_and_drops_segments(tmp_path: Path) -> None:
+    async with recorded(Recording(tmp_path)) as (client, _):
+        await client.create(config_map("a"))
+        await asyncio.sleep(10)
+    (tmp_path / "00000000.segment").write_bytes((tmp_path / "00000001.segment").read_bytes())
+    (tmp_path / "00000002.segment").touch()
+    reader = RecordingReader(tmp_path)
+    (tmp_path / "00000000.segment").unlink()
+    assert len(list(reader.records())) > 0
+    assert not reader.problems
+
+
+@pytest.mark.parametrize("name", ["lock", "00000001.segment"])
+async def test_a_directory_with_links_to_other_files_is_refused(tmp_path: Path, name: str) -> None:
+    (thesis := tmp_path / "thesis.txt").write_text("mine")
+    (directory := tmp_path / "r").mkdir()
+    (directory / name).symlink_to(thesis)
+    with pytest.raises(ConfigurationError, match=f"contains other files, such as '{name}'"):
+        async with recorded(Recording(directory)):
+            pass
+    assert thesis.read_text() == "mine"
 
 
 def test_a_directory_without_segments_is_not_a_recording(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="is not a recording: it contains no"):
         RecordingReader(tmp_path)
+
+
+def test_a_pipe_is_no_segment(tmp_path: Path) -> None:
+    pipe = tmp_path / "00000001.segment"
+    os.mkfifo(pipe)
+    for path in (tmp_path, pipe):
+        with pytest.raises(ConfigurationError, match="is not a recording: it contains no"):
+            RecordingReader(path)
+
+
+async def test_a_pipe_beside_segments_is_named_and_not_read(tmp_path: Path) -> None:
+    async with recorded(Recording(tmp_path)) as (client, _):
+        await client.create(config_map("a"))
+        await asyncio.sleep(10)
+    os.mkfifo(pipe := tmp_path / "00000002.segment")
+    reader = RecordingReader(tmp_path)
+    assert len(list(reader.records())) > 0
+    assert reader.problems == [f"{pipe} is not a regular file: it was not read"]
+    with pytest.raises(ConfigurationError, match=r"contains other files, such as '00000002\.segment'"):
+        async with recorded(Recording(tmp_path)):
+            pass
 
 
 async def test_a_directory_with_other_files_is_refused(tmp_path: Path) -> None:
@@ -245,6 +293,23 @@ async def test_a_slow_disk_ends_the_recording(tmp_path: Path, monkeypatch: pytes
         assert "too slow" in str(recording.statistics().problem)
 
 
+async def test_a_stop_that_does_not_wait_for_the_disk_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = threading.Event()
+    write = SegmentWriter.write
+    monkeypatch.setattr(SegmentWriter, "write", lambda *args: written.wait() and write(*args))
+    monkeypatch.setattr(recording_module, "_STOP_TIMEOUT", 0.01)
+    recording = Recording(tmp_path / "r")
+    async with recorded(recording) as (client, _):
+        await client.create(config_map("a"))
+        await asyncio.sleep(1)
+    assert "the recording lacks the last reconciles" in caplog.text
+    written.set()
+    assert recording._thread is not None
+    await asyncio.to_thread(recording._thread.join)
+
+
 PROGRAM = """
 import asyncio, sys
 from reconciler import Client, Manager, Recording
@@ -275,30 +340,77 @@ def test_a_killed_process_leaves_a_readable_recording(tmp_path: Path) -> None:
     assert {record.name for record in RecordingReader(tmp_path / "r").records()} == {"a"}
 
 
-class Passwords(Reconciler):
-    """Writes a password that it draws into a Secret."""
+class ReadsItsWrite(Reconciler):
+    """Changes a ConfigMap and reads it again."""
 
     async def reconcile(self, request: Request) -> Outcome:
-        await self.client.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": request.name, "namespace": "default"},
-                "stringData": {"password": secrets.token_hex(8)},
-            }
-        )
+        await self.client.patch("v1/ConfigMap", request.name, request.namespace, patch={"data": {"size": "1"}})
+        await self.client.get("v1/ConfigMap", request.name, request.namespace)
         return None
 
 
-async def test_random_numbers_of_a_reconcile_that_writes_a_secret_are_not_on_disk(tmp_path: Path) -> None:
+async def test_a_read_of_an_own_write_has_the_document_of_the_response(tmp_path: Path) -> None:
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client, recording=Recording(tmp_path / "r"))
-        manager.add_controller(Passwords(), resource="v1/ConfigMap")
+        manager.add_controller(ReadsItsWrite(), resource="v1/ConfigMap")
         async with manager.running():
             await client.create(config_map("a"))
-            await asyncio.sleep(10)
-    (record,) = RecordingReader(tmp_path / "r").records()
-    assert record.draws == []
+            await asyncio.sleep(2)
+    write, read = next(RecordingReader(tmp_path / "r").records()).steps
+    assert isinstance(write, RequestStep)
+    assert isinstance(read, ReadStep)
+    assert json.loads(read.data)["data"] == json.loads(write.response)["data"]
+    replays = await asyncio.to_thread(lambda: list(replay(tmp_path / "r", ReadsItsWrite)))
+    assert [each.differences for each in replays] == [()] * len(replays)
+
+
+class Passwords(Reconciler):
+    """Draws a password and writes it."""
+
+    def __init__(self, draw: Callable[[], str], written: dict[str, Any]) -> None:
+        self.draw, self.written = draw, written
+
+    async def reconcile(self, request: Request) -> Outcome:
+        if request.name != "a":
+            return None
+        metadata = {"name": f"drawn-{uuid.uuid4()}", "namespace": "default"}
+        text = json.dumps({"apiVersion": "v1", "metadata": metadata, **self.written}).replace("DRAWN", self.draw())
+        await self.client.apply(json.loads(text))
+        return None
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: secrets.token_hex(8),
+        lambda: secrets.token_urlsafe(16),
+        lambda: str(uuid.uuid4()),
+        lambda: "".join(secrets.choice("0123456789abcdef") for _ in range(16)),
+        lambda: "".join(random.choice("0123456789abcdef") for _ in range(16)),
+        lambda: "".join(random.choices("0123456789abcdef", k=16)),
+    ],
+)
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"kind": "Secret", "stringData": {"any": "DRAWN"}},
+        {"kind": "ConfigMap", "data": {"password": "DRAWN"}},
+        {"kind": "ConfigMap", "data": {"settings": "db_password=DRAWN"}},
+    ],
+)
+async def test_random_numbers_that_may_be_a_password_are_not_on_disk(
+    tmp_path: Path, draw: Callable[[], str], written: dict[str, Any]
+) -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=Recording(tmp_path / "r"))
+        manager.add_controller(Passwords(draw, written), resource="v1/ConfigMap")
+        async with manager.running():
+            await client.create(config_map("a"))
+            await asyncio.sleep(0.1)
+    record = next(RecordingReader(tmp_path / "r").records())
+    name, *others = record.draws
+    assert str(uuid.UUID(bytes=name, version=4)) in repr(record.steps)  # it is in the clear
+    assert set(others) == {None}
 
 
 class Logins(Reconciler):
@@ -312,6 +424,8 @@ class Logins(Reconciler):
         found = (await self.client.get("v1/Secret", "login", "default")).to_dict()["data"]
         password = base64.b64decode(found["password"]).decode()
         log.warning("logging in with %r", password)
+        for line in base64.b64decode(found["key"]).decode().splitlines():
+            log.warning(line)
         note = {"note": f"somebody uses {password}, which is {found['password']}"}
         await self.client.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"annotations": note}})
         await self.register(request.name, secrets.token_hex(8))
@@ -319,7 +433,8 @@ class Logins(Reconciler):
 
 
 async def test_values_of_a_secret_are_replaced_wherever_the_reconcile_repeats_them(tmp_path: Path) -> None:
-    values = {"username": "somebody", "password": 'correct "horse"'}
+    key = "".join(f"{'aB3dE5fG7h' * 5}{number}\n" for number in range(40))
+    values = {"username": "somebody", "password": 'correct "horse"', "key": key}
     login = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "login", "namespace": "default"}}
     async with APIServer() as server, Client(server) as client:
         await client.create({**login, "stringData": values})
@@ -331,6 +446,7 @@ async def test_values_of_a_secret_are_replaced_wherever_the_reconcile_repeats_th
     records = list(RecordingReader(tmp_path / "r").records())
     text = repr(records)
     assert "horse" not in text
+    assert "aB3dE5fG7h" not in text
     assert base64.b64encode(values["password"].encode()).decode() not in text
     assert "logging in with '[REDACTED]'" in text
     assert "somebody uses [REDACTED]" in text

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import cProfile
 import json
+import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,9 @@ TOKEN = "ghp_" + "a1B2" * 9
     [
         {"spec": {"password": "hunter22", "size": 3}},
         {"spec": {"env": [{"name": "DB_PASSWORD", "value": "hunter22"}, {"name": "MODE", "value": "fast"}]}},
+        {"spec": {"env": [{"value": "hunter22", "name": "DB_PASSWORD"}, {"value": "fast", "name": "MODE"}]}},
+        {"value": {"inner": ["hunter22"]}, "size": 3, "name": "DB_PASSWORD", "key": "b"},
+        {"spec": [{"op": "add", "value": "hunter22", "path": "/spec/password"}]},
         {"spec": {"args": ["--password", "hunter22"]}},
         {"spec": {"url": "https://user:hunter22@example.com/x"}},
         {"status": {"message": f"the token {TOKEN} was refused"}},
@@ -38,6 +44,7 @@ TOKEN = "ghp_" + "a1B2" * 9
         {"metadata": {"annotations": {"note": TOKEN}}},
         {"spec": {"nested": json.dumps({"password": "hunter22"})}},
         {"data": {TOKEN: "as a name"}},
+        {"labels": {"note": TOKEN}},
         {"name": "DB_PASSWORD", "default": "hunter22"},
         {"spec": {"env": [{"Name": "DB_PASSWORD", "Value": "hunter22"}]}},
         {"spec": {"pairs": [["Authorization", "hunter22"], ["--token", "hunter22"]]}},
@@ -96,6 +103,10 @@ def test_the_values_of_a_secret_are_replaced_however_it_is_written(document: Any
     assert type(json.loads(found)) is type(document)
 
 
+def test_text_that_cannot_be_encoded_is_written_all_the_same() -> None:
+    assert DocumentRedactor().text("cannot read caf\udce9") == "cannot read caf?"
+
+
 def test_the_data_of_a_secret_is_still_base64() -> None:
     found = json.loads(DocumentRedactor().redact(json.dumps({"kind": "Secret", "data": {"any": VALUE}}).encode()))
     assert base64.b64decode(found["data"]["any"]) == b"[REDACTED]"
@@ -106,6 +117,30 @@ def test_text_in_base64_is_searched(text: str) -> None:
     encoded = base64.b64encode(text.encode()).decode()
     found = DocumentRedactor().redact(json.dumps({"kind": "Any", "data": {"any": encoded}}).encode())
     assert (encoded.encode() in found) == (redact(text) == text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"answered {base64.b64encode(b'password=hunter22').decode()}",
+        f"answered\n{base64.b64encode(b'password=hunter22').decode()}\n",
+        json.dumps({"note": f"a\n{base64.b64encode(b'password=hunter22').decode()}"}),
+        f"kind: Secret\ndata:\n  any: {VALUE}",
+        json.dumps({"kind": "Secret", "data": {"any": VALUE}}),
+        "[worker] password=hunter22",
+    ],
+)
+def test_a_log_line_is_searched_as_a_document_is(line: str) -> None:
+    redactor = DocumentRedactor()
+    for _ in range(2):  # also when it is known
+        found = redactor.text(line) + redactor.redact(json.dumps({"status": {"message": line}}).encode()).decode()
+        assert [word for word in ("hunter22", VALUE, "cGFzc3dvcmQ9aHVudGVyMjI") if word in found] == []
+
+
+def test_a_known_log_line_is_not_a_harmless_document() -> None:
+    redactor = DocumentRedactor()
+    document = json.dumps({"kind": "Secret", "data": {"any": VALUE}})
+    assert VALUE not in redactor.text(document) + redactor.redact(document.encode()).decode()
 
 
 def test_a_token_in_a_path_or_a_header_is_replaced() -> None:
@@ -186,3 +221,34 @@ def test_a_part_with_a_secret_is_replaced_wherever_it_stands() -> None:
 def test_what_a_server_sets_is_searched_if_it_does_not_look_like_it() -> None:
     document = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "a", "uid": TOKEN}}
     assert TOKEN.encode() not in DocumentRedactor().redact(json.dumps(document).encode())
+
+
+def calls_at(depth: int) -> int:
+    """Return the calls that a document of so many levels costs, of which only the innermost has a secret."""
+    inner = json.dumps({"password": "hunter22", "text": "x y " * 100})
+    document = ('{"a":' * depth + inner + "}" * depth).encode()
+    profile = cProfile.Profile()
+    with profile:
+        found = DocumentRedactor().redact(document)
+    assert b"hunter22" not in found
+    return sum(each.callcount for each in profile.getstats() if "redaction" in getattr(each.code, "co_filename", ""))
+
+
+@pytest.mark.parametrize("depth", [200, 800])
+def test_each_level_of_a_deep_document_is_searched_a_few_times(depth: int) -> None:
+    assert calls_at(depth) < 50 * depth  # 35 and 16 times it when this was set
+
+
+def test_large_texts_are_not_kept() -> None:
+    redactor = DocumentRedactor()
+    redactor.text("warm up")
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            encoded = base64.b64encode(random.Random(number).randbytes(60_000)).decode()
+            redactor.redact(json.dumps({"data": {"any": encoded}}).encode())
+            redactor.text(f"{number} " + "x y " * 10_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

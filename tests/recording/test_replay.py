@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import random
 import secrets
 import sys
@@ -11,8 +13,11 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
+from os import urandom
 from pathlib import Path
+from random import choice as choice_by_name
+from random import random as random_by_name
 from typing import Any
 
 import pytest
@@ -82,7 +87,7 @@ class Copies(Reconciler):
                 account=account.id,
                 number=str(random.randrange(10**9)),
                 unique=str(uuid.uuid4()),
-                token=secrets.token_hex(8),
+                hexadecimal=secrets.token_hex(8),
                 at=format_micro_time(current_clock().now()),
                 others=str(len(list(others))),
             )
@@ -213,6 +218,8 @@ class WallClock(Copies):
         thread = threading.Thread(target=lambda: None)
         thread.start()
         thread.join()
+        logging.getLogger("operator").info("a log record has a time, which changes nothing")
+        await asyncio.to_thread(time.monotonic_ns)
         return None
 
 
@@ -224,8 +231,48 @@ def test_calls_that_cannot_be_replayed_are_named(tmp_path: Path) -> None:
         "reconcile calls datetime.now",
         "reconcile calls time.time",
         "reconcile starts a thread",
+        "reconcile starts a thread",
     ]
     assert found.differences[0].startswith("sends PATCH /api/v1/namespaces/default/configmaps/copy with other fields")
+
+
+CLOCKS = [
+    *("time.ctime()", "time.localtime()", "time.gmtime(None)", "time.asctime()", "time.strftime('%H')"),
+    *("time.time_ns()", "time.monotonic()", "time.perf_counter()", "time.process_time()", "time.clock_gettime(0)"),
+    *("datetime.now(UTC)", "datetime.utcnow()", "datetime.today()", "date.today()", "Day.today()"),
+    *("uuid.uuid1()", "urandom(4)", "random_by_name()", "choice_by_name([1, 2])", "time.ctime(*())"),
+]
+REPLAYED = [
+    *("time.ctime(0)", "time.localtime(0)", "time.gmtime(0)", "time.strftime('%H', time.gmtime(0))"),
+    *("os.urandom(4)", "uuid.uuid4()", "secrets.token_hex(4)", "random.random()", "random.choice([1, 2])"),
+    *("random.Random(7).random()", "datetime.fromtimestamp(0)", "current_clock().now()"),
+]
+
+
+class Day(date):
+    """A class of the user."""
+
+
+_NAMES = {
+    each.__name__: each for each in (time, datetime, date, Day, UTC.__class__, uuid, os, secrets, random, current_clock)
+} | {"UTC": UTC, "urandom": urandom, "random_by_name": random_by_name, "choice_by_name": choice_by_name}
+
+
+class Evaluates(Copies):
+    def __init__(self, code: str) -> None:
+        self.code = compile(code, __file__, "eval")
+
+    async def reconcile(self, request: Request) -> Outcome:
+        eval(self.code, _NAMES)
+        return None
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
+@pytest.mark.parametrize("code", [*CLOCKS, *REPLAYED])
+def test_each_source_of_time_and_chance_is_replayed_or_named(tmp_path: Path, code: str) -> None:
+    record(tmp_path / "r", Evaluates(code), config_map("a"))
+    found = only(replay(tmp_path / "r", Evaluates(code)))
+    assert bool(found.unreproducible) == (code in CLOCKS), found.unreproducible
 
 
 class Plain(Copies):

@@ -132,7 +132,7 @@ class _Configured(Reconciler):
                 raise
 
 
-async def test_an_operator_is_killed_with_the_threads_of_its_reconciles() -> None:
+async def test_an_operator_is_killed_with_the_threads_of_its_reconciles(caplog: pytest.LogCaptureFixture) -> None:
     before = set(threading.enumerate())  # threads of earlier tests may end meanwhile
     async with APIServer() as server, Client(server) as user:
         reconciler = _Configured()
@@ -154,6 +154,7 @@ async def test_an_operator_is_killed_with_the_threads_of_its_reconciles() -> Non
     gc.collect()
     for _ in range(100):
         if not set(threading.enumerate()) - before:
+            assert not [each for each in caplog.records if each.name == "asyncio"]
             return
         time.sleep(0.05)  # noqa: ASYNC251 - the threads end in real time
     raise AssertionError(threading.enumerate())

@@ -79,6 +79,23 @@ def test_the_fixture_alone_skips_without_the_option(project: Path) -> None:
     assert "1 skipped" in output
 
 
+def test_the_fixtures_have_the_version_of_the_command_line_or_of_the_mark(project: Path) -> None:
+    (project / "test_it.py").write_text(
+        "import pytest\nfrom reconciler.http import HTTPRequest\n"
+        "async def test_asked(apiserver):\n"
+        "    assert b'v1.33' in (await apiserver.send(HTTPRequest('GET', '/version'))).body\n"
+        "@pytest.mark.kubernetes_version('1.35')\n"
+        "async def test_marked(cluster):\n"
+        "    assert b'v1.35' in (await cluster.server.send(HTTPRequest('GET', '/version'))).body\n"
+        "@pytest.mark.kubernetes_version\n"
+        "async def test_empty(apiserver):\n"
+        "    pass\n"
+    )
+    _, output = pytest_in(project, "--kubernetes-version", "v1.33.2")
+    assert "2 passed, 1 skipped, 1 error" in output
+    assert "cannot be Kubernetes '': choose one of 1.33" in output
+
+
 def test_a_project_without_marked_tests_gets_no_header_line(project: Path) -> None:
     (project / "test_it.py").write_text("def test_plain():\n    pass\n")
     assert "kube-apiserver" not in pytest_in(project)[1]

@@ -478,10 +478,16 @@ async def test_without_controllers_nothing_follows_from_a_write() -> None:
     [
         (["deployment"], "unknown controllers 'deployment': choose from garbage, namespaces, deployments, "),
         ("jobs", "unknown controllers 'jobs'"),
-        ({"jobs": -1}, "the delay of jobs must be 0 or more seconds, not -1"),
-        ({"jobs": "1"}, "the delay of jobs must be 0 or more seconds, not '1'"),
-        ({"jobs": float("inf")}, "the delay of jobs must be 0 or more seconds, not inf"),
-        ({"jobs": None}, "the delay of jobs must be 0 or more seconds, not None"),
+        ({"jobs": -1}, "the delay of jobs must be seconds of 0 or more, a timedelta or a text such as '30s', not -1"),
+        ({"jobs": "1"}, "the delay of jobs: '1' is not a valid duration"),
+        (
+            {"jobs": float("inf")},
+            "the delay of jobs must be seconds of 0 or more, a timedelta or a text such as '30s', not inf",
+        ),
+        (
+            {"jobs": None},
+            "the delay of jobs must be seconds of 0 or more, a timedelta or a text such as '30s', not None",
+        ),
     ],
 )
 def test_invalid_controllers_are_refused(controllers: Any, message: str) -> None:

@@ -87,7 +87,7 @@ async def test_an_operator_does_its_work_until_nothing_happens() -> None:
         removed = [change for event in world.trace.writes("user") for change in event.changes if change.after is None]
         assert [change.document["kind"] for change in removed] == ["Plot", "ConfigMap"]
         assert {reason for event in world.trace.writes() if event.run for reason in event.run.reasons} == {"event"}
-        first = next(event.reconcile for event in world.trace if event.reconcile is not None).record()
+        first = next(event.reconcile for event in world.trace if event.reconcile is not None).record
         assert (first.name, first.result, [change.type for change in first.wake_ups]) == ("a", "success", ["added"])
         assert [step.kind for step in first.steps if isinstance(step, ReadStep)] == [str(Plot.gvk)]
         assert [write.path for write in first.writes][-1].endswith("/plots/a/status")

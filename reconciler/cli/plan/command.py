@@ -14,30 +14,31 @@ import sys
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from reconciler._core.wire import UNDECODABLE, JSONObject
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer
 from reconciler.apiserver.fork import NAMESPACES, Fork, ForkChange, ReadOnlyTransport
 from reconciler.apiserver.state import DEFINITIONS, private_file, read_state
 from reconciler.cli.endpoint import printable
 from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
-from reconciler.cli.output import print_json, running_dev
-from reconciler.cli.plan.document import OperatorPlan, compare, plan_lines
+from reconciler.cli.output import Progress, ThreadsLeft, print_json, running_dev
+from reconciler.cli.plan.document import OperatorPlan, compare
 from reconciler.cli.plan.engine import Bounds, make_plan
 from reconciler.cli.run import operator_setup
 from reconciler.client import Client
 from reconciler.client.configuration import ConfiguredTransport
-from reconciler.client.requests import CONTENT_TYPES, SERVER_METADATA
+from reconciler.client.requests import CONTENT_TYPES, SERVER_METADATA, failure
 from reconciler.clock import current_clock, keep_system_clock
-from reconciler.errors import ConfigurationError, NotSent
+from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
+from reconciler.manager.endpoints.server import LoopThread
 from reconciler.meta.documents import merge_diff, parse_time
 from reconciler.telemetry import TextFormatter
 from reconciler.testing import virtual_time
@@ -46,24 +47,22 @@ T = TypeVar("T")
 
 _DRY_RUN = ("dryRun", "All")
 _SECONDS = 65.0
+_THREAD_ENDS = 0.2
+"""Seconds that a thread without work takes to end at most."""
 
 
-class DryRunTransport:
-    """A transport that sends requests with ``dryRun=All`` alone: the cluster checks them, and stores nothing."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+class DryRunTransport(ReadOnlyTransport):
+    """A transport that also sends requests with ``dryRun=All``: the cluster checks them, and stores nothing."""
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
-        """Send a dry run once. A cancelled call has no effect either.
+        """Send a GET request or a dry run once. A cancelled call has no effect either.
 
         Raises:
-            NotSent: it is not a dry run, or there was no connection.
+            NotSent: it is something else, or there was no connection.
             OutcomeUnknown: there was no response.
         """
-        if _DRY_RUN not in request.query:
-            raise NotSent(f"{request.label}: not sent, because this transport sends dry runs only")
-        return await self._transport.send(request)
+        send = self._transport.send if _DRY_RUN in request.query else super().send
+        return await send(request)
 
 
 class ClusterThread:
@@ -77,10 +76,8 @@ class ClusterThread:
 
     def __init__(self, kubeconfig: Path | None, context: str | None, *, dry_runs: bool) -> None:
         self._configured = ConfiguredTransport(kubeconfig=kubeconfig, context=context)
-        self._reading = ReadOnlyTransport(self._configured)
-        self._asking = DryRunTransport(self._configured) if dry_runs else None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
+        self._transport = (DryRunTransport if dry_runs else ReadOnlyTransport)(self._configured)
+        self._thread = LoopThread("cluster")
 
     def __enter__(self) -> Self:
         """Read the configuration.
@@ -88,42 +85,28 @@ class ClusterThread:
         Raises:
             ConfigurationError: there is none, or it cannot be used.
         """
-        self._thread.start()
         try:
-            self._start(self._configured.open()).result()
+            self._thread.start(self._open()).result()
         except BaseException:
-            self._stop()
+            asyncio.run(self._thread.stop())
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._start(self._configured.close()).result()
-        self._stop()
+    def __exit__(self, *_: object) -> None:
+        self._thread.start(self._configured.close()).result()
+        asyncio.run(self._thread.stop())
 
-    def _run(self) -> None:
-        keep_system_clock()
-        self._loop.run_forever()
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _start(self, work: Coroutine[Any, Any, T]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    async def _open(self) -> None:
+        keep_system_clock()  # of the thread
+        await self._configured.open()
 
     async def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         # Virtual time does not pass while an executor works.
-        found: T = await asyncio.get_running_loop().run_in_executor(None, self._start(work).result)
-        return found
+        return await asyncio.get_running_loop().run_in_executor(None, self._thread.start(work).result)
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request that changes nothing. Cancellation does not end it."""
-        dry = self._asking is not None and _DRY_RUN in request.query
-        transport = self._asking if dry and self._asking is not None else self._reading
-        return await self._wait(transport.send(request))
+        return await self._wait(self._transport.send(request))
 
     async def pause(self, seconds: float) -> None:
         """Wait in real time."""
@@ -140,10 +123,7 @@ async def ask(cluster: Transport, change: ForkChange) -> str:
         response = await cluster.send(request)
         # A status that the kind has no subresource for is part of the object.
         if response.status >= 400 and not (response.status == 404 and request.path.endswith("/status")):
-            try:
-                return str(msgspec.json.decode(response.body, type=dict[str, Any]).get("message", response.status))
-            except UNDECODABLE:
-                return f"status {response.status}"
+            return failure(request, response, current_clock().now()).message
     return ""
 
 
@@ -183,37 +163,8 @@ def _request(method: str, path: str, body: JSONObject | None, content_type: str)
 
 
 _STATE = b'{"format":"kube-reconciler state'
-_EVERY = 1000
 _COMPARISONS = 5
 """How often another version is run again because it asked for a kind that the file did not have."""
-
-
-class Progress:
-    """What a command does, on a line of a terminal that the next text replaces; elsewhere on a line each."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-
-    def copied(self, kind: str, objects: int) -> None:
-        """Called when objects were copied."""
-        if objects:
-            self._say(f"copied {objects} {kind}")
-
-    def reconciled(self, reconciles: int) -> None:
-        """Called when there were so many reconciles."""
-        if self._terminal or reconciles % _EVERY == 0:
-            self._say(f"{reconciles} reconciles")
-
-    def end(self) -> None:
-        """Remove the line."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def _say(self, text: str) -> None:
-        if self._terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
 
 
 def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
@@ -224,18 +175,33 @@ def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
     handler.setFormatter(TextFormatter.for_stream(sys.stderr))
     level = "CRITICAL" if options.log_level is None else options.log_level.upper()
     logging.basicConfig(level=level, handlers=[handler])
-    with contextlib.redirect_stdout(sys.stderr):  # what the operator prints is not the plan
-        plan, other = _plans(target, options, handler)
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    if other is not None:
-        comparison = compare(plan, other)
-        print_json(comparison) if as_json else print("\n".join(printable(comparison).lines(color=color)))
-        return 1 if plan.errors or other.errors else comparison.exit_code
-    print_json(plan) if as_json else print("\n".join(plan_lines(printable(plan), color=color)))
-    return plan.exit_code
+    threads, executor = set(threading.enumerate()), ThreadPoolExecutor()
+    with contextlib.ExitStack() as stack:
+        runner = stack.enter_context(contextlib.closing(asyncio.Runner()))  # makes its event loop in virtual time
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what the operator prints is not the plan
+                plan, other = _plans(target, options, handler, runner, executor)
+        except asyncio.CancelledError:
+            raise ConfigurationError(f"{target}: the operator cancelled all tasks, also those of the plan") from None
+        except KeyboardInterrupt:
+            print("reconciler: interrupted, so there is no plan", file=sys.stderr)
+            raise
+        found = plan if other is None else compare(plan, other)
+        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        print_json(found) if as_json else print("\n".join(printable(found).lines(color=color)))
+        executor.shutdown(wait=False)  # its idle threads end
+        left = [each for each in threading.enumerate() if each not in threads and not each.daemon]
+        for thread in left:
+            thread.join(_THREAD_ENDS)
+        if plan.incomplete and any(each.is_alive() for each in left):
+            stack.pop_all()  # the event loop would wait for them, and nothing can end them
+            raise ThreadsLeft(found.exit_code)
+    return found.exit_code
 
 
-def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple[OperatorPlan, OperatorPlan | None]:
+def _plans(
+    target: str, options: PlanOptions, handler: logging.Handler, runner: asyncio.Runner, executor: ThreadPoolExecutor
+) -> tuple[OperatorPlan, OperatorPlan | None]:
     # A plan writes no audit file, and nobody sends it alerts.
     flags = replace(options.notification, audit_file=None, audit_key=None, alertmanager_webhook=None)
     run_options = RunOptions(workers=options.workers, notification=flags)
@@ -252,6 +218,7 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
             snapshot, epoch = _read_fork(options.fork)
 
         async def work() -> tuple[OperatorPlan, OperatorPlan | None]:
+            asyncio.get_running_loop().set_default_executor(executor)
             async with contextlib.AsyncExitStack() as servers:
                 if cluster is None:
                     server = await servers.enter_async_context(APIServer())
@@ -284,7 +251,7 @@ def _plans(target: str, options: PlanOptions, handler: logging.Handler) -> tuple
 
         stack.enter_context(virtual_time(epoch))
         stack.callback(progress.end)
-        return asyncio.run(work())
+        return runner.run(work())
 
 
 def _read_fork(path: Path) -> tuple[bytes, datetime]:
@@ -310,7 +277,8 @@ def _narrow(plan: OperatorPlan, fork: Fork, kind: str, key: str) -> None:
         if str(each) == f"{wanted} {key}" or any((by.kind, by.object) == (wanted, key) for by in each.by)
     ]
     plan.errors = [each for each in plan.errors if each.object == key]
-    plan.effects = [each for each in plan.effects if each.key == key]
+    plan.effects = [each for each in plan.effects if key in each.objects]
+    plan.outside = [each for each in plan.outside if key in each.objects or each.objects == [""]]
     plan.unrest, plan.timers = [], []
     plan.notes.append(f"only what concerns {wanted} {key} is shown")
 

@@ -106,6 +106,7 @@ class PlannedCall(msgspec.Struct, frozen=True, rename="camel"):
         lasting: whether it counts as a change: the effect must happen once, or undoes another one. All others may be
             called again at each reconcile.
         calls: how often.
+        objects: the keys whose reconciles called it.
     """
 
     name: str
@@ -113,6 +114,7 @@ class PlannedCall(msgspec.Struct, frozen=True, rename="camel"):
     controller: str
     lasting: bool
     calls: int
+    objects: list[str] = msgspec.field(default_factory=list)
 
 
 class Unrest(msgspec.Struct, frozen=True, rename="camel"):
@@ -159,6 +161,7 @@ class OperatorPlan(msgspec.Struct, rename="camel"):
         outside: requests of other libraries, which were not sent.
         unrest: what never comes to rest.
         timers: what is reconciled again later.
+        incomplete: what ended the plan although the operator still worked, and at what; empty if it came to its end.
         notes: what limits the plan.
         reconciles: how many there were.
         events: how many Events they recorded.
@@ -172,16 +175,26 @@ class OperatorPlan(msgspec.Struct, rename="camel"):
     outside: list[PlannedCall] = msgspec.field(default_factory=list)
     unrest: list[Unrest] = msgspec.field(default_factory=list)
     timers: list[PlannedTimer] = msgspec.field(default_factory=list)
+    incomplete: str = ""
     notes: list[str] = msgspec.field(default_factory=list)
     reconciles: int = 0
     events: int = 0
 
     @property
+    def problems(self) -> list[str]:
+        """Why what the plan says may be too little; empty if it came to its end."""
+        return [f"{self.incomplete}; more may change"] if self.incomplete else []
+
+    @property
     def exit_code(self) -> int:
-        """0 if nothing would happen, 2 if something would, 1 if something failed."""
-        if self.errors or self.outside or any(each.refused for each in self.objects):
+        """0 if nothing would happen, 2 if something would, 1 if something failed or the plan is incomplete."""
+        if self.incomplete or self.errors or self.outside or any(each.refused for each in self.objects):
             return 1
         return 2 if self.objects or self.unrest or any(each.lasting for each in self.effects) else 0
+
+    def lines(self, *, color: bool) -> Iterator[str]:
+        """Yield the plan as text; diffs have the colors of ``kubectl diff``."""
+        return _plan_lines(self, color=color)
 
 
 def planned_object(before: JSONObject | None, after: JSONObject | None) -> PlannedObject | None:
@@ -298,8 +311,7 @@ _MOST = 3
 _MANY = 20
 
 
-def plan_lines(plan: OperatorPlan, *, color: bool) -> Iterator[str]:
-    """Yield the lines of a plan; diffs have the colors of ``kubectl diff``."""
+def _plan_lines(plan: OperatorPlan, *, color: bool) -> Iterator[str]:
     for each in plan.objects:
         yield from _object_lines(each, color=color)
     yield from _section(
@@ -313,6 +325,7 @@ def plan_lines(plan: OperatorPlan, *, color: bool) -> Iterator[str]:
     yield from _section("Requests of other libraries, which were not sent; a fork cannot stand in for them", outside)
     yield from _section("Never at rest", [_unrest_line(each) for each in plan.unrest])
     yield from _section("Timers", [_timer_line(each) for each in plan.timers])
+    yield from _section("Incomplete", plan.problems)
     yield from _section("Note", plan.notes)
     yield summary(plan)
 
@@ -355,7 +368,8 @@ def summary(plan: OperatorPlan) -> str:
     refused = sum(bool(each.refused) for each in plan.objects)
     more = [(len(plan.errors), "error"), (len(plan.effects), "effect"), (plan.events, "Event"), (refused, "refusal")]
     counts += [_count(number, name) for number, name in more if number]
-    return f"Plan: {', '.join(counts)}; {_count(plan.reconciles, 'reconcile')}."
+    title = "Incomplete plan" if plan.incomplete else "Plan"
+    return f"{title}: {', '.join(counts)}; {_count(plan.reconciles, 'reconcile')}."
 
 
 def _count(number: int, name: str) -> str:
@@ -407,6 +421,9 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
         objects: the objects that they leave differently.
         only: errors, effects, unrest and timers of this operator alone.
         only_other: those of the other alone.
+        both: what fails in both.
+        incomplete: which of the plans did not come to its end, and why.
+        failed: the operators whose plans failed or are incomplete.
     """
 
     target: str
@@ -414,11 +431,14 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
     objects: list[ObjectComparison]
     only: list[str]
     only_other: list[str]
+    both: list[str]
+    incomplete: list[str]
+    failed: list[str]
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing differs, and 2 otherwise."""
-        return 2 if self.objects or self.only or self.only_other else 0
+        """1 if a plan failed or is incomplete; otherwise 0 if nothing differs, and 2 if something does."""
+        return 1 if self.failed else 2 if self.objects or self.only or self.only_other else 0
 
     def lines(self, *, color: bool) -> Iterator[str]:
         """Yield the comparison as text."""
@@ -428,9 +448,13 @@ class Comparison(msgspec.Struct, frozen=True, rename="camel"):
             yield ""
         yield from _section(f"Only {self.target}", self.only)
         yield from _section(f"Only {self.other}", self.only_other)
+        yield from _section("Both", self.both)
+        yield from _section("Incomplete", self.incomplete)
         number = len(self.objects)
         differ = f"{_count(number, 'object')} {_verb('differ', number)}"
-        yield f"Comparison of {self.target} with {self.other}: {differ}."
+        whose = "both plans" if len(self.failed) == 2 else " ".join(f"the plan of {each}" for each in self.failed)
+        failed = f", and {whose} failed" if whose else ""
+        yield f"Comparison of {self.target} with {self.other}: {differ}{failed}."
 
 
 def compare(plan: OperatorPlan, other: OperatorPlan) -> Comparison:
@@ -449,7 +473,16 @@ def compare(plan: OperatorPlan, other: OperatorPlan) -> Comparison:
         for each in compare_states(*states)
     ]
     said = [set(_sayings(one)) for one in (plan, other)]
-    return Comparison(plan.target, other.target, objects, sorted(said[0] - said[1]), sorted(said[1] - said[0]))
+    return Comparison(
+        plan.target,
+        other.target,
+        objects,
+        sorted(said[0] - said[1]),
+        sorted(said[1] - said[0]),
+        sorted(set(_failures(plan)) & set(_failures(other))),
+        [f"{one.target}: {problem}" for one in (plan, other) for problem in one.problems],
+        failed=[one.target for one in (plan, other) if one.exit_code == 1],
+    )
 
 
 def _left(planned: PlannedObject | None, other: PlannedObject | None) -> JSONObject | None:
@@ -459,10 +492,19 @@ def _left(planned: PlannedObject | None, other: PlannedObject | None) -> JSONObj
     return None if other is None else other.before
 
 
-def _sayings(plan: OperatorPlan) -> Iterator[str]:
+def _failures(plan: OperatorPlan) -> Iterator[str]:
     for error in plan.errors:
         yield f"error of {error.controller} {error.object}: {error.error}"
-    for call in (*plan.effects, *plan.outside):
+    for each in plan.objects:
+        if each.refused:
+            yield f"refused by the cluster: {each}: {each.refused}"
+    for call in plan.outside:
+        yield f"effect of {call.controller}: {call.name} {call.key}"
+
+
+def _sayings(plan: OperatorPlan) -> Iterator[str]:
+    yield from _failures(plan)
+    for call in plan.effects:
         yield f"effect of {call.controller}: {call.name} {call.key}"
     for unrest in plan.unrest:
         yield f"never at rest: {unrest.objects} {unrest.kind} ({', '.join(unrest.fields)})"

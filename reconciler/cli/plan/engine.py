@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import threading
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -26,11 +23,12 @@ from reconciler.cli.plan.document import (
     Unrest,
     planned_object,
 )
+from reconciler.cli.plan.watch import PlanWatch
 from reconciler.cli.run import program_name
-from reconciler.clock import process_time
-from reconciler.controller import current_run
+from reconciler.controller import Controller, current_run
 from reconciler.controller.effects import EffectCall
 from reconciler.controller.reconcile.cycle import ReconcileRun
+from reconciler.controller.reconcile.watchdogs import CodePlace
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
 from reconciler.manager import Manager
 from reconciler.meta import Request
@@ -43,11 +41,13 @@ from reconciler.testing.world import NotSettled, World
 Key = tuple[str, Request]
 """A controller and a key of it."""
 
+Calls = defaultdict[tuple[str, str, str, bool], Counter[str]]
+"""The calls that a plan shows, and how often the reconciles of each object made them."""
+
 _EVENTS = ("events", "events.events.k8s.io")
 _MIN_HOT = 200
 _MAX_FIELDS = 3
 _MAX_KEYS = 3
-_LOOK = 0.5
 _RECENT = 3
 """How many changes of a field in a row make it one that never comes to rest."""
 
@@ -59,7 +59,7 @@ class Bounds:
     Attributes:
         hours: virtual hours; timers within them are waited for.
         rounds: reconciles of a key, after which it is not waited for.
-        seconds: CPU seconds of this process.
+        seconds: CPU seconds of this process, and seconds in which nothing happens.
     """
 
     hours: float = 1.0
@@ -84,7 +84,7 @@ class PlanTrace(WorldTrace):
         self._rounds, self._progress = rounds, progress
         self.hot = 0  # successive reconciles of keys that are not waited for
         self.reconciles: Counter[Key] = Counter()
-        self.effects: Counter[tuple[str, str, str, bool]] = Counter()
+        self.effects: Calls = defaultdict(Counter)
         self.causes: defaultdict[tuple[str, str], dict[tuple[str, Request], ReconcileRun]] = defaultdict(dict)
         self.recent: defaultdict[tuple[Key, str, str], list[tuple[str, ...]]] = defaultdict(list)
 
@@ -98,9 +98,9 @@ class PlanTrace(WorldTrace):
             if self.reconciles.total() % 100 == 0:
                 self._progress(self.reconciles.total())
         elif event.effect is not None:
-            effect, controller = event.effect, "" if run is None else run.controller
+            effect = event.effect
             lasting = effect.declaration.once or bool(effect.declaration.undoes)
-            self.effects[effect.name, redact(effect.key), controller, lasting] += 1
+            _count(self.effects, run, effect.name, redact(effect.key), lasting=lasting)
         elif request is not None and request.writes and request.effective and request.resource not in _EVENTS:
             resource = f"{request.resource}.{request.group}" if request.group else request.resource
             name = f"{request.namespace}/{request.name}" if request.namespace else request.name
@@ -125,7 +125,7 @@ class _Outside:
     """Refuses the requests that reconciles send through other libraries; a fork cannot stand in for those."""
 
     def __init__(self) -> None:
-        self.calls: Counter[tuple[str, str, str, bool]] = Counter()
+        self.calls: Calls = defaultdict(Counter)
 
     def on_write(
         self, _addressed: Addressed, _request: str, _frame: FrameType | None, /
@@ -136,8 +136,7 @@ class _Outside:
         if request.startswith(("GET ", "HEAD ", "OPTIONS ")) and "/api/v" not in request and "/apis/" not in request:
             return
         line = stack_of(frame)[-1].partition("\n")[0].strip()
-        run = current_run()
-        self.calls[request, line, "" if run is None else run.controller, True] += 1
+        _count(self.calls, current_run(), request, line, lasting=True)
         raise OutsideRequest(
             f"{request} is not sent, because this is a plan ({line}): use self.client for the cluster, and declare "
             "other calls with @effect"
@@ -148,48 +147,47 @@ class _PlannedWorld(World):
     """A world that has the cluster's definitions, with the changes that the operator's own classes make to them."""
 
     trace: PlanTrace
+    owns_interrupts = True
 
     def __init__(
         self, target: str, setup: Callable[[Manager], Awaitable[None]], fork: Fork, bounds: Bounds, **options: Any
     ) -> None:
         super().__init__(setup, name=program_name(target), effects=_Planned(), **options)
         self._target, self._setup, self._fork, self._bounds = target, setup, fork, bounds
-        self._until = process_time() + bounds.seconds
+        self.watch = PlanWatch(bounds.seconds, self._progress, self.check_bounds)
         self.notes: list[str] = []
+
+    def _progress(self) -> object:
+        copied = self._fork.report.copied
+        return self._activity, self.trace.reconciles.total(), len(copied), sum(copied.values())
+
+    async def start_within_bounds(self) -> None:
+        """Start the operator.
+
+        Raises:
+            OperatorFailed: it did not start, or not in time.
+        """
+        if not await self.watch.until_stopped(self.start()) and not self.trace.reconciles:
+            at = f" at {self.watch.blocked}" if self.watch.blocked is not None else ""
+            raise OperatorFailed(f"it had not started after {self.watch.stopped}{at}")
 
     async def settle_within_bounds(self) -> str:
         """Wait until nothing happens any more; return the bound that ended it, or an empty text."""
+        if self.watch.stopped:
+            return self.watch.stopped
         try:
-            with self._bounded_time():
-                await self.settle(horizon=None, limit=self._bounds.hours * 3600, reconciles=None)
+            await self.settle(horizon=None, limit=self._bounds.hours * 3600, reconciles=None)
         except NotSettled as error:
             return error.bound
         if self.process is None:
             raise OperatorFailed("it ended by itself, without an error")
-        left = self.pending(self._bounds.hours * 3600 - self.now) - self.failures.keys()
+        left = self.left()
         return f"{self._bounds.rounds} reconciles of a key" if left else ""
 
-    @contextlib.contextmanager
-    def _bounded_time(self) -> Iterator[None]:
-        """Check the CPU time from another thread as well, for a reconcile that never waits and so lets no time pass."""
-        loop, ended = asyncio.get_running_loop(), threading.Event()
-
-        def check() -> None:
-            while not ended.wait(_LOOK):
-                if process_time() >= self._until:
-                    loop.call_soon_threadsafe(self.check_bounds)
-
-        thread = threading.Thread(target=check, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    def pending(self, horizon: float) -> set[Key]:
-        """Return the keys that are reconciled within some seconds; not those that would change nothing."""
-        return {(controller.name, state.key) for controller, state in self.processes[0].pending(horizon)}
+    def left(self) -> set[Key]:
+        """Return the keys that would be reconciled within the bounds, without those that fail."""
+        pending = self.processes[0].pending(self._bounds.hours * 3600 - self.now)
+        return {(controller.name, state.key) for controller, state in pending} - self.failures.keys()
 
     def waits_for(self, controller: str, key: Request) -> bool:
         """Return whether a key was not reconciled too often."""
@@ -201,12 +199,13 @@ class _PlannedWorld(World):
     def _exceeded_bound(self) -> str:
         if self.trace.hot > max(_MIN_HOT, len(self.trace.reconciles)):
             return f"{self._bounds.rounds} reconciles of each key that was still active"
-        return f"{self._bounds.seconds:g} s of CPU time" if process_time() >= self._until else ""
+        return self.watch.stopped
 
     def _take_over_failures(self) -> None:
         if self._fork.failure is not None:
             raise self._fork.failure
-        super()._take_over_failures()
+        if not self.watch.stopped:
+            super()._take_over_failures()
 
     def can_be_idle_after(self, run: ReconcileRun) -> bool:  # noqa: ARG002 - a plan is about now, not about timers
         """Return True: what a timer does later is not planned."""
@@ -264,18 +263,21 @@ async def make_plan(
     listen(outside)
     try:
         async with world:
-            await world.start()
-            stopped = await world.settle_within_bounds()
-            if not stopped:
-                await fork.collect_dependents()
+            with world.watch.watching():
+                await world.start_within_bounds()
                 stopped = await world.settle_within_bounds()
-            process = world.processes[0]
-            pending = world.pending(bounds.hours * 3600) if stopped else set()
-            timers = list(_timers(process, pending))
-            kinds = {each.name: each.kind.kind for each in process.controllers}
-            plan = _plan_of(target, fork, world, pending, kinds)
-            plan.timers, plan.outside = timers, _calls(outside.calls)
-            plan.notes = [*_notes(fork, stopped, [] if plan.unrest else pending), *dict.fromkeys(world.notes)]
+                if not stopped and await world.watch.until_stopped(fork.collect_dependents()):
+                    stopped = await world.settle_within_bounds()
+            stopped = stopped or world.watch.stopped
+            pending = world.left() if stopped else set()
+            plan = _plan_of(target, fork, world)
+            plan.timers = list(_timers(world.processes[0], pending))
+            plan.outside = _calls(outside.calls)
+            restless = dict(_restless(world.trace, pending))
+            plan.unrest = list(_unrest(restless))
+            if stopped and not (pending and pending <= {key for key, _ in restless}):
+                plan.incomplete = _incomplete(world, stopped, pending)
+            plan.notes = [*_notes(fork), *dict.fromkeys(world.notes)]
             return plan
     except OperatorFailed as error:
         raise fork.failure or ConfigurationError(f"{target}: {error}") from error
@@ -294,10 +296,9 @@ def _timers(process: OperatorProcess, pending: set[Key]) -> Iterator[PlannedTime
         yield PlannedTimer(name, len(dues), min(dues))
 
 
-def _plan_of(
-    target: str, fork: Fork, world: _PlannedWorld, pending: set[Key], kinds: Mapping[str, str]
-) -> OperatorPlan:
+def _plan_of(target: str, fork: Fork, world: _PlannedWorld) -> OperatorPlan:
     trace = world.trace
+    kinds = {each.name: each.kind.kind for each in world.processes[0].controllers}
     plan = OperatorPlan(target, fork.report, reconciles=trace.reconciles.total())
     for change in fork.changes():
         if change.resource in _EVENTS:
@@ -318,22 +319,48 @@ def _plan_of(
         if not isinstance(error, OutsideRequest)
     ]
     plan.effects = _calls(trace.effects)
-    plan.unrest = list(_unrest(trace, pending))
     return plan
 
 
-def _calls(counted: Counter[tuple[str, str, str, bool]]) -> list[PlannedCall]:
-    return [PlannedCall(*call, count) for call, count in counted.items()]
+def _incomplete(world: _PlannedWorld, stopped: str, pending: set[Key]) -> str:
+    """Return what ended a plan too early, and what it left."""
+    keys = [f"{controller} {request}" for controller, request in sorted(pending, key=str)]
+    more = [f"{len(keys) - _MAX_KEYS} more"] * (len(keys) > _MAX_KEYS)
+    still = ", ".join([*keys[:_MAX_KEYS], *more]) or "no object waits"
+    places = [
+        world.watch.blocked,
+        *(place for controller in world.processes[0].controllers for place in _places(controller, pending)),
+    ]
+    at = next((f" at {place}" for place in places if place is not None), "")
+    return f"the operator still worked after {stopped} ({still}){at}"
 
 
-def _unrest(trace: PlanTrace, pending: set[Key]) -> Iterator[Unrest]:
-    """Yield what the latest reconciles of keys changed each time."""
-    found: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+def _places(controller: Controller, pending: set[Key]) -> Iterator[CodePlace | None]:
+    return (controller.explain(request).place for name, request in pending if name == controller.name)
+
+
+def _count(calls: Calls, run: ReconcileRun | None, name: str, key: str, *, lasting: bool) -> None:
+    controller, subject = ("", "") if run is None else (run.controller, str(run.request))
+    calls[name, key, controller, lasting][subject] += 1
+
+
+def _calls(calls: Calls) -> list[PlannedCall]:
+    return [PlannedCall(*call, found.total(), list(found)) for call, found in calls.items()]
+
+
+def _restless(trace: PlanTrace, pending: set[Key]) -> Iterator[tuple[tuple[Key, str], tuple[str, ...]]]:
+    """Yield a key, an object, and the fields of it that each of the key's latest reconciles changed."""
     for (key, name, _), changes in trace.recent.items():
-        recent = [set(fields) for fields in changes]
-        fields = tuple(sorted(set.intersection(*recent)))
-        if key in pending and len(recent) == _RECENT and fields:
-            found[key[0], name.partition(" ")[0], fields[:_MAX_FIELDS]].append(name)
+        fields = tuple(sorted(set.intersection(*map(set, changes))))
+        if key in pending and len(changes) == _RECENT and fields:
+            yield (key, name), fields
+
+
+def _unrest(restless: Mapping[tuple[Key, str], tuple[str, ...]]) -> Iterator[Unrest]:
+    """Yield what never comes to rest, by kind and fields."""
+    found: defaultdict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for ((controller, _), name), fields in restless.items():
+        found[controller, name.partition(" ")[0], fields[:_MAX_FIELDS]].append(name)
     for (controller, kind, fields), names in found.items():
         yield Unrest(controller, kind, len(names), list(fields), names[0])
 
@@ -346,13 +373,8 @@ def _place(error: BaseException) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
 
 
-def _notes(fork: Fork, stopped: str, pending: Collection[Key]) -> Iterator[str]:
+def _notes(fork: Fork) -> Iterator[str]:
     report: ForkReport = fork.report
-    if stopped and pending:
-        keys = [f"{controller} {request}" for controller, request in sorted(pending, key=str)]
-        more = f" and {len(keys) - _MAX_KEYS} more" if len(keys) > _MAX_KEYS else ""
-        still = f"{', '.join(keys[:_MAX_KEYS])}{more}"
-        yield f"the operator still worked after {stopped} ({still}), so the plan may be incomplete"
     for kind, message in report.denied.items():
         yield f"{kind} could not be listed, so the plan takes it that there are none: {message}"
     for kind, why in report.missing.items():

@@ -13,14 +13,13 @@ import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 
-from reconciler._core.durations import seconds_of
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_members
 from reconciler.meta.documents import parse_time
 from reconciler.testing.control_plane.binaries import BinariesMissing, find_or_build, write_private
@@ -150,7 +149,7 @@ class ControlPlane:
         apiserver_flags: more arguments for kube-apiserver, such as ``"--feature-gates=X=true"``.
         controller_manager: run the cluster's own controllers, too: garbage collection, Deployments, Jobs and so on. No
             pod runs, since there are no nodes. Defaults to False.
-        start_timeout: seconds, or a timedelta, for one start. Defaults to 60.
+        start_timeout: the duration (seconds, a timedelta or ``"1m"``) for one start. Defaults to 60.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class ControlPlane:
         audit_level: AuditLevel = "Metadata",
         apiserver_flags: Sequence[str] = (),
         controller_manager: bool = False,
-        start_timeout: float | timedelta = 60.0,
+        start_timeout: DurationLike = 60.0,
     ) -> None:
         self._binaries = Path(binaries) if binaries is not None else None
         all_powerful = ["system:masters"]
@@ -171,7 +170,7 @@ class ControlPlane:
         self._audit_level: AuditLevel = audit_level
         self._flags = tuple(apiserver_flags)
         self._controller_manager = controller_manager
-        self._start_timeout = seconds_of(start_timeout)
+        self._start_timeout = seconds_of("start_timeout", start_timeout)
         self._cancelled = threading.Event()
         self._running: ControlPlaneProcesses | None = None
 
@@ -276,9 +275,7 @@ class ControlPlane:
         self.start()
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
@@ -294,9 +291,7 @@ class ControlPlane:
             raise
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Call `stop` in a thread. If cancelled, it continues in its thread."""
         await asyncio.to_thread(self.stop)
 

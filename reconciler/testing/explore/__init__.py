@@ -6,9 +6,9 @@ kind, which `objects` draws.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
+from reconciler._core import lazy_names as _lazy_names
 from reconciler.testing.explore.exploration import Budget
 from reconciler.testing.explore.pytest_tests import ExplorationFailed, operator
 from reconciler.testing.world import World
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Budget", "ExplorationFailed", "World", "objects", "operator", "states"]
 
-_WITH_HYPOTHESIS = {"objects": "strategies", "states": "state_space"}  # explorations do not need it
-
-
 if not TYPE_CHECKING:  # otherwise type checkers accept every name
-
-    def __getattr__(name: str) -> object:
-        if name in _WITH_HYPOTHESIS:
-            found = getattr(importlib.import_module(f"{__name__}.{_WITH_HYPOTHESIS[name]}"), name)
-            globals()[name] = found
-            return found
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Explorations do not need Hypothesis.
+    __getattr__ = _lazy_names(__name__, {"strategies": "objects", "state_space": "states"})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reconciler._core.durations import OptionalSeconds
 from reconciler.clock import process_time
 from reconciler.errors import ConfigurationError
 from reconciler.recording.collector import encoded
@@ -26,22 +27,21 @@ DEFAULT_SECONDS = 30.0
 Disturbances = tuple[Disturbance, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Budget:
     """How much an exploration may cost.
 
     Attributes:
-        seconds: seconds of CPU; None for no limit.
+        seconds: the CPU time (seconds, a timedelta or ``"1m"``); None for no limit.
         runs: disturbed runs; None for no limit.
     """
 
-    seconds: float | None = DEFAULT_SECONDS
+    seconds: OptionalSeconds = OptionalSeconds(DEFAULT_SECONDS)
     runs: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("seconds", self.seconds), ("runs", self.runs)):
-            if value is not None and not value > 0:
-                raise ConfigurationError(f"budget: {name} must be a positive number, not {value!r}")
+        if self.runs is not None and not self.runs > 0:
+            raise ConfigurationError(f"budget: runs must be a positive number, not {self.runs!r}")
 
 
 @dataclass(slots=True)

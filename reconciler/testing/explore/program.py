@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler.apiserver import APIServer, LoggedRequest
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
@@ -271,7 +272,7 @@ class ProgramWorld(World):
         self.crash(restart_after=0.0)
 
     async def settle(
-        self, *, horizon: float | None = 60.0, limit: float = 3600.0, reconciles: int | None = 1000
+        self, *, horizon: DurationLike | None = 60.0, limit: DurationLike = 3600.0, reconciles: int | None = 1000
     ) -> None:
         """Wait until the program has written nothing for a second, except what keeps Leases and Events.
 
@@ -279,7 +280,7 @@ class ProgramWorld(World):
             NotSettled: it still writes after the limit.
             OperatorFailed: it ended.
         """
-        await super().settle(horizon=horizon, limit=min(limit, self.limit), reconciles=reconciles)
+        await super().settle(horizon=horizon, limit=min(seconds_of("limit", limit), self.limit), reconciles=reconciles)
 
     def _is_activity(self, entry: LoggedRequest) -> bool:
         return entry.writes and super()._is_activity(entry)

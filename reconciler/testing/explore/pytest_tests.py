@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from reconciler._core.durations import DurationLike
 from reconciler.controller import Reconciler
 from reconciler.errors import ConfigurationError
 from reconciler.testing.explore.exploration import Budget, Exploration, Failure, Outcome
@@ -25,7 +26,7 @@ def operator(
     /,
     *,
     owns: Sequence[object] = (),
-    budget: Budget | float | None = None,
+    budget: Budget | DurationLike | None = None,
     seed: int = 0,
     disturbances: Collection[str] | None = None,
     oracles: Collection[str] | None = None,

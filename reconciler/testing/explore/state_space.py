@@ -19,7 +19,7 @@ import msgspec
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.state import read_state
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.errors import ConfigurationError, importing
 from reconciler.meta.documents import copy_json, merge_diff, without_nulls
 from reconciler.objects import Resource
 from reconciler.testing.differences import ObjectDifference, ObjectKey, compare_states, describe_key, key_of
@@ -41,11 +41,9 @@ from reconciler.testing.operator_process import OperatorFailed
 from reconciler.testing.virtual_clock import virtual_time
 from reconciler.testing.world import NotSettled, World
 
-try:
+with importing(extra="testing", purpose="exploring the states of a kind"):
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis.errors import Unsatisfiable
-except ModuleNotFoundError as error:
-    raise MissingExtra("hypothesis", extra="testing", purpose="exploring the states of a kind") from error
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -182,12 +180,14 @@ class StateSpace:
                 f"no valid {self._schema.kind} was found; pass strategies of your own with fields=. The last one was "
                 f"refused: {'; '.join(self._schema.refusals)}"
             )
-        for path in field_paths(self._schema):
-            self._change(path, drawn)
-        for before, after in itertools.pairwise(drawn):
-            self._pair(before, after)
-        if any(each.oracle == "settles" for each in self.report.findings):
-            return self.report
+        walks: list[Callable[[], object]] = [
+            functools.partial(self._change, path, drawn) for path in field_paths(self._schema)
+        ]
+        walks += [functools.partial(self._pair, *pair) for pair in itertools.pairwise(drawn)]
+        for walk in walks:
+            walk()
+            if any(each.oracle == "settles" for each in self.report.findings):
+                return self.report  # an operator that never rests would only cost time
         wrong = self._wrong(drawn, examples)
         for number, document in enumerate(wrong):
             self._survive(drawn[number % len(drawn)], document)

@@ -22,15 +22,13 @@ from reconciler.apiserver.cluster import CustomContents, contents_of
 from reconciler.apiserver.encoding.formats import ecma_pattern
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.manifests import documents_of
-from reconciler.errors import ConfigurationError, MissingExtra
+from reconciler.errors import ConfigurationError, importing
 from reconciler.meta.documents import without_nulls
 from reconciler.objects import InvalidObject, Resource
 
-try:
+with importing(extra="testing", purpose="drawing objects of a kind"):
     from hypothesis import strategies as st
     from hypothesis.errors import UnsatisfiedAssumption
-except ModuleNotFoundError as error:
-    raise MissingExtra("hypothesis", extra="testing", purpose="drawing objects of a kind") from error
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
