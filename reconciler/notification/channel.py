@@ -12,13 +12,14 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec.json
 from pydantic import BeforeValidator
 
-from reconciler._core.durations import seconds_of
+from reconciler._core.durations import DurationLike, InvalidDuration, optional_seconds, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text
 from reconciler.notification.redaction import encodable, escaped
@@ -32,6 +33,14 @@ class DeliveryError(ReconcilerError):
     """
 
 
+def _asked_of(duration: DurationLike | None) -> float | None:
+    """Return the seconds of a duration; None for an invalid one, since a receiver may ask for anything."""
+    try:
+        return optional_seconds("retry_after", duration, zero=True)
+    except InvalidDuration:
+        return None
+
+
 class RetryableDeliveryError(DeliveryError):
     """The message was not delivered, and another attempt may succeed.
 
@@ -40,8 +49,8 @@ class RetryableDeliveryError(DeliveryError):
 
     Args:
         message: what happened.
-        retry_after: seconds that the receiver asked to wait, or None. The longer of this and the backoff applies; more
-            than an hour counts as an hour.
+        retry_after: the duration (seconds, a timedelta or ``"5m"``) that the receiver asked to wait, or None. The
+            longer of this and the backoff applies; more than an hour counts as an hour. An invalid one is ignored.
         doubtful: whether the receiver may have processed the message although it reported a failure, such as HTTP 500.
             Under ``delivery: AtMostOnce`` the delivery is not retried then. Default False.
         concerns_receiver: whether other messages may fail for the same reason, so that the failure counts for the
@@ -52,12 +61,12 @@ class RetryableDeliveryError(DeliveryError):
         self,
         message: str = "",
         *,
-        retry_after: float | None = None,
+        retry_after: DurationLike | None = None,
         doubtful: bool = False,
         concerns_receiver: bool = True,
     ) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after = _asked_of(retry_after)
         self.doubtful = doubtful
         self.concerns_receiver = concerns_receiver
 
@@ -82,12 +91,12 @@ class DeferredDeliveryError(DeliveryError):
 
     Args:
         message: why the delivery was not attempted.
-        retry_after: seconds to wait; limited to 1 to 3600.
+        retry_after: the time to wait, a duration; limited to 1 s to an hour. An invalid one counts as 1 s.
     """
 
-    def __init__(self, message: str = "", *, retry_after: float = 60.0) -> None:
+    def __init__(self, message: str = "", *, retry_after: DurationLike = 60.0) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after = _asked_of(retry_after)
 
 
 IncidentAction = Literal["Trigger", "Acknowledge", "Resolve"]
@@ -277,7 +286,6 @@ class Channel(Protocol):
             PermanentDeliveryError: no further attempt can succeed.
             DeferredDeliveryError: the delivery was not attempted and should be attempted later.
         """
-        ...
 
 
 class ChannelRegistry:
@@ -295,8 +303,8 @@ class ChannelRegistry:
         ConfigurationError: a name is duplicate or invalid, or an item is not a channel.
     """
 
-    def __init__(self, channels: Iterable[Channel] = (), *, close_after: float = 60.0) -> None:
-        self._close_after = close_after
+    def __init__(self, channels: Iterable[Channel] = (), *, close_after: DurationLike = 60.0) -> None:
+        self._close_after = seconds_of("close_after", close_after, zero=True)
         self._channels = _by_name(channels)
         self.own: Sequence[str] = sorted(self._channels)
         self.is_complete = True
@@ -410,5 +418,5 @@ def installed_channels() -> list[Channel]:
     return channels
 
 
-DurationSeconds = Annotated[float, BeforeValidator(seconds_of)]
+DurationSeconds = Annotated[float, BeforeValidator(partial(seconds_of, "a duration", zero=True))]
 """The type of a receiver's option that is a duration: seconds, or a text such as ``30s``."""

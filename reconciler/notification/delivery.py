@@ -11,7 +11,6 @@ unless this process has just written the status.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -45,7 +44,6 @@ from reconciler.notification.channel import (
     UnknownDeliveryError,
     call_channel,
 )
-from reconciler.notification.policies import KeysByNamespace
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.router import Resolution
 from reconciler.notification.schedule import DERIVED, ERRORS_LIMIT, Delivery, DeliveryVerdict, StatusChange
@@ -67,15 +65,16 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
 
     The recipients are those that the request names for the channel's kind: ``slack`` for ``slack:oncall``.
     """
-    spec, namespace = obj.spec, obj.namespace or ""
+    spec = obj.spec
+    name, namespace = obj.metadata.name, obj.metadata.namespace or ""
 
     def clean(text: str) -> str:
         return redactor.redact(text, namespace) if text else ""
 
     message = Message(
-        name=obj.name,
+        name=name,
         namespace=namespace,
-        uid=obj.uid,
+        uid=obj.metadata.uid,
         type=spec.type,
         priority=spec.priority,
         subject=clean(spec.subject),
@@ -155,8 +154,8 @@ class Deliverer:
         if channel is None:
             results.append(self._unregistered(message))
             return
-        clock = current_clock()
-        started, monotonic_start = self._now(), clock.monotonic()
+        monotonic = current_clock().monotonic
+        started, begun = self._now(), monotonic()
         cancellation: BaseException | None = None
         try:
             verdict, error = await self._call(channel, message)
@@ -174,7 +173,7 @@ class Deliverer:
                 verdict=verdict,
                 started=started,
                 ended=self._now(),
-                seconds=clock.monotonic() - monotonic_start,
+                seconds=monotonic() - begun,
                 error="" if error is None else self._redactor.describe(error, message.namespace),
                 retry_after=_retry_after(error),
             )
@@ -231,8 +230,7 @@ def _verdict(error: BaseException) -> DeliveryVerdict:
 def _retry_after(error: BaseException | None) -> float | None:
     if not isinstance(error, (RetryableDeliveryError, DeferredDeliveryError)):
         return None
-    asked = error.retry_after
-    return float(asked) if isinstance(asked, (int, float)) and math.isfinite(asked) and asked > 0 else None
+    return error.retry_after or None
 
 
 RequestStatusBatcher: TypeAlias = StatusBatcher[NotificationRequestStatus]
@@ -400,20 +398,6 @@ def _document(model: BaseModel) -> JSONObject:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-TOTAL_LIMIT = 500
-"""Number of requests with unsaved results from which on a namespace delivers only while it has none. Far below what a
-controller keeps (1000), because a lost result means that a call is repeated."""
-
-NAMESPACE_LIMIT = 100
-"""Maximum requests of a namespace with unsaved results; then no other request of the namespace is delivered."""
-
-
-def may_deliver(request: Request, unsaved: KeysByNamespace) -> bool:
-    """Return whether few enough results of other requests are unsaved for a request to be delivered."""
-    most = NAMESPACE_LIMIT if len(unsaved) < TOTAL_LIMIT else 1
-    return unsaved.count(request.namespace) < most or request in unsaved
-
-
 Progress = frozenset[tuple[str, str, int, datetime | None]]
 """The progress of a request's channels; it never returns to an earlier value."""
 
@@ -423,16 +407,17 @@ def progress_of(status: NotificationRequestStatus) -> Progress:
     return frozenset([(each.name, each.state, each.attempts, each.next_attempt_time) for each in status.channels])
 
 
-async def is_up_to_date(client: CachedClient, obj: NotificationRequest) -> bool:
+async def is_up_to_date(client: CachedClient, key: Request, obj: NotificationRequest) -> bool:
     """Read a request from the server; return whether it is as it was read before. Cancellation changes nothing."""
     try:
-        live = await client.live.get(NotificationRequest, obj.name, obj.namespace)
+        live = await client.session.get(NotificationRequest, *key)
     except NotFound:
         return False
-    if live.uid != obj.uid or live.metadata.deletion_timestamp is not None:
+    stored, read = live.get("metadata") or {}, obj.metadata
+    if stored.get("uid") != read.uid or stored.get("deletionTimestamp") is not None:
         return False
-    same = live.resource_version == obj.resource_version
-    return same or equal(live.to_dict().get("status"), obj.to_dict().get("status"))
+    same = stored.get("resourceVersion") == read.resource_version
+    return same or equal(live.get("status"), original_document(obj).get("status"))
 
 
 async def delete_finished(client: CachedClient, obj: NotificationRequest) -> bool | None:

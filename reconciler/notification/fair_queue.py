@@ -21,13 +21,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from reconciler._core.lru import LRU
 from reconciler.clock import current_clock
+from reconciler.controller.reconciler import ControllerBinding
 from reconciler.meta import Request
 from reconciler.notification.api import Priority
-from reconciler.notification.channel import ChannelRegistry
+from reconciler.notification.channel import Channel, ChannelRegistry
 from reconciler.notification.channels.limits import LimitedChannel, Limiter
 from reconciler.notification.policies import PolicyTable
 
@@ -48,25 +49,19 @@ class FairQueue:
 
     Args:
         channels: the channels. A channel of a receiver has limits of its own.
-        wake: enqueues a key whose turn has come.
+        binding: the controller, which enqueues a key whose turn has come.
+        max_deliveries: maximum concurrent deliveries on all channels.
+        policies: the rates of namespaces.
     """
 
     def __init__(
-        self,
-        channels: ChannelRegistry,
-        *,
-        workers: int,
-        max_deliveries: int,
-        wake: Callable[[Request], None],
-        is_stopped: Callable[[], bool],
-        policies: PolicyTable,
+        self, channels: ChannelRegistry, binding: ControllerBinding, *, max_deliveries: int, policies: PolicyTable
     ) -> None:
+        self.binding = binding
         self._policies = policies
         self._channels = channels
-        self._workers = workers
+        self._workers = binding.workers
         self._max_deliveries = max_deliveries
-        self._wake = wake
-        self._is_stopped = is_stopped
         self._queues: dict[str, _ChannelQueue] = {}
         self._held: dict[Request, dict[str, Limiter | None]] = {}
         self._in_progress: set[Request] = set()
@@ -87,8 +82,11 @@ class FairQueue:
         channels: Iterable[str],
         *,
         outage_recorded: Collection[str] = (),
-    ) -> frozenset[str]:
-        """Return the channels on which the request may deliver now; it waits in the queues of the others.
+    ) -> Collection[str]:
+        """Return the channels to call now; the request waits in the queues of the others.
+
+        A channel that does not exist or whose receiver is down is called without a slot and fails at once, which is
+        recorded: the status shows it, and the wait has an end. After that the request waits in the queue.
 
         Args:
             request: the key, which must be in progress; it gets no further slots until `release_all`.
@@ -97,7 +95,15 @@ class FairQueue:
             outage_recorded: those of them whose outage is in the request's status. The request is woken when the
                 receiver of any other channel goes down.
         """
-        wanted = dict.fromkeys(channels)
+        failing, wanted = set(), []
+        for name in channels:
+            channel = self._channels.get(name)
+            limiter = self._limiter_of(channel)
+            is_down = limiter is not None and name not in outage_recorded and limiter.is_down(request.namespace or "")
+            if channel is None or is_down:
+                failing.add(name)
+            else:
+                wanted.append(name)
         self._in_progress.add(request)
         self._cancel_offer(request)
         for name in [name for name in self._held.get(request, ()) if name not in wanted]:
@@ -108,7 +114,7 @@ class FairQueue:
                 queue = self._queues.setdefault(name, _ChannelQueue())
                 queue.join(request, priority, outage_recorded=name in outage_recorded)
         self._assign(request)
-        return frozenset(self._held.get(request, ()))
+        return failing.union(self._held.get(request, ()))
 
     def queued(self, request: Request) -> frozenset[str]:
         """Return the channels for which a request waits."""
@@ -128,11 +134,6 @@ class FairQueue:
         if limiter is not None and (seconds := limiter.wait(namespace)) > 0:
             return f"its rate limit, {seconds:.0f} s"
         return f"{len(self._queues[name])} requests wait for it"
-
-    def is_down(self, channel: str, namespace: str) -> bool:
-        """Return whether the channel's circuit breaker is open for a namespace, so that no slot becomes free soon."""
-        limiter = self._limiter(channel)
-        return limiter is not None and limiter.is_down(namespace)
 
     def lengths(self) -> dict[str, int]:
         """Return the number of waiting requests by channel, for channels with a queue."""
@@ -176,7 +177,7 @@ class FairQueue:
 
     def _assign_soon(self) -> None:
         """Assign the free slots once everything that frees slots now has done so: deliveries tend to end together."""
-        if self._assignment is None and self._queues and not self._is_stopped():
+        if self._assignment is None and self._queues and self.binding.loop is not None:
             self._assignment = asyncio.get_running_loop().call_soon(self._assign)
 
     def _assign(self, current: Request | None = None) -> None:
@@ -184,20 +185,24 @@ class FairQueue:
         if self._assignment is not None:
             self._assignment.cancel()
             self._assignment = None
-        if self._is_stopped():
+        if self.binding.loop is None:  # it has stopped
             return
-        self._wake_for_outages()
-        while (found := self._next(current)) is not None:
+        limiters = {name: self._limiter(name) for name in self._queues}
+        self._wake_for_outages(limiters)
+        while (found := self._next(current, limiters)) is not None:
             name, request = found
-            self._hold(request, name)
+            self._hold(request, name, limiters[name])
             if request != current and request not in self._offers:
                 self._offers[request] = asyncio.get_running_loop().call_later(OFFER_TIMEOUT, self._withdraw, request)
                 self._wake(request)
-        self._set_timer()
+        self._set_timer(limiters)
 
-    def _wake_for_outages(self) -> None:
-        for name, queue in list(self._queues.items()):
-            limiter = self._limiter(name)
+    def _wake(self, request: Request) -> None:
+        self.binding.enqueue(request, "delivery slot", priority=1)
+
+    def _wake_for_outages(self, limiters: Mapping[str, Limiter | None]) -> None:
+        for name, limiter in limiters.items():
+            queue = self._queues[name]
             if limiter is not None and limiter.is_down(limiter.only_for):
                 for request in list(queue.outage_unrecorded):
                     if limiter.is_down(request.namespace or ""):
@@ -205,26 +210,29 @@ class FairQueue:
                         self._wake(request)
                 self._drop_if_empty(name)
 
-    def _next(self, current: Request | None) -> tuple[str, Request] | None:
+    def _next(self, current: Request | None, limiters: Mapping[str, Limiter | None]) -> tuple[str, Request] | None:
         """Return the channel and the request of the next slot, or None."""
         if len(self._held) >= self._workers and current not in self._held:
             return None
         found: tuple[str, Request] | None = None
         for name, queue in self._queues.items():
-            request = self._first(name, queue, current)
+            request = self._first(name, queue, current, limiters[name])
             if request is not None and (found is None or self._last_turn(request) < self._last_turn(found[1])):
                 found = name, request
         return found
 
-    def _first(self, name: str, queue: _ChannelQueue, current: Request | None) -> Request | None:
-        limiter, down_for = self._limiter(name), None
+    def _first(
+        self, name: str, queue: _ChannelQueue, current: Request | None, limiter: Limiter | None
+    ) -> Request | None:
+        down_for = None
         if limiter is not None:
             if limiter.wait(None) > 0:
                 return None
             down_for = limiter.only_for
         excluded = self._in_progress - {current}
         for namespace in sorted(queue.namespaces, key=lambda namespace: self._served.get((name, namespace), 0)):
-            if self._policies.wait(namespace) > 0:
+            pacer = self._policies.pacer(namespace)
+            if pacer is not None and pacer.wait() > 0:
                 continue
             if limiter is not None and namespace == down_for and limiter.wait(namespace) > 0:
                 continue
@@ -246,9 +254,8 @@ class FairQueue:
             self._requests_by_namespace[namespace] < workers and self._slots_by_namespace[namespace] < slots
         )
 
-    def _hold(self, request: Request, name: str) -> None:
+    def _hold(self, request: Request, name: str, limiter: Limiter | None) -> None:
         namespace = request.namespace or ""
-        limiter = self._limiter(name)
         if limiter is not None:
             limiter.acquire(namespace)
         if request not in self._held:
@@ -260,7 +267,8 @@ class FairQueue:
         self._slots_by_namespace[namespace] += 1
         self._turn += 1
         self._served[name, namespace] = self._served["", namespace] = self._turn
-        self._policies.charge(namespace)
+        if (pacer := self._policies.pacer(namespace)) is not None:
+            pacer.charge()
         self._queues[name].leave(request)
         self._drop_if_empty(name)
 
@@ -277,7 +285,9 @@ class FairQueue:
         return self._served.get(("", request.namespace or ""), 0)
 
     def _limiter(self, name: str) -> Limiter | None:
-        channel = self._channels.get(name)
+        return self._limiter_of(self._channels.get(name))
+
+    def _limiter_of(self, channel: Channel | None) -> Limiter | None:
         if not isinstance(channel, LimitedChannel):
             return None
         if self._assign_soon not in channel.limiter.listeners:
@@ -291,16 +301,17 @@ class FairQueue:
     def _withdraw(self, request: Request) -> None:
         self.release_all(request, keep_queued=False)
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, limiters: Mapping[str, Limiter | None]) -> None:
         """Assign again when the first limiter or namespace with a known waiting time has a free slot."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if not self._queues:
             return
-        limiters = [limiter for name in self._queues if (limiter := self._limiter(name)) is not None]
-        waits = [limiter.wait(namespace) for limiter in limiters for namespace in {None, limiter.only_for}]
-        waits += [self._policies.wait(each) for each in {each for q in self._queues.values() for each in q.namespaces}]
+        found = [limiter for name in self._queues if (limiter := limiters[name]) is not None]
+        waits = [limiter.wait(namespace) for limiter in found for namespace in {None, limiter.only_for}]
+        pacers = map(self._policies.pacer, {each for queue in self._queues.values() for each in queue.namespaces})
+        waits += [pacer.wait() for pacer in pacers if pacer is not None]
         soonest = min((wait for wait in waits if 0 < wait < math.inf), default=None)
         if soonest is not None:
             self._timer = asyncio.get_running_loop().call_later(soonest, self._assign)

@@ -3,6 +3,9 @@
 Alertmanager has a classic syntax and a stricter one that allows any label name. During its migration it parses each
 matcher with both, and the classic result takes precedence if both succeed. This module does the same, so that a matcher
 has the same meaning in both programs.
+
+Regular expressions are in RE2's syntax, which is Go's. They run on pydantic's engine, Rust's `regex`, which also
+matches in linear time and has wheels for every platform; what the two write differently is translated.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from reconciler.errors import MissingExtra
-from reconciler.notification.redaction import shortened
+from pydantic_core import SchemaError, SchemaValidator, core_schema
+
+from reconciler.notification.redaction import encodable, shortened
 
 Operator = Literal["=", "!=", "=~", "!~"]
 """Equal, not equal, matches the whole value, does not match the whole value."""
@@ -41,13 +45,12 @@ class Matcher:
 
     Raises:
         MatcherError: the regular expression is invalid.
-        MissingExtra: RE2 is not installed.
     """
 
     name: str
     operator: Operator
     value: str
-    _expression: Any = field(init=False, repr=False, compare=False, default=None)
+    _expression: SchemaValidator | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
         if self.operator in ("=~", "!~"):
@@ -56,15 +59,11 @@ class Matcher:
     def matches(self, attributes: Mapping[str, str]) -> bool:
         """Return whether these attributes match."""
         value = attributes.get(self.name, "")
-        match self.operator:
-            case "=":
-                return value == self.value
-            case "!=":
-                return value != self.value
-            case "=~":
-                return self._expression.fullmatch(value) is not None
-            case "!~":
-                return self._expression.fullmatch(value) is None
+        if self._expression is None:
+            matches = value == self.value
+        else:
+            matches = self._expression.isinstance_python(encodable(value))
+        return matches is not self.operator.startswith("!")
 
     def __str__(self) -> str:
         escaped = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -76,7 +75,6 @@ def parse_matchers(text: str) -> tuple[Matcher, ...]:
 
     Raises:
         MatcherError: the string is not a valid matcher; the message says what was expected where.
-        MissingExtra: RE2 is not installed.
     """
     try:
         strict: tuple[Matcher, ...] | None = tuple(_strict(text))
@@ -176,15 +174,76 @@ def _classic_matcher(text: str) -> Matcher:
     return Matcher(name, cast("Operator", operator), value)
 
 
-def _compiled(expression: str) -> Any:
+# Regular expressions
+
+_TOKEN = re.compile(
+    r"""\\Q(?P<quoted>.*?)(?:\\E|\Z)|\\(?P<octal>0[0-7]{0,2}|[1-7][0-7]{1,2})|\\[xpP]\{[^}]{0,40}\}|\\(?P<escape>.)
+    |\[:\^?[a-z]{1,10}:\]|(?P<open>\[\^?\]?)|(?P<close>\])|(?P<set>[&~])|(?P<group>\(\?(?:P?<|[^:)]{0,20}[:)]?))
+    |(?P<count>\{[0-9]{1,20}(?:,[0-9]{0,20})?\}\??|[*+?]\??)|(?P<brace>\{)""",
+    re.DOTALL | re.VERBOSE,
+)
+_GROUP = re.compile(r"\(\?(?:P?<|[imsU]*(?:-[imsU]+)?[:)])", re.ASCII)
+_ASCII_CLASSES = {"d": "[0-9]", "D": "[^0-9]", "s": r"[\t\n\f\r ]", "S": r"[^\t\n\f\r ]"}
+_ASCII_CLASSES |= {"w": "[0-9A-Za-z_]", "W": "[^0-9A-Za-z_]", "b": r"(?-u:\b)", "B": r"(?-u:\B)"}
+_ESCAPES = frozenset("AafnprtvxzP")
+
+
+def _compiled(expression: str) -> SchemaValidator:
+    """Return a validator of the strings that a regular expression matches as a whole."""
     try:
-        import re2  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingExtra("google-re2", extra="notification", purpose="a matcher with a regular expression") from None
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(f"(?:{expression})", options)
-    except re2.error as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-        raise MatcherError(f"invalid regular expression {expression!r}: {reason}") from None
+        rust = _in_rust_syntax(encodable(expression))
+        _validator(rust)  # by itself, because `a)(b` would be valid in parentheses
+        return _validator(rf"\A(?:{rust})\z")
+    except (SchemaError, ValueError) as error:
+        reason = str(error).rpartition("error: ")[2].rpartition("SchemaError: ")[2].rstrip(".")
+        raise MatcherError(f"invalid regular expression {shortened(expression, 100)!r}: {reason}") from None
+
+
+def _validator(pattern: str) -> SchemaValidator:
+    return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+
+
+def _in_rust_syntax(expression: str) -> str:
+    """Translate a regular expression in RE2's syntax. Rust's classes and word boundaries are Unicode's, RE2's ASCII's.
+
+    Raises:
+        ValueError: a part is valid in Rust's syntax, but not in RE2's.
+    """
+    out: list[str] = []
+    inside = False  # a character class
+    done = counted = 0
+    for found in _TOKEN.finditer(expression):
+        kind, part = found.lastgroup, found.group()
+        out.append(expression[done : found.start()])
+        repeated, done = counted == found.start() > 0, found.end()
+        if kind == "quoted":
+            part = re.sub(r"[^0-9A-Za-z_\s]", lambda each: f"\\x{{{ord(each[0]):x}}}", found["quoted"])
+        elif kind == "octal":
+            part = f"\\x{{{int(found['octal'], 8):x}}}"
+        elif kind == "escape":
+            part = _escape(found["escape"], inside=inside)
+        elif kind == "open":
+            part = r"\[" + part[1:] if inside else part
+            inside = True
+        elif kind == "close":
+            inside = False
+        elif kind == "set" and inside:
+            part = f"\\{part}"
+        elif not inside and kind == "group" and not _GROUP.match(part):
+            raise ValueError(f"{part} is not valid in RE2's syntax")
+        elif not inside and kind == "count":
+            if repeated:
+                raise ValueError(f"{part} repeats a repetition")
+            counted = found.end()
+        elif not inside and kind == "brace":
+            part = r"\{"
+        out.append(part)
+    return "".join([*out, expression[done:]])
+
+
+def _escape(letter: str, *, inside: bool) -> str:
+    if letter in _ASCII_CLASSES and not (inside and letter in "bB"):
+        return _ASCII_CLASSES[letter]
+    if letter.isalnum() and letter not in _ESCAPES:
+        raise ValueError(f"\\{letter} is not valid in RE2's syntax")
+    return f"\\{letter}" if letter.isalnum() or not letter.isascii() else f"\\x{ord(letter):02x}"

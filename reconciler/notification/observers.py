@@ -9,16 +9,16 @@ import logging
 import math
 from collections import Counter as Counts
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from reconciler._core.lru import LRU
 from reconciler.clock import current_clock
-from reconciler.events import EventRecorder
 from reconciler.meta.documents import format_time, human_duration
 from reconciler.notification.api import DeliveryAttempt
 from reconciler.notification.channels.limits import BreakerState, LimitedChannel
@@ -41,7 +41,6 @@ class Observer(Protocol):
 
     def status_saved(self, change: StatusChange, /) -> None:
         """Called on the event loop after the status write, once for each change. Must not block."""
-        ...
 
 
 class Outbox:
@@ -109,20 +108,21 @@ class AttemptLog:
 
     def status_saved(self, change: StatusChange) -> None:
         """Log the attempts of a change."""
-        now = current_clock().monotonic()
         for attempt in change.attempts:
             if attempt.result == "success":
-                self._log_recovery(attempt.channel, now)
+                self._log_recovery(attempt.channel)
             else:
-                self._log_failure(change, attempt, now)
+                self._log_failure(change, attempt)
 
-    def _log_recovery(self, channel: str, now: float) -> None:
+    def _log_recovery(self, channel: str) -> None:
         failures = self._failing.pop(channel, None)
         if failures is not None:
             text = "receiver %s delivers again, after %d failed attempts in %s"
-            _log.info(text, channel, failures.number, human_duration(now - failures.since))
+            seconds = current_clock().monotonic() - failures.since
+            _log.info(text, channel, failures.number, human_duration(seconds))
 
-    def _log_failure(self, change: StatusChange, attempt: DeliveryAttempt, now: float) -> None:
+    def _log_failure(self, change: StatusChange, attempt: DeliveryAttempt) -> None:
+        now = current_clock().monotonic()
         failures = self._failing[attempt.channel] = self._failing.get(attempt.channel) or _Failures(now)
         failures.number += 1
         if now - failures.logged_at < _LOG_INTERVAL:
@@ -147,21 +147,21 @@ class EventEmitter:
     """An observer that emits a Kubernetes Event when the phase of a request changes, and when a delivery is deferred.
 
     Args:
-        events: returns the recorder; called at each use, since a reconciler has none before it is added to a manager.
+        reconciler: the reconciler, whose recorder is used; it has none before it is added to a manager.
     """
 
-    def __init__(self, events: Callable[[], EventRecorder]) -> None:
-        self._events = events
+    def __init__(self, reconciler: NotificationReconciler) -> None:
+        self._reconciler = reconciler
 
     def status_saved(self, change: StatusChange) -> None:
         """Emit an Event if the phase has changed, or a channel deferred the delivery."""
         after = change.after
         for channel in after.channels:
             if channel.name in change.deferred and channel.last_error:
-                self._events().warning(change.request, "DeliveryDeferred", channel.last_error)
+                self._reconciler.events.warning(change.request, "DeliveryDeferred", channel.last_error)
         if after.phase == change.before.phase:
             return
-        events = self._events()
+        events = self._reconciler.events
         emit = events.warning if after.phase in {"Failed", "PartiallySent"} else events.normal
         emit(change.request, after.reason or "", after.message or "")
 
@@ -215,42 +215,33 @@ class NotificationMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._attempts = Counter(
-            "notification_delivery_attempts", "Delivery attempts by result.", ["channel", "result"], registry=registry
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        of_channel = ["channel"]
+        self._attempts = counter(
+            "notification_delivery_attempts", "Delivery attempts by result.", ["channel", "result"]
         )
-        self._duration = Histogram(
-            "notification_delivery_duration_seconds",
-            "Duration of a delivery attempt.",
-            ["channel"],
-            buckets=_BUCKETS,
-            registry=registry,
+        self._duration = histogram(
+            "notification_delivery_duration_seconds", "Duration of a delivery attempt.", of_channel, buckets=_BUCKETS
         )
-        self._retries = Counter(
+        self._retries = counter(
             "notification_delivery_retries",
             "Attempts after a channel's first, by the reason why the previous one failed.",
             ["channel", "reason"],
-            registry=registry,
         )
-        self._deferred = Counter(
-            "notification_deliveries_deferred",
-            "Deliveries deferred without an attempt.",
-            ["channel"],
-            registry=registry,
+        self._deferred = counter(
+            "notification_deliveries_deferred", "Deliveries deferred without an attempt.", of_channel
         )
-        self._finished = Counter(
-            "notification_requests_finished", "Finished requests by final phase.", ["phase"], registry=registry
-        )
-        self._lifetime = Histogram(
+        self._finished = counter("notification_requests_finished", "Finished requests by final phase.", ["phase"])
+        self._lifetime = histogram(
             "notification_request_duration_seconds",
             "Time from the first reconcile of a request to its completion.",
             ["phase"],
             buckets=(0.1, 1, 10, 60, 300, 600, 1800, 3600, 86_400),
-            registry=registry,
         )
         self._health = Gauge(
             "notification_channel_health_score",
             f"Success ratio of the last {HEALTH_WINDOW} attempts.",
-            ["channel"],
+            of_channel,
             registry=registry,
         )
         self._window: dict[str, deque[bool]] = {}
@@ -285,19 +276,28 @@ class NotificationMetrics:
         audit: AuditLog | None = None,
     ) -> None:
         """Add the metrics of these parts, which are read at each scrape."""
-        if reconciler is not None:
-            self._sources.append(lambda: _reconciler_families(reconciler))
-        if channels is not None:
-            self._sources.append(lambda: _channel_families(channels))
-        if routing is not None:
-            self._sources.append(lambda: _routing_families(routing))
-        if audit is not None:
-            self._sources.append(lambda: _audit_families(audit))
+        parts: Sequence[tuple[Callable[[Any], Iterable[Metric]], object]] = (
+            (_reconciler_families, reconciler),
+            (_channel_families, channels),
+            (_routing_families, routing),
+            (_audit_families, audit),
+        )
+        self._sources += [partial(families, part) for families, part in parts if part is not None]
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics of the parts that were passed to `watch`."""
         for source in self._sources:
             yield from source()
+
+
+_M = TypeVar("_M", CounterMetricFamily, GaugeMetricFamily)
+
+
+def _filled(family: _M, values: Mapping[str, float]) -> _M:
+    """Return a metric with a value for each value of its label."""
+    for label, value in values.items():
+        family.add_metric([label], value)
+    return family
 
 
 def _reconciler_families(reconciler: NotificationReconciler) -> Iterable[Metric]:
@@ -307,9 +307,7 @@ def _reconciler_families(reconciler: NotificationReconciler) -> Iterable[Metric]
     waiting = GaugeMetricFamily(
         "notification_deliveries_waiting", "Deliveries that wait for a slot.", labels=["channel"]
     )
-    for channel, count in reconciler.waiting().items():
-        waiting.add_metric([channel], count)
-    yield waiting
+    yield _filled(waiting, reconciler.waiting())
     yield GaugeMetricFamily(
         "notification_clock_offset_seconds",
         "How far the API server's clock is ahead of this machine's; 0 if the difference is insignificant.",
@@ -318,13 +316,11 @@ def _reconciler_families(reconciler: NotificationReconciler) -> Iterable[Metric]
 
 
 def _channel_families(channels: ChannelRegistry) -> Iterable[Metric]:
+    limited = {name: channel for name in channels if isinstance(channel := channels.get(name), LimitedChannel)}
     states = GaugeMetricFamily(
         "notification_channel_circuit_breaker_state", "0 closed, 1 half open, 2 open.", labels=["channel"]
     )
-    for name in channels:
-        if isinstance(channel := channels.get(name), LimitedChannel):
-            states.add_metric([name], _BREAKER[channel.breaker.state])
-    yield states
+    yield _filled(states, {name: _BREAKER[channel.breaker.state] for name, channel in limited.items()})
 
 
 def _routing_families(routing: RoutingTable) -> Iterable[Metric]:
@@ -335,14 +331,10 @@ def _routing_families(routing: RoutingTable) -> Iterable[Metric]:
     loads = CounterMetricFamily(
         "notification_routing_config_loads", "Loads of the routing configuration by result.", labels=["result"]
     )
-    loads.add_metric(["loaded"], routing.loaded)
-    loads.add_metric(["refused"], routing.refused)
-    yield loads
+    yield _filled(loads, {"loaded": routing.loaded, "refused": routing.refused})
 
 
 def _audit_families(audit: AuditLog) -> Iterable[Metric]:
-    statistics = audit.statistics()
+    found = audit.statistics()
     records = CounterMetricFamily("notification_audit_records", "Audit records by result.", labels=["result"])
-    records.add_metric(["written"], statistics.written)
-    records.add_metric(["dropped"], statistics.dropped)
-    yield records
+    yield _filled(records, {"written": found.written, "dropped": found.dropped})

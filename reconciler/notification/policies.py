@@ -69,6 +69,20 @@ class KeysByNamespace:
         return sum(map(len, self._keys.values()))
 
 
+UNSAVED_LIMIT = 500
+"""Number of requests with unsaved results from which on a namespace delivers only while it has none. Far below what a
+controller keeps (1000), because a lost result means that a call is repeated."""
+
+UNSAVED_NAMESPACE_LIMIT = 100
+"""Maximum requests of a namespace with unsaved results; then no other request of the namespace is delivered."""
+
+
+def may_deliver(request: Request, unsaved: KeysByNamespace) -> bool:
+    """Return whether few enough results of other requests are unsaved for a request to be delivered."""
+    most = UNSAVED_NAMESPACE_LIMIT if len(unsaved) < UNSAVED_LIMIT else 1
+    return unsaved.count(request.namespace) < most or request in unsaved
+
+
 class PolicyTable:
     """The current policies, by name.
 
@@ -141,15 +155,10 @@ class PolicyTable:
 
     # Rates
 
-    def wait(self, namespace: str) -> float:
-        """Return the seconds until the next delivery of a namespace may start; 0 for now."""
-        pacer = self._pacer(namespace)
-        return 0.0 if pacer is None else pacer.wait()
-
     def rate_refusal(self, namespace: str) -> str | None:
         """Return why no delivery of a namespace may start now, or None."""
-        seconds = self.wait(namespace)
-        if seconds <= 0:
+        pacer = self.pacer(namespace)
+        if pacer is None or (seconds := pacer.wait()) <= 0:
             return None
         name, rate = min(
             ((name, policy.rate_per_minute) for name, policy in self.about(namespace) if policy.rate_per_minute),
@@ -157,14 +166,8 @@ class PolicyTable:
         )
         return f"policy {name!r} allows namespace {namespace} {rate:g} deliveries a minute; the next in {seconds:.0f} s"
 
-    def charge(self, namespace: str) -> None:
-        """Count a delivery of a namespace that starts now."""
-        pacer = self._pacer(namespace)
-        if pacer is not None:
-            pacer.charge()
-
-    def _pacer(self, namespace: str) -> Pacer | None:
-        """Return the pacer with the lowest rate of all policies about a namespace."""
+    def pacer(self, namespace: str) -> Pacer | None:
+        """Return the rate limit of a namespace's deliveries: the lowest rate of all policies about it, if any."""
         if not self._policies:
             self._pacers.clear()
             return None

@@ -37,7 +37,6 @@ from reconciler.notification.delivery import (
     delete_finished,
     is_too_large,
     is_up_to_date,
-    may_deliver,
     progress_of,
     recipients_of,
     remove_write_ahead,
@@ -55,7 +54,7 @@ from reconciler.notification.observers import (
     Observer,
     Outbox,
 )
-from reconciler.notification.policies import KeysByNamespace, PolicyRefusal, PolicyTable
+from reconciler.notification.policies import KeysByNamespace, PolicyRefusal, PolicyTable, may_deliver
 from reconciler.notification.redaction import Redactor
 from reconciler.notification.router import Resolution, Router, attributes_of, fallback_reason
 from reconciler.notification.schedule import (
@@ -113,6 +112,27 @@ class _NotStarted:
     outcome: Outcome
 
 
+@dataclass(slots=True)
+class _CurrentRequest:
+    """A request while it is reconciled.
+
+    Attributes:
+        obj: the request, as the reconcile read it.
+        key: its name and namespace.
+        uid: its uid.
+        status: the batcher of its status.
+        before: its status without attempts that were never made, and with the channels once it is routed.
+        due: when it must be reconciled again for its next delivery; None if there is none.
+    """
+
+    obj: NotificationRequest
+    key: Request
+    uid: str
+    status: RequestStatusBatcher
+    before: NotificationRequestStatus
+    due: datetime | None = None
+
+
 class NotificationReconciler(ResourceReconciler[NotificationRequest]):
     """A reconciler that delivers NotificationRequests over channels, and retries by each request's policy.
 
@@ -161,9 +181,9 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
-        timeout = seconds_of(timeout)
-        if not (timeout > 0 and max_concurrent > 0):
-            raise ValueError(f"timeout and max_concurrent must be above 0, not {timeout!r} and {max_concurrent!r}")
+        timeout = seconds_of("timeout", timeout)
+        if max_concurrent < 1:
+            raise ValueError(f"max_concurrent must be 1 or more, not {max_concurrent!r}")
         if channels is None:
             channels = [ConsoleChannel(), LogChannel(), *installed_channels()]
         self.channels = channels if isinstance(channels, ChannelRegistry) else ChannelRegistry(channels)
@@ -178,18 +198,17 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             now=self._now,
         )
         self._max_concurrent = max_concurrent
-        self._queue_of: tuple[object, FairQueue] | None = None  # the queue, with the binding that it belongs to
-        self._outbox = Outbox([EventEmitter(lambda: self.events), AttemptLog(), *observers])
+        self._slots: FairQueue | None = None
+        self._outbox = Outbox([EventEmitter(self), AttemptLog(), *observers])
         self._quota_events = Pacer(60)
         self._refusals: LRU[Request, str] = LRU(GIVEN_UP_LIMIT)  # of requests whose latest delivery was deferred
         self._written: LRU[str, Progress] = LRU(PROGRESS_LIMIT)  # of the status that this process wrote last
         self._uncalled: LRU[str, tuple[DeliveryAttempt, ...]] = LRU(UNCALLED_LIMIT)
         self._rng = rng
         self._clock = clock
-        self._due_times: dict[Request, datetime] = {}
         self._unsaved = KeysByNamespace()
         self._given_up: LRU[str, None] = LRU(GIVEN_UP_LIMIT)
-        self._open: dict[Request, tuple[str, RequestStatusBatcher]] = {}
+        self._open: dict[Request, _CurrentRequest] = {}
         self._counts: Counter[str] = Counter()
         self._active = 0
 
@@ -205,7 +224,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def waiting(self) -> dict[str, int]:
         """Return the number of requests that wait for a delivery slot, by channel."""
-        return self._queue_of[1].lengths() if self._queue_of is not None else {}
+        return self._slots.lengths() if self._slots is not None else {}
 
     def fair_by(self, request: Request, /) -> str | None:
         """Return the namespace of a key: workers are shared fairly between namespaces."""
@@ -213,7 +232,7 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def waits_for(self, request: Request, /) -> str | None:
         """Return which channel or policy makes a request wait."""
-        queued = None if self._queue_of is None else self._queue_of[1].waits_for(request)
+        queued = None if self._slots is None else self._slots.waits_for(request)
         return queued or self._refusals.get(request)
 
     def pool_size(self, workers: int, /) -> int:
@@ -249,13 +268,15 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             ended = False
             raise
         finally:
-            if request not in self._open:
+            current = self._open.pop(request, None)
+            if current is None:
                 self._policies.unfinished.discard(request)  # the object is gone, or is being deleted
-            due = self._due_times.pop(request, None)
-            self._publish(request, saved=saved)
+            self._publish(request, current, saved=saved)
             self._queue.release_all(request, keep_queued=ended)
+        if current is None or current.due is None:
+            return outcome
         # The controller counts the delay from here, and the status write has taken time since it was computed.
-        return outcome if due is None or outcome is None else self._requeue_at(due)
+        return self._requeue_at(current.due)
 
     async def reconcile_object(self, obj: NotificationRequest, status: RequestStatusBatcher, /) -> Outcome:
         """Deliver to the channels that are due, or wait until some are.
@@ -264,42 +285,42 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         made by a later reconcile.
         """
         # Read
-        key, uid = obj.key, obj.uid
+        key, uid = obj.key, obj.metadata.uid
         if uid in self._given_up:
             return None
-        self._open[key] = uid, status
-        before = self._without_uncalled(obj, status)
-        if before.phase in TERMINAL_PHASES:
+        current = self._open[key] = _CurrentRequest(obj, key, uid, status, self._without_uncalled(obj, uid, status))
+        if current.before.phase in TERMINAL_PHASES:
             self._policies.unfinished.discard(key)
             return await self._expire(obj)
-        if not before.channels:
-            started = await self._start(obj, status, before)
-            if isinstance(started, _NotStarted):
-                return started.outcome
-            before = started
+        if not current.before.channels:
+            not_started = await self._start(current)
+            if not_started is not None:
+                return not_started.outcome
         if obj.spec.dry_run:
-            return self._end_dry_run(obj, status, before)
+            return self._end_dry_run(current)
         self._policies.unfinished.add(key)
         # Decide
-        now, found = await self._plan(obj, before)
+        now, found = await self._plan(current)
         if not found.due:
-            return self._wait(obj, status, before, found)
-        due = self._acquire_slots(obj, found.due, now)
+            return self._wait(current, found)
+        due = self._acquire_slots(current, found.due, now)
         if not due:
             self._report_quota(obj)
             wake = next_due(found.waiting, now=now, queued=self._queue.queued(key))
             raise _AllQueued(None if wake is None else self._requeue_at(wake))
         # Deliver and record
-        return await self._deliver(obj, status, before, due)
+        return await self._deliver(current, due)
 
     # Read
 
-    def _without_uncalled(self, obj: NotificationRequest, status: RequestStatusBatcher) -> NotificationRequestStatus:
+    def _without_uncalled(
+        self, obj: NotificationRequest, uid: str, status: RequestStatusBatcher
+    ) -> NotificationRequestStatus:
         """Return the stored status without attempts that this process wrote ahead and never made; remove them as well.
 
         The timestamp distinguishes them from attempts of other processes, whose calls may have been made.
         """
-        uncalled = self._uncalled.get(obj.uid)
+        uncalled = self._uncalled.get(uid)
         if uncalled is None:
             return obj.status
         attempts = obj.status.delivery_attempts
@@ -307,29 +328,27 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         made = [attempt for attempt in attempts if attempt not in uncalled]
         return obj.status.model_copy(update={"delivery_attempts": made})
 
-    async def _start(
-        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
-    ) -> NotificationRequestStatus | _NotStarted:
-        """Check and route a request that has not started; return its status, with the channels if it is routed."""
+    async def _start(self, current: _CurrentRequest) -> _NotStarted | None:
+        """Check and route a request that has no channels yet; return None once its deliveries can start."""
         if not self._policies.is_complete:
             return _NotStarted(Result(requeue_after=STALE_RETRY))
-        resolution = self._resolve(obj) if obj.spec.channels is None else None
-        channels = obj.spec.channels or (resolution.channels if resolution is not None else ())
-        refusal = self._policies.refusal(obj.namespace or "", obj.spec, channels)
-        refusal = refusal or self._policies.quota_refusal(obj.key)
+        obj, spec = current.obj, current.obj.spec
+        resolution = self._resolve(obj) if spec.channels is None else None
+        channels = spec.channels or (resolution.channels if resolution is not None else ())
+        refusal = self._policies.refusal(current.key.namespace or "", spec, channels)
+        refusal = refusal or self._policies.quota_refusal(current.key)
         if refusal is None and is_too_large(obj, channels):
             message = "Not delivered because the request is too large to record all its attempts"
             refusal = PolicyRefusal("RequestTooLarge", message)
-        if refusal is None and obj.spec.channels is not None:
-            return before
-        if not await self._is_up_to_date(obj, before):
+        if refusal is None and spec.channels is not None:
+            return None
+        if not await self._is_up_to_date(current):
             return _NotStarted(Result(requeue_after=STALE_RETRY))
         if refusal is not None:
-            ended = self._end(obj, status, before, phase="Failed", reason=refusal.reason, message=refusal.message)
-            return _NotStarted(ended)
-        before = await self._save_routing(obj, status, resolution)
+            return _NotStarted(self._end(current, phase="Failed", reason=refusal.reason, message=refusal.message))
+        await self._save_routing(current, resolution)
         pending = resolution is not None and resolution.pending
-        return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else before
+        return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else None
 
     def _resolve(self, obj: NotificationRequest) -> Resolution | None:
         found = None if self._router is None else self._router.resolve(attributes_of(obj))
@@ -342,85 +361,69 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         )
         return replace(found, problem=problem, fallback=fallback)
 
-    def _end(
-        self,
-        obj: NotificationRequest,
-        status: RequestStatusBatcher,
-        before: NotificationRequestStatus,
-        **members: str,
-    ) -> Outcome:
+    def _end(self, current: _CurrentRequest, **members: str) -> Outcome:
         """End a request without a delivery, with these members of its status."""
         now = self._now()
-        step, step_time = after_completion(now, obj.spec.ttl_seconds_after_finished)
-        after = before.model_copy(
+        step, step_time = after_completion(now, current.obj.spec.ttl_seconds_after_finished)
+        after = current.before.model_copy(
             update={**members, "completion_time": now, "next_step": step, "next_step_time": step_time}
         )
-        set_ended(status, after)
-        self._outbox.add(StatusChange(request=obj, before=before, after=after))
-        self._policies.unfinished.discard(obj.key)
-        return self._expiry(obj)
+        set_ended(current.status, after)
+        self._outbox.add(StatusChange(request=current.obj, before=current.before, after=after))
+        self._policies.unfinished.discard(current.key)
+        return self._expiry(current.obj)
 
-    def _end_dry_run(
-        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus
-    ) -> Outcome:
-        names = channels_of(obj.spec, before)
+    def _end_dry_run(self, current: _CurrentRequest) -> Outcome:
+        names = channels_of(current.obj.spec, current.before)
         unknown = [name for name in names if name not in self.channels]
         would = "; ".join(
             name + (f" to {', '.join(recipients)}" if recipients else "")
             for name in names
             if name not in unknown
-            for recipients in [recipients_of(obj, name)]
+            for recipients in [recipients_of(current.obj, name)]
         )
         message = f"Dry run: would deliver over {would or 'no channel'}"
         message += f"; unknown channels: {', '.join(unknown)}" if unknown else ""
-        return self._end(obj, status, before, phase="DryRun", reason="DryRun", message=message[:MESSAGE_LIMIT])
+        return self._end(current, phase="DryRun", reason="DryRun", message=message[:MESSAGE_LIMIT])
 
-    async def _save_routing(
-        self,
-        obj: NotificationRequest,
-        status: RequestStatusBatcher,
-        resolution: Resolution | None,
-    ) -> NotificationRequestStatus:
+    async def _save_routing(self, current: _CurrentRequest, resolution: Resolution | None) -> None:
         """Write the channels of a request before its first delivery, so that later routing changes do not affect it."""
-        after = set_routing(status, obj.status, resolution, now=self._now())
+        current.before = set_routing(current.status, current.obj.status, resolution, now=self._now())
         if resolution is not None and resolution.problem:
-            self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
+            self.events.warning(current.obj, "RoutingConfigurationRefused", resolution.problem)
         if resolution is not None and resolution.fallback:
             text = f"channel {', '.join(resolution.channels)} is used: {resolution.fallback}"
-            self.events.warning(obj, "RoutingFallback", text)
-        if after.channels:
-            await status.flush()
-            self._written[obj.uid] = progress_of(after)
-        return after
+            self.events.warning(current.obj, "RoutingFallback", text)
+        if current.before.channels:
+            await current.status.flush()
+            self._written[current.uid] = progress_of(current.before)
 
-    async def _is_up_to_date(self, obj: NotificationRequest, before: NotificationRequestStatus) -> bool:
+    async def _is_up_to_date(self, current: _CurrentRequest) -> bool:
         """Return whether no other process has made progress; read from the server unless this one wrote the status."""
-        written = self._written.get(obj.uid)
-        if written is not None and written == progress_of(before):
+        written = self._written.get(current.uid)
+        if written is not None and written == progress_of(current.before):
             return True
         self._counts["live_reads"] += 1
-        if await is_up_to_date(self.client, obj):
+        if await is_up_to_date(self.client, current.key, current.obj):
             return True
         self._counts["stale"] += 1
         return False
 
     # Decide
 
-    async def _plan(self, obj: NotificationRequest, before: NotificationRequestStatus) -> tuple[datetime, Plan]:
+    async def _plan(self, current: _CurrentRequest) -> tuple[datetime, Plan]:
         """Find out what is due, after a short wait if that is enough; return the time as well."""
         now = self._now()
-        found = plan(obj.spec, before, now=now)
+        found = plan(current.obj.spec, current.before, now=now)
         if found.wait is not None and found.wait <= WAIT_IN_PLACE and not found.needs_repair:
             await asyncio.sleep(found.wait)
             now = self._now()
-            found = plan(obj.spec, before, now=now)
+            found = plan(current.obj.spec, current.before, now=now)
         return now, found
 
-    def _wait(
-        self, obj: NotificationRequest, status: RequestStatusBatcher, before: NotificationRequestStatus, found: Plan
-    ) -> Outcome:
+    def _wait(self, current: _CurrentRequest, found: Plan) -> Outcome:
         if found.needs_repair:
-            return self._requeue(self._record(obj, status, before, ()))
+            return self._requeue(current, self._record(current, ()))
         if found.wait is None:
             return None
         self._counts["early"] += 1
@@ -438,61 +441,41 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         """Return the queue for delivery slots; a new one whenever the reconciler is added to another controller."""
         binding = self._binding
         assert binding is not None  # noqa: S101 - it reconciles
-        if self._queue_of is None or self._queue_of[0] is not binding:
-            queue = FairQueue(
-                self.channels,
-                workers=binding.workers,
-                max_deliveries=self._max_concurrent,
-                wake=lambda request: binding.enqueue(request, "delivery slot", priority=1),
-                is_stopped=lambda: binding.loop is None,
-                policies=self._policies,
+        if self._slots is None or self._slots.binding is not binding:
+            self._slots = FairQueue(
+                self.channels, binding, max_deliveries=self._max_concurrent, policies=self._policies
             )
-            self._queue_of = binding, queue
-        return self._queue_of[1]
+        return self._slots
 
     def _acquire_slots(
-        self, obj: NotificationRequest, due: Sequence[ChannelStatus], now: datetime
+        self, current: _CurrentRequest, due: Sequence[ChannelStatus], now: datetime
     ) -> Sequence[ChannelStatus]:
-        """Return the channels to call now; the request waits in the queues of the others.
-
-        A channel that does not exist or whose receiver is down is called without a slot and fails at once, which is
-        recorded: the status shows it, and the wait has an end. After that the request waits in the queue.
-        """
-        key, queue = obj.key, self._queue
-        outage_recorded = {channel.name for channel in due if is_deferred(channel, now=now)}
-        failing = {
-            channel.name
-            for channel in due
-            if channel.name not in self.channels
-            or (channel.name not in outage_recorded and queue.is_down(channel.name, key.namespace or ""))
-        }
-        wanted = [channel.name for channel in due if channel.name not in failing]
-        acquired = queue.acquire(key, obj.spec.priority, wanted, outage_recorded=outage_recorded)
-        return [channel for channel in due if channel.name in acquired | failing]
+        """Return the channels to call now; the request waits in the queues of the others."""
+        acquired = self._queue.acquire(
+            current.key,
+            current.obj.spec.priority,
+            [channel.name for channel in due],
+            outage_recorded={channel.name for channel in due if is_deferred(channel, now=now)},
+        )
+        return [channel for channel in due if channel.name in acquired]
 
     # Deliver
 
-    async def _deliver(
-        self,
-        obj: NotificationRequest,
-        status: RequestStatusBatcher,
-        before: NotificationRequestStatus,
-        due: Sequence[ChannelStatus],
-    ) -> Outcome:
-        key = obj.key
+    async def _deliver(self, current: _CurrentRequest, due: Sequence[ChannelStatus]) -> Outcome:
+        key, status = current.key, current.status
         has_unsaved_results = key in self._unsaved
         if not may_deliver(key, self._unsaved):
             return Result(requeue_after=STALE_RETRY)
         self._unsaved.add(key)  # from here on there may be a result; `_publish` removes the key once it is saved
         ahead: Sequence[DeliveryAttempt] = ()
-        if obj.spec.delivery != "AtLeastOnce":
+        if current.obj.spec.delivery != "AtLeastOnce":
             ahead = attempts_ahead(due, now=self._now())
-        elif not await self._is_up_to_date(obj, before):
+        elif not await self._is_up_to_date(current):
             return Result(requeue_after=STALE_RETRY)
         self.check_leader()
         if ahead or has_unsaved_results:
             try:
-                is_latest = await self._write_ahead(obj, status, ahead)
+                is_latest = await self._write_ahead(current, ahead)
             except StatusConflict:
                 is_latest = False
             if not is_latest:  # which a read would have found as well
@@ -502,23 +485,21 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         self._active += 1
         try:
             await self._deliverer.deliver(
-                build_messages(obj, due, self._redactor),
+                build_messages(current.obj, due, self._redactor),
                 results,
                 ended=lambda channel: self._queue.release(key, channel),
             )
         except BaseException:
-            made = self._record(obj, status, before, results).attempts if results else ()
+            made = self._record(current, results).attempts if results else ()
             remove_write_ahead(status, ahead, except_for=made)
             raise
         finally:
             self._active -= 1
-        change = self._record(obj, status, before, results)
+        change = self._record(current, results)
         remove_write_ahead(status, ahead, except_for=change.attempts)
-        return self._requeue(change)
+        return self._requeue(current, change)
 
-    async def _write_ahead(
-        self, obj: NotificationRequest, status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]
-    ) -> bool:
+    async def _write_ahead(self, current: _CurrentRequest, attempts: Sequence[DeliveryAttempt]) -> bool:
         """Write what the status must hold before the calls: these attempts, and results that are not saved yet.
 
         So at most the calls of one reconcile are unrecorded at any time. If it fails or is cancelled, the attempts are
@@ -529,37 +510,31 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             NotLeader: another process is the leader.
         """
         try:
-            async with StatusBatcher(self.client, obj, on_error="discard") as intent:  # joins `status`
+            async with StatusBatcher(self.client, current.obj, on_error="discard") as intent:  # joins `status`
                 upsert_attempts(intent, attempts)
                 await intent.flush()
             self.check_leader()
-            return not status.statistics().dropped
+            return not current.status.statistics().dropped
         except BaseException:
             if attempts:
-                self._uncalled[obj.uid] = (*self._uncalled.get(obj.uid, ()), *attempts)
-            remove_write_ahead(status, attempts)
+                self._uncalled[current.uid] = (*self._uncalled.get(current.uid, ()), *attempts)
+            remove_write_ahead(current.status, attempts)
             raise
 
     # Record
 
-    def _record(
-        self,
-        obj: NotificationRequest,
-        status: RequestStatusBatcher,
-        before: NotificationRequestStatus,
-        results: Sequence[Delivery],
-    ) -> StatusChange:
+    def _record(self, current: _CurrentRequest, results: Sequence[Delivery]) -> StatusChange:
         """Compute the new status from the results, and record it on the batcher and in the outbox."""
         now = max([each.ended for each in results], default=None) or self._now()
-        change = settle(obj, before, results, now=now, rng=self._rng)
-        key, uid = obj.key, obj.uid
+        change = settle(current.obj, current.before, results, now=now, rng=self._rng)
+        key, uid = current.key, current.uid
         if change.after.phase not in TERMINAL_PHASES:
             self._written[uid] = progress_of(change.after)
         else:
             self._written.pop(uid, None)
             self._uncalled.pop(uid, None)
             self._policies.unfinished.discard(key)
-        set_change(status, change)
+        set_change(current.status, change)
         self._refusals.pop(key, None)
         if change.deferred:
             errors = [channel.last_error or "" for channel in change.after.channels if channel.name in change.deferred]
@@ -620,26 +595,23 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             self._counts["expired"] += 1
         return None
 
-    def _publish(self, request: Request, *, saved: bool) -> None:
+    def _publish(self, request: Request, current: _CurrentRequest | None, *, saved: bool) -> None:
         """Notify the observers of what was saved. Unsaved changes wait for the reconcile that saves them."""
-        uid, status = self._open.pop(request, ("", None))
-        if not saved or (status is not None and status.failure is not None):
+        if not saved or (current is not None and current.status.failure is not None):
             self._unsaved.add(request)
             return
         self._unsaved.discard(request)
-        self._outbox.publish(uid)
+        if current is not None:
+            self._outbox.publish(current.uid)
 
     # Requeue
 
-    def _requeue(self, change: StatusChange) -> Outcome:
-        key = change.request.key
+    def _requeue(self, current: _CurrentRequest, change: StatusChange) -> Outcome:
         if change.after.phase in TERMINAL_PHASES:
             return self._expiry(change.request)
-        due = next_due(change.after.channels, now=self._now(), queued=self._queue.queued(key))
-        if due is None:
-            return None
-        self._due_times[key] = due
-        return self._requeue_at(due)
+        queued = self._queue.queued(current.key)
+        current.due = next_due(change.after.channels, now=self._now(), queued=queued)
+        return None if current.due is None else self._requeue_at(current.due)
 
     def _expiry(self, obj: NotificationRequest) -> Outcome:
         ttl = obj.spec.ttl_seconds_after_finished
@@ -650,5 +622,6 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
 
     def _now(self) -> datetime:
         """Return the API server's time, because other machines act on what is stored."""
-        now = (self._clock or current_clock()).now()
-        return now if self._binding is None else now + self._binding.client.session.connection.server_clock.ahead
+        if self._binding is None:
+            return (self._clock or current_clock()).now()
+        return self._binding.client.session.connection.server_clock.now(self._clock)

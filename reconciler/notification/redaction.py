@@ -21,7 +21,7 @@ from urllib.parse import quote
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler.errors import ConfigurationError, MissingExtra, ReconcilerError, error_text
+from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -99,7 +99,7 @@ class KnownSecrets:
         self._search = _search_for({_BLANKS.sub(" ", found) for value in values for found in _spellings(value)})
 
     def replaced(self, text: str) -> str:
-        """Return the text with each secret replaced, the longest at each place."""
+        """Return the text with each secret replaced, and secrets that overlap by one placeholder."""
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
         out: list[str] = []
         done = 0
@@ -124,17 +124,36 @@ def _with_single_spaces(text: str) -> tuple[str, Callable[[int], int]]:
     return "".join(parts), lambda place: place + shifts[bisect.bisect_right(starts, place) - 1]
 
 
-def _search_for(words: set[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
-    """Return a search that yields the starts and ends of words: the longest at each place, none twice."""
+def _search_for(words: set[str]) -> Callable[[str], list[tuple[int, int]]]:
+    """Return a search for words: the starts and ends of their places in order; overlapping ones are joined."""
     if not words:
-        return lambda _: iter(())
+        return lambda _: []
     try:
-        from ahocorasick_rs import AhoCorasick, MatchKind
+        import ahocorasick  # type: ignore[import-not-found]
     except ImportError:  # a part of the extra `notification`; without it the time grows with the number of words
-        pattern = re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
-        return lambda text: (found.span() for found in pattern.finditer(text))
-    search = AhoCorasick(map(encodable, words), matchkind=MatchKind.LeftmostLongest)
-    return lambda text: ((begin, end) for _, begin, end in search.find_matches_as_indexes(encodable(text)))
+        return lambda text: _joined(found for word in words for found in _occurrences(word, text))
+    automaton = ahocorasick.Automaton()
+    for word in words:
+        automaton.add_word(word, len(word))
+    automaton.make_automaton()
+    return lambda text: _joined((end + 1 - length, end + 1) for end, length in automaton.iter(text))
+
+
+def _occurrences(word: str, text: str) -> Iterator[tuple[int, int]]:
+    begin = text.find(word)
+    while begin >= 0:
+        yield begin, begin + len(word)
+        begin = text.find(word, begin + 1)
+
+
+def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted(places):
+        if joined and begin < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return joined
 
 
 def _spellings(value: str) -> Iterator[str]:
@@ -173,7 +192,7 @@ class Redactor:
 
     Raises:
         ConfigurationError: a pattern is invalid, or matches the empty text.
-        MissingExtra: RE2 is not installed, and there are patterns.
+        MissingExtra: RE2 (the extra ``re2``) is not installed, and there are patterns.
     """
 
     def __init__(
@@ -235,12 +254,12 @@ class Redactor:
 
 
 def _user_pattern(pattern: str) -> Any:
-    try:
+    with importing(extra="re2", purpose="a pattern of secrets", module="google-re2"):
         import re2  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingExtra("re2", extra="notification", purpose="patterns of secrets") from None
+    options = re2.Options()
+    options.log_errors = False
     try:
-        compiled = re2.compile(pattern)
+        compiled = re2.compile(pattern, options)
     except re2.error as error:
         text = error.args[0] if error.args else ""
         reason = text.decode() if isinstance(text, bytes) else str(text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CacheEvent
 from reconciler.clock import current_clock
@@ -230,13 +231,13 @@ class FileSource:
     Args:
         path: the file.
         table: the routing table to load it into.
-        interval: seconds between reads. Default 5.
+        interval: the duration (seconds, a timedelta or ``"5s"``) between reads. Default 5.
     """
 
-    def __init__(self, path: str | os.PathLike[str], table: RoutingTable, *, interval: float = 5.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], table: RoutingTable, *, interval: DurationLike = 5.0) -> None:
         self._path = Path(path)
         self._table = table
-        self._interval = interval
+        self._interval = seconds_of("interval", interval)
 
     def load(self) -> None:
         """Load the file now. Call it at startup to fail rather than run without routing.

@@ -337,7 +337,6 @@ def read_routing(
 
     Raises:
         RoutingConfigError: the configuration is invalid; lists all errors with their lines.
-        MissingExtra: RE2 is not installed, and a matcher has a regular expression.
     """
     source = read_yaml(text)
     if source.problems:

@@ -465,7 +465,7 @@ async def test_routed_channels_whose_write_failed_are_written_before_the_first_c
 async def test_during_an_api_server_outage_there_are_no_calls_whose_results_would_be_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("reconciler.notification.delivery.NAMESPACE_LIMIT", 5)
+    monkeypatch.setattr("reconciler.notification.policies.UNSAVED_NAMESPACE_LIMIT", 5)
     pager = Recorder("pager")
     async with world() as w:
         fault = w.server.faults.add(status=503, times=None, subresource="status")

@@ -516,7 +516,7 @@ async def test_the_remembered_progress_is_limited_and_forgotten_progress_costs_a
         await asyncio.sleep(1)
         assert len(reconciler._written) == 2
         await asyncio.sleep(100)
-        assert (len(reconciler._written), len(reconciler._due_times)) == (0, 0)
+        assert (len(reconciler._written), len(reconciler._open)) == (0, 0)
         assert reconciler.statistics().live_reads > 3
     assert len(pager.calls) == 6
 

@@ -66,6 +66,11 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(200)))
         f"proxy-authorization: Negotiate {SECRET}",
         f"curl -H 'Authorization: Token {SECRET}' https://x",
         f"('Authorization', 'Basic {SECRET}')",
+        f"[(b'host', b'example.com'), (b'X-Api-Key', b'{SECRET}')]",
+        f"(b'authorization', b'Custom a {SECRET}')",
+        f"sent Bearer            {SECRET} to",
+        f"sent Bearer\N{NO-BREAK SPACE}{SECRET} to",
+        f"api_key\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{SECRET}",
         f"map[Authorization:[Basic {SECRET}]]",
         f"Cookie: a=b; c={SECRET}",
         f"Set-Cookie: sid={SECRET}; Path=/",
@@ -112,6 +117,9 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(200)))
         f"auth={SECRET}",
         f"passphrase: correct horse {SECRET}",
         f"- name: DB_PASSWORD\n  value: {SECRET}",
+        f"- value: {SECRET}\n  name: DB_PASSWORD",
+        f"env {{'value': '{SECRET}', 'name': 'DB_PASSWORD'}}, {{'value': 'fast', 'name': 'MODE'}}",
+        f'<env value="{SECRET}" name="DB_PASSWORD"/>',
         f"password:\n  {SECRET}\n",
         f"password: |\n  {SECRET}\n  {SECRET}\nnext: 1",
         f"tokens:\n  - {SECRET}\n  - {SECRET}\n",
@@ -127,6 +135,8 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", examples(200)))
         f'["-u", "user:{SECRET}"]',
         f'{{"\\u0070assword": "{SECRET}"}}',
         json.dumps([{"name": "DB_PASSWORD", "value": SECRET}]),
+        json.dumps([{"value": SECRET, "name": "DB_PASSWORD", "key": "a"}, {"value": "fast", "name": "MODE"}]),
+        json.dumps([{"op": "add", "path": "/spec/password", "value": SECRET}]),
         json.dumps({"Authorization": [f"Basic {SECRET}"]}),
         json.dumps({"auth": SECRET}),
         json.dumps({"password": [SECRET, {"a": SECRET}]}),
@@ -399,5 +409,5 @@ def test_a_known_secret_is_found_between_other_blanks() -> None:
 )
 def test_known_secrets_are_found_alike_with_and_without_the_library(words: list[str], text: str) -> None:
     found = KnownSecrets(frozenset(words)).replaced(text)
-    with patch.dict(sys.modules, {"ahocorasick_rs": None}):
+    with patch.dict(sys.modules, {"ahocorasick": None}):
         assert KnownSecrets(frozenset(words)).replaced(text) == found

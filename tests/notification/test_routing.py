@@ -116,7 +116,7 @@ extra: 1
         ("line 2: route.receiver:", "unknown receiver 'nobody'"),
         ("line 3: route.matchers:", "matches everything"),
         ("line 4: route.continue:", "no siblings to continue with"),
-        ("line 6: route.routes[0].matchers[0]:", "invalid regular expression '(': missing"),
+        ("line 6: route.routes[0].matchers[0]:", "invalid regular expression '(': unclosed group"),
         ("line 7: route.routes[0].reciever:", "unknown key"),
         ("line 8: route.routes[1].matchers[0]:", "column 1: expected a matcher such as team = storage, found '= x'"),
         ("line 8: route.routes[1].matchers[1]:", "not 7"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 from reconciler.meta import Request
 from reconciler.notification.channel import ChannelRegistry
@@ -16,30 +17,25 @@ from tests.notification.world import Recorder, virtual
 FIRST, SECOND, THIRD = (Request(name, "a") for name in ("first", "second", "third"))
 
 
-def queue_of(channel: LimitedChannel, woken: list[Request], is_stopped: Callable[[], bool]) -> FairQueue:
-    return FairQueue(
-        ChannelRegistry([channel]),
-        workers=10,
-        max_deliveries=10,
-        wake=woken.append,
-        is_stopped=is_stopped,
-        policies=PolicyTable(),
+def queue_of(channel: LimitedChannel, woken: list[Request]) -> FairQueue:
+    binding: Any = SimpleNamespace(
+        workers=10, loop=asyncio.get_running_loop(), enqueue=lambda key, _reason, priority: woken.append(key)
     )
+    return FairQueue(ChannelRegistry([channel]), binding, max_deliveries=10, policies=PolicyTable())
 
 
 def test_a_slot_can_be_released_after_the_loop() -> None:
     channel = LimitedChannel(Recorder("pager"), ReceiverConfig(max_concurrent=1))
     woken: list[Request] = []
-    stopped = False
 
     async def queued() -> FairQueue:
-        queue = queue_of(channel, woken, lambda: stopped)
+        queue = queue_of(channel, woken)
         for request in (FIRST, SECOND):
             queue.acquire(request, "Medium", ["pager"])
         return queue
 
     queue = asyncio.run(queued())
-    stopped = True
+    queue.binding.loop = None
     queue.release_all(FIRST, keep_queued=False)
     assert channel.limiter.wait("a") == 0
     assert woken == []
@@ -48,7 +44,7 @@ def test_a_slot_can_be_released_after_the_loop() -> None:
 @virtual
 async def test_a_slot_offered_to_a_key_that_is_not_reconciled_goes_to_the_next() -> None:
     woken: list[Request] = []
-    queue = queue_of(LimitedChannel(Recorder("pager"), ReceiverConfig(max_concurrent=1)), woken, lambda: False)
+    queue = queue_of(LimitedChannel(Recorder("pager"), ReceiverConfig(max_concurrent=1)), woken)
     assert queue.acquire(FIRST, "Medium", ["pager"]) == {"pager"}
     for request in (SECOND, THIRD):
         assert queue.acquire(request, "Medium", ["pager"]) == set()

@@ -299,8 +299,8 @@ async def test_a_receiver_that_stays_down_fails_a_request_after_the_deferral_lim
 async def test_a_namespace_whose_statuses_cannot_be_saved_stops_no_other(
     refusal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.notification.delivery.NAMESPACE_LIMIT", 20)
-    monkeypatch.setattr("reconciler.notification.delivery.TOTAL_LIMIT", 50)
+    monkeypatch.setattr("reconciler.notification.policies.UNSAVED_NAMESPACE_LIMIT", 20)
+    monkeypatch.setattr("reconciler.notification.policies.UNSAVED_LIMIT", 50)
     pager = Slow("pager", seconds=0.1)
     async with world() as w:
         w.server.faults.add(status=refusal, times=None, subresource="status", namespace="noisy")
@@ -330,6 +330,16 @@ async def test_a_request_whose_status_is_refused_ends_with_a_status_that_fits(re
         assert (status["phase"], status["reason"], len(pager.calls)) == ("Failed", "StatusRefused", 2)
         assert "deliveryAttempts" not in status or status["deliveryAttempts"] == []
         await asyncio.sleep(6000)
+        assert await phases(w, "default") == []
+
+
+@virtual
+async def test_a_request_whose_status_is_refused_is_deleted_in_time_and_not_at_the_next_attempt() -> None:
+    async with world() as w, w.operator(Slow("pager", outcome=lambda _: BUSY)):
+        await w.create("pager", spec={"ttlSecondsAfterFinished": 5}, initialBackoffSeconds=30, jitter=0)
+        await asyncio.sleep(20)
+        w.server.faults.add(status=422, times=1, subresource="status")
+        await asyncio.sleep(40)
         assert await phases(w, "default") == []
 
 

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from pydantic import Field
 
 from reconciler.clock import current_clock
-from reconciler.errors import MissingExtra
+from reconciler.errors import importing
 from reconciler.notification.channel import (
     DeferredDeliveryError,
     DeliveryError,
@@ -202,16 +202,13 @@ class AppriseChannel:
 @functools.cache
 def _library() -> Any:
     """Return the library, with its requests observed and its log records dropped: they contain URLs and payloads."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of modules that apprise replaces where they are gone
-            import apprise
-            import requests
-            import urllib3.util.connection
+    with importing(extra="apprise", purpose="a receiver of apprise_configs"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of modules that apprise replaces where they are gone
+        import apprise
+        import requests
+        import urllib3.util.connection
 
-            apprise.Apprise.instantiate("json://localhost")  # loads all plugins, here and not in a delivery
-    except ImportError:
-        raise MissingExtra("apprise", extra="apprise", purpose="a receiver of apprise_configs") from None
+        apprise.Apprise.instantiate("json://localhost")  # loads all plugins, here and not in a delivery
     original = requests.Session.send
 
     @functools.wraps(original)

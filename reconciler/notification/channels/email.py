@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from reconciler._core.certificates import client_tls_context
 from reconciler.clock import current_clock
-from reconciler.errors import MissingExtra
+from reconciler.errors import importing
 from reconciler.notification.channel import (
     DeliveryError,
     DurationSeconds,
@@ -274,8 +274,6 @@ def _failure(error: Any, message: Message, config: EmailConfig) -> DeliveryError
 
 
 def _library() -> Any:
-    try:
+    with importing(extra="notification", purpose="mail"):
         import aiosmtplib
-    except ImportError:
-        raise MissingExtra("aiosmtplib", extra="notification", purpose="mail") from None
     return aiosmtplib

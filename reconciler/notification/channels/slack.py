@@ -15,7 +15,7 @@ import msgspec.json
 from pydantic import Field
 
 from reconciler._core.wire import JSONObject
-from reconciler.errors import MissingExtra
+from reconciler.errors import importing
 from reconciler.notification.channel import Message, footer
 from reconciler.notification.channels.http import HTTPChannel, HTTPConfig, OutgoingRequest
 from reconciler.notification.credentials import Credentials
@@ -111,10 +111,8 @@ def markdown_parser() -> MarkdownIt:
     Raises:
         MissingExtra: markdown-it-py is not installed.
     """
-    try:
+    with importing(extra="notification", purpose="Slack"):
         from markdown_it import MarkdownIt
-    except ImportError:
-        raise MissingExtra("markdown_it", extra="notification", purpose="Slack") from None
     return MarkdownIt("zero", {"maxNesting": NESTING_LIMIT}).enable(_RULES)
 
 
