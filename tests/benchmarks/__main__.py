@@ -183,7 +183,7 @@ _NEIGHBORS = 4.0
 FIT = {
     "start": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
     "start-text": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
-    "memory": (_RECONCILE | {"watch", "bare"}) - {"kopf"},
+    "memory": {"ours", "ours-uvloop", "other-python", "rust", "go"},
     "latency": _RECONCILE | {"watch"},
     "backlog": _RECONCILE - {"kopf"},
     "neighbors": _RECONCILE - {"kopf"},
@@ -279,7 +279,7 @@ class Measuring:
             case "start-text":
                 return [works.start(rounds, sizes or profile.start[:1], work=work)]
             case "memory":
-                return [works.start(rounds, sizes or profile.start[-1:], work=work)]
+                return [works.memory(rounds, size) for size in sizes or profile.start[-1:]]
             case "latency":
                 return [works.latency(rounds, *profile.latency)]
             case "backlog":
@@ -382,15 +382,20 @@ def main() -> None:
 
     if chosen.redraw:
         times: list[str] = []
+        machines: dict[str, dict[str, None]] = {}  # the works that each has measured
         for number, path in enumerate(chosen.redraw):
             earlier = json.loads(path.read_text())
             for sample in earlier["samples"]:  # repetitions of different runs are not pairs
                 result["samples"].append(sample | {"repetition": sample["repetition"] + 1000 * number})
             result["parts"] |= earlier["parts"]
             result["notes"] = earlier.get("notes", [])
-            result["machine"] = earlier["machine"]
+            measured = {**{sample["work"]: None for sample in earlier["samples"]}, **dict.fromkeys(earlier["parts"])}
+            machines.setdefault(earlier["machine"], {}).update(measured)
             times.append(earlier["when"])
         result["when"] = " to ".join(sorted({min(times), max(times)}))
+        result["machine"] = "; ".join(
+            machine if len(machines) == 1 else f"{machine} ({', '.join(works)})" for machine, works in machines.items()
+        )
     else:
         with tempfile.TemporaryDirectory() as directory:
             programs = build(directory, chosen.contenders, chosen.go_program, chosen.rust_program, chosen.python)

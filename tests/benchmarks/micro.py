@@ -18,6 +18,7 @@ from tests.benchmarks.contenders.widget import widget
 _KEYS = 100_000
 _EVENTS = 5_000
 _OBJECTS = 1_000
+_PAIRS = 21
 
 
 def used() -> float:
@@ -101,6 +102,41 @@ async def decoding() -> dict[str, float]:
         "list: ours": _each([listed] * 5, ours_list) * 1e3,
         "list: json.loads": _each([listed] * 5, json.loads) * 1e3,
         "list: msgspec, whole": _each([listed] * 5, untyped.decode) * 1e3,
+        **reading(reader, [msgspec.json.encode(each) for each in documents]),
+    }
+
+
+def reading(reader: Any, documents: list[bytes]) -> dict[str, float]:
+    """Return what reads of idle objects cost: a list as a ratio to one of objects in use, and a get in CPU µs.
+
+    The two lists alternate, so that both meet the same machine.
+    """
+    from reconciler.cache.store import WritableStore
+    from tests.benchmarks.contenders.widget import Widget
+
+    used_now, idle = WritableStore(reader.restore), WritableStore(reader.restore)
+    for store in (used_now, idle):
+        for each in documents:
+            cached = reader.read(each)
+            cached.read_as(Widget)  # each version is compared with its model once
+            store.put(cached)
+    keys = list(idle.requests())
+    idle._idle.extend(keys)
+    idle._young.clear()
+    while idle._idle:
+        idle._compress_next()
+    assert idle.held < idle.bytes / 4
+
+    def read(store: Any) -> float:
+        begun = used()
+        for found in store.find():
+            found.read_as(Widget)
+        return used() - begun
+
+    ratios = sorted(read(idle) / read(used_now) for _ in range(_PAIRS))
+    return {
+        "cached list, idle objects: ratio to objects in use": ratios[_PAIRS // 2],
+        "get of an idle object": _each(keys, idle.get, rounds=1) * 1e6,
     }
 
 
@@ -111,8 +147,7 @@ def _kubernetes_asyncio() -> Callable[[bytes], Any]:
     return lambda line: watch.unmarshal_event(line.decode(), "object")
 
 
-def _each(items: list[bytes], call: Callable[[bytes], Any]) -> float:
-    rounds = max(1, _EVENTS // _OBJECTS)
+def _each(items: list[Any], call: Callable[[Any], Any], rounds: int = _EVENTS // _OBJECTS) -> float:
     begun = used()
     for _ in range(rounds):
         for item in items:

@@ -11,15 +11,15 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import json
 import random
 import resource
 import sys
 import time
-import uuid
 from array import array
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import msgspec
 
@@ -29,14 +29,9 @@ from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
 from reconciler.testing import virtual_time
+from tests.benchmarks.pods import pod
 
 PODS_PER_NAMESPACE = 1000
-
-PODS_PER_OWNER = 10
-
-POD = json.dumps(json.loads(Path(__file__).with_name("pod.json").read_text()), separators=(",", ":"))
-"""The document of a pod, with a place for each text that is its own."""
-
 
 PODS = ResourceType(GroupVersionKind("", "v1", "Pod"), "pods", namespaced=True)
 
@@ -97,26 +92,14 @@ class GeneratedCluster:
         return b'{"type":"MODIFIED","object":%b}\n' % self._pod(number)
 
     def _pod(self, number: int) -> bytes:
-        version, owner = self._versions[number], number // PODS_PER_OWNER
-        own, shared = random.Random(number), random.Random(-owner)
-        namespace = f"namespace-{number // PODS_PER_NAMESPACE:04}"
-        name = f"app-{number % PODS_PER_NAMESPACE:04}-{_text(shared, 10)}-{_text(own, 5)}"
-        container, times = _text(own, 64), [f"{own.randrange(60):02}" for _ in range(9)]
-        address = (own.randrange(256), own.randrange(256))
-        sums = (_text(shared, 64), _text(own, 64))
-        metadata = (name, namespace, _uid(own), version, times[8], *sums, container, *address, _uid(shared))
-        spec = (_text(own, 5), _text(own, 3))
-        status = (*times[:4], own.randrange(256), *address, *times[4:8], _text(shared, 64), container)
-        return (POD % (*metadata, *spec, *status)).encode()
+        return pod(number, f"namespace-{number // PODS_PER_NAMESPACE:04}", self._versions[number])
 
     def _page(self, query: dict[str, str]) -> bytes:
         if "fieldSelector" in query:
             _, _, name = query["fieldSelector"].rpartition("=")
-            found = [
-                each for each in range(int(name[4:8]), len(self._versions), PODS_PER_NAMESPACE) if self._versions[each]
-            ]
-            items = [pod for each in found if name in (pod := self._pod(each)).decode()]
-            return self._list(items, "")
+            numbers = range(int(name[4:8]), len(self._versions), PODS_PER_NAMESPACE)
+            found = [self._pod(number) for number in numbers if self._versions[number]]
+            return self._list([each for each in found if name in each.decode()], "")
         begin = int(query.get("continue", "0"))
         end = min(begin + int(query["limit"]), len(self._versions))
         items = [self._pod(number) for number in range(begin, end) if self._versions[number]]
@@ -148,20 +131,32 @@ class GeneratedCluster:
         self.cpu += time.process_time() - began
 
 
-def _text(rng: random.Random, length: int) -> str:
-    return f"{rng.getrandbits(4 * length):0{length}x}"
-
-
-def _uid(rng: random.Random) -> str:
-    return str(uuid.UUID(int=rng.getrandbits(128)))
-
-
 class Measured:
-    """The CPU of the cache and the memory of the process, printed for each step."""
+    """The CPU of the cache and the memory of the process, printed for each step.
+
+    The transport's callbacks count as well for the longest time that the event loop was held, so it is printed only for
+    steps without requests.
+    """
 
     def __init__(self, cluster: GeneratedCluster) -> None:
         self._cluster = cluster
         self._began = self._cpu()
+        self._longest = 0.0
+
+    @contextlib.contextmanager
+    def watching_the_loop(self) -> Iterator[None]:
+        """Measure the CPU of each callback of the event loop."""
+        run, watching = asyncio.Handle._run, True
+
+        def measured(handle: asyncio.Handle) -> None:
+            began = time.thread_time()
+            run(handle)
+            if watching:
+                self._longest = max(self._longest, time.thread_time() - began)
+
+        with mock.patch.object(asyncio.Handle, "_run", measured):
+            yield
+        watching = False  # the callback in progress does other things now
 
     def _cpu(self) -> float:
         return time.process_time() - self._cluster.cpu
@@ -171,6 +166,8 @@ class Measured:
         gc.collect()
         cpu, self._began = self._cpu() - self._began, self._cpu()
         share = f", {cpu / seconds:.1%} of a core" if seconds else ""
+        if self._longest:
+            share, self._longest = f", the loop held for {self._longest * 1000:.1f} ms at most", 0.0
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         say(f"{what:<44} {cpu:8.2f} s of CPU{share}; RSS {rss():5.0f} MB, highest so far {peak:5.0f} MB")
 
@@ -230,6 +227,15 @@ async def measure(count: int, minutes: int) -> None:
         measured.step(f"{minutes} minutes with 100 events a second", seconds=minutes * 60)
         await asyncio.sleep(300)
         measured.step("idle again")
+        with measured.watching_the_loop():
+            handler = informer.add_handler(lambda event: event.object, existing=False)
+            await informer.deliver_existing(handler)
+        handler.remove()
+        measured.step("a new handler over all, in turns")
+        informer.resync_every(timedelta(hours=1))
+        with measured.watching_the_loop():
+            await asyncio.sleep(4500)
+        measured.step("a resync of all")
 
 
 def main() -> None:

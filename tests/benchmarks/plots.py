@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.report import OURS, Sample, pick
+from tests.benchmarks.report import MEMORY, OURS, Sample, pick
 
 _FIELDS = {
     "converge": [
@@ -15,7 +15,7 @@ _FIELDS = {
         ("peak", "peak RSS, MB", 1.0),
     ],
     "start": [("wall", "seconds until synced", 1.0), ("cpu", "CPU seconds", 1.0), ("rss", "RSS, MB", 1.0)],
-    "memory": [("rss", "RSS at rest, MB", 1.0), ("peak", "peak RSS, MB", 1.0)],
+    "memory": [(name, f"{title}: RSS, MB", 1.0) for name, title in MEMORY.items()],
     "latency": [("p50", "p50, ms", 1e3), ("p99", "p99, ms", 1e3)],
     "steady": [("cpu_per_minute", "CPU seconds per minute", 1.0), ("burst_cpu", "CPU seconds of the burst", 1.0)],
 }

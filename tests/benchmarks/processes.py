@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds for a mark to come."""
 
 

@@ -20,6 +20,14 @@ KOPF = "kopf"
 CEILING_PATCH = f"{CEILING}, patch"
 CEILING_WATCH = f"{CEILING}, list and watch"
 
+MEMORY = {
+    "widgets": "2 KB widgets, cached",
+    "widgets_reconciled": "2 KB widgets, reconciled",
+    "pods": "3.5 KB pods, cached",
+    "pods_reconciled": "3.5 KB pods, reconciled",
+}
+"""What the memory of is measured: the field of a sample, and how it is called."""
+
 _START = [
     ("wall", "s until synced", ".2f"),
     ("cpu", "CPU s", ".2f"),
@@ -41,7 +49,11 @@ COLUMNS: dict[str, Sequence[tuple[str, str, str]]] = {
     ],
     "start": _START,
     "start-text": _START,
-    "memory": [("rss", "RSS MB", ".0f"), ("peak", "peak RSS MB", ".0f")],
+    "memory": [
+        (name + end, title + unit, ".0f")
+        for name, title in MEMORY.items()
+        for end, unit in (("", ", MB"), ("_peak", ", peak"))
+    ],
     "latency": [("p50", "p50 ms", "ms"), ("p99", "p99 ms", "ms"), ("worst", "worst ms", "ms"), ("cpu", "CPU s", ".2f")],
     "backlog": [
         ("p50", "p50 ms", "ms"),
@@ -97,8 +109,7 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("start", "cpu", GO, "CPU until synced"),
     ("start", "rss", GO, "RSS of the process"),
     ("start", "wall", CEILING, "time until synced"),
-    ("memory", "rss", RUST, "RSS at rest"),
-    ("memory", "rss", GO, "RSS at rest"),
+    *(("memory", name, peer, f"RSS at rest: {title}") for peer in (RUST, GO) for name, title in MEMORY.items()),
     ("start-text", "wall", GO, "time until synced"),
     ("start-text", "cpu", GO, "CPU until synced"),
     ("start-text", "wall", CEILING, "time until synced"),
@@ -162,7 +173,7 @@ _SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
         ("cpu", "CPU s until synced", ".2f"),
         ("rss", "RSS, MB", ".0f"),
     ],
-    "memory": [("rss", "RSS, MB", ".0f")],
+    "memory": [(name, f"RSS, MB: {title}", ".0f") for name, title in MEMORY.items()],
     "latency": [
         ("p50", "ms until a new object has its status, p50", "ms"),
         ("p99", "the same, p99", "ms"),
@@ -177,7 +188,7 @@ _SUMMARY: dict[str, Sequence[tuple[str, str, str]]] = {
 _TITLES = {
     "converge": "the status of {:,} objects is written",
     "start": "a cache of {:,} objects is filled",
-    "memory": "memory: a cache of {:,} objects at rest",
+    "memory": "memory: {:,} objects at rest in the cache",
     "latency": "{:,} objects are created, 50 a second",
     "backlog": "{:,} older objects wait for their status",
     "steady": "{:,} keys at rest, 10,000 reconciles a minute without a change",
@@ -246,9 +257,11 @@ def _costs(result: dict[str, Any]) -> list[str]:
         lines.append(f"| so half of one core carries | {30 / each:,.0f} of them a minute |")
     if notified := pick(samples, work="notify", contender=OURS):
         rate, writes = median(notified, "rate"), median(notified, "status_writes")
+        ratio = _spread(ratios(samples, "notify", notified[0]["size"], "rate", CEILING))
+        compared = f"; {ratio} of a bare loop that sends the same two requests" if ratio else ""
         lines.append(
             f"| 1,000 notifications, three channels each | {rate:,.0f} deliveries a second, {writes:.2f} status writes "
-            "each |"
+            f"each{compared} |"
         )
     if beats := pick(samples, work="heartbeat"):
         longest, size = max(sample["longest_cpu"] for sample in beats), beats[0]["size"]
@@ -353,7 +366,7 @@ def _parts(parts: dict[str, Any]) -> list[str]:
             go = [_both(row["go"], name) for name in ("client-go", "controller-runtime")]
             lines.append(f"| {row['count']:,} | {ours:.2f} | {other:.2f} | {ratio:.2f} | {go[0]:.2f} | {go[1]:.2f} |")
     for name, title in (
-        ("decoding", "Decoding, CPU: µs per watch event, ms per list of 1,000"),
+        ("decoding", "Decoding, CPU: µs per watch event or get, ms per list of 1,000"),
         ("imports", "Imports: CPU s, RSS MB"),
     ):
         if name in parts:

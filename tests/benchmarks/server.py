@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import itertools
+import json
 import re
-from collections.abc import AsyncIterator, Callable
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from reconciler.client import Client
@@ -15,6 +19,7 @@ from tests.benchmarks.contenders.widget import Widget, widget
 from tests.benchmarks.processes import cpu
 
 _SEEDERS = 16
+_BATCH = 128  # etcd's default limit of a transaction
 _COUNTED = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 
 
@@ -42,6 +47,24 @@ class Server:
 
         await asyncio.gather(*(work() for _ in range(_SEEDERS)))
 
+    async def fill(self, path: str, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Store objects in etcd, where kube-apiserver finds them: a hundred thousand in half a minute.
+
+        Args:
+            path: where objects of the kind are, such as ``"pods/default"``.
+            objects: name and JSON of each one, as the server would have stored it.
+        """
+        assert self.plane._running is not None
+        url = f"{self.plane._running._etcd_url}/v3/kv/txn"
+        puts = (
+            {"requestPut": {"key": _base64(f"/registry/{path}/{name}".encode()), "value": _base64(document)}}
+            for name, document in objects
+        )
+        while batch := list(itertools.islice(puts, _BATCH)):
+            request = urllib.request.Request(url, json.dumps({"success": batch}).encode())
+            with await asyncio.to_thread(urllib.request.urlopen, request):
+                pass
+
     async def writes(self, plural: str = "widgets") -> dict[str, int]:
         """Return how many writes of a kind the server has executed, by verb and subresource."""
         answer = await self.client.session.connection.once(self.client.session.connection.request("GET", "/metrics"))
@@ -60,9 +83,14 @@ class Server:
         return sum(cpu(process._popen.pid) for process in running._processes)
 
 
+def _base64(text: bytes) -> str:
+    return base64.b64encode(text).decode()
+
+
 @contextlib.asynccontextmanager
 async def server() -> AsyncIterator[Server]:
     """Start a control plane that serves widgets."""
-    async with ControlPlane(apiserver_flags=["--audit-log-path="]) as plane, plane.client() as client:
+    plane = ControlPlane(apiserver_flags=["--audit-log-path="], start_timeout=300)
+    async with plane, plane.client() as client:
         await Cluster("real", client, "default", plane).install(Widget)
         yield Server(plane, client)

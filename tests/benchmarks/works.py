@@ -8,18 +8,20 @@ are taken within a repetition only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from reconciler.testing.cluster import Cluster
 from tests.benchmarks.contenders.widget import text_widget, widget
+from tests.benchmarks.pods import pod
 from tests.benchmarks.processes import Contender, Run, python
 from tests.benchmarks.server import Server, server
 
@@ -29,7 +31,14 @@ _SETTLE = 2.0
 """Seconds until memory is read: collectors return what they return soon."""
 
 _REST = 240.0
-"""Seconds until the memory of a cache at rest is read; this library compresses objects that are idle for 1 to 2 min."""
+"""Seconds until the memory at rest is read. This library compresses what is idle for 1 to 2 minutes, and Go returns
+memory within minutes."""
+
+_FILLED = "filled"
+"""The namespace of the objects of `memory`."""
+
+_KEPT = (("start", ""), ("read", "_reconciled"))
+"""The works of `memory`, and the ends of the names of what is measured."""
 
 _WORKERS = 10
 
@@ -125,7 +134,7 @@ async def start(rounds: Rounds, sizes: Sequence[int], *, work: str = "start") ->
     Args:
         rounds: the contenders and repetitions.
         sizes: of the caches.
-        work: ``"start"``, ``"start-text"``, or ``"memory"``, which measures the memory after a rest.
+        work: ``"start"`` or ``"start-text"``.
     """
     async with server() as target:
         for size in sizes:
@@ -140,7 +149,7 @@ async def start(rounds: Rounds, sizes: Sequence[int], *, work: str = "start") ->
                     synced = await run.mark("synced")
                     server_cpu = target.cpu() - served
                     assert synced["objects"] == size, synced
-                    await asyncio.sleep(_REST if work == "memory" else _SETTLE)
+                    await asyncio.sleep(_SETTLE)
                     now, peak = run.memory()
                 yield _sample(
                     work,
@@ -154,6 +163,63 @@ async def start(rounds: Rounds, sizes: Sequence[int], *, work: str = "start") ->
                     rss=now,
                     peak=peak,
                 )
+
+
+async def memory(rounds: Rounds, size: int) -> AsyncIterator[Sample]:
+    """Measure the memory at rest of caches of `size` widgets, or pods, with and without a reconcile of each.
+
+    A reconcile reads its object and writes nothing. Each cache is a process of its own, and all of them rest together,
+    since memory, unlike time, does not depend on what else the machine does.
+    """
+    async with server() as target:
+        await _fill(target, size)
+        for repetition in range(rounds.repeats):
+            async with contextlib.AsyncExitStack() as stack:
+                runs: dict[Contender, dict[str, Run]] = {}
+                for contender in rounds.contenders:
+                    runs[contender] = {
+                        f"{kind.lower()}s{suffix}": await stack.enter_async_context(
+                            Run(contender, rounds.arguments(target, _FILLED, work=work, kind=kind, count=size))
+                        )
+                        for kind, (work, suffix) in itertools.product(("Widget", "Pod"), _KEPT)
+                    }
+                    for name, run in runs[contender].items():  # one list at a time is enough for the server
+                        await _kept(run, name)
+                await asyncio.sleep(_REST)
+                for contender, named in runs.items():
+                    found = {name: run.memory() for name, run in named.items()}
+                    rests = {name: now for name, (now, _) in found.items()}
+                    peaks = {f"{name}_peak": peak for name, (_, peak) in found.items()}
+                    yield _sample("memory", size, contender, repetition, **rests, **peaks)
+
+
+async def _kept(run: Run, name: str) -> None:
+    await run.mark("ready")
+    await run.say("go")
+    await run.mark("done" if name.endswith("_reconciled") else "synced")
+
+
+async def _fill(target: Server, size: int) -> None:
+    """Store widgets and pods, with the managedFields of an object that the server has stored."""
+    await target.namespace(_FILLED)
+    first = await target.client.create(widget(size, _FILLED))
+    stored = {key: first["metadata"][key] for key in ("generation", "creationTimestamp", "managedFields")}
+    await target.client.delete("bench.example.com/v1/Widget", first["metadata"]["name"], _FILLED)
+
+    def widgets() -> Iterator[tuple[str, bytes]]:
+        for number in range(size):
+            document = widget(number, _FILLED)
+            document["metadata"] |= {"uid": f"00000000-0000-4000-8000-{number:012x}", **stored}
+            yield document["metadata"]["name"], msgspec.json.encode(document)
+
+    def pods() -> Iterator[tuple[str, bytes]]:
+        for number in range(size):
+            document = msgspec.json.decode(pod(number, _FILLED, 0))
+            del document["metadata"]["resourceVersion"]  # etcd's is the version
+            yield document["metadata"]["name"], msgspec.json.encode(document)
+
+    await target.fill(f"bench.example.com/widgets/{_FILLED}", widgets())
+    await target.fill(f"pods/{_FILLED}", pods())
 
 
 async def latency(rounds: Rounds, size: int, rate: float) -> AsyncIterator[Sample]:

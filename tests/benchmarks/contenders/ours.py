@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, Result, StatusBatcher
+from reconciler import Client, Manager, Outcome, Reconciler, Request, ResourceReconciler, Result, StatusBatcher
 from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, obey, parse
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus
+
+POD = "v1/Pod"
 
 
 class WidgetReconciler(ResourceReconciler[Widget]):
@@ -35,6 +37,29 @@ class WidgetReconciler(ResourceReconciler[Widget]):
         return outcome
 
 
+class WidgetReader(ResourceReconciler[Widget]):
+    """A reconciler that writes nothing."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    async def reconcile_object(self, widget: Widget, status: StatusBatcher[WidgetStatus]) -> Outcome:
+        self.reporter.reconciled()
+        return None
+
+
+class PodReader(Reconciler):
+    """The same for pods, which are read as they are."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+
+    async def reconcile(self, request: Request, /) -> Outcome:
+        await self.client.get(POD, request.name, request.namespace)
+        self.reporter.reconciled()
+        return None
+
+
 def count(reporter: Reporter) -> None:
     """Count an object."""
     reporter.objects += 1
@@ -46,8 +71,12 @@ async def main(options: Options) -> None:
     lines = commands()
     async with Client.from_config(kubeconfig=options.kubeconfig, field_manager=MANAGER) as client:
         manager = Manager(client, namespaces=[options.namespace])
-        informer = await manager.cache.informer(Widget)
-        if options.work == "converge":
+        informer = await manager.cache.informer(Widget if options.kind == "Widget" else POD)
+        if options.work == "read" and options.kind == "Pod":
+            manager.add_controller(PodReader(reporter), resource=POD, workers=options.workers)
+        elif options.work == "read":
+            manager.add_controller(WidgetReader(reporter), workers=options.workers)
+        elif options.work == "converge":
             manager.add_controller(
                 WidgetReconciler(options, reporter),
                 workers=options.workers,

@@ -27,7 +27,9 @@ class Options:
     """The options that the harness passes to a contender.
 
     Attributes:
-        work: ``"converge"`` or ``"start"``.
+        work: ``"converge"`` writes the status of each object, ``"start"`` fills a cache, ``"read"`` does so and
+            reconciles each object without a write.
+        kind: ``"Widget"`` or ``"Pod"``; a pod for ``"start"`` and ``"read"`` only.
         kubeconfig: how to reach the server.
         namespace: what to watch.
         run: what to write into ``status.run``; differs each time, so that each run has one write to make.
@@ -42,6 +44,7 @@ class Options:
     """
 
     work: str
+    kind: str
     kubeconfig: str
     namespace: str
     run: str
@@ -60,6 +63,7 @@ def parse() -> Options:
     parser = argparse.ArgumentParser()
     for name in ("work", "kubeconfig", "namespace", "run"):
         parser.add_argument(f"--{name}", default="")
+    parser.add_argument("--kind", choices=("Widget", "Pod"), default="Widget")
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--requeue", type=float, default=0)
@@ -86,6 +90,12 @@ class Reporter:
         """Count a status write; the last one is the end of the work."""
         self.writes += 1
         if self.writes == self.count:
+            self.mark("done")
+
+    def reconciled(self) -> None:
+        """Count a reconcile that writes nothing; the last one is the end of the work."""
+        self.reconciles += 1
+        if self.reconciles == self.count:
             self.mark("done")
 
     def mark(self, name: str) -> None:

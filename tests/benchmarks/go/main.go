@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -31,17 +32,18 @@ import (
 )
 
 type options struct {
-	work, kubeconfig, namespace, run, write string
-	count, workers                          int
-	requeue                                 time.Duration
-	unstructured, predicate                 bool
+	work, kind, kubeconfig, namespace, run, write string
+	count, workers                                int
+	requeue                                       time.Duration
+	unstructured, predicate                       bool
 }
 
 func parse() options {
 	var o options
 	var seconds float64
 	flags := flag.NewFlagSet("benchmark", flag.ExitOnError) // controller-runtime registers --kubeconfig in the common one
-	flags.StringVar(&o.work, "work", "converge", "converge, start or queue")
+	flags.StringVar(&o.work, "work", "converge", "converge, start, read or queue")
+	flags.StringVar(&o.kind, "kind", "Widget", "Widget or Pod")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the server")
 	flags.StringVar(&o.namespace, "namespace", "", "what to watch")
 	flags.StringVar(&o.run, "run", "", "what is written into status.run")
@@ -106,6 +108,7 @@ func main() {
 	config.QPS = -1 // no limit on the client's side
 	scheme := runtime.NewScheme()
 	check(addToScheme(scheme))
+	check(corev1.AddToScheme(scheme))
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme:  scheme,
 		Metrics: metricsserver.Options{BindAddress: "0"},
@@ -117,7 +120,7 @@ func main() {
 	})
 	check(err)
 	object := newObject(o)
-	if o.work == "converge" {
+	if o.work == "converge" || o.work == "read" {
 		check(addController(manager, object, o))
 	}
 
@@ -149,6 +152,9 @@ func report(ctx context.Context, manager ctrl.Manager, object client.Object) {
 }
 
 func newObject(o options) client.Object {
+	if o.kind == "Pod" {
+		return &corev1.Pod{}
+	}
 	if o.unstructured {
 		object := &unstructured.Unstructured{}
 		object.SetGroupVersionKind(groupVersion.WithKind("Widget"))
@@ -164,7 +170,9 @@ func addController(manager ctrl.Manager, object client.Object, o options) error 
 	}
 	base := reconciler{client: manager.GetClient(), options: o}
 	reconcile := base.typed
-	if o.unstructured {
+	if o.work == "read" {
+		reconcile = base.read
+	} else if o.unstructured {
 		reconcile = base.untyped
 	}
 	return ctrl.NewControllerManagedBy(manager).

@@ -5,18 +5,22 @@
 
 mod widget;
 
+use std::fmt::Debug;
 use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::config::Kubeconfig;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::reflector::Store;
 use kube::runtime::{predicates, reflector, watcher, WatchStreamExt};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, Config, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use widget::{Condition, Widget};
 
@@ -87,6 +91,74 @@ async fn reconcile(widget: Arc<Widget>, context: Arc<Context>) -> Result<Action,
     Ok(context.after.clone())
 }
 
+/// Reads an object and writes nothing.
+async fn look<K>(_object: Arc<K>, count: Arc<i64>) -> Result<Action, Failure> {
+    if RECONCILES.fetch_add(1, SeqCst) + 1 == *count {
+        mark("done");
+    }
+    Ok(Action::await_change())
+}
+
+/// Return a cache and what changes in it; the mark comes when it is filled.
+fn cache<K>(api: Api<K>) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let filled = reader.clone();
+    tokio::spawn(async move {
+        filled.wait_until_ready().await.unwrap();
+        OBJECTS.store(filled.len() as i64, SeqCst);
+        mark("synced");
+    });
+    let objects = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects();
+    (reader, objects)
+}
+
+fn workers() -> ControllerConfig {
+    ControllerConfig::default().concurrency(option("workers", "10").parse().unwrap())
+}
+
+async fn converge(api: Api<Widget>) {
+    let requeue: f64 = option("requeue", "0").parse().unwrap();
+    let context = Arc::new(Context {
+        api: api.clone(),
+        run: option("run", ""),
+        count: option("count", "0").parse().unwrap(),
+        after: if requeue > 0.0 { Action::requeue(Duration::from_secs_f64(requeue)) } else { Action::await_change() },
+    });
+    let (reader, objects) = cache(api);
+    let changed = objects.predicate_filter(predicates::generation, Default::default());
+    Controller::for_stream(changed, reader)
+        .with_config(workers())
+        .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), context)
+        .for_each(|_| async {})
+        .await;
+}
+
+/// Fill a cache; reconcile nothing, or each object once without a write.
+async fn keep<K>(api: Api<K>, reconciles: bool)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, objects) = cache(api);
+    if reconciles {
+        let changed = objects.predicate_filter(predicates::generation, Default::default());
+        let count: i64 = option("count", "0").parse().unwrap();
+        Controller::for_stream(changed, reader)
+            .with_config(workers())
+            .run(look, |_, _, _| Action::requeue(Duration::from_secs(1)), Arc::new(count))
+            .for_each(|_| async {})
+            .await;
+    } else {
+        objects.for_each(|_| async {}).await;
+    }
+}
+
 /// Return the value of an option; unknown options are ignored, as each contender needs some of them only.
 fn option(name: &str, default: &str) -> String {
     let start = format!("--{name}=");
@@ -97,15 +169,8 @@ fn option(name: &str, default: &str) -> String {
 async fn main() {
     let kubeconfig = Kubeconfig::read_from(option("kubeconfig", "")).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
-    let api: Api<Widget> = Api::namespaced(Client::try_from(config).unwrap(), &option("namespace", "default"));
-    let requeue: f64 = option("requeue", "0").parse().unwrap();
-    let context = Arc::new(Context {
-        api: api.clone(),
-        run: option("run", ""),
-        count: option("count", "0").parse().unwrap(),
-        after: if requeue > 0.0 { Action::requeue(Duration::from_secs_f64(requeue)) } else { Action::await_change() },
-    });
-    let workers: u16 = option("workers", "10").parse().unwrap();
+    let client = Client::try_from(config).unwrap();
+    let namespace = option("namespace", "default");
 
     mark("ready");
     std::io::stdin().lock().read_line(&mut String::new()).unwrap();
@@ -116,26 +181,10 @@ async fn main() {
         std::process::exit(0);
     });
 
-    let (reader, writer) = reflector::store();
-    let filled = reader.clone();
-    tokio::spawn(async move {
-        filled.wait_until_ready().await.unwrap();
-        OBJECTS.store(filled.len() as i64, SeqCst);
-        mark("synced");
-    });
-    let objects = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|widget| widget.metadata.managed_fields = None)
-        .reflect(writer)
-        .touched_objects();
-    if option("work", "converge") == "converge" {
-        let changed = objects.predicate_filter(predicates::generation, Default::default());
-        Controller::for_stream(changed, reader)
-            .with_config(ControllerConfig::default().concurrency(workers))
-            .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), context)
-            .for_each(|_| async {})
-            .await;
-    } else {
-        objects.for_each(|_| async {}).await;
+    let work = option("work", "converge");
+    match (work.as_str(), option("kind", "Widget").as_str()) {
+        ("converge", _) => converge(Api::namespaced(client, &namespace)).await,
+        (_, "Pod") => keep::<Pod>(Api::namespaced(client, &namespace), work == "read").await,
+        _ => keep::<Widget>(Api::namespaced(client, &namespace), work == "read").await,
     }
 }
