@@ -419,9 +419,7 @@ class Manager:
             lambda transport: UrgentTransport(ObservedTransport(transport, self.metrics.requests)),
             retries=Retries(attempts=1),
         )
-        events = (
-            None if self._shard.name else EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng)
-        )
+        events = EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng)
         return Elector(
             own,
             election,
@@ -430,7 +428,7 @@ class Manager:
             rng=self._rng,
             watchdog=Watchdog(self._clock),
             labels={**election.labels, **self._shard.lease_labels},
-            events=events,
+            events=events if self._shard.name is None else None,
         )
 
     def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
