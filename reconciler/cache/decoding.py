@@ -53,7 +53,6 @@ class _HeadMetadata(msgspec.Struct, rename="camel", gc=False):
     finalizers: tuple[str, ...] | None = None
     owner_references: tuple[CachedOwner, ...] | None = None
     deletion_timestamp: str | None = None
-    creation_timestamp: str | None = None
     managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -362,7 +361,6 @@ def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> 
         finalizers=metadata.finalizers or (),
         owner_references=_shared_owners(owners) if owners and len(owners) == 1 else owners or (),
         deletion_timestamp=metadata.deletion_timestamp,
-        creation_timestamp=metadata.creation_timestamp,
         problem=problem,
         _labels=labels,
     )

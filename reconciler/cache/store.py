@@ -57,16 +57,18 @@ class CachedOwner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         return self.api_version.rpartition("/")[0]
 
 
-class _Annotations(msgspec.Struct, gc=False):
+class _Rest(msgspec.Struct, gc=False, rename="camel"):
+    """The metadata that is rarely read."""
+
     annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
 
 
-class _AnnotatedObject(msgspec.Struct, gc=False):
-    metadata: _Annotations = msgspec.field(default_factory=_Annotations)
+class _RestOfObject(msgspec.Struct, gc=False):
+    metadata: _Rest = msgspec.field(default_factory=_Rest)
 
 
-_decode_annotations = msgspec.json.Decoder(_AnnotatedObject).decode
-_decode_texts = msgspec.json.Decoder(dict[str, str] | None).decode
+_decode_rest = msgspec.json.Decoder(_RestOfObject).decode
 _decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -84,7 +86,6 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         finalizers: ``metadata.finalizers``.
         owner_references: ``metadata.ownerReferences``.
         deletion_timestamp: RFC 3339 text if the object is being deleted, else None.
-        creation_timestamp: RFC 3339 text; None if the server sent none.
         data: the JSON document as received, without managedFields and after the informer's transform.
         problem: why the decoder rejected the document or its metadata; None if it did not. The other fields then
             contain whatever could be read.
@@ -98,7 +99,6 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     finalizers: tuple[str, ...] = ()
     owner_references: tuple[CachedOwner, ...] = ()
     deletion_timestamp: str | None = None
-    creation_timestamp: str | None = None
     problem: str | None = None
     _labels: dict[str, str] | None = None
     _fits: type[AnyResource] | None = None  # the class that the document was last found to fit
@@ -125,10 +125,19 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         They are often as large as the rest of the object (kubectl's last-applied annotation is a copy of it) and rarely
         read, so they are not stored twice.
         """
+        return self._rest("annotations") or {}
+
+    @property
+    def creation_timestamp(self) -> str | None:
+        """Return RFC 3339 text, decoded at each access; None if the server sent none."""
+        return self._rest("creation_timestamp")
+
+    def _rest(self, name: str) -> Any:
+        """Return a field of `_Rest`; None if it is not there, or cannot be read."""
         try:
-            return _decode_annotations(self.data).metadata.annotations or {}
+            return getattr(_decode_rest(self.data).metadata, name)
         except UNDECODABLE:
-            return _decode_annotations_leniently(self.data)
+            return _decode_leniently(self.data, name)
 
     @property
     def controller(self) -> CachedOwner | None:
@@ -218,13 +227,13 @@ def _decode_as_document(request: Request, data: bytes) -> JSONObject:
         raise InvalidObject(f"{request} cannot be decoded", [("$", str(error))]) from None
 
 
-def _decode_annotations_leniently(data: bytes) -> dict[str, str]:
+def _decode_leniently(data: bytes, name: str) -> Any:
+    field = next(field for field in msgspec.structs.fields(_Rest) if field.name == name)
     try:
-        return (
-            _decode_texts(json_members(json_members(data, "metadata")["metadata"], "annotations")["annotations"]) or {}
-        )
+        metadata = json_members(json_members(data, "metadata")["metadata"], field.encode_name)
+        return msgspec.json.decode(metadata[field.encode_name], type=field.type)
     except (KeyError, ValueError, *UNDECODABLE):
-        return {}
+        return None
 
 
 class EventType(enum.Enum):

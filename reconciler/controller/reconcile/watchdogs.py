@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
@@ -265,6 +266,9 @@ _QUIET = 300.0
 _STEPS = 15
 """Successive steps of ``Result(again=True)`` that are normal."""
 
+_MAX_KEYS = 5_000
+"""Keys whose latest reconciles are remembered. In a tight loop of a key, fewer others are reconciled within a second."""
+
 _MAX_LOGGED = 10
 """Storms that are logged within a window."""
 
@@ -330,7 +334,7 @@ class _UnaskedReconcile(msgspec.Struct, gc=False):
 
 
 class TightLoops(ReconcileObserver):
-    """The observer that logs and counts tight loops, by counts in a sliding window. Idle keys take no memory.
+    """The observer that logs and counts tight loops, by counts in a sliding window.
 
     Reconciles that were asked for do not count: a retry, ``again``, or a delay, and no other reason.
 
@@ -343,7 +347,7 @@ class TightLoops(ReconcileObserver):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._recent: OrderedDict[Request, _UnaskedReconcile] = OrderedDict()
+        self._recent: LRU[Request, _UnaskedReconcile] = LRU(_MAX_KEYS)
         self._quiet_until: OrderedDict[Request, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
         self._skipped = 0
@@ -405,7 +409,6 @@ class TightLoops(ReconcileObserver):
         if asked_for:
             return None
         run = self._recent[key] = _UnaskedReconcile(now, frozenset(reasons), self._recent.get(key))
-        self._recent.move_to_end(key)
         runs = run.latest(now - _WINDOW)
         if len(runs) <= _LIMIT or key in self._quiet_until:
             return None
@@ -449,8 +452,6 @@ class TightLoops(ReconcileObserver):
     def _drop_idle(self, now: float) -> None:
         while self._recent and next(iter(self._recent.values())).at <= now - _WINDOW:
             self._recent.popitem(last=False)
-        if not self._recent:
-            self._recent.clear()  # a dict that was emptied item by item keeps its largest size
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
 
