@@ -267,7 +267,7 @@ _STEPS = 15
 """Successive steps of ``Result(again=True)`` that are normal."""
 
 _MAX_KEYS = 5_000
-"""Keys whose latest reconciles are remembered. In a tight loop of a key, fewer others are reconciled within a second."""
+"""Keys whose latest reconciles are remembered: far more than are reconciled between two of a key in a tight loop."""
 
 _MAX_LOGGED = 10
 """Storms that are logged within a window."""
