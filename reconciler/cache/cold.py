@@ -41,8 +41,8 @@ _WINDOW = 1024 * 1024
 _DICTIONARIES = 16
 """Dictionaries of one kind; the last one stays. None is removed, since a snapshot may contain a frame of it."""
 
-_FORMATS = ord("}")
-"""A frame ends with the number of its format: one byte, and not the one with which a document ends."""
+DOCUMENT = ord("}")
+"""The last byte of a document. A frame ends with the number of its format, which is lower."""
 
 
 class _Dictionary:
@@ -101,7 +101,7 @@ class Compressor:
         self._received += len(data)
         self._compressed += len(compressed)
         used = (dictionary.decompress, fits)
-        if used not in self._formats and len(self._formats) < _FORMATS:
+        if used not in self._formats and len(self._formats) < DOCUMENT:
             self._formats.append(used)
         if used not in self._formats or len(compressed) > len(data) * _WORTHWHILE:
             return None
@@ -109,16 +109,11 @@ class Compressor:
 
     def unpack(self, frame: bytes) -> tuple[bytes, type[AnyResource] | None]:
         """Return the document in a frame, and the class that it was last found to fit; a document as it is."""
-        if is_document(frame):
+        if frame[-1] == DOCUMENT:
             return frame, None
         decompress, fits = self._formats[frame[-1]]
         with self._reading:  # two threads in one context of zstd would crash the process
             return decompress(frame), fits
-
-
-def is_document(data: bytes) -> bool:
-    """Return whether bytes are a document, as compared with a frame of one."""
-    return data[-1] == _FORMATS
 
 
 def release_memory() -> None:

@@ -628,7 +628,7 @@ class Store:
 
     def _find(self, request: Request, held: bytes) -> CachedObject | IdleObject:
         # Frames and objects remember which class they were found to fit; documents do not.
-        cached = self.get(request) if cold.is_document(held) else None
+        cached = self.get(request) if held[-1] == cold.DOCUMENT else None
         return IdleObject(request, held, self) if cached is None else cached
 
     def _remember(self, cached: CachedObject) -> None:
@@ -694,8 +694,8 @@ def _is_loose(held: _Held) -> bool:
     A version without order is compared by the identity of its object, and a problem is not in the document.
     """
     if isinstance(held, CachedObject):
-        return held.problem is None and isinstance(held.version, int) and cold.is_document(held.data)
-    return cold.is_document(held)
+        return held.problem is None and isinstance(held.version, int) and held.data[-1] == cold.DOCUMENT
+    return held[-1] == cold.DOCUMENT
 
 
 class WritableStore(Store):
