@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from reconciler._core.lru import LRU
 from reconciler.clock import Clock
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
@@ -266,7 +265,7 @@ _QUIET = 300.0
 _STEPS = 15
 """Successive steps of ``Result(again=True)`` that are normal."""
 
-_MAX_KEYS = 5_000
+_KEYS = 5_000
 """Keys whose latest reconciles are remembered: far more than are reconciled between two of a key in a tight loop."""
 
 _MAX_LOGGED = 10
@@ -347,7 +346,7 @@ class TightLoops(ReconcileObserver):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._recent: LRU[Request, _UnaskedReconcile] = LRU(_MAX_KEYS)
+        self._recent: OrderedDict[Request, _UnaskedReconcile] = OrderedDict()
         self._quiet_until: OrderedDict[Request, float] = OrderedDict()
         self._logged_at: deque[float] = deque(maxlen=_MAX_LOGGED)
         self._skipped = 0
@@ -409,6 +408,7 @@ class TightLoops(ReconcileObserver):
         if asked_for:
             return None
         run = self._recent[key] = _UnaskedReconcile(now, frozenset(reasons), self._recent.get(key))
+        self._recent.move_to_end(key)
         runs = run.latest(now - _WINDOW)
         if len(runs) <= _LIMIT or key in self._quiet_until:
             return None
@@ -450,7 +450,7 @@ class TightLoops(ReconcileObserver):
         return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - _WINDOW
 
     def _drop_idle(self, now: float) -> None:
-        while self._recent and next(iter(self._recent.values())).at <= now - _WINDOW:
+        while self._recent and (len(self._recent) >= _KEYS or next(iter(self._recent.values())).at <= now - _WINDOW):
             self._recent.popitem(last=False)
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
