@@ -25,7 +25,6 @@ import msgspec
 import zstandard
 
 from reconciler._core.durations import DurationLike, seconds_of
-from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
@@ -155,7 +154,7 @@ class SegmentWriter:
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
         self._buffer = bytearray()  # whose memory the next batch uses again
-        self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress
+        self._compress = zstandard.ZstdCompressor(level=1).compress
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
