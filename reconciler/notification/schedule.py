@@ -403,8 +403,6 @@ def _backoff(policy: RetryPolicy) -> Backoff:
 
 def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
     """Return a result of unknown outcome for each attempt that was written ahead of its call and has no result."""
-    if not status.delivery_attempts:
-        return {}
     counted = {channel.name: channel.attempts for channel in status.channels}
     last: dict[str, DeliveryAttempt] = {}
     for attempt in sorted(status.delivery_attempts, key=lambda each: each.attempt, reverse=True):
