@@ -25,7 +25,8 @@ from reconciler.clock import Clock, boottime_of, current_clock, use_clock
 from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.explanation import failure_of
+from reconciler.controller.reconcile.explanation import ReconcileFailure, failure_of
+from reconciler.controller.result import Outcome
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import error_text
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
@@ -39,6 +40,7 @@ from reconciler.recording.records import (
     ReadStep,
     ReconcileRecord,
     RequestStep,
+    Step,
     WakeUp,
     drawn_through,
 )
@@ -76,17 +78,62 @@ _kind_text = functools.lru_cache(maxsize=256)(str)
 
 
 class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
-    """The record of a reconcile, which grows until it ends.
+    """References to what a reconcile depends on, which grow until it ends.
+
+    The record is made of them when somebody asks: code that runs once in a reconcile finds no cache of the CPU warm.
 
     Attributes:
         run: why it runs.
-        record: what it read, wrote, called and logged so far; its result is ``""`` while it is in progress.
-        size: roughly the bytes that only the record refers to.
+        id: its id.
+        gvk: the primary kind.
+        started: the wall time at which it began.
+        changes: the changes that enqueued the key.
+        steps: make its steps so far, in order, given the monotonic second at which it began.
+        times: the wall times that it read.
+        draws: the random numbers that it drew.
+        result: as that of the record; ``""`` while it is in progress.
+        size: roughly the bytes that only the trace refers to.
     """
 
     run: ReconcileRun
-    record: ReconcileRecord
+    id: str
+    gvk: GroupVersionKind
+    started: datetime
+    changes: tuple[ObjectChange, ...]
+    steps: list[Callable[[float], Step]] = msgspec.field(default_factory=list)
+    times: list[datetime] = msgspec.field(default_factory=list)
+    draws: list[Any] = msgspec.field(default_factory=list)
+    seconds: float = 0.0
+    result: str = ""
+    outcome: Outcome = None
+    failure: ReconcileFailure | None = None
+    overtaken: bool = False
     size: int = 500
+
+    @property
+    def record(self) -> ReconcileRecord:
+        """Return what it read, wrote, called and logged so far, as data. Thread-safe when it has ended."""
+        run = self.run
+        return ReconcileRecord(
+            self.id,
+            run.controller,
+            _kind_text(self.gvk),
+            run.request.name,
+            run.request.namespace,
+            self.started,
+            tuple(sorted(run.reasons)),
+            run.attempt,
+            run.priority,
+            tuple(map(_wake_up, self.changes)),
+            [make(run.since) for make in self.steps],
+            self.times,
+            self.draws,
+            self.seconds,
+            self.result,
+            None if self.outcome is None else self.outcome.requeue_after,
+            self.failure,
+            self.overtaken,
+        )
 
 
 def _wake_up(change: ObjectChange) -> WakeUp:
@@ -97,7 +144,7 @@ def _wake_up(change: ObjectChange) -> WakeUp:
         None if change.version is None else str(change.version),
         change.at,
         change.managers,
-        [_read_step(0.0, change.gvk, change.request, each) for each in change.versions],
+        [_Read(0.0, change.gvk, change.request, each)(0.0) for each in change.versions],
         change.managed_fields,
     )
 
@@ -143,7 +190,7 @@ _current: ContextVar[ReconcileTrace | None] = ContextVar("reconcile_trace", defa
 def current_trace() -> ReconcileTrace | None:
     """Return the trace of this context; None outside a reconcile, and in a task that outlived its reconcile."""
     trace = _current.get()
-    return trace if trace is not None and not trace.record.result else None
+    return trace if trace is not None and not trace.result else None
 
 
 class Collector(ReconcileObserver):
@@ -190,20 +237,8 @@ class Collector(ReconcileObserver):
         """Begin a trace, in the context of the reconcile."""
         started, changes = self._now(), reconcile.changes
         told = () if changes is None else changes.told(reconcile.request, started)
-        run = reconcile.run
-        record = ReconcileRecord(
-            run.reconcile_id,
-            run.controller,
-            _kind_text(reconcile.gvk),
-            run.request.name,
-            run.request.namespace,
-            started,
-            tuple(sorted(run.reasons)),
-            run.attempt,
-            run.priority,
-            tuple(map(_wake_up, told)),
-        )
-        trace = self._open[reconcile] = ReconcileTrace(run, record)
+        trace = ReconcileTrace(reconcile.run, reconcile.reconcile_id, reconcile.gvk, started, told)
+        self._open[reconcile] = trace
         _current.set(trace)
         if self._sink is not None:
             self._sink.begun(trace)
@@ -211,24 +246,21 @@ class Collector(ReconcileObserver):
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
         trace = self.latest = self._open.pop(reconcile)
-        record, completion = trace.record, reconcile.completion
-        record.seconds = reconcile.seconds
+        completion, trace.seconds = reconcile.completion, reconcile.seconds
         if completion is None:
-            record.result = "cancelled"
+            trace.result = "cancelled"
         else:
-            record.result = completion.result
-            if completion.outcome is not None:
-                record.requeue_after = completion.outcome.requeue_after
+            trace.result, trace.outcome = completion.result, completion.outcome
             if completion.error is not None:
                 # Now, since the frames of a traceback must be released in the thread that made them.
-                record.failure = failure_of(completion.error, completion)
+                trace.failure = failure_of(completion.error, completion)
         if self._sink is not None:
             self._sink.ended(trace)
 
     def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
         """Note that the object of the reconcile that has ended just now changed meanwhile."""
         if self.latest is not None:
-            self.latest.record.overtaken = True
+            self.latest.overtaken = True
 
     async def __call__(self, call: EffectCall, /) -> Any:
         """Call an effect, or its handler, and record the result."""
@@ -238,7 +270,7 @@ class Collector(ReconcileObserver):
             return await run
         arguments, _ = bounded(encoded(dict(call.arguments)))  # now: the reconcile may change them
         step = EffectStep(self._time.monotonic() - trace.run.since, call.name, key_of(call), arguments)
-        trace.record.steps.append(step)
+        trace.steps.append(lambda _: step)
         try:
             value = await run
         except BaseException as error:
@@ -272,17 +304,16 @@ class RecordedClient(CachedClient):
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return the object that `get` would read, and record it."""
         found = await super().peek(kind, request)
-        self._trace_read(gvk_from(kind), request, found)
-        return found
-
-    def _trace_read(self, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> None:
         trace = current_trace()
         if trace is not None:
-            trace.record.steps.append(_read_step(self._now() - trace.run.since, gvk, request, found))
+            trace.steps.append(_Read(self._now(), kind, request, found))
+        return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
-        self._trace_read(informer.gvk, request, found)
+        trace = current_trace()
+        if trace is not None:
+            trace.steps.append(_Read(self._now(), informer.gvk, request, found))
         return found
 
     async def _select(
@@ -292,16 +323,53 @@ class RecordedClient(CachedClient):
         trace = current_trace()
         if trace is not None:
             at, gvk = self._now() - trace.run.since, informer.gvk
-            items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
-            trace.record.steps.append(ListStep(at, _kind_text(gvk), namespace, labels, fields, items))
+            items = [_Read(at, gvk, each.request, restored(each))(0.0) for each in found]
+            listed = ListStep(at, _kind_text(gvk), namespace, labels, fields, items)
+            trace.steps.append(lambda _: listed)
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
 
 
-def _read_step(at: float, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> ReadStep:
-    if found is None:
-        return ReadStep(at, _kind_text(gvk), request.name, request.namespace)
-    return ReadStep(at, _kind_text(gvk), request.name, request.namespace, str(found.version), found.data)
+class _Read(msgspec.Struct, eq=False, gc=False):
+    """A read of one object, and what it found."""
+
+    at: float
+    kind: KindLike
+    request: Request
+    found: CachedObject | None
+
+    def __call__(self, since: float) -> ReadStep:
+        at, kind, (name, namespace), found = self.at - since, _kind_text(gvk_from(self.kind)), self.request, self.found
+        if found is None:
+            return ReadStep(at, kind, name, namespace)
+        return ReadStep(at, kind, name, namespace, str(found.version), found.data)
+
+
+class _Exchange(msgspec.Struct, eq=False, gc=False):
+    """A request of a reconcile, and its response."""
+
+    at: float
+    request: HTTPRequest
+    seconds: float = 0.0
+    response: HTTPResponse | None = None
+    error: str = ""
+    message: str = ""
+
+    def __call__(self, since: float) -> RequestStep:
+        request, response = self.request, self.response
+        return RequestStep(
+            self.at - since,
+            self.seconds,
+            request.method,
+            request.target,
+            request.headers.get("content-type", ""),
+            request.body,
+            0 if response is None else response.status,
+            b"" if response is None else response.body,
+            "" if response is None else response.headers.get("retry-after", ""),
+            self.error,
+            self.message,
+        )
 
 
 class _RecordedTransport:
@@ -321,24 +389,15 @@ class _RecordedTransport:
         trace = current_trace()
         if trace is None:
             return await self._transport.send(request)
-        step = RequestStep(
-            self._now() - trace.run.since,
-            0.0,
-            request.method,
-            request.target,
-            request.headers.get("content-type", ""),
-            request.body,
-        )
-        trace.record.steps.append(step)
+        exchange = _Exchange(self._now(), request)
+        trace.steps.append(exchange)
         try:
-            response = await self._transport.send(request)
+            response = exchange.response = await self._transport.send(request)
         except BaseException as error:
-            step.error, step.message = class_path(error), error_text(error)
+            exchange.error, exchange.message = class_path(error), error_text(error)
             raise
         finally:
-            step.seconds = self._now() - trace.run.since - step.at
-        step.status, step.response = response.status, response.body
-        step.retry_after = response.headers.get("retry-after", "")
+            exchange.seconds = self._now() - exchange.at
         trace.size += len(request.body) + len(response.body)
         return response
 
@@ -354,7 +413,7 @@ class _RecordedClock:
         now = self._clock.now()
         trace = current_trace()
         if trace is not None:
-            trace.record.times.append(now)
+            trace.times.append(now)
         return now
 
     def __getattr__(self, name: str) -> Any:
@@ -412,14 +471,14 @@ class _RecordingHandler(logging.Handler):
                 message = record.getMessage()
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = str(record.msg)
-            at = current_clock().monotonic() - trace.run.since
-            trace.record.steps.append(LogStep(at, record.levelname, record.name, message))
+            step = LogStep(current_clock().monotonic() - trace.run.since, record.levelname, record.name, message)
+            trace.steps.append(lambda _: step)
             trace.size += len(message)
 
 
 def _draw(make: Callable[[], Any]) -> Any:
     value = make()
     trace = current_trace()
-    if trace is not None and len(trace.record.draws) < _MAX_DRAWS:
-        trace.record.draws.append(value)
+    if trace is not None and len(trace.draws) < _MAX_DRAWS:
+        trace.draws.append(value)
     return value

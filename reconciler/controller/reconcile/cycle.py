@@ -281,6 +281,7 @@ class Reconcile:
         self.basis = basis
         self.unsaved = context.unsaved
         self.is_over = False
+        self._id = ""
 
     @functools.cached_property
     def bridge(self) -> ThreadBridge:
@@ -328,8 +329,9 @@ class Reconcile:
 
     @property
     def reconcile_id(self) -> str:
-        """Return the id of this reconcile, for log records."""
-        return self.run.reconcile_id
+        """Return the id of this reconcile, for log records and requests."""
+        self._id = self._id or self.run.reconcile_id
+        return self._id
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""
