@@ -314,9 +314,6 @@ _log = logging.getLogger("reconciler.recording")
 _INTERVAL = 1.0
 """Seconds between two writes: what a killed process loses at most."""
 
-_MAX_BATCH = 2**20
-"""Bytes of records that are written at once."""
-
 _MAX_WAITING = 64 * 2**20
 """Bytes of records that wait for the disk. A disk that does not keep up ends the recording."""
 
@@ -468,33 +465,23 @@ class Recording:
             _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
-        while traces := self._next():
-            self._write_batch(traces)
-
-    def _next(self) -> list[ReconcileTrace]:
-        """Return what is written at once: so little that the memory for it stays in the caches of the CPU."""
-        traces: list[ReconcileTrace] = []
-        most = self._taken + _MAX_BATCH
-        while self._waiting and self._taken < most:
-            trace = self._waiting.popleft()
-            self._taken += trace.size
-            traces.append(trace)
-        return traces
-
-    def _write_batch(self, traces: list[ReconcileTrace]) -> None:
-        segment = self._current(traces[0].started)
-        batch = Batch([], [], [])
+        taken, records = self._queued, []
+        while self._waiting:
+            records.append(self._waiting.popleft().record)
+        self._taken = taken  # at least
+        if not records:
+            return
+        segment = self._current(records[0].started)
+        batch = Batch([], [], records)
         for resource in self._kinds():
             if resource.gvk not in segment.kinds:
                 segment.kinds.add(resource.gvk)
                 batch.kinds.append(ServedKind.of(resource))
-        for trace in traces:
-            record = trace.record
+        for record in records:
             self._prepare(record, segment, batch)
-            batch.records.append(record)
         segment.write(batch)
-        self._written += len(batch.records)
-        self._drop_old(record.ended)
+        self._written += len(records)
+        self._drop_old(records[-1].ended)
 
     def _prepare(self, record: ReconcileRecord, segment: SegmentWriter, batch: Batch) -> None:
         """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""

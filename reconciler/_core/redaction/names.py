@@ -13,9 +13,6 @@ import re
 from collections.abc import Callable
 from typing import Literal
 
-_FEW = 20
-"""Hints that are found faster one by one, at more than a gigabyte a second each, than by a pattern of all of them."""
-
 
 def _any_of(texts: set[bytes]) -> bytes:
     """Return a pattern of any of the texts, in which a beginning that several share stands once."""
@@ -41,12 +38,10 @@ class Hints:
 
     def __init__(self, *hints: str) -> None:
         self.texts = hints
-        given = {hint.lower().encode() for hint in hints}
-        self._hints = [hint for hint in given if not any(hint.startswith(other) for other in given - {hint})]
 
     @functools.cached_property
-    def _search(self) -> Callable[[bytes, int], re.Match[bytes] | None]:
-        return re.compile(_any_of(set(self._hints))).search  # when it is needed: that takes some milliseconds
+    def _search(self) -> Callable[[bytes, int], re.Match[bytes] | None]:  # when it is needed: it takes milliseconds
+        return re.compile(_any_of({hint.lower().encode() for hint in self.texts})).search
 
     def is_in(self, text: str) -> bool:
         """Return whether there is a hint in a string."""
@@ -55,19 +50,12 @@ class Hints:
     def starts(self, text: str) -> list[int]:
         """Return the starts of the hints, in order."""
         folded = text.encode("ascii", "replace").lower()
-        places: set[int] = set()
-        if len(self._hints) > _FEW:
-            found = self._search(folded, 0)
-            while found is not None:
-                places.add(found.start())
-                found = self._search(folded, found.start() + 1)
-            return sorted(places)
-        for hint in self._hints:
-            place = folded.find(hint)
-            while place >= 0:
-                places.add(place)
-                place = folded.find(hint, place + 1)
-        return sorted(places)
+        places: list[int] = []
+        found = self._search(folded, 0)
+        while found is not None:
+            places.append(found.start())
+            found = self._search(folded, found.start() + 1)
+        return places
 
 
 _CONTINUED = re.compile(r"'\\{1,16}''|''")
