@@ -8,12 +8,12 @@ it takes references to what was read, sent and received; everything else is done
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import msgspec
@@ -25,12 +25,11 @@ from reconciler.clock import Clock, boottime_of, current_clock, use_clock
 from reconciler.controller.effects import EffectCall, EffectHandler, use_effect_handler
 from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
-from reconciler.controller.reconcile.explanation import ReconcileFailure, failure_of
-from reconciler.controller.result import Outcome
+from reconciler.controller.reconcile.explanation import failure_of
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import error_text
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.records import (
@@ -74,66 +73,34 @@ class RecordSink(Protocol):
         """Called after the last reconcile. Cancellation abandons what is not stored yet."""
 
 
-_kind_text = functools.lru_cache(maxsize=256)(str)
+_kind_text = lru_cache(maxsize=256)(str)
 
 
 class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
-    """References to what a reconcile depends on, which grow until it ends.
+    """What a reconcile depends on, which grows until it ends.
 
-    The record is made of them when somebody asks: code that runs once in a reconcile finds no cache of the CPU warm.
+    The steps are made when somebody asks: code that runs once in a reconcile finds no cache of the CPU warm.
 
     Attributes:
         run: why it runs.
-        id: its id.
-        gvk: the primary kind.
-        started: the wall time at which it began.
-        changes: the changes that enqueued the key.
-        steps: make its steps so far, in order, given the monotonic second at which it began.
-        times: the wall times that it read.
-        draws: the random numbers that it drew.
-        result: as that of the record; ``""`` while it is in progress.
+        draft: the record without the changes that enqueued the key, and without its steps.
+        changes: those changes.
+        steps: each makes a step, in order.
         size: roughly the bytes that only the trace refers to.
     """
 
     run: ReconcileRun
-    id: str
-    gvk: GroupVersionKind
-    started: datetime
+    draft: ReconcileRecord
     changes: tuple[ObjectChange, ...]
-    steps: list[Callable[[float], Step]] = msgspec.field(default_factory=list)
-    times: list[datetime] = msgspec.field(default_factory=list)
-    draws: list[Any] = msgspec.field(default_factory=list)
-    seconds: float = 0.0
-    result: str = ""
-    outcome: Outcome = None
-    failure: ReconcileFailure | None = None
-    overtaken: bool = False
+    steps: list[Callable[[], Step]] = msgspec.field(default_factory=list)
     size: int = 500
 
     @property
     def record(self) -> ReconcileRecord:
-        """Return what it read, wrote, called and logged so far, as data. Thread-safe when it has ended."""
-        run = self.run
-        return ReconcileRecord(
-            self.id,
-            run.controller,
-            _kind_text(self.gvk),
-            run.request.name,
-            run.request.namespace,
-            self.started,
-            tuple(sorted(run.reasons)),
-            run.attempt,
-            run.priority,
-            tuple(map(_wake_up, self.changes)),
-            [make(run.since) for make in self.steps],
-            self.times,
-            self.draws,
-            self.seconds,
-            self.result,
-            None if self.outcome is None else self.outcome.requeue_after,
-            self.failure,
-            self.overtaken,
-        )
+        """Return what it read, wrote, called and logged so far; its result is ``""`` while it is in progress."""
+        self.draft.wake_ups = tuple(map(_wake_up, self.changes))
+        self.draft.steps = [make() for make in self.steps]
+        return self.draft
 
 
 def _wake_up(change: ObjectChange) -> WakeUp:
@@ -144,12 +111,12 @@ def _wake_up(change: ObjectChange) -> WakeUp:
         None if change.version is None else str(change.version),
         change.at,
         change.managers,
-        [_Read(0.0, change.gvk, change.request, each)(0.0) for each in change.versions],
+        [_read_step(0.0, change.gvk, change.request, each) for each in change.versions],
         change.managed_fields,
     )
 
 
-class Trace:
+class Trace(RecordSink):
     """A sink that keeps the traces in memory, for tests and tools: ``Manager(client, recording=Trace())``.
 
     Attributes:
@@ -174,12 +141,6 @@ class Trace:
         """Add a trace."""
         self.traces.append(trace)
 
-    def ended(self, trace: ReconcileTrace) -> None:
-        """Ignore it: the trace is the one that was added."""
-
-    async def stop(self) -> None:
-        """Ignore it; cancellation has no effect."""
-
     def __str__(self) -> str:
         return "in memory"
 
@@ -190,7 +151,7 @@ _current: ContextVar[ReconcileTrace | None] = ContextVar("reconcile_trace", defa
 def current_trace() -> ReconcileTrace | None:
     """Return the trace of this context; None outside a reconcile, and in a task that outlived its reconcile."""
     trace = _current.get()
-    return trace if trace is not None and not trace.result else None
+    return trace if trace is not None and not trace.draft.result else None
 
 
 class Collector(ReconcileObserver):
@@ -237,8 +198,19 @@ class Collector(ReconcileObserver):
         """Begin a trace, in the context of the reconcile."""
         started, changes = self._now(), reconcile.changes
         told = () if changes is None else changes.told(reconcile.request, started)
-        trace = ReconcileTrace(reconcile.run, reconcile.reconcile_id, reconcile.gvk, started, told)
-        self._open[reconcile] = trace
+        run, request = reconcile.run, reconcile.request
+        draft = ReconcileRecord(
+            reconcile.reconcile_id,
+            run.controller,
+            _kind_text(reconcile.gvk),
+            request.name,
+            request.namespace,
+            started,
+            tuple(sorted(run.reasons)),
+            run.attempt,
+            run.priority,
+        )
+        trace = self._open[reconcile] = ReconcileTrace(run, draft, told)
         _current.set(trace)
         if self._sink is not None:
             self._sink.begun(trace)
@@ -246,21 +218,21 @@ class Collector(ReconcileObserver):
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
         trace = self.latest = self._open.pop(reconcile)
-        completion, trace.seconds = reconcile.completion, reconcile.seconds
-        if completion is None:
-            trace.result = "cancelled"
-        else:
-            trace.result, trace.outcome = completion.result, completion.outcome
-            if completion.error is not None:
-                # Now, since the frames of a traceback must be released in the thread that made them.
-                trace.failure = failure_of(completion.error, completion)
+        record, completion = trace.draft, reconcile.completion
+        record.seconds = reconcile.seconds
+        record.result = "cancelled" if completion is None else completion.result
+        if completion is not None and completion.outcome is not None:
+            record.requeue_after = completion.outcome.requeue_after
+        if completion is not None and completion.error is not None:
+            # Now, since the frames of a traceback must be released in the thread that made them.
+            record.failure = failure_of(completion.error, completion)
         if self._sink is not None:
             self._sink.ended(trace)
 
     def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
         """Note that the object of the reconcile that has ended just now changed meanwhile."""
         if self.latest is not None:
-            self.latest.overtaken = True
+            self.latest.draft.overtaken = True
 
     async def __call__(self, call: EffectCall, /) -> Any:
         """Call an effect, or its handler, and record the result."""
@@ -270,7 +242,7 @@ class Collector(ReconcileObserver):
             return await run
         arguments, _ = bounded(encoded(dict(call.arguments)))  # now: the reconcile may change them
         step = EffectStep(self._time.monotonic() - trace.run.since, call.name, key_of(call), arguments)
-        trace.steps.append(lambda _: step)
+        trace.steps.append(lambda: step)
         try:
             value = await run
         except BaseException as error:
@@ -306,14 +278,14 @@ class RecordedClient(CachedClient):
         found = await super().peek(kind, request)
         trace = current_trace()
         if trace is not None:
-            trace.steps.append(_Read(self._now(), kind, request, found))
+            trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
         return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
         trace = current_trace()
         if trace is not None:
-            trace.steps.append(_Read(self._now(), informer.gvk, request, found))
+            trace.steps.append(partial(_read_step, self._now() - trace.run.since, informer.gvk, request, found))
         return found
 
     async def _select(
@@ -323,53 +295,23 @@ class RecordedClient(CachedClient):
         trace = current_trace()
         if trace is not None:
             at, gvk = self._now() - trace.run.since, informer.gvk
-            items = [_Read(at, gvk, each.request, restored(each))(0.0) for each in found]
+            items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
             listed = ListStep(at, _kind_text(gvk), namespace, labels, fields, items)
-            trace.steps.append(lambda _: listed)
+            trace.steps.append(lambda: listed)
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
 
 
-class _Read(msgspec.Struct, eq=False, gc=False):
-    """A read of one object, and what it found."""
-
-    at: float
-    kind: KindLike
-    request: Request
-    found: CachedObject | None
-
-    def __call__(self, since: float) -> ReadStep:
-        at, kind, (name, namespace), found = self.at - since, _kind_text(gvk_from(self.kind)), self.request, self.found
-        if found is None:
-            return ReadStep(at, kind, name, namespace)
-        return ReadStep(at, kind, name, namespace, str(found.version), found.data)
+def _read_step(at: float, kind: KindLike, request: Request, found: CachedObject | None) -> ReadStep:
+    text = _kind_text(gvk_from(kind))
+    if found is None:
+        return ReadStep(at, text, request.name, request.namespace)
+    return ReadStep(at, text, request.name, request.namespace, str(found.version), found.data)
 
 
-class _Exchange(msgspec.Struct, eq=False, gc=False):
-    """A request of a reconcile, and its response."""
-
-    at: float
-    request: HTTPRequest
-    seconds: float = 0.0
-    response: HTTPResponse | None = None
-    error: str = ""
-    message: str = ""
-
-    def __call__(self, since: float) -> RequestStep:
-        request, response = self.request, self.response
-        return RequestStep(
-            self.at - since,
-            self.seconds,
-            request.method,
-            request.target,
-            request.headers.get("content-type", ""),
-            request.body,
-            0 if response is None else response.status,
-            b"" if response is None else response.body,
-            "" if response is None else response.headers.get("retry-after", ""),
-            self.error,
-            self.message,
-        )
+def _sent(step: RequestStep, request: HTTPRequest) -> RequestStep:
+    step.target, step.content_type = request.target, request.headers.get("content-type", "")
+    return step
 
 
 class _RecordedTransport:
@@ -389,15 +331,17 @@ class _RecordedTransport:
         trace = current_trace()
         if trace is None:
             return await self._transport.send(request)
-        exchange = _Exchange(self._now(), request)
-        trace.steps.append(exchange)
+        step = RequestStep(self._now() - trace.run.since, 0.0, request.method, "", "", request.body)
+        trace.steps.append(partial(_sent, step, request))
         try:
-            response = exchange.response = await self._transport.send(request)
+            response = await self._transport.send(request)
         except BaseException as error:
-            exchange.error, exchange.message = class_path(error), error_text(error)
+            step.error, step.message = class_path(error), error_text(error)
             raise
         finally:
-            exchange.seconds = self._now() - exchange.at
+            step.seconds = self._now() - trace.run.since - step.at
+        step.status, step.response = response.status, response.body
+        step.retry_after = response.headers.get("retry-after", "")
         trace.size += len(request.body) + len(response.body)
         return response
 
@@ -413,7 +357,7 @@ class _RecordedClock:
         now = self._clock.now()
         trace = current_trace()
         if trace is not None:
-            trace.times.append(now)
+            trace.draft.times.append(now)
         return now
 
     def __getattr__(self, name: str) -> Any:
@@ -472,13 +416,13 @@ class _RecordingHandler(logging.Handler):
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = str(record.msg)
             step = LogStep(current_clock().monotonic() - trace.run.since, record.levelname, record.name, message)
-            trace.steps.append(lambda _: step)
+            trace.steps.append(lambda: step)
             trace.size += len(message)
 
 
 def _draw(make: Callable[[], Any]) -> Any:
     value = make()
     trace = current_trace()
-    if trace is not None and len(trace.draws) < _MAX_DRAWS:
-        trace.draws.append(value)
+    if trace is not None and len(trace.draft.draws) < _MAX_DRAWS:
+        trace.draft.draws.append(value)
     return value

@@ -30,7 +30,7 @@ from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
-from reconciler.recording.collector import ReconcileTrace
+from reconciler.recording.collector import ReconcileTrace, RecordSink
 from reconciler.recording.records import (
     DocumentKey,
     EffectStep,
@@ -332,7 +332,7 @@ _is_own = re.compile(rf"lock|\d{{8,}}{re.escape(SUFFIX)}").fullmatch
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
-class Recording:
+class Recording(RecordSink):
     """A recording on disk of what the reconciles of a manager depend on: ``Manager(client, recording=Recording(…))``.
 
     The directory is created if it is missing, and continued if it has a recording. One process at a time can use it.
@@ -402,9 +402,6 @@ class Recording:
             target=context.run, args=(self._write_until_stopped,), name="recording", daemon=True
         )
         self._thread.start()
-
-    def begun(self, trace: ReconcileTrace) -> None:
-        """Ignore it: a reconcile is written when it has ended."""
 
     def ended(self, trace: ReconcileTrace) -> None:
         """Pass the record to the thread, which does everything else."""

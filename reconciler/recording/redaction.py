@@ -154,8 +154,7 @@ class DocumentRedactor:
 
     def _is_harmless_object(self, found: ObjectParts) -> bool:
         """Return whether an object has no secret. Its managedFields have only names that it has elsewhere, too."""
-        metadata = found.metadata
-        version = metadata.resource_version
+        metadata, version = found.metadata, found.metadata.resource_version
         if found.kind in _SECRETS or (version and not version.isdecimal()) or len(version) > _LONGEST_VERSION:
             return False
         names = found.api_version, found.kind, metadata.name, metadata.namespace, metadata.uid
