@@ -221,8 +221,7 @@ class Collector(ReconcileObserver):
         record, completion = trace.draft, reconcile.completion
         record.seconds = reconcile.seconds
         record.result = "cancelled" if completion is None else completion.result
-        if completion is not None and completion.outcome is not None:
-            record.requeue_after = completion.outcome.requeue_after
+        record.requeue_after = completion.outcome.requeue_after if completion and completion.outcome else None
         if completion is not None and completion.error is not None:
             # Now, since the frames of a traceback must be released in the thread that made them.
             record.failure = failure_of(completion.error, completion)

@@ -281,7 +281,6 @@ class Reconcile:
         self.basis = basis
         self.unsaved = context.unsaved
         self.is_over = False
-        self._id = ""
 
     @functools.cached_property
     def bridge(self) -> ThreadBridge:
@@ -327,11 +326,10 @@ class Reconcile:
         """Return whether the controller is stopping."""
         return self._context.stopping()
 
-    @property
+    @functools.cached_property
     def reconcile_id(self) -> str:
         """Return the id of this reconcile, for log records and requests."""
-        self._id = self._id or self.run.reconcile_id
-        return self._id
+        return self.run.reconcile_id
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:
         """Record that the reconcile read an object at this version. Thread-safe."""
