@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -53,7 +53,7 @@ _MAX_VALUE = 2**20
 """Bytes of the arguments or the result of an effect, such as the body of a response, that are kept."""
 
 
-class RecordSink(Protocol):
+class RecordSink:
     """Receives the traces of a manager's reconciles."""
 
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
