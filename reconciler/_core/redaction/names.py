@@ -51,10 +51,8 @@ class Hints:
         """Return the starts of the hints, in order."""
         folded = text.encode("ascii", "replace").lower()
         places: list[int] = []
-        found = self._search(folded, 0)
-        while found is not None:
+        while found := self._search(folded, places[-1] + 1 if places else 0):
             places.append(found.start())
-            found = self._search(folded, found.start() + 1)
         return places
 
 
