@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from copy import copy
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -99,7 +100,8 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
     def record(self) -> ReconcileRecord:
         """Return what it read, wrote, called and logged so far; its result is ``""`` while it is in progress."""
         self.draft.wake_ups = tuple(map(_wake_up, self.changes))
-        self.draft.steps = [make() for make in self.steps]
+        # Copies, since a task that outlives the reconcile may still get the response to its request.
+        self.draft.steps = [copy(make()) for make in self.steps]
         return self.draft
 
 
@@ -413,7 +415,7 @@ class _RecordingHandler(logging.Handler):
             try:
                 message = record.getMessage()
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
-                message = str(record.msg)
+                message = record.msg if isinstance(record.msg, str) else type(record.msg).__qualname__
             step = LogStep(current_clock().monotonic() - trace.run.since, record.levelname, record.name, message)
             trace.steps.append(lambda: step)
             trace.size += len(message)

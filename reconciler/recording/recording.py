@@ -8,6 +8,7 @@ a compressed `Batch` in MessagePack. Documents are stored once per segment and v
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -25,6 +26,7 @@ import msgspec
 import zstandard
 
 from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.redaction.engine import TAIL
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
@@ -364,7 +366,7 @@ class Recording(RecordSink):
         self._segment: SegmentWriter | None = None
         self._began: datetime | None = None  # of the first record of the segment
         self._full: deque[tuple[Path, int, datetime]] = deque()
-        self._written = self._lost = 0
+        self._ended = self._written = 0
         self._problem: str | None = None
 
     def redact(self, known: RedactKnown) -> None:
@@ -404,8 +406,8 @@ class Recording(RecordSink):
 
     def ended(self, trace: ReconcileTrace) -> None:
         """Pass the record to the thread, which does everything else."""
+        self._ended += 1
         if self._problem is not None:
-            self._lost += 1
             return
         self._waiting.append(trace)
         self._queued += trace.size
@@ -431,7 +433,8 @@ class Recording(RecordSink):
         """Return the current figures. Thread-safe."""
         size = sum(size for _, size, _ in list(self._full)) + (0 if self._segment is None else self._segment.size)
         active = self._thread is not None and self._problem is None and not self._stopping.is_set()
-        return RecordingStatistics(active, self._written, self._lost, size, self._problem)
+        lost = 0 if self._problem is None else self._ended - self._written
+        return RecordingStatistics(active, self._written, lost, size, self._problem)
 
     def __str__(self) -> str:
         return str(self.directory)
@@ -456,14 +459,14 @@ class Recording(RecordSink):
     def _end(self, problem: str) -> None:
         if self._problem is None:
             self._problem = problem
-            self._lost += len(self._waiting)
             self._waiting.clear()
             _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
         taken, records = self._queued, []
-        while self._waiting:
-            records.append(self._waiting.popleft().record)
+        with contextlib.suppress(IndexError):  # no more, perhaps since `_end` has dropped them
+            while True:
+                records.append(self._waiting.popleft().record)
         self._taken = taken  # at least
         if not records:
             return
@@ -494,12 +497,14 @@ class Recording(RecordSink):
                     more = len(bytes(managed)) + _MANAGED_FIELDS if managed is not ABSENT else 0
                     segment.known.setdefault(_key_of(answer), _length(step.response) - more)
                 redact_request(step, redactor, namespace, answer)
-            elif isinstance(step, EffectStep | LogStep):
+            else:
                 redact_step(step, redactor, namespace)
         for read in reads:
             self._store_document(read, segment, batch)
         if record.failure is not None:
             message = redactor.text(record.failure.message or "", namespace)
+            if redactor.values and message.endswith("…"):
+                message = message[:-TAIL] + "…"  # which may be the beginning of a value
             record.failure = msgspec.structs.replace(record.failure, message=message)
         if record.draws and said != (clean := [_said(step) for step in record.steps]):
             record.draws = without_secret_draws(record.draws, b"\n".join(clean).decode(errors="replace"))

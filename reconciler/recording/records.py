@@ -284,6 +284,8 @@ def drawn_through(draw: Draw) -> Iterator[None]:
             return float(draw(drawn))
 
         def getrandbits(self, k: int, /) -> int:
+            if k > 64:  # MessagePack has no such numbers
+                return int.from_bytes(bytes(draw(lambda: bits(k).to_bytes((k + 7) // 8)))) & (1 << k) - 1
             return int(draw(lambda: bits(k)))
 
     def urandom(size: int, /) -> bytes:

@@ -9,17 +9,19 @@ import base64
 import contextlib
 import functools
 import itertools
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
 from reconciler._core.redaction.names import NAMED, NAMING, kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
-from reconciler.recording.records import EffectStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
+from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
 
 _MIN_HASHED = 64
 """Bytes from which texts are remembered by their hash, which is keyed, as all lists and mappings are."""
@@ -124,8 +126,9 @@ class DocumentRedactor:
         if not data:
             return data
         if self.known is not None or self.values:
-            unknown = _without_known(data, self._known_replaced, namespace or "")
-            data, found = unknown, found if unknown is data else None
+            text = data.decode("utf-8", "replace")
+            if (clean := self._known_replaced(text, namespace or "")) != text:
+                data, found = clean.encode(), None
         if secret:
             return _without_secrets(data, secret=True)
         if data[:1] in _CONTAINERS:
@@ -148,9 +151,18 @@ class DocumentRedactor:
         return self.redact(text.encode(errors="replace"), namespace).decode()
 
     def _known_replaced(self, text: str, namespace: str) -> str:
+        found = text
         for value, placeholder in self.values.items():
-            text = text.replace(value, placeholder)
-        return text if self.known is None else self.known(text, namespace)
+            found = found.replace(value, placeholder)
+        if self.known is not None:
+            found = self.known(found, namespace)
+        if found == text and "\\" not in text:
+            return text
+        # Go writes "\\u0026" for an ampersand, so a secret may only show in the text that is meant.
+        changed = (
+            _with_each_text(each, lambda inner: self._known_replaced(inner, namespace)) for each in (found, text)
+        )
+        return next(filter(None, changed), found)
 
     def _is_harmless_object(self, found: ObjectParts) -> bool:
         """Return whether an object has no secret. Its managedFields have only names that it has elsewhere, too."""
@@ -296,13 +308,6 @@ def _without_secrets(data: bytes, *, secret: bool) -> bytes:
     return _without_values(clean, secret=secret) if secrets else clean  # what was replaced is not base64
 
 
-def _without_known(data: bytes, known: RedactKnown, namespace: str) -> bytes:
-    """Return a document in which each text is without known secrets."""
-    text = data.decode("utf-8", "replace")
-    found = known(text, namespace)
-    return data if found == text else (_with_each_text(text, lambda each: known(each, namespace)) or found).encode()
-
-
 def _with_each_text(data: str, change: Callable[[str], str]) -> str | None:
     """Return a document with each text in it changed; None if it is not JSON, or too deep."""
     try:
@@ -393,31 +398,29 @@ def _encoded_or_placeholder(found: re.Match[str]) -> str:
 
 _names_secret = re.compile(rb"\bSecret(?:List)?\b").search
 
-_is_manifest = re.compile(r"""^[\s-]*["']?kind["']?\s*:\s*["']?Secret(List)?\b""", re.MULTILINE).search
-"""Finds a Secret in YAML."""
+_is_manifest = re.compile(
+    r"""(?:^[^\S\n]*+(?:-[^\S\n]*+)*+|[{,]\s*+)\\*+["']?kind\\*+["']?\s*+:\s*+\\*+["']?Secret(?:List)?\b""",
+    re.MULTILINE,
+).search
+"""Finds a Secret in YAML, and within a text. The cost is linear, since no other thread runs meanwhile."""
 
 
 def _mask_text(text: str) -> str:
     """Return text that may be a manifest without the values of Secrets; a placeholder for one in YAML."""
-    try:
-        document = msgspec.json.decode(text) if text.lstrip()[:1] in _JSON else None
-    except UNDECODABLE:
-        document = None
-    if document is None:
-        return PLACEHOLDER if _is_manifest(text) else text
-    masked = _mask(document, secret=False)
-    return text if masked == document else msgspec.json.encode(masked).decode()
+    return _without_values(text.encode(errors="replace"), secret=False).decode()
 
 
 def redact_step(step: Step, redactor: DocumentRedactor, namespace: str | None) -> None:
-    """Replace the secrets in a log line or an effect of a reconcile in a namespace."""
+    """Replace the secrets in a log line, a list or an effect of a reconcile in a namespace."""
     if isinstance(step, LogStep):
+        step.level, step.logger = redactor.text(step.level, namespace), redactor.text(step.logger, namespace)
         step.message = redactor.text(step.message, namespace)
+    elif isinstance(step, ListStep):
+        step.labels, step.fields = redactor.text(step.labels, namespace), redactor.text(step.fields, namespace)
     elif isinstance(step, EffectStep):
         step.key, step.message = redactor.text(step.key, namespace), redactor.text(step.message, namespace)
-        step.arguments = redactor.redact(step.arguments, namespace)
-        step.attributes = redactor.redact(step.attributes, namespace)
-        step.value = redactor.redact(step.value, namespace)
+        for name in ("arguments", "attributes", "value"):
+            setattr(step, name, redactor.redact(getattr(step, name), namespace))
 
 
 def redact_request(
@@ -435,9 +438,7 @@ def redact_request(
     step.target = redactor.text(step.target, namespace)
     step.body = redactor.redact(step.body, namespace, secret=secret)
     step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300, found=answer)
-    if step.retry_after or step.message:
-        step.retry_after = redactor.text(step.retry_after, namespace)
-        step.message = redactor.text(step.message, namespace)
+    step.retry_after, step.message = redactor.text(step.retry_after, namespace), redactor.text(step.message, namespace)
 
 
 def without_secret_draws(draws: list[Any], said: str) -> list[Any]:
@@ -496,9 +497,15 @@ def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> dict[st
     for name, value in itertools.chain.from_iterable(map(_values_in, documents)):
         for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES])):  # a key may be logged by lines
             if _MIN_VALUE <= len(part) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(part)):
-                found |= {part: PLACEHOLDER, _quoted(part)[1:-1].decode(): PLACEHOLDER}
+                found |= dict.fromkeys(_spellings(part), PLACEHOLDER)
                 found[base64.b64encode(part.encode()).decode()] = _MASKED
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
+
+
+def _spellings(value: str) -> set[str]:
+    """Return a value as it stands in text, JSON, a ``repr`` and a URL."""
+    quoted = _quoted(value).decode(), json.dumps(value), repr(value), repr(value.encode())[1:]
+    return {value, *(each[1:-1] for each in quoted), quote(value, safe=""), quote_plus(value)}
 
 
 def _values_in(data: bytes) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,12 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler import Client, Manager, Outcome, Reconciler, Request, Result, TerminalError, effect
+from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request, Result, TerminalError, effect
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
 from reconciler.recording import Trace
@@ -25,6 +26,7 @@ from reconciler.recording.records import (
     ReconcileRecord,
     RequestStep,
 )
+from reconciler.testing import replay
 
 pytestmark = pytest.mark.virtual_time
 
@@ -188,6 +190,31 @@ async def test_a_reconcile_in_a_thread_is_recorded() -> None:
     assert [type(step) for step in record.steps] == [ReadStep, LogStep]
 
 
+class Large(Reconciler):
+    """Draws numbers of many bits, as traces of OpenTelemetry do."""
+
+    @effect
+    async def tell(self, name: str, *drawn: object) -> None:
+        """Tell what was drawn."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        drawn = random.getrandbits(128), random.randrange(2**70), random.randbytes(3), random.randbytes(30)
+        await self.tell(request.name, *map(repr, drawn))
+        return None
+
+
+async def test_large_random_numbers_are_recorded_and_drawn_again(tmp_path: Path) -> None:
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=(recording := Recording(tmp_path / "r")))
+        manager.add_controller(Large(), resource="v1/ConfigMap")
+        async with manager.running():
+            await client.create(config_map("a"))
+            await asyncio.sleep(2)
+    assert recording.statistics().problem is None
+    replays = await asyncio.to_thread(lambda: list(replay(tmp_path / "r", Large)))
+    assert [each.differences for each in replays] == [()]
+
+
 class Hostile(Reconciler):
     """Passes to effects and logs what can be neither encoded nor formatted."""
 
@@ -210,6 +237,10 @@ class Hostile(Reconciler):
             assert await self.call(value) is value
         with pytest.raises(self.Unprintable):
             await self.call(None)
+        (handler,) = (each for each in logging.getLogger().handlers if "_RecordingHandler" in type(each).__name__)
+        handler.handle(
+            logging.makeLogRecord({"levelno": logging.WARNING, "msg": self.Unprintable()})
+        )  # that of pytest would raise
         return Result(requeue_after=300)
 
 
@@ -218,7 +249,35 @@ async def test_a_value_that_cannot_be_encoded_changes_nothing_for_the_reconcile(
         await client.create(config_map("a"))
         (record,) = await settled(trace, "a")
     assert (record.result, record.failure) == ("requeue_after", None)
-    assert len(record.steps) == 7
+    assert len(record.steps) == 8
+
+
+class Outlived(Reconciler):
+    """Leaves a call behind."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[str]] = []
+
+    @effect
+    async def login(self, user: str) -> str:
+        await asyncio.sleep(20)
+        return "swordfish"
+
+    async def reconcile(self, request: Request) -> Outcome:
+        self.tasks.append(asyncio.create_task(self.login("somebody")))
+        await asyncio.sleep(1)
+        return None
+
+
+async def test_what_returns_after_the_end_of_a_reconcile_does_not_change_its_record() -> None:
+    reconciler = Outlived()
+    async with recorded(reconciler) as (client, trace):
+        await client.create(config_map("a"))
+        (record,) = await settled(trace, "a")
+        before = repr(record)  # the thread has replaced the secrets in it
+        assert await asyncio.gather(*reconciler.tasks) == ["swordfish"]
+    assert "somebody" in before
+    assert repr(record) == before
 
 
 async def test_a_cancelled_reconcile_is_recorded_as_such() -> None:

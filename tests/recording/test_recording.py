@@ -273,6 +273,7 @@ async def test_a_full_disk_ends_the_recording_and_not_the_operator(
         await asyncio.sleep(10)
         assert recording._thread is not None
         await asyncio.to_thread(recording._thread.join)
+        assert recording.statistics().lost == 2  # what could not be written
         await client.create(config_map("b"))
         await asyncio.sleep(10)
         assert (await client.get("v1/ConfigMap", "b", "default")).to_dict()["metadata"]["labels"]
@@ -429,7 +430,7 @@ class Logins(Reconciler):
         note = {"note": f"somebody uses {password}, which is {found['password']}"}
         await self.client.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"annotations": note}})
         await self.register(request.name, secrets.token_hex(8))
-        raise ValueError(f"refused: {password}")
+        raise ValueError(f"refused: {password} {'-' * 470} {password}")  # cut within the second one
 
 
 async def test_values_of_a_secret_are_replaced_wherever_the_reconcile_repeats_them(tmp_path: Path) -> None:
@@ -445,6 +446,7 @@ async def test_values_of_a_secret_are_replaced_wherever_the_reconcile_repeats_th
             await asyncio.sleep(2)
     records = list(RecordingReader(tmp_path / "r").records())
     text = repr(records)
+    assert "correct" not in text
     assert "horse" not in text
     assert "aB3dE5fG7h" not in text
     assert base64.b64encode(values["password"].encode()).decode() not in text

@@ -8,13 +8,15 @@ import cProfile
 import json
 import random
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from reconciler import Client, Manager, Recording
-from reconciler._core.redaction import redact
+from reconciler._core.redaction import PLACEHOLDER, redact
 from reconciler.apiserver import APIServer
 from reconciler.notification import (
     NotificationOperator,
@@ -23,8 +25,14 @@ from reconciler.notification import (
 )
 from reconciler.notification.credentials import LABEL
 from reconciler.recording.recording import RecordingReader
-from reconciler.recording.records import RequestStep
-from reconciler.recording.redaction import DocumentRedactor, concerns_secret, redact_request
+from reconciler.recording.records import ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep
+from reconciler.recording.redaction import (
+    DocumentRedactor,
+    concerns_secret,
+    redact_request,
+    redact_step,
+    secret_values,
+)
 
 TOKEN = "ghp_" + "a1B2" * 9
 
@@ -148,6 +156,58 @@ def test_a_token_in_a_path_or_a_header_is_replaced() -> None:
     redact_request(step, DocumentRedactor(), None)
     assert step.target == "/proxy/[REDACTED]/send?token=[REDACTED]"
     assert TOKEN not in repr(step)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"applying {json.dumps({'kind': 'Secret', 'data': {'any': VALUE}})}",
+        f"applying { {'apiVersion': 'v1', 'kind': 'Secret', 'data': {'any': VALUE}} }",
+        f"{{apiVersion: v1, kind: Secret, data: {{any: {VALUE}}}}}",
+    ],
+)
+def test_a_secret_within_a_log_line_is_replaced(line: str) -> None:
+    assert VALUE not in DocumentRedactor().text(line)
+
+
+@pytest.mark.parametrize("piece", ["\n", " \n", "- ", "kind:\n ", "{ ", ",\n", "{kind: ", "\\"])
+def test_the_search_for_a_secret_in_yaml_looks_at_each_character_a_few_times(piece: str) -> None:
+    # A quadratic search would take hours, in which no other thread runs.
+    text = piece * (2**20 // len(piece)) + "x Secret"
+    assert DocumentRedactor().text(text) == text
+
+
+AWKWARD = "p&ss<w0rd>\"q' é"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"note": AWKWARD}),
+        json.dumps({"note": AWKWARD}, ensure_ascii=False).replace("&", "\\u0026").replace("<", "\\u003c"),
+        json.dumps({"note": json.dumps({"inner": AWKWARD}).replace("&", "\\u0026")}),
+        f"refused {AWKWARD!r}",
+        f"GET /login?as={quote(AWKWARD)}",
+        str({AWKWARD.encode(): 1}),
+    ],
+)
+def test_the_value_of_a_secret_is_replaced_however_it_is_spelled(text: str) -> None:
+    data = json.dumps({"data": {"password": base64.b64encode(AWKWARD.encode()).decode()}}).encode()
+    read = ReadStep(0.0, "v1/Secret", "a", "default", "1", data)
+    record = ReconcileRecord("1", "c", "v1/ConfigMap", "a", "default", datetime.now(UTC), (), steps=[read])
+    redactor = DocumentRedactor()
+    redactor.values = secret_values(record, [read])
+    found = redactor.redact(text.encode()).decode()
+    assert "0rd" not in found
+    assert PLACEHOLDER in found
+
+
+def test_no_part_of_a_step_keeps_a_secret() -> None:
+    steps = [LogStep(0.0, TOKEN, TOKEN, TOKEN), ListStep(0.0, "v1/Pod", None, f"a={TOKEN}", f"b={TOKEN}", [])]
+    for step in steps:
+        redact_step(step, DocumentRedactor(), None)
+    assert TOKEN not in repr(steps)
+    assert redact(f"labelSelector=note%3D{TOKEN}") == "labelSelector=note%3D[REDACTED]"
 
 
 @pytest.mark.parametrize("data", [b"", b"not json", b"\xff\xfe", b"{", b"[" * 10_000, b'"text"', b"null"])

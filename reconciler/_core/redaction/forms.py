@@ -238,7 +238,7 @@ _TOKEN_HINTS = Hints(
     *(prefix for prefixes, _ in _FORMS for prefix in _spelled(prefixes)),
     *("Q~", ".atlasv1.", "-us", ":AA", ".G"),
 )
-_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+_START = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=%[0-9a-fA-F]{2}))"
 _TOKENS = re.compile(
     f"{_START}(?:" + "|".join(f"(?:{'|'.join(map(re.escape, _spelled(hints)))}){rest}" for hints, rest in _FORMS) + ")"
 )
