@@ -110,9 +110,13 @@ def tuned_garbage_collector() -> Iterator[Callable[[], None]]:
     An operator has about 50,000 functions, classes and models that live as long as the process. A full collection over
     them blocks the event loop for 20 to 100 ms, and happens every few thousand reconciles. They are not collected once
     more before: imports leave next to no garbage. The other collections become shorter, unless the program has set its
-    own thresholds. The end of the last of several overlapping blocks restores all settings.
+    own thresholds. The end of the last of several overlapping blocks restores all settings. A program that has frozen
+    objects itself tunes the collector itself: nothing is changed, since unfreezing would include its objects.
     """
     global _collector_users, _thresholds_before  # noqa: PLW0603 - the collector belongs to the process as well
+    if not _collector_users and gc.get_freeze_count():
+        yield lambda: None
+        return
     gc.freeze()
     with _collector_lock:
         if not _collector_users:
