@@ -16,10 +16,13 @@ pytestmark = pytest.mark.virtual_time
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _unfrozen() -> Iterator[None]:
-    """Undo what the suite has frozen: a manager changes nothing in a program that has frozen objects itself."""
+def _as_in_a_program() -> Iterator[None]:
+    """Undo what the suite has set: a manager changes nothing in a program that has frozen objects itself."""
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)  # the default of Python 3.11
     gc.unfreeze()
     yield
+    gc.set_threshold(*before)
     gc.collect()
     gc.freeze()
 
