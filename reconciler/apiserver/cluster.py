@@ -410,6 +410,10 @@ class ClusterStorage:
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
         return str(uuid.UUID(bytes=digest, version=4))
 
+    def was_removed(self, resource: APIResource, key: str) -> bool:
+        """Return whether an object with this key existed and was removed."""
+        return _identity(resource, key) in self._removed
+
     def random_uid(self) -> str:
         """Return a uid for something that is not stored, such as a review or the object of a dry run."""
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))

@@ -46,8 +46,8 @@ class APIServer:
         event_order: whether watches receive the event of a write ``"before"`` its response, ``"after"`` it (the
             default), ``"late"``, or ``"seeded"``: one of these, drawn for each write. A real server shows both orders.
         provision_namespaces: create the missing namespace of an object that is created, as a real server does with the
-            admission plugin NamespaceAutoProvision; True by default, so that tests need not. False answers 404, as a
-            real server without that plugin.
+            admission plugin NamespaceAutoProvision; True by default, so that tests need not. A namespace that was
+            deleted is not created again. False answers 404, as a real server without that plugin.
         rbac: let users do only what roles allow, as a real server does with ``--authorization-mode=RBAC``; the roles
             and bindings that a real server brings exist then. False, the default, allows everything to everyone.
         sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate

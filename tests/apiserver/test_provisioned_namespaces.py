@@ -29,6 +29,17 @@ async def test_an_invalid_namespace_name_is_not_found() -> None:
             await client.create(config_map("Not_A_Name"))
 
 
+async def test_a_late_write_does_not_bring_a_deleted_namespace_back() -> None:
+    async with APIServer() as server, Client(server) as client:
+        await client.create(config_map("prod"))
+        await client.delete("v1/Namespace", "prod")
+        for write in (client.create, client.apply):
+            with pytest.raises(NotFound, match='namespaces "prod" not found'):
+                await write(config_map("prod"))
+        await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "prod"}})
+        await client.create(config_map("prod"))
+
+
 async def test_a_read_creates_no_namespace() -> None:
     async with APIServer() as server, Client(server) as client:
         with pytest.raises(NotFound):

@@ -40,7 +40,8 @@ class Writer:
         cluster: the stored objects.
         strategies: returns the strategy of the kind that a request writes.
         admission: admits writes of clients.
-        provide_namespace: creates the missing namespace of an object that is created; None refuses the object.
+        provide_namespace: creates the namespace of an object that is created, if there never was one; None refuses the
+            object.
     """
 
     cluster: ClusterStorage
@@ -181,11 +182,13 @@ class Writer:
                 raise Refusal.no_such_resource()
         if not info.namespaced or namespace is None:
             return
-        namespaces = self.cluster.registry.built_in("namespaces").store.objects
-        if namespace not in namespaces and self.provide_namespace is not None:
+        namespaces = self.cluster.registry.built_in("namespaces")
+        found = namespaces.find(None, namespace)
+        # A namespace that was deleted stays so: a late write of a controller must not bring it back.
+        if found is None and self.provide_namespace is not None and not self.cluster.was_removed(namespaces, namespace):
             with contextlib.suppress(APIError):  # not a valid name of a namespace: it is not found below
                 await self.provide_namespace(namespace)
-        found = namespaces.get(namespace)
+            found = namespaces.find(None, namespace)
         if found is None:
             raise Refusal.not_found("namespaces", "", namespace)
         if found.doc["metadata"].get("deletionTimestamp"):
