@@ -108,8 +108,8 @@ def ecosystem(session: nox.Session) -> None:
     """Run the test suites of other projects on the embedded and a real server; a workflow does it every week.
 
     The first build needs Go, kubectl, Cargo, npm and Maven. Arguments go to ``python -m tests.peers``: the names of
-    suites, such as ``-- client cache``, and ``--docs``, which writes the table of the docs. KUBEBUILDER_CHECKOUT names
-    a checkout of kubebuilder, whose suites are left out without it.
+    suites, such as ``-- client cache``, and ``--docs``, which writes the table of the docs. KUBEBUILDER_CHECKOUT and
+    JAVA_OPERATOR_SDK_CHECKOUT name checkouts of projects whose suites are left out without them.
     """
     session.run("python", "-m", "tests.peers", *session.posargs)
 

@@ -357,21 +357,17 @@ class EventRecorder:
         with self._lock:
             self._counts["recorded"] += 1
             accepted = not self._closed and len(self._queue) < QUEUE_SIZE
+            is_first = not self._queue
             if accepted:
                 self._queue.append((occurrence, current_cycle.get()))
             else:
                 self._counts["dropped"] += 1
-        if accepted:
-            self._wake_up()
-        else:
+        if not accepted:
             _log.debug("dropped event %s of %s: queue full or recorder closed", reason, occurrence.subject.name)
-
-    def _wake_up(self) -> None:
-        # A closed loop has no worker to wake; the events stay counted as waiting.
-        if self._loop is not None:
+        elif is_first and self._loop is not None:  # the worker goes on until the queue is empty
             try:
                 self._loop.call_soon_threadsafe(self._wake.set)
-            except RuntimeError:
+            except RuntimeError:  # a closed loop has no worker to wake; the events stay counted as waiting
                 if not self._loop.is_closed():
                     raise
 

@@ -19,7 +19,7 @@ import msgspec
 from reconciler._core.user_code import FAILURES
 from reconciler._core.wire import UNDECODABLE, JSONObject, json_array, json_members, json_parts
 from reconciler.cache.scope import HashRange, Transform
-from reconciler.cache.store import CachedObject, CachedOwner
+from reconciler.cache.store import CachedObject, CachedOwner, decode_document, read_leniently
 from reconciler.errors import RepeatedFailures
 from reconciler.meta import GroupVersionKind, Request
 from reconciler.meta.documents import Version, parse_version
@@ -53,7 +53,6 @@ class _HeadMetadata(msgspec.Struct, rename="camel", gc=False):
     finalizers: tuple[str, ...] | None = None
     owner_references: tuple[CachedOwner, ...] | None = None
     deletion_timestamp: str | None = None
-    creation_timestamp: str | None = None
     managed_fields: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -110,7 +109,6 @@ class _BookmarkObject(msgspec.Struct, gc=False):
 
 _decode_page = msgspec.json.Decoder(ListPage).decode
 _decode_line = msgspec.json.Decoder(WatchLine).decode
-_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_raw_metadata = msgspec.json.Decoder(_RawMetadata).decode
@@ -262,9 +260,9 @@ class WireReader:
             return self._transformed(self._transform, head.metadata, data)
         return _build(head.metadata, data, problem)
 
-    def restore(self, data: bytes) -> CachedObject:
-        """Return the object whose `CachedObject.data` was stored; it had no problem."""
-        return _build(_decode_head(data).metadata, data)
+    def restore(self, request: Request, data: bytes) -> CachedObject:
+        """Return the object of a key whose `CachedObject.data` was stored; it had no problem."""
+        return _build(_decode_head(data).metadata, data, request=request)
 
     def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
         """Return the version of an object for which `read` returned None; None if it has none or is of another kind."""
@@ -326,15 +324,9 @@ def _decode_head_leniently(text: bytes) -> _Head:
     except ValueError:
         return _Head(_HeadMetadata())
     metadata = _HeadMetadata()
-    for field in msgspec.structs.fields(_HeadMetadata):
-        if (value := fields.get(field.encode_name)) is not None:
-            with contextlib.suppress(*UNDECODABLE):
-                read = (
-                    msgspec.Raw(value)
-                    if field.name == "managed_fields"
-                    else msgspec.json.decode(value, type=field.type)
-                )
-                setattr(metadata, field.name, read)
+    if (managed_fields := fields.pop("managedFields", None)) is not None:
+        metadata.managed_fields = msgspec.Raw(managed_fields)
+    read_leniently(metadata, fields)
     head = _Head(metadata)
     with contextlib.suppress(KeyError, *UNDECODABLE):
         head.kind = _decode_text(members["kind"])
@@ -348,13 +340,15 @@ def _raw_metadata(raw: msgspec.Raw | bytes) -> bytes:
         return json_members(bytes(raw), "metadata")["metadata"]
 
 
-def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> CachedObject:
+def _build(
+    metadata: _HeadMetadata, data: bytes, problem: str | None = None, request: Request | None = None
+) -> CachedObject:
     namespace, labels = metadata.namespace, metadata.labels
     if labels and len(labels) <= _SHARED_LABELS:
         labels = _shared(tuple(labels.items()))
     owners = metadata.owner_references
     return CachedObject(
-        request=Request(metadata.name, sys.intern(namespace) if namespace else None),
+        request=request or Request(metadata.name, sys.intern(namespace) if namespace else None),
         uid=metadata.uid,
         version=parse_version(metadata.resource_version),
         data=data,
@@ -362,7 +356,6 @@ def _build(metadata: _HeadMetadata, data: bytes, problem: str | None = None) -> 
         finalizers=metadata.finalizers or (),
         owner_references=_shared_owners(owners) if owners and len(owners) == 1 else owners or (),
         deletion_timestamp=metadata.deletion_timestamp,
-        creation_timestamp=metadata.creation_timestamp,
         problem=problem,
         _labels=labels,
     )
@@ -391,7 +384,7 @@ def _without_managed_fields(data: bytes, value: bytes, heads: tuple[bytes, ...])
         if data.startswith(b",", start - 1):
             return data[: start - 1] + data[end:]
     try:
-        document = _decode_document(data)
+        document = decode_document(data)
     except UNDECODABLE:
         return data
     del document["metadata"]["managedFields"]

@@ -297,16 +297,16 @@ class Sink:
 
     def put_listed(self, cached: CachedObject) -> None:
         """Store an object of a list that is not complete yet."""
-        self._notify(self._put(cached))
+        self._notify(self._put(cached, bare=True))
 
     def _notify(self, events: Iterable[CacheEvent]) -> None:
         for event in events:
             self._handlers.notify(event)
 
     def _put(
-        self, cached: CachedObject, received: msgspec.Raw | None = None, *, force: bool = False
+        self, cached: CachedObject, received: msgspec.Raw | None = None, *, force: bool = False, bare: bool = False
     ) -> tuple[CacheEvent, ...]:
-        is_stored, before = self._store.put(cached, force=force)
+        is_stored, before = self._store.put(cached, force=force, bare=bare)
         rewritten = before is not None and cached.version == before.version
         if not is_stored:
             self.stale += not rewritten

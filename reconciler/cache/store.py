@@ -6,12 +6,13 @@ Objects are stored as the JSON bytes received, with the fields that keys, indexe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import inspect
 import itertools
 import json
 import logging
-from collections import deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -57,17 +58,19 @@ class CachedOwner(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         return self.api_version.rpartition("/")[0]
 
 
-class _Annotations(msgspec.Struct, gc=False):
+class _Rest(msgspec.Struct, gc=False, rename="camel"):
+    """The metadata that is rarely read."""
+
     annotations: dict[str, str] | None = None
+    creation_timestamp: str | None = None
 
 
-class _AnnotatedObject(msgspec.Struct, gc=False):
-    metadata: _Annotations = msgspec.field(default_factory=_Annotations)
+class _RestOfObject(msgspec.Struct, gc=False):
+    metadata: _Rest = msgspec.field(default_factory=_Rest)
 
 
-_decode_annotations = msgspec.json.Decoder(_AnnotatedObject).decode
-_decode_texts = msgspec.json.Decoder(dict[str, str] | None).decode
-_decode_document = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_rest = msgspec.json.Decoder(_RestOfObject).decode
+decode_document = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True):
@@ -84,7 +87,6 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         finalizers: ``metadata.finalizers``.
         owner_references: ``metadata.ownerReferences``.
         deletion_timestamp: RFC 3339 text if the object is being deleted, else None.
-        creation_timestamp: RFC 3339 text; None if the server sent none.
         data: the JSON document as received, without managedFields and after the informer's transform.
         problem: why the decoder rejected the document or its metadata; None if it did not. The other fields then
             contain whatever could be read.
@@ -98,7 +100,6 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
     finalizers: tuple[str, ...] = ()
     owner_references: tuple[CachedOwner, ...] = ()
     deletion_timestamp: str | None = None
-    creation_timestamp: str | None = None
     problem: str | None = None
     _labels: dict[str, str] | None = None
     _fits: type[AnyResource] | None = None  # the class that the document was last found to fit
@@ -125,10 +126,21 @@ class CachedObject(msgspec.Struct, frozen=True, gc=False, eq=False, kw_only=True
         They are often as large as the rest of the object (kubectl's last-applied annotation is a copy of it) and rarely
         read, so they are not stored twice.
         """
+        return self._rest().annotations or {}
+
+    @property
+    def creation_timestamp(self) -> str | None:
+        """Return RFC 3339 text, decoded at each access; None if the server sent none."""
+        return self._rest().creation_timestamp
+
+    def _rest(self) -> _Rest:
         try:
-            return _decode_annotations(self.data).metadata.annotations or {}
+            return _decode_rest(self.data).metadata
         except UNDECODABLE:
-            return _decode_annotations_leniently(self.data)
+            rest = _Rest()
+            with contextlib.suppress(KeyError, ValueError):
+                read_leniently(rest, json_members(json_members(self.data, "metadata")["metadata"]))
+            return rest
 
     @property
     def controller(self) -> CachedOwner | None:
@@ -178,7 +190,7 @@ class IdleObject(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     def restored(self) -> CachedObject:
         """Return the object; the store keeps it compressed."""
-        return self._store.restored(self._frame)
+        return self._store.restored(self.request, self._frame)
 
     def read_as(self, kind: KindOf[R]) -> R:
         """Read a private copy; see `CachedObject.read_as`.
@@ -213,18 +225,17 @@ def same_content(one: CachedObject, other: CachedObject) -> bool:
 
 def _decode_as_document(request: Request, data: bytes) -> JSONObject:
     try:
-        return _decode_document(data)
+        return decode_document(data)
     except UNDECODABLE as error:
         raise InvalidObject(f"{request} cannot be decoded", [("$", str(error))]) from None
 
 
-def _decode_annotations_leniently(data: bytes) -> dict[str, str]:
-    try:
-        return (
-            _decode_texts(json_members(json_members(data, "metadata")["metadata"], "annotations")["annotations"]) or {}
-        )
-    except (KeyError, ValueError, *UNDECODABLE):
-        return {}
+def read_leniently(into: msgspec.Struct, members: Mapping[str, bytes]) -> None:
+    """Set those fields of a struct that can be read."""
+    for field in msgspec.structs.fields(into):
+        if (value := members.get(field.encode_name)) is not None:
+            with contextlib.suppress(*UNDECODABLE):
+                setattr(into, field.name, msgspec.json.decode(value, type=field.type))
 
 
 class EventType(enum.Enum):
@@ -388,9 +399,14 @@ IDLE = 60.0
 LEAST_HELD = 4 * 1024 * 1024
 """Bytes of documents in a store from which on idle ones are compressed. The dictionary and its contexts take 0.3 MB."""
 
+MOST_WHOLE = 16 * 1024 * 1024
+"""Bytes of documents from which on a first list stores nothing else. The rest of an object takes 0.3 KB in small parts,
+between which the names remain, so that Python would not return the memory. The first read of an object then decodes its
+metadata again, which takes 2 to 3 µs."""
+
 MOST_HELD = 320 * 1024 * 1024
 """Bytes that the documents of a store take from which on only the newest ones are not compressed. Each object that is
-stored then compresses two older ones, which takes about 20 µs."""
+stored then compresses two older ones, which takes about 10 µs."""
 
 _NEWEST = 32 * 1024 * 1024
 """Bytes of documents that stay uncompressed even then; up to twice as many."""
@@ -405,8 +421,11 @@ _TRIM = 16 * 1024 * 1024
 """Bytes of freed documents after which memory is returned to the operating system."""
 
 
+_Names = defaultdict[str | None, dict[str, None]]
+"""The names of objects, by namespace: not keys, which are as large as names."""
+
 _Held = CachedObject | bytes
-"""An object, or the frame of an idle one."""
+"""An object, the document of one that nobody has read since the first list, or the frame of an idle one."""
 
 
 class Store:
@@ -419,7 +438,7 @@ class Store:
     reads restore it for the caller alone, so that reading everything once takes no memory.
 
     Args:
-        decode: returns the object of a document as it was stored. Default None: nothing is compressed.
+        decode: returns the object of a key and of its document as it was stored. Default None: nothing is compressed.
 
     Attributes:
         bytes: total length of the documents.
@@ -429,7 +448,7 @@ class Store:
             spend their time here, so it is the method itself.
     """
 
-    def __init__(self, decode: Callable[[bytes], CachedObject] | None = None) -> None:
+    def __init__(self, decode: Callable[[Request, bytes], CachedObject] | None = None) -> None:
         # Invariant: no namespace maps to an empty dict, so that a deleted namespace costs nothing.
         self._namespaces: dict[str | None, dict[str, _Held]] = {}
         self._indexes: dict[str, Index] = {}
@@ -441,12 +460,12 @@ class Store:
         self._compressor = cold.Compressor()
         self._compresses = decode is not None and cold.AVAILABLE
         self.unpack = self._compressor.unpack
-        # The objects that were stored or restored since the last sweep, and those since the one before, oldest first.
-        # In this order memory is freed in the order in which it was allocated, so that whole pages become free.
-        self._young: dict[Request, None] = {}
-        self._older: dict[Request, None] = {}
+        # The objects that were stored or restored since the last sweep, and those since the one before, in order.
+        # So memory is freed in the order in which it was allocated, or against it, and whole pages become free.
+        self._young: _Names = defaultdict(dict)
+        self._older: _Names = defaultdict(dict)
         self._young_bytes = 0
-        self._idle: deque[Request] = deque()  # to be compressed; each key is freed with its object
+        self._idle: list[tuple[str | None, dict[str, None]]] = []  # to be compressed
         self._freed = 0
         self._sweep_due = asyncio.Event()
 
@@ -458,16 +477,15 @@ class Store:
         held = objects.get(request.name)
         if not isinstance(held, bytes):
             return held
-        cached = objects[request.name] = self.restored(held)
+        cached = objects[request.name] = self.restored(request, held)
         self.held -= len(held)
         self._remember(cached)
         return cached
 
     def peek(self, request: Request) -> CachedObject | None:
         """Return the object under a key, or None; an idle one stays compressed."""
-        objects = self._namespaces.get(request.namespace)
-        held = objects.get(request.name) if objects is not None else None
-        return self.restored(held) if isinstance(held, bytes) else held
+        held = self._namespaces.get(request.namespace, {}).get(request.name)
+        return self.restored(request, held) if isinstance(held, bytes) else held
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return the objects of a namespace; None for all."""
@@ -476,9 +494,9 @@ class Store:
     def find(self, namespace: str | None = None) -> Sequence[CachedObject | IdleObject]:
         """Return the objects of a namespace without restoring idle ones; None for all."""
         return [
-            IdleObject(Request(name, each), held, self) if isinstance(held, bytes) else held
-            for each, objects in self._snapshot(namespace)
-            for name, held in objects
+            self._find(Request(name, each), held) if isinstance(held, bytes) else held
+            for each, names, objects in self.snapshot(namespace)
+            for name, held in zip(names, objects, strict=True)
         ]
 
     def names(self, namespace: str | None = None) -> Iterator[tuple[str | None, Sequence[str]]]:
@@ -490,21 +508,22 @@ class Store:
         """Iterate over the keys of a namespace; None for all."""
         return (Request(name, each) for each, names in self.names(namespace) for name in names)
 
-    def snapshot(self) -> Sequence[tuple[str | None, Sequence[str], Sequence[object]]]:
+    def snapshot(self, namespace: str | None = None) -> Sequence[tuple[str | None, Sequence[str], Sequence[_Held]]]:
         """Return the namespaces, the names in each, and tokens by which `peek_same` recognizes their objects."""
-        return [(each, [*objects], [*objects.values()]) for each, objects in self._namespaces.items()]
+        wanted = self._namespaces if namespace is None else (namespace,)
+        found = ((each, self._namespaces.get(each, {})) for each in wanted)
+        return [(each, [*objects], [*objects.values()]) for each, objects in found]
 
-    def peek_same(self, request: Request, token: object) -> CachedObject | None:
+    def peek_same(self, request: Request, token: _Held) -> CachedObject | None:
         """Return the object under a key if it is the same version as in a `snapshot`, else None."""
         held = self._namespaces.get(request.namespace, {}).get(request.name)
         if held is None:
             return None
-        cached = self.restored(held) if isinstance(held, bytes) else held
+        cached = self.restored(request, held) if isinstance(held, bytes) else held
         if held is token:
             return cached
-        before = self.restored(token) if isinstance(token, bytes) else token
-        same = isinstance(before, CachedObject) and (before.uid, before.version) == (cached.uid, cached.version)
-        return cached if same else None
+        before = self.restored(request, token) if isinstance(token, bytes) else token
+        return cached if (before.uid, before.version) == (cached.uid, cached.version) else None
 
     def has_document(self, cached: CachedObject) -> bool | None:
         """Return whether exactly this document is stored under the object's key; None if no object is."""
@@ -589,36 +608,35 @@ class Store:
         """Return whether there is an object under a key."""
         return isinstance(request, Request) and request.name in self._namespaces.get(request.namespace, ())
 
-    def __iter__(self) -> Iterator[CachedObject]:
-        """Iterate over a snapshot of all objects."""
-        return self.iterate(None)
-
-    def _snapshot(self, namespace: str | None) -> Iterable[tuple[str | None, Iterable[tuple[str, _Held]]]]:
-        wanted = self._namespaces if namespace is None else (namespace,)
-        return [(each, list(self._namespaces.get(each, {}).items())) for each in wanted]
-
     def iterate(self, namespace: str | None = None) -> Iterator[CachedObject]:
         """Iterate over a snapshot of the objects of a namespace; None for all."""
         return (
-            self.restored(held) if isinstance(held, bytes) else held
-            for _, objects in self._snapshot(namespace)
-            for _, held in objects
+            self.restored(Request(name, each), held) if isinstance(held, bytes) else held
+            for each, names, objects in self.snapshot(namespace)
+            for name, held in zip(names, objects, strict=True)
         )
 
-    def restored(self, frame: bytes) -> CachedObject:
-        """Return the object of a frame."""
+    __iter__ = iterate
+
+    def restored(self, request: Request, frame: bytes) -> CachedObject:
+        """Return the object of a key and a frame."""
         assert self._decode is not None  # noqa: S101 - there is a frame
         data, fits = self.unpack(frame)
-        cached = self._decode(data)
+        cached = self._decode(request, data)
         if fits is not None:
             force_setattr(cached, "_fits", fits)
         return cached
+
+    def _find(self, request: Request, held: bytes) -> CachedObject | IdleObject:
+        # Frames and objects remember which class they were found to fit; documents do not.
+        cached = self.get(request) if held[-1] == cold.DOCUMENT else None
+        return IdleObject(request, held, self) if cached is None else cached
 
     def _remember(self, cached: CachedObject) -> None:
         size = len(cached.data)
         self.held += size
         if self._compresses:
-            self._young[cached.request] = None
+            self._young[cached.request.namespace][cached.request.name] = None
             self._young_bytes += size
             if self.held >= LEAST_HELD:
                 self._sweep_due.set()
@@ -629,33 +647,36 @@ class Store:
         if self._young_bytes > _NEWEST and not self._idle:
             self._age()
             self._age()
-        for _ in range(min(2, len(self._idle))):
-            self._compress_next()
+        for _ in range(2):
+            if self._idle:
+                self._compress_next()
 
     def _age(self) -> None:
         """Make the older objects idle, and the young ones the older ones."""
-        self._idle.extend(self._older)
-        self._older, self._young, self._young_bytes = self._young, {}, 0
+        self._idle.extend(item for item in self._older.items() if item[1])
+        self._older, self._young, self._young_bytes = self._young, defaultdict(dict), 0
 
     def _compress_next(self) -> int:
         """Compress an idle object, unless it was changed or restored since; return the length of its document."""
-        request = self._idle.popleft()
-        objects = self._namespaces.get(request.namespace, {})
-        held = objects.get(request.name)
-        if not isinstance(held, CachedObject) or request in self._older or request in self._young:
+        namespace, names = self._idle[-1]
+        name, _ = names.popitem()
+        if not names:
+            self._idle.pop()
+        objects = self._namespaces.get(namespace, {})
+        held = objects.get(name)
+        is_used = any(name in used.get(namespace, ()) for used in (self._young, self._older))
+        if held is None or is_used or not _is_loose(held):
             return 0
-        # A version without order is compared by the identity of its object, and a problem is not in the document.
-        if held.problem is not None or not isinstance(held.version, int):
-            return 0
+        data, fits = (held, None) if isinstance(held, bytes) else (held.data, held._fits)  # noqa: SLF001 - parts of it
         self._compressor.learn(self._samples)
-        frame = self._compressor.pack(held.data, held._fits)  # noqa: SLF001 - both are parts of the store
+        frame = self._compressor.pack(data, fits)
         if frame is not None:
-            objects[request.name] = frame
-            self.held += len(frame) - len(held.data)
-            self._freed += len(held.data)
+            objects[name] = frame
+            self.held += len(frame) - len(data)
+            self._freed += len(data)
             if self._freed >= _TRIM:
                 self._release()
-        return len(held.data)
+        return len(data)
 
     def _release(self) -> None:
         if self._freed:
@@ -664,19 +685,30 @@ class Store:
 
     def _samples(self) -> Sequence[bytes]:
         held = itertools.chain.from_iterable(objects.values() for objects in self._namespaces.values())
-        objects = (each for each in held if isinstance(each, CachedObject))
-        return [cached.data for cached in itertools.islice(objects, cold.SAMPLES)]
+        loose = itertools.islice(filter(_is_loose, held), cold.SAMPLES)
+        return [each if isinstance(each, bytes) else each.data for each in loose]
+
+
+def _is_loose(held: _Held) -> bool:
+    """Return whether an object is not compressed, and may be: its document restores it.
+
+    A version without order is compared by the identity of its object, and a problem is not in the document.
+    """
+    if isinstance(held, CachedObject):
+        return held.problem is None and isinstance(held.version, int) and held.data[-1] == cold.DOCUMENT
+    return held[-1] == cold.DOCUMENT
 
 
 class WritableStore(Store):
     """The write side of a store, used by its informer."""
 
-    def put(self, cached: CachedObject, *, force: bool = False) -> tuple[bool, CachedObject | None]:
+    def put(self, cached: CachedObject, *, force: bool = False, bare: bool = False) -> tuple[bool, CachedObject | None]:
         """Store an object, unless the same or a newer version of it is stored.
 
         Args:
             cached: the object.
             force: store an older version, too. Default False.
+            bare: keep the document alone until somebody reads the object, if there are many. Default False.
 
         Returns:
             Whether it was stored, and the object under its key before.
@@ -684,14 +716,15 @@ class WritableStore(Store):
         request = cached.request
         objects = self._namespaces.setdefault(request.namespace, {})
         held = objects.get(request.name)
-        before = self.restored(held) if isinstance(held, bytes) else held
+        before = self.restored(request, held) if isinstance(held, bytes) else held
         if before is not None and before.uid == cached.uid:
             is_stale = not force and is_older(cached.version, before.version)
             if is_stale or (cached.version == before.version and same_content(cached, before)):
                 return False, before
-        if held is not None:
-            self._subtract(held)
-        objects[request.name] = cached
+        if held is not None and before is not None:
+            self._subtract(held, before)
+        bare = bare and self._compresses and self.held >= MOST_WHOLE and _is_loose(cached)
+        objects[request.name] = cached.data if bare else cached
         self._count += 1
         self.bytes += len(cached.data)
         self.unreadable += cached.problem is not None
@@ -702,15 +735,15 @@ class WritableStore(Store):
 
     def discard(self, request: Request) -> None:
         """Remove the object under a key."""
-        objects = self._namespaces.get(request.namespace, {})
-        before = objects.pop(request.name, None)
+        before = self.peek(request)
         if before is None:
             return
+        objects = self._namespaces[request.namespace]
+        self._subtract(objects.pop(request.name), before)
         if not objects:
             del self._namespaces[request.namespace]
-        self._subtract(before)
-        self._young.pop(request, None)
-        self._older.pop(request, None)
+        for used in (self._young, self._older):
+            used.get(request.namespace, {}).pop(request.name, None)
         for index in self._indexes.values():
             index.discard(request)
 
@@ -730,13 +763,8 @@ class WritableStore(Store):
             if not self._older and not self._young:
                 self._sweep_due.clear()
 
-    def _subtract(self, held: _Held) -> None:
+    def _subtract(self, held: _Held, before: CachedObject) -> None:
         self._count -= 1
-        if isinstance(held, bytes):
-            self.bytes -= cold.document_size(held)
-            self.held -= len(held)
-            return
-        size = len(held.data)
-        self.bytes -= size
-        self.held -= size
-        self.unreadable -= held.problem is not None
+        self.bytes -= len(before.data)
+        self.held -= len(held if isinstance(held, bytes) else before.data)
+        self.unreadable -= before.problem is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
@@ -37,7 +36,7 @@ from reconciler.manager.endpoints.security import EndpointSecurity, Guard, Revie
 from reconciler.manager.endpoints.server import Address, MainLoop, Servers
 from reconciler.manager.event_loop import BlockedLoopWatchdog
 from reconciler.manager.lifecycle import Lifecycle, State
-from reconciler.manager.process import handled_signals, tuned_garbage_collector
+from reconciler.manager.process import enlarge_stacks, handled_signals, tuned_garbage_collector
 from reconciler.manager.rbac import rbac_documents
 from reconciler.manager.runnables import ManagerError, Runnable, name_and_call
 from reconciler.manager.sharding import Sharding, new_shard
@@ -316,8 +315,8 @@ class Manager:
             GracePeriodExceeded: something did not stop in time; the message names it.
             Exception: the exception of a runnable.
         """
-        with self._claimed_shard(), handled_signals(self.stop), tuned_garbage_collector() as freeze:
-            async with self._recorded(), self._lifecycle:
+        with handled_signals(self.stop), tuned_garbage_collector() as freeze:
+            async with self._prepared(), self._lifecycle:
                 freeze()
                 await self._lifecycle.wait_for_stop()
 
@@ -331,9 +330,8 @@ class Manager:
         Raises:
             Exception: the same exceptions as `run`.
         """
-        with self._claimed_shard():
-            async with self._recorded(), self._lifecycle:
-                yield self
+        async with self._prepared(), self._lifecycle:
+            yield self
 
     def stop(self) -> None:
         """Make `run` drain and return. Safe to call from any thread, and before `run`."""
@@ -421,7 +419,7 @@ class Manager:
             lambda transport: UrgentTransport(ObservedTransport(transport, self.metrics.requests)),
             retries=Retries(attempts=1),
         )
-        with_events = self._shard.name is None
+        events = EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng)
         return Elector(
             own,
             election,
@@ -430,9 +428,7 @@ class Manager:
             rng=self._rng,
             watchdog=Watchdog(self._clock),
             labels={**election.labels, **self._shard.lease_labels},
-            events=EventRecorder(own, source="leader-election", clock=self._clock, rng=self._rng)
-            if with_events
-            else None,
+            events=events if self._shard.name is None else None,
         )
 
     def _make_guard(self, client: Client, security: EndpointSecurity) -> Guard:
@@ -456,8 +452,7 @@ class Manager:
         if self._elector is not None:
             self._live.add("leader-election", self._elector.check_renewed)
         if metrics_address is not None:
-            address = Address.parse("metrics", metrics_address)
-            self._servers.serve(address, {"/metrics": metrics(self.metrics), **debug})
+            self._servers.serve(Address.parse("metrics", metrics_address), {"/metrics": metrics(self.metrics), **debug})
         if health_address is not None:
             address = Address.parse("health", health_address)
             checks = {
@@ -490,19 +485,22 @@ class Manager:
         return console
 
     @contextlib.asynccontextmanager
-    async def _recorded(self) -> AsyncIterator[None]:
-        """Record while the block runs, if that was asked for."""
-        if self.recording is None or self._collector is None:
-            yield
-            return
-        if isinstance(self.recording, Recording):
-            self.metrics.recording = self.recording.statistics
-        self.recording.start(self._known_kinds)
-        try:
-            with self._collector.recording():
+    async def _prepared(self) -> AsyncIterator[None]:
+        """Claim the shard and enlarge the stacks of threads; record while the block runs, if that was asked for."""
+        enlarge_stacks()
+        transport = self._client.session.connection.transport
+        with self._shard.claimed(getattr(transport, "host", "") or transport):
+            if self.recording is None or self._collector is None:
                 yield
-        finally:
-            await self.recording.stop()
+                return
+            if isinstance(self.recording, Recording):
+                self.metrics.recording = self.recording.statistics
+            self.recording.start(self._known_kinds)
+            try:
+                with self._collector.recording():
+                    yield
+            finally:
+                await self.recording.stop()
 
     @property
     def _process(self) -> ReportedProcess:
@@ -529,10 +527,6 @@ class Manager:
 
     def _segments(self) -> Sequence[Path]:
         return self.recording.segments() if isinstance(self.recording, Recording) else ()
-
-    def _claimed_shard(self) -> AbstractContextManager[None]:
-        transport = self._client.session.connection.transport
-        return self._shard.claimed(getattr(transport, "host", "") or transport)
 
     @property
     def _cluster(self) -> str:

@@ -1,4 +1,4 @@
-"""Process-wide settings while a manager runs: signal handlers and the garbage collector."""
+"""Process-wide settings of a manager: signal handlers, the garbage collector and the stacks of threads."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ itself. Python 3.14.5 returned to the collector of 3.13."""
 _THRESHOLDS = (2000, 2, 100)
 """So a collection of the two young generations examines about 6,000 objects, not 22,000 as with a threshold of ten for
 the middle one. Full collections, which take longest, become rarer than by default."""
+
+_STACK_SIZE = 8 * 2**20
+"""Bytes of address space for the stack of a thread: what glibc reserves. Memory is used only as far as it is needed."""
 
 
 class _SignalHandler:
@@ -129,3 +132,12 @@ def tuned_garbage_collector() -> Iterator[Callable[[], None]]:
             if not _thresholds:
                 gc.set_threshold(*before)
                 gc.unfreeze()
+
+
+def enlarge_stacks() -> None:
+    """Let threads that start from now on have stacks of 8 MB, unless the program has set their size.
+
+    With musl (Alpine) they would have 1 MB or less. Python's limit of recursion lets C code go deeper: a document with
+    3,000 levels, decoded in a thread, would end the process.
+    """
+    threading.stack_size(threading.stack_size() or _STACK_SIZE)  # without an argument it is reset, too

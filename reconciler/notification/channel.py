@@ -9,7 +9,6 @@ import asyncio
 import inspect
 import logging
 import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -157,7 +156,7 @@ class Message:
     action: IncidentAction = "Trigger"
     correlation_id: str = ""
     sender: str = ""
-    _sent: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
+    _sent: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -180,7 +179,7 @@ class Message:
     @property
     def is_sent(self) -> bool:
         """Return whether `mark_sent` was called: the receiver may have the message."""
-        return self._sent.is_set()
+        return self._sent
 
     def mark_sent(self) -> None:
         """Record that the receiver may have the message from now on. Call it right before the data is sent.
@@ -188,7 +187,7 @@ class Message:
         A delivery that is cancelled before this call does not count as an attempt. One that is cancelled afterwards is
         an attempt with an unknown outcome.
         """
-        self._sent.set()
+        object.__setattr__(self, "_sent", True)  # also from a thread
 
 
 def idempotency_key(uid: str, channel: str) -> str:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -71,7 +71,8 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
     def clean(text: str) -> str:
         return redactor.redact(text, namespace) if text else ""
 
-    message = Message(
+    build = partial(
+        Message,
         name=name,
         namespace=namespace,
         uid=obj.metadata.uid,
@@ -79,7 +80,6 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
         priority=spec.priority,
         subject=clean(spec.subject),
         body=clean(spec.body),
-        channel="",
         extensions={
             clean(key): redactor.redact_member(key, value, namespace) for key, value in (spec.extensions or {}).items()
         },
@@ -93,7 +93,7 @@ def build_messages(obj: NotificationRequest, channels: Sequence[ChannelStatus], 
         sender=clean(spec.sender or ""),
     )
     return [
-        replace(message, channel=each.name, attempt=each.attempts + 1, recipients=recipients_of(obj, each.name))
+        build(channel=each.name, attempt=each.attempts + 1, recipients=recipients_of(obj, each.name))
         for each in channels
     ]
 

@@ -317,7 +317,9 @@ def settle(
         delivery = results.get(channel.name)
         after = channel
         if channel.state in _OPEN and delivery is not None:
-            after = _state_after(channel, replace(delivery, error=shortened(delivery.error, most)), spec, rng)
+            if len(delivery.error) > most:
+                delivery = replace(delivery, error=shortened(delivery.error, most))
+            after = _state_after(channel, delivery, spec, rng)
             if after.attempts > channel.attempts:
                 attempts.append(_attempt(delivery, after))
             elif after.reason == "Deferred":
@@ -401,13 +403,10 @@ def _backoff(policy: RetryPolicy) -> Backoff:
 
 def _interrupted(status: NotificationRequestStatus) -> dict[str, Delivery]:
     """Return a result of unknown outcome for each attempt that was written ahead of its call and has no result."""
-    if not status.delivery_attempts:
-        return {}
     counted = {channel.name: channel.attempts for channel in status.channels}
     last: dict[str, DeliveryAttempt] = {}
-    for attempt in status.delivery_attempts:
-        if attempt.channel not in last or attempt.attempt > last[attempt.channel].attempt:
-            last[attempt.channel] = attempt
+    for attempt in sorted(status.delivery_attempts, key=lambda each: each.attempt, reverse=True):
+        last.setdefault(attempt.channel, attempt)
     return {
         name: Delivery(
             channel=name,

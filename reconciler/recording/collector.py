@@ -8,13 +8,13 @@ it takes references to what was read, sent and received; everything else is done
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Protocol
+from functools import lru_cache, partial
+from typing import Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ from reconciler.controller.reconcile.explanation import failure_of
 from reconciler.controller.wake.change import ObjectChange
 from reconciler.errors import error_text
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
-from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta import Request
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.records import (
@@ -39,6 +39,7 @@ from reconciler.recording.records import (
     ReadStep,
     ReconcileRecord,
     RequestStep,
+    Step,
     WakeUp,
     drawn_through,
 )
@@ -52,7 +53,7 @@ _MAX_VALUE = 2**20
 """Bytes of the arguments or the result of an effect, such as the body of a response, that are kept."""
 
 
-class RecordSink(Protocol):
+class RecordSink:
     """Receives the traces of a manager's reconciles."""
 
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
@@ -72,21 +73,34 @@ class RecordSink(Protocol):
         """Called after the last reconcile. Cancellation abandons what is not stored yet."""
 
 
-_kind_text = functools.lru_cache(maxsize=256)(str)
+_kind_text = lru_cache(maxsize=256)(str)
 
 
 class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
-    """The record of a reconcile, which grows until it ends.
+    """What a reconcile depends on, which grows until it ends.
+
+    The steps are made when somebody asks: code that runs once in a reconcile finds no cache of the CPU warm.
 
     Attributes:
         run: why it runs.
-        record: what it read, wrote, called and logged so far; its result is ``""`` while it is in progress.
-        size: roughly the bytes that only the record refers to.
+        draft: the record without the changes that enqueued the key, and without its steps.
+        changes: those changes.
+        steps: each makes a step, in order.
+        size: roughly the bytes that only the trace refers to.
     """
 
     run: ReconcileRun
-    record: ReconcileRecord
+    draft: ReconcileRecord
+    changes: tuple[ObjectChange, ...]
+    steps: list[Callable[[], Step]] = msgspec.field(default_factory=list)
     size: int = 500
+
+    @property
+    def record(self) -> ReconcileRecord:
+        """Return what it read, wrote, called and logged so far; its result is ``""`` while it is in progress."""
+        self.draft.wake_ups = tuple(map(_wake_up, self.changes))
+        self.draft.steps = [make() for make in self.steps]
+        return self.draft
 
 
 def _wake_up(change: ObjectChange) -> WakeUp:
@@ -102,7 +116,7 @@ def _wake_up(change: ObjectChange) -> WakeUp:
     )
 
 
-class Trace:
+class Trace(RecordSink):
     """A sink that keeps the traces in memory, for tests and tools: ``Manager(client, recording=Trace())``.
 
     Attributes:
@@ -127,12 +141,6 @@ class Trace:
         """Add a trace."""
         self.traces.append(trace)
 
-    def ended(self, trace: ReconcileTrace) -> None:
-        """Ignore it: the trace is the one that was added."""
-
-    async def stop(self) -> None:
-        """Ignore it; cancellation has no effect."""
-
     def __str__(self) -> str:
         return "in memory"
 
@@ -143,7 +151,7 @@ _current: ContextVar[ReconcileTrace | None] = ContextVar("reconcile_trace", defa
 def current_trace() -> ReconcileTrace | None:
     """Return the trace of this context; None outside a reconcile, and in a task that outlived its reconcile."""
     trace = _current.get()
-    return trace if trace is not None and not trace.record.result else None
+    return trace if trace is not None and not trace.draft.result else None
 
 
 class Collector(ReconcileObserver):
@@ -190,20 +198,19 @@ class Collector(ReconcileObserver):
         """Begin a trace, in the context of the reconcile."""
         started, changes = self._now(), reconcile.changes
         told = () if changes is None else changes.told(reconcile.request, started)
-        run = reconcile.run
-        record = ReconcileRecord(
-            run.reconcile_id,
+        run, request = reconcile.run, reconcile.request
+        draft = ReconcileRecord(
+            reconcile.reconcile_id,
             run.controller,
             _kind_text(reconcile.gvk),
-            run.request.name,
-            run.request.namespace,
+            request.name,
+            request.namespace,
             started,
             tuple(sorted(run.reasons)),
             run.attempt,
             run.priority,
-            tuple(map(_wake_up, told)),
         )
-        trace = self._open[reconcile] = ReconcileTrace(run, record)
+        trace = self._open[reconcile] = ReconcileTrace(run, draft, told)
         _current.set(trace)
         if self._sink is not None:
             self._sink.begun(trace)
@@ -211,24 +218,20 @@ class Collector(ReconcileObserver):
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
         trace = self.latest = self._open.pop(reconcile)
-        record, completion = trace.record, reconcile.completion
+        record, completion = trace.draft, reconcile.completion
         record.seconds = reconcile.seconds
-        if completion is None:
-            record.result = "cancelled"
-        else:
-            record.result = completion.result
-            if completion.outcome is not None:
-                record.requeue_after = completion.outcome.requeue_after
-            if completion.error is not None:
-                # Now, since the frames of a traceback must be released in the thread that made them.
-                record.failure = failure_of(completion.error, completion)
+        record.result = "cancelled" if completion is None else completion.result
+        record.requeue_after = completion.outcome.requeue_after if completion and completion.outcome else None
+        if completion is not None and completion.error is not None:
+            # Now, since the frames of a traceback must be released in the thread that made them.
+            record.failure = failure_of(completion.error, completion)
         if self._sink is not None:
             self._sink.ended(trace)
 
     def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
         """Note that the object of the reconcile that has ended just now changed meanwhile."""
         if self.latest is not None:
-            self.latest.record.overtaken = True
+            self.latest.draft.overtaken = True
 
     async def __call__(self, call: EffectCall, /) -> Any:
         """Call an effect, or its handler, and record the result."""
@@ -238,7 +241,7 @@ class Collector(ReconcileObserver):
             return await run
         arguments, _ = bounded(encoded(dict(call.arguments)))  # now: the reconcile may change them
         step = EffectStep(self._time.monotonic() - trace.run.since, call.name, key_of(call), arguments)
-        trace.record.steps.append(step)
+        trace.steps.append(lambda: step)
         try:
             value = await run
         except BaseException as error:
@@ -272,17 +275,16 @@ class RecordedClient(CachedClient):
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return the object that `get` would read, and record it."""
         found = await super().peek(kind, request)
-        self._trace_read(gvk_from(kind), request, found)
-        return found
-
-    def _trace_read(self, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> None:
         trace = current_trace()
         if trace is not None:
-            trace.record.steps.append(_read_step(self._now() - trace.run.since, gvk, request, found))
+            trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
+        return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
-        self._trace_read(informer.gvk, request, found)
+        trace = current_trace()
+        if trace is not None:
+            trace.steps.append(partial(_read_step, self._now() - trace.run.since, informer.gvk, request, found))
         return found
 
     async def _select(
@@ -293,15 +295,22 @@ class RecordedClient(CachedClient):
         if trace is not None:
             at, gvk = self._now() - trace.run.since, informer.gvk
             items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
-            trace.record.steps.append(ListStep(at, _kind_text(gvk), namespace, labels, fields, items))
+            listed = ListStep(at, _kind_text(gvk), namespace, labels, fields, items)
+            trace.steps.append(lambda: listed)
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
 
 
-def _read_step(at: float, gvk: GroupVersionKind, request: Request, found: CachedObject | None) -> ReadStep:
+def _read_step(at: float, kind: KindLike, request: Request, found: CachedObject | None) -> ReadStep:
+    text = _kind_text(gvk_from(kind))
     if found is None:
-        return ReadStep(at, _kind_text(gvk), request.name, request.namespace)
-    return ReadStep(at, _kind_text(gvk), request.name, request.namespace, str(found.version), found.data)
+        return ReadStep(at, text, request.name, request.namespace)
+    return ReadStep(at, text, request.name, request.namespace, str(found.version), found.data)
+
+
+def _sent(step: RequestStep, request: HTTPRequest) -> RequestStep:
+    step.target, step.content_type = request.target, request.headers.get("content-type", "")
+    return step
 
 
 class _RecordedTransport:
@@ -321,15 +330,8 @@ class _RecordedTransport:
         trace = current_trace()
         if trace is None:
             return await self._transport.send(request)
-        step = RequestStep(
-            self._now() - trace.run.since,
-            0.0,
-            request.method,
-            request.target,
-            request.headers.get("content-type", ""),
-            request.body,
-        )
-        trace.record.steps.append(step)
+        step = RequestStep(self._now() - trace.run.since, 0.0, request.method, "", "", request.body)
+        trace.steps.append(partial(_sent, step, request))
         try:
             response = await self._transport.send(request)
         except BaseException as error:
@@ -354,7 +356,7 @@ class _RecordedClock:
         now = self._clock.now()
         trace = current_trace()
         if trace is not None:
-            trace.record.times.append(now)
+            trace.draft.times.append(now)
         return now
 
     def __getattr__(self, name: str) -> Any:
@@ -412,14 +414,14 @@ class _RecordingHandler(logging.Handler):
                 message = record.getMessage()
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = str(record.msg)
-            at = current_clock().monotonic() - trace.run.since
-            trace.record.steps.append(LogStep(at, record.levelname, record.name, message))
+            step = LogStep(current_clock().monotonic() - trace.run.since, record.levelname, record.name, message)
+            trace.steps.append(lambda: step)
             trace.size += len(message)
 
 
 def _draw(make: Callable[[], Any]) -> Any:
     value = make()
     trace = current_trace()
-    if trace is not None and len(trace.record.draws) < _MAX_DRAWS:
-        trace.record.draws.append(value)
+    if trace is not None and len(trace.draft.draws) < _MAX_DRAWS:
+        trace.draft.draws.append(value)
     return value

@@ -25,12 +25,11 @@ import msgspec
 import zstandard
 
 from reconciler._core.durations import DurationLike, seconds_of
-from reconciler.cache import cold
 from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
-from reconciler.recording.collector import ReconcileTrace
+from reconciler.recording.collector import ReconcileTrace, RecordSink
 from reconciler.recording.records import (
     DocumentKey,
     EffectStep,
@@ -155,7 +154,7 @@ class SegmentWriter:
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
         self._buffer = bytearray()  # whose memory the next batch uses again
-        self._compress = zstandard.ZstdCompressor(level=cold.LEVEL).compress
+        self._compress = zstandard.ZstdCompressor(level=1).compress
 
     def write(self, batch: Batch) -> None:
         """Write a batch; after an error the segment ends before it."""
@@ -332,7 +331,7 @@ _is_own = re.compile(rf"lock|\d{{8,}}{re.escape(SUFFIX)}").fullmatch
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
-class Recording:
+class Recording(RecordSink):
     """A recording on disk of what the reconciles of a manager depend on: ``Manager(client, recording=Recording(…))``.
 
     The directory is created if it is missing, and continued if it has a recording. One process at a time can use it.
@@ -356,7 +355,7 @@ class Recording:
         self._keep = timedelta(seconds=seconds_of("keep", keep))
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
-        self._waiting: deque[ReconcileRecord] = deque()
+        self._waiting: deque[ReconcileTrace] = deque()
         self._queued = self._taken = 0  # bytes, each counted by one thread
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
@@ -403,15 +402,12 @@ class Recording:
         )
         self._thread.start()
 
-    def begun(self, trace: ReconcileTrace) -> None:
-        """Ignore it: a reconcile is written when it has ended."""
-
     def ended(self, trace: ReconcileTrace) -> None:
         """Pass the record to the thread, which does everything else."""
         if self._problem is not None:
             self._lost += 1
             return
-        self._waiting.append(trace.record)
+        self._waiting.append(trace)
         self._queued += trace.size
         if self._queued - self._taken > _MAX_WAITING:
             self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
@@ -467,7 +463,7 @@ class Recording:
     def _write(self) -> None:
         taken, records = self._queued, []
         while self._waiting:
-            records.append(self._waiting.popleft())
+            records.append(self._waiting.popleft().record)
         self._taken = taken  # at least
         if not records:
             return

@@ -27,7 +27,7 @@ _MIN_HASHED = 64
 _MAX_PARTS, _MAX_TEXTS, _MAX_REPLACED = 100_000, 20_000, 2**22
 """Parts and texts that are remembered, and bytes of those that were replaced; then they are forgotten: 16 MB."""
 
-_LONGEST_NAME = 253
+_LONGEST_NAME, _LONGEST_VERSION = 253, 20
 _MAX_LEVELS = 32
 
 _MASKED = "W1JFREFDVEVEXQ=="
@@ -38,9 +38,6 @@ _is_plain = re.compile(
     rb'|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"'
 ).fullmatch
 """Matches texts that are never secret under a harmless name: short words, times and uids."""
-
-_is_version = re.compile(r"\d{0,20}").fullmatch
-"""Matches the resourceVersions of a server, and that of a document without one."""
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -132,9 +129,11 @@ class DocumentRedactor:
         if secret:
             return _without_secrets(data, secret=True)
         if data[:1] in _CONTAINERS:
-            with contextlib.suppress(*UNDECODABLE):
+            try:
                 found = found or object_in(data)
                 return data if found is not None and self._is_harmless_object(found) else self._cleaned(data)
+            except UNDECODABLE:
+                pass  # it is text
         if (key := hash(data)) not in self._parts:
             clean = _without_secrets(data, secret=False)
             if clean != data:
@@ -155,18 +154,19 @@ class DocumentRedactor:
 
     def _is_harmless_object(self, found: ObjectParts) -> bool:
         """Return whether an object has no secret. Its managedFields have only names that it has elsewhere, too."""
-        metadata = found.metadata
-        if found.kind in _SECRETS or not _is_version(metadata.resource_version):
+        metadata, version = found.metadata, found.metadata.resource_version
+        if found.kind in _SECRETS or (version and not version.isdecimal()) or len(version) > _LONGEST_VERSION:
             return False
-        texts = [found.api_version, found.kind, metadata.name, metadata.namespace or "", metadata.uid]
-        texts += [metadata.creation_timestamp or "", metadata.deletion_timestamp or ""]
-        lists = (metadata.annotations, metadata.labels, metadata.owner_references, metadata.finalizers)
-        fixed = [*map(bytes, lists), bytes(found.spec), bytes(found.data)]
+        names = found.api_version, found.kind, metadata.name, metadata.namespace, metadata.uid
+        times = metadata.creation_timestamp, metadata.deletion_timestamp
+        lists = metadata.annotations, metadata.labels, metadata.owner_references, metadata.finalizers
+        fixed = b"\0".join((*lists, found.spec, found.data))  # JSON does not contain this byte
         status = bytes(found.status)  # by itself, since it changes most often
-        key = hash((*texts, *fixed))
+        key = hash((names, times, fixed))
         if key in self._parts and (not status or hash(status) in self._parts):
             return True
-        return self._are_harmless([*fixed, status], [text for text in texts if text not in self._texts], [key])
+        texts = [text for text in names + times if text and text not in self._texts]
+        return self._are_harmless([*fixed.split(b"\0"), status], texts, [key])
 
     def _are_harmless(
         self, parts: Iterable[bytes], texts: list[str], seen: list[int], levels: int = _MAX_LEVELS
@@ -431,13 +431,13 @@ def redact_request(
         namespace: of the reconcile.
         answer: the object in the response, if that is known. Default: it is read.
     """
-    path, mark, query = step.target.partition("?")
-    secret = concerns_secret(path)
-    step.target = redactor.text(path, namespace) + mark + redactor.text(query, namespace)
+    secret = concerns_secret(step.target)
+    step.target = redactor.text(step.target, namespace)
     step.body = redactor.redact(step.body, namespace, secret=secret)
     step.response = redactor.redact(step.response, namespace, secret=secret and step.status < 300, found=answer)
-    step.retry_after = redactor.text(step.retry_after, namespace)
-    step.message = redactor.text(step.message, namespace)
+    if step.retry_after or step.message:
+        step.retry_after = redactor.text(step.retry_after, namespace)
+        step.message = redactor.text(step.message, namespace)
 
 
 def without_secret_draws(draws: list[Any], said: str) -> list[Any]:

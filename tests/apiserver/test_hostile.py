@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ import aiohttp
 import pytest
 
 from reconciler.apiserver import APIServer
+from reconciler.apiserver.encoding import formats
 from reconciler.apiserver.serving.request_log import ServerAction
 from reconciler.errors import APIError
 from reconciler.http import HTTPRequest
@@ -154,8 +156,27 @@ async def test_a_pattern_that_cannot_be_matched_is_refused_with_its_definition(a
     assert answer.causes[0][0].startswith("spec.validation.openAPIV3Schema")
 
 
-@pytest.mark.parametrize("pattern", [r"^\Qa.b\E$", r"^a\x{2e}b$"])
-async def test_literal_parts_of_patterns_are_matched_as_in_go(api: Api, pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["(" * 900 + ")" * 900, "a{99999999999}", "(?=a)b", "(a", "[b-a]"])
+async def test_a_pattern_is_refused_without_re2_as_well(
+    api: Api, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats.compiled_pattern.cache_clear()
+    monkeypatch.setitem(sys.modules, "re2", None)
+    spec = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    answer = await api.post(DEFINITIONS, definition("Odd", spec=spec))
+    assert answer.status == 422
+    assert answer.causes[0][0].endswith("properties[a].pattern")
+    assert "must be a valid regular expression, but isn't: error parsing regexp: " in answer["message"]
+
+
+@pytest.mark.parametrize("re2", [True, False], ids=["re2", "without re2"])
+@pytest.mark.parametrize("pattern", [r"^\Qa.b\E$", r"^a\x{2e}b$", r"^\pL[[:punct:]](?P<b>\p{Greek}|b)\z"])
+async def test_literal_parts_of_patterns_are_matched_as_in_go(
+    api: Api, pattern: str, re2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats.compiled_pattern.cache_clear()
+    if not re2:
+        monkeypatch.setitem(sys.modules, "re2", None)
     spec = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
     assert (await api.post(DEFINITIONS, definition("Literal", spec=spec))).status == 201
     path = WIDGETS.replace("widgets", "literals")

@@ -121,8 +121,8 @@ def reading(reader: Any, documents: list[bytes]) -> dict[str, float]:
             cached.read_as(Widget)  # each version is compared with its model once
             store.put(cached)
     keys = list(idle.requests())
-    idle._idle.extend(keys)
-    idle._young.clear()
+    idle._age()
+    idle._age()
     while idle._idle:
         idle._compress_next()
     assert idle.held < idle.bytes / 4

@@ -12,6 +12,7 @@ import pytest
 from reconciler import Client
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CachedObject, CacheEvent, EventType, cold
+from reconciler.cache import store as store_module
 from reconciler.cache.decoding import WireReader, cached_object
 from reconciler.cache.informer import Informer
 from reconciler.cache.store import WritableStore
@@ -52,7 +53,8 @@ class World:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
+async def listed() -> AsyncIterator[World]:
+    """A cache right after its first list."""
     async with APIServer() as server:
         client = Client(server)
         for name in ("n-0", "n-1", "n-2"):
@@ -64,9 +66,20 @@ async def world() -> AsyncIterator[World]:
             informer.store.add_index("data.text", lambda document: [document["data"]["text"][:8]])
             await informer.wait_synced()
             assert informer.statistics().store.bytes > 4 * 1024 * 1024
-            world = World(server, cache, informer)
-            await asyncio.sleep(MINUTES)
-            yield world
+            yield World(server, cache, informer)
+
+
+@pytest.fixture
+async def world(listed: World) -> World:
+    """The same when its objects are idle."""
+    await asyncio.sleep(MINUTES)
+    return listed
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a first list, only the documents are stored."""
+    monkeypatch.setattr(store_module, "MOST_WHOLE", 0)
 
 
 def content(cached: CachedObject) -> tuple[object, ...]:
@@ -91,6 +104,39 @@ async def test_idle_objects_take_little_memory_and_read_as_before(world: World) 
     found = world.informer.store.by_index("data.text", text)
     assert {cached.name for cached in found} >= {"c-0007"}
     assert world.held < 0.5  # reading everything once restores nothing for good
+
+
+@pytest.mark.usefixtures("bare")
+async def test_objects_of_a_first_list_read_as_they_were_delivered(listed: World) -> None:
+    received = {event.object.request: content(event.object) for event in listed.events}
+    assert len(received) == COUNT
+    assert {cached.request: content(cached) for cached in listed.informer.store} == received
+    assert len(await listed.cached.list("v1/ConfigMap", "n-1")) == COUNT / 3
+    for key, was in received.items():
+        first = listed.informer.store.get(key)
+        assert first is not None
+        assert content(first) == was
+        assert listed.informer.store.get(key) is first
+    assert listed.held == 1
+    await asyncio.sleep(MINUTES)
+    assert listed.held < 0.5
+    assert {cached.request: content(cached) for cached in listed.informer.store} == received
+
+
+@pytest.mark.usefixtures("bare")
+async def test_changes_of_objects_of_a_first_list_are_delivered_with_both_versions(listed: World) -> None:
+    listed.events.clear()
+    await listed.live.patch("v1/ConfigMap", "c-0003", "n-0", patch={"data": {"text": "short"}})
+    await asyncio.sleep(1)
+    (updated,) = listed.events
+    assert updated.old is not None
+    assert updated.old.decode()["data"] == config_map(3)["data"]
+    for number in range(COUNT):
+        await listed.live.delete("v1/ConfigMap", f"c-{number:04}", f"n-{number % 3}")
+    await asyncio.sleep(1)
+    assert len(listed.events) == 1 + COUNT
+    store = listed.informer.statistics().store
+    assert (store.objects, store.bytes, store.held) == (0, 0, 0)
 
 
 async def test_objects_in_use_stay_as_they_are_until_they_are_idle_again(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -128,7 +129,7 @@ def test_address_in_use(capsys, modules: Path, kubeconfig: str, option: str) -> 
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         line = error_of(capsys, "run", "an_operator:Good", "--kubeconfig", kubeconfig, f"{option}={address}")
     assert address in line
-    assert "Address already in use" in line
+    assert os.strerror(errno.EADDRINUSE) in line
     assert option in line
 
 

@@ -43,6 +43,19 @@ def test_keys_are_counted_separately():
     assert not any(alarm.note(key, set()) for _ in range(10) for key in range(50))
 
 
+def test_a_key_is_found_among_very_many_others_of_which_few_are_remembered():
+    clock = Clock()
+    alarm = TightLoops(clock)
+    for number in range(40_000):
+        alarm.note(number, {"event"})
+        if number % 2000 == 0:
+            alarm.note("k", {"event"})
+        clock.time += 0.0002
+    assert alarm.is_in_loop("k")
+    assert alarm.storms == 1
+    assert len(alarm) == 5_000
+
+
 def test_a_key_is_reported_again_only_after_a_while():
     clock = Clock()
     alarm = TightLoops(clock)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -295,8 +297,8 @@ async def test_error_for_a_port_in_use_names_the_option(client: Client) -> None:
         for option in ("metrics", "health"):
             with pytest.raises(ConfigurationError) as raised:
                 await Manager(client, **{option: address}).run()  # type: ignore[arg-type]
-            text = str(raised.value)
-            assert text.startswith(f"{option}='{address}': cannot listen on this address: Address already in use")
+            text, in_use = str(raised.value), os.strerror(errno.EADDRINUSE)  # each libc has its own words
+            assert text.startswith(f"{option}='{address}': cannot listen on this address: {in_use}")
             assert "\n" not in text
 
 

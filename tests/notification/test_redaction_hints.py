@@ -55,5 +55,15 @@ def test_a_hint_at_every_place_finds_the_same(text: str) -> None:
         assert redact_forms(text) == found
 
 
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from([*PIECES, *engine._HINTS.texts]), max_size=14).map("".join))
+def test_all_hints_are_found_at_all_their_places(text: str) -> None:
+    folded = text.encode("ascii", "replace").lower()
+    for hints in (engine._HINTS, *(hints for hints, _ in engine._STEPS)):
+        texts = tuple(each.lower().encode() for each in hints.texts)
+        assert hints.starts(text) == [place for place in range(len(folded)) if folded.startswith(texts, place)]
+        assert hints.is_in(text) == bool(hints.starts(text))
+
+
 def test_hints_are_found_in_any_case_at_the_characters_place() -> None:
     assert names.Hints("token", "key", "pass").starts("a token, an API-Key, héllo password=x") == [2, 16, 27]

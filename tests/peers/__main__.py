@@ -79,7 +79,8 @@ def run(suite: Suite, reasons: Mapping[str, str], logs: Path) -> Result:
         found: Cases = {}
         for number, part in enumerate(suite.parts):
             directory = logs / suite.name / f"{server}-{attempt}-{number}"
-            with serve(server, directory, suite.arguments) as kubeconfig:
+            arguments = suite.arguments if server == "embedded" else suite.real
+            with serve(server, directory, arguments) as kubeconfig:
                 played = play(kubeconfig, part)
             found |= {name: state for name, state in played.items() if state != "skipped" or name not in found}
         return found

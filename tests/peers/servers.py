@@ -25,15 +25,14 @@ def serve(server: str, directory: Path, arguments: Sequence[str] = ()) -> Iterat
     Args:
         server: one of `SERVERS`.
         directory: an empty directory for the kubeconfig and the server's output.
-        arguments: more arguments of the embedded server.
+        arguments: more arguments of the command.
 
     Raises:
         RuntimeError: the server has not started; the message is its output.
     """
     directory.mkdir(parents=True)
     kubeconfig, output = directory / "kubeconfig", directory / "server.log"
-    command = [sys.executable, "-m", "reconciler", *SERVERS[server], "--kubeconfig", str(kubeconfig)]
-    command += arguments if server == "embedded" else ()
+    command = [sys.executable, "-m", "reconciler", *SERVERS[server], "--kubeconfig", str(kubeconfig), *arguments]
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process:
         try:
             deadline = time.monotonic() + _START_SECONDS

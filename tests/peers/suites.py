@@ -60,6 +60,7 @@ class Suite:
         parts: the parts that run on a server of their own: expressions of Ginkgo's focus or of pytest's
             ``-k``, or a substring of the names in Rust.
         arguments: more arguments of the command that starts the embedded server.
+        real: those of the real one.
         alone: whether it runs on one server at a time, because it listens on a fixed port.
         checkout: the environment variable that names a checkout of its repository, if you must fetch it.
     """
@@ -69,6 +70,7 @@ class Suite:
     prepare: Callable[[], Play]
     parts: Sequence[str] = ("",)
     arguments: Sequence[str] = ()
+    real: Sequence[str] = ()
     alone: bool = False
     checkout: str = ""
 
@@ -90,7 +92,8 @@ class Project:
     @property
     def checkout(self) -> str:
         """Return the environment variable for a checkout of the repository, or nothing if a proxy has the sources."""
-        return f"{self.name.rpartition('/')[2].upper()}_CHECKOUT" if "checkout" in self.options else ""
+        name = self.name.rpartition("/")[2].upper().replace("-", "_")
+        return f"{name}_CHECKOUT" if "checkout" in self.options else ""
 
     @property
     def title(self) -> str:
@@ -109,6 +112,7 @@ def suites() -> dict[str, Suite]:
         "kubernetes": _prepare_kubernetes,
         "program": _prepare_program,
         "written": _prepare_written,
+        "checkout": _prepare_checkout,
         "python": _prepare_python,
         "cargo": _prepare_cargo,
     }
@@ -119,9 +123,10 @@ def suites() -> dict[str, Suite]:
         for suite, settings in options["suites"].items():
             prepare = functools.partial(preparations[options["with"]], project, suite, settings)
             arguments = settings.get("arguments", options.get("arguments", ()))
+            real = options.get("real", ())
             parts = settings.get("parts", [""])
             alone = settings.get("alone", False)
-            found[suite] = Suite(suite, project.title, prepare, parts, arguments, alone, project.checkout)
+            found[suite] = Suite(suite, project.title, prepare, parts, arguments, real, alone, project.checkout)
     return found
 
 
@@ -173,7 +178,7 @@ def _copy_module(project: Project, target: Path) -> None:
 
 
 def _copy_checkout(project: Project, target: Path) -> None:
-    """Copy a directory of a repository in the wanted version, whatever the checkout's own version is."""
+    """Copy a directory of a repository, or all of it, in the wanted version, whatever the checkout's version is."""
     if project.checkout not in os.environ:
         raise NotAvailable(f"set {project.checkout} to a checkout: git clone https://{project.name}")
     with tempfile.TemporaryDirectory() as scratch:
@@ -345,10 +350,25 @@ def _install_client(project: Project, sources: Path, target: Path) -> None:
     _output_of(*(part.format(version=project.version) for part in project.options["install"]), directory=target)
 
 
-def _run_written(project: Project, root: Path, kubeconfig: Path, _part: str) -> Cases:
-    reports = kubeconfig.with_name("reports")
-    reports.mkdir()
-    values = {"version": project.version, "reports": reports}
+def _prepare_checkout(project: Project, _name: str, _settings: Mapping[str, Any]) -> Play:
+    """Build a project from a checkout of its repository, with the commands of its entry."""
+
+    def build(new: Path) -> None:
+        _copy_checkout(project, new)
+        _output_of(*project.options["install"], directory=new)
+
+    root = project.cache()
+    if not root.exists():
+        _complete(root, build)
+    return functools.partial(_run_written, project, root)
+
+
+def _run_written(project: Project, root: Path, kubeconfig: Path, part: str) -> Cases:
+    where = project.options.get("reports")
+    reports = kubeconfig.with_name("reports") if where is None else root / where
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir(parents=True)
+    values = {"version": project.version, "reports": reports, "part": part}
     _run([part.format_map(values) for part in project.options["run"]], root, {"KUBECONFIG": str(kubeconfig)})
     found: Cases = {}
     for report in sorted(reports.glob("*.xml")):

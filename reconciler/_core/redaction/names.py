@@ -2,18 +2,26 @@
 
 A value after such a name may not be secret: a reference, a placeholder, words of a sentence, a number.
 
-The patterns that recognize secrets would try every place. Hints are fixed strings, which Python finds at about a
-gigabyte a second, whatever the text is. The patterns are then tried only at the hints.
+The patterns that recognize secrets would try every place. Hints are fixed strings, which are found quickly, whatever
+the text is. The patterns are then tried only at the hints.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Literal
 
-_SHORT = 300
-"""Characters below which it is faster to look up the pairs of characters than to try each hint."""
+
+def _any_of(texts: set[bytes]) -> bytes:
+    """Return a pattern of any of the texts, in which a beginning that several share stands once."""
+    if b"" in texts:
+        return b""
+    rests: dict[bytes, set[bytes]] = {}
+    for text in texts:
+        rests.setdefault(re.escape(text[:1]), set()).add(text[1:])
+    return b"(?:%b)" % b"|".join(first + _any_of(rest) for first, rest in rests.items())
 
 
 class Hints:
@@ -30,31 +38,22 @@ class Hints:
 
     def __init__(self, *hints: str) -> None:
         self.texts = hints
-        given = {hint.lower().encode() for hint in hints}
-        self._hints = [hint for hint in given if not any(hint.startswith(other) for other in given - {hint})]
-        self._by_start: dict[bytes, list[bytes]] = {}
-        for hint in self._hints:
-            self._by_start.setdefault(hint[:2], []).append(hint)
+
+    @functools.cached_property
+    def _search(self) -> Callable[[bytes, int], re.Match[bytes] | None]:  # when it is needed: it takes milliseconds
+        return re.compile(_any_of({hint.lower().encode() for hint in self.texts})).search
 
     def is_in(self, text: str) -> bool:
         """Return whether there is a hint in a string."""
-        folded = text.encode("ascii", "replace").lower()
-        hints = self._hints
-        if len(folded) < _SHORT:
-            starts = {folded[place : place + size] for place in range(len(folded)) for size in (1, 2)}
-            hints = [hint for start in self._by_start.keys() & starts for hint in self._by_start[start]]
-        return any(map(folded.__contains__, hints))
+        return self._search(text.encode("ascii", "replace").lower(), 0) is not None
 
     def starts(self, text: str) -> list[int]:
         """Return the starts of the hints, in order."""
         folded = text.encode("ascii", "replace").lower()
-        places = set()
-        for hint in self._hints:
-            place = folded.find(hint)
-            while place >= 0:
-                places.add(place)
-                place = folded.find(hint, place + 1)
-        return sorted(places)
+        places: list[int] = []
+        while found := self._search(folded, places[-1] + 1 if places else 0):
+            places.append(found.start())
+        return places
 
 
 _CONTINUED = re.compile(r"'\\{1,16}''|''")

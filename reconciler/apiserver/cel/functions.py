@@ -67,8 +67,7 @@ class Function:
 
 def require_engine() -> None:
     """Raise `MissingExtra` if the engine is not installed."""
-    purpose = "a CustomResourceDefinition with CEL rules on the embedded API server"
-    with importing(extra="cel", purpose=purpose):
+    with importing(extra="cel", purpose="a CEL rule or condition on the embedded API server"):
         import cel_expr_python  # type: ignore[import-untyped]  # noqa: F401 - imported to see whether it is installed
 
 

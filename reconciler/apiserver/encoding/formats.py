@@ -232,7 +232,7 @@ def compiled_pattern(pattern: str) -> Any:
 def pattern_problem(pattern: str) -> str:
     """Return the error of Go's parser for a pattern, or an empty string if it is valid.
 
-    Without RE2, Python's parser finds the error, with fewer of Go's messages.
+    Without RE2, the parser of pydantic's engine, Rust's `regex`, finds the error, with messages of its own.
     """
     try:
         compiled_pattern(pattern)
@@ -244,8 +244,10 @@ def pattern_problem(pattern: str) -> str:
 
 
 def _problem_without_re2(pattern: str) -> str:
+    from pydantic_core import SchemaError, SchemaValidator, core_schema
+
     try:
-        re.compile(ecma_pattern(pattern).replace("(?<", "(?P<").replace("(?P<=", "(?<=").replace("(?P<!", "(?<!"))
-    except re.error as error:
-        return f"error parsing regexp: {error.msg}: `{pattern}`"
+        SchemaValidator(core_schema.str_schema(pattern=ecma_pattern(pattern), regex_engine="rust-regex"))
+    except SchemaError as error:
+        return f"error parsing regexp: {str(error).rpartition('error: ')[2].rstrip('.')}: `{pattern}`"
     return ""

@@ -326,9 +326,9 @@ class Reconcile:
         """Return whether the controller is stopping."""
         return self._context.stopping()
 
-    @property
+    @functools.cached_property
     def reconcile_id(self) -> str:
-        """Return the id of this reconcile, for log records."""
+        """Return the id of this reconcile, for log records and requests."""
         return self.run.reconcile_id
 
     def saw(self, gvk: GroupVersionKind, request: Request, uid: str, version: Version) -> None:

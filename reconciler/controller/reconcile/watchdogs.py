@@ -265,6 +265,9 @@ _QUIET = 300.0
 _STEPS = 15
 """Successive steps of ``Result(again=True)`` that are normal."""
 
+_KEYS = 5_000
+"""Keys whose latest reconciles are remembered: far more than are reconciled between two of a key in a tight loop."""
+
 _MAX_LOGGED = 10
 """Storms that are logged within a window."""
 
@@ -330,7 +333,7 @@ class _UnaskedReconcile(msgspec.Struct, gc=False):
 
 
 class TightLoops(ReconcileObserver):
-    """The observer that logs and counts tight loops, by counts in a sliding window. Idle keys take no memory.
+    """The observer that logs and counts tight loops, by counts in a sliding window.
 
     Reconciles that were asked for do not count: a retry, ``again``, or a delay, and no other reason.
 
@@ -447,10 +450,8 @@ class TightLoops(ReconcileObserver):
         return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - _WINDOW
 
     def _drop_idle(self, now: float) -> None:
-        while self._recent and next(iter(self._recent.values())).at <= now - _WINDOW:
+        while self._recent and (len(self._recent) >= _KEYS or next(iter(self._recent.values())).at <= now - _WINDOW):
             self._recent.popitem(last=False)
-        if not self._recent:
-            self._recent.clear()  # a dict that was emptied item by item keeps its largest size
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)
 

@@ -22,6 +22,7 @@ from reconciler.clock import Clock
 from reconciler.errors import ConfigurationError
 from reconciler.manager.endpoints.security import ACCEPTED_SECONDS, AccessRefused, EndpointSecurity, Guard
 from reconciler.manager.event_loop import BlockedLoopWatchdog
+from reconciler.manager.process import enlarge_stacks
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -102,6 +103,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._on_end: Callable[[], object] = lambda: None
+        enlarge_stacks()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
