@@ -8,7 +8,6 @@ a compressed `Batch` in MessagePack. Documents are stored once per segment and v
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import os
@@ -459,23 +458,21 @@ class Recording(RecordSink):
     def _end(self, problem: str) -> None:
         if self._problem is None:
             self._problem = problem
-            self._waiting.clear()
+            self._waiting = deque()
             _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
         taken, records = self._queued, []
-        with contextlib.suppress(IndexError):  # no more, perhaps since `_end` has dropped them
-            while True:
-                records.append(self._waiting.popleft().record)
+        waiting = self._waiting  # `_end` has others wait elsewhere
+        while waiting:
+            records.append(waiting.popleft().record)
         self._taken = taken  # at least
         if not records:
             return
         segment = self._current(records[0].started)
-        batch = Batch([], [], records)
-        for resource in self._kinds():
-            if resource.gvk not in segment.kinds:
-                segment.kinds.add(resource.gvk)
-                batch.kinds.append(ServedKind.of(resource))
+        new = [each for each in self._kinds() if each.gvk not in segment.kinds]
+        segment.kinds.update(each.gvk for each in new)
+        batch = Batch(list(map(ServedKind.of, new)), [], records)
         for record in records:
             self._prepare(record, segment, batch)
         segment.write(batch)

@@ -244,21 +244,13 @@ DocumentKey = tuple[str, str, str | None, str | None]
 
 def reads_of(record: ReconcileRecord) -> list[ReadStep]:
     """Return the reads of a record, those of its lists included."""
-    found: list[ReadStep] = []
-    for step in record.steps:
-        if isinstance(step, ReadStep):
-            found.append(step)
-        elif isinstance(step, ListStep):
-            found += step.items
-    return found
+    steps = [each for each in record.steps if isinstance(each, ReadStep | ListStep)]
+    return [read for each in steps for read in (each.items if isinstance(each, ListStep) else [each])]
 
 
 def documents_of(record: ReconcileRecord) -> list[ReadStep]:
     """Return everything in a record that has a document: its reads, and the objects that enqueued its key."""
-    found = reads_of(record)
-    for wake_up in record.wake_ups:
-        found += wake_up.versions
-    return found
+    return reads_of(record) + [read for each in record.wake_ups for read in each.versions]
 
 
 def document_key(read: ReadStep) -> DocumentKey:

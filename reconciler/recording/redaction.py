@@ -127,8 +127,8 @@ class DocumentRedactor:
             return data
         if self.known is not None or self.values:
             text = data.decode("utf-8", "replace")
-            if (clean := self._known_replaced(text, namespace or "")) != text:
-                data, found = clean.encode(), None
+            if (unknown := self._known_replaced(text, namespace or "")) != text:
+                data, found = unknown.encode(), None
         if secret:
             return _without_secrets(data, secret=True)
         if data[:1] in _CONTAINERS:
@@ -269,19 +269,15 @@ def _says_nothing(inner: _Inner) -> bool:
     """Return whether no name in a mapping or list says that a value in it is a secret, and none is one itself."""
     if isinstance(inner, list):
         return not any(_is_name(bytes(item)) for item in inner)
-    if not all(map(_is_harmless_name, inner)):
+    if not all(len(name) <= _LONGEST_NAME and _is_harmless_name(name) for name in inner):
         return False
     named = not NAMED.isdisjoint(map(str.lower, inner))
     telling = [part for name, part in inner.items() if name == "kind" or (named and name.lower() in NAMING)]
     return not any(kind_of_name(bytes(part).decode()) for part in telling)
 
 
-def _is_harmless_name(name: str) -> bool:
-    return len(name) <= _LONGEST_NAME and _is_harmless_short_name(name)
-
-
 @functools.lru_cache(maxsize=8192)
-def _is_harmless_short_name(name: str) -> bool:
+def _is_harmless_name(name: str) -> bool:
     return kind_of_name(name) is None and redact(name) == name and not _hides_secret(name)
 
 
@@ -292,11 +288,8 @@ def _is_name(item: bytes) -> bool:
 
 def _hides_secret(text: str) -> bool:
     """Return whether text is JSON, YAML or base64 with a secret, which only shows if it is looked at by itself."""
-    if text.lstrip()[:1] in _JSON and redact(text) != text:
-        return True
-    if "Secret" in text and _mask_text(text) != text:
-        return True
-    return _without_encoded(text) is not text
+    in_json = text.lstrip()[:1] in _JSON and redact(text) != text
+    return in_json or ("Secret" in text and _mask_text(text) != text) or _without_encoded(text) is not text
 
 
 def _without_secrets(data: bytes, *, secret: bool) -> bytes:
@@ -491,8 +484,6 @@ def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> dict[st
     for step in record.steps:
         if isinstance(step, RequestStep) and concerns_secret(step.target):
             documents += [step.body, step.response]
-    if not documents:
-        return {}
     found: dict[str, str] = {}
     for name, value in itertools.chain.from_iterable(map(_values_in, documents)):
         for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES])):  # a key may be logged by lines
