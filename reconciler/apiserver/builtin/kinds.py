@@ -213,7 +213,7 @@ def metadata_node() -> Node:
     return type_node("meta.v1.ObjectMeta")
 
 
-@functools.lru_cache(maxsize=1024)  # each server asks for those of all kinds
+@functools.lru_cache(maxsize=512)  # each server asks for those of all built-in kinds
 def place_of(node: Node | None) -> Node:
     """Return the node of whole documents of a kind: its members, and those of metadata."""
     node = node or ANYTHING
