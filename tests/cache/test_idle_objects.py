@@ -388,6 +388,15 @@ def test_the_dictionary_is_renewed_when_the_documents_have_changed() -> None:
     assert all(compressor.unpack(frame) == (data, None) for data, frame in frames.items())
 
 
+def test_one_large_object_does_not_spoil_the_dictionary() -> None:
+    group, sizes = documents("any", 100), []
+    for samples in (group[:8], [random.Random(1).randbytes(100_000), *group[:8]]):
+        compressor = cold.Compressor()
+        compressor.learn(lambda samples=samples: samples)  # type: ignore[misc]
+        sizes.append(sum(len(compressor.pack(data, None) or data) for data in group))
+    assert sizes[1] < 1.1 * sizes[0]
+
+
 def test_a_document_that_does_not_become_smaller_stays_as_it_is() -> None:
     compressor = cold.Compressor()
     data = random.Random(1).randbytes(3000)
