@@ -305,7 +305,7 @@ class Manager:
         A signal stops all managers that run in the main thread; a second one exits immediately with exit code 1. In
         another thread signals are not handled: call `stop`. Cancellation also drains, and is raised afterwards; a
         second cancellation cuts the grace period short. While the manager runs, the garbage collector ignores the
-        objects that existed when it had started (``gc.freeze``).
+        objects that existed when it had started (``gc.freeze``), unless the program has frozen objects itself.
 
         Raises:
             ManagerError: the manager has run before.

@@ -102,8 +102,8 @@ def handled_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 _collector_lock = threading.Lock()
-_collector_users = 0
-_thresholds_before = (0, 0, 0)
+_thresholds: list[tuple[int, int, int]] = []
+"""The garbage collector's thresholds at the start of each open block; the first are those of the program."""
 
 
 @contextlib.contextmanager
@@ -113,23 +113,24 @@ def tuned_garbage_collector() -> Iterator[Callable[[], None]]:
     An operator has about 50,000 functions, classes and models that live as long as the process. A full collection over
     them blocks the event loop for 20 to 100 ms, and happens every few thousand reconciles. They are not collected once
     more before: imports leave next to no garbage. The other collections become shorter, unless the program has set its
-    own thresholds. The end of the last of several overlapping blocks restores all settings.
+    own thresholds. The end of the last of several overlapping blocks restores all settings. A program that has frozen
+    objects itself tunes the collector itself: nothing is changed, since unfreezing would include its objects.
     """
-    global _collector_users, _thresholds_before  # noqa: PLW0603 - the collector belongs to the process as well
-    gc.freeze()
+    if not _thresholds and gc.get_freeze_count():
+        yield lambda: None
+        return
     with _collector_lock:
-        if not _collector_users:
-            _thresholds_before = gc.get_threshold()
-            if _thresholds_before in _DEFAULT_THRESHOLDS:
-                gc.set_threshold(*_THRESHOLDS)
-        _collector_users += 1
+        _thresholds.append(gc.get_threshold())
+        if _thresholds[-1] in _DEFAULT_THRESHOLDS:
+            gc.set_threshold(*_THRESHOLDS)
+    gc.freeze()
     try:
         yield gc.freeze
     finally:
         with _collector_lock:
-            _collector_users -= 1
-            if not _collector_users:
-                gc.set_threshold(*_thresholds_before)
+            before = _thresholds.pop()
+            if not _thresholds:
+                gc.set_threshold(*before)
                 gc.unfreeze()
 
 

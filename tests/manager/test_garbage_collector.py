@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,18 @@ from reconciler import Manager
 from reconciler.client import Client
 
 pytestmark = pytest.mark.virtual_time
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_in_a_program() -> Iterator[None]:
+    """Undo what the suite has set: a manager changes nothing in a program that has frozen objects itself."""
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)  # the default of Python 3.11
+    gc.unfreeze()
+    yield
+    gc.set_threshold(*before)
+    gc.collect()
+    gc.freeze()
 
 
 class ReferenceCycle:
@@ -49,6 +62,21 @@ async def test_thresholds_set_by_the_program_are_kept(client: Client) -> None:
         await running
     finally:
         gc.set_threshold(*before)
+
+
+async def test_objects_frozen_by_the_program_stay_frozen(client: Client) -> None:
+    before = gc.get_threshold()
+    gc.freeze()
+    try:
+        manager = Manager(client)
+        running = asyncio.create_task(manager.run())
+        await asyncio.sleep(1)
+        manager.stop()
+        await running
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold() == before
+    finally:
+        gc.unfreeze()
 
 
 async def test_running_block_does_not_change_the_garbage_collector(client: Client) -> None:
