@@ -392,7 +392,7 @@ def test_one_large_object_does_not_spoil_the_dictionary() -> None:
     group, sizes = documents("any", 100), []
     for samples in (group[:8], [random.Random(1).randbytes(100_000), *group[:8]]):
         compressor = cold.Compressor()
-        compressor.learn(lambda samples=samples: samples)  # type: ignore[misc]
+        compressor.learn(samples.copy)
         sizes.append(sum(len(compressor.pack(data, None) or data) for data in group))
     assert sizes[1] < 1.1 * sizes[0]
 
