@@ -5,7 +5,6 @@ The rules of roles say what they allow, and which rules others cover.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -128,12 +127,13 @@ class Roles:
     def bootstrap(self) -> None:
         """Store those roles and bindings of a real server that are missing, and follow changes from now on."""
         for document in recorded_for("bootstrap.json", self._cluster.registry.release):
-            self._add(copy.deepcopy(document))
+            self._add(document)
         self._aggregate()
         self._cluster.commit_hooks.append(self._committed)
 
     def _add(self, document: JSONObject) -> None:
-        metadata, resource = document["metadata"], self._resources[document["kind"]]
+        """Store a document unless it exists; servers share the rules in it."""
+        metadata, resource = dict(document["metadata"]), self._resources[document["kind"]]
         key = resource.key(metadata.get("namespace"), metadata["name"])
         if key in resource.store.objects:
             return
@@ -143,9 +143,10 @@ class Roles:
             "labels": {"kubernetes.io/bootstrapping": "rbac-defaults", **(metadata.get("labels") or {})},
             "annotations": {f"{RBAC.replace('k8s', 'kubernetes')}/autoupdate": "true"},
         }
-        if document["kind"].endswith("Role"):
-            document.setdefault("rules", None)
-        self._cluster.put(resource, key, {"apiVersion": resource.api_version, **document})
+        rules = {"rules": document.get("rules")} if document["kind"].endswith("Role") else {}
+        self._cluster.put(
+            resource, key, {"apiVersion": resource.api_version, **document, "metadata": metadata, **rules}
+        )
 
     def _committed(self, resource: APIResource, _old: Stored | None, _new: Stored | None) -> None:
         """Forget what users may do if a role or binding has changed; a commit hook."""
@@ -163,8 +164,7 @@ class Roles:
             for key in sorted(resource.store.objects):
                 old, rules = resource.store.objects[key], self._gathered(key)
                 if rules is not None and rules != (old.doc.get("rules") or []):
-                    doc = {**old.doc, "metadata": dict(old.doc["metadata"]), "rules": rules}
-                    self._cluster.put(resource, key, doc)
+                    self._cluster.put(resource, key, {**old.doc, "metadata": {**old.doc["metadata"]}, "rules": rules})
                     changed = True
         self._aggregating = False
 

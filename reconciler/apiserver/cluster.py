@@ -98,13 +98,9 @@ class CustomContents:
         return errors + self._rules.errors(doc, before)
 
 
-def contents_of(schema: JSONObject, release: str = NEWEST) -> CustomContents:
-    """Return the compiled contents of a schema, as `CustomContents`; servers with the same schema share them."""
-    return _compiled(msgspec.json.encode(schema), release)
-
-
 @functools.lru_cache(maxsize=256)
-def _compiled(schema: bytes, release: str) -> CustomContents:
+def contents_of(schema: bytes, release: str = NEWEST) -> CustomContents:
+    """Return the compiled contents of a schema in JSON, as `CustomContents`; servers share those of one schema."""
     return CustomContents(msgspec.json.decode(schema), release)
 
 
@@ -272,6 +268,22 @@ def split_path(path: str) -> ResourcePath | None:
     return ResourcePath(group, version, namespace, plural, name, "/".join(rest[2:]), watched)
 
 
+@functools.cache
+def _built_in_endpoint(info: kinds.KindInfo, version: str) -> functools.partial[Endpoint]:
+    """Return what makes the endpoint of a built-in kind from its resource; servers share all else that is in it."""
+    node = built_in_node(info.group, version, info.kind, info.release)
+    return functools.partial(
+        Endpoint,
+        version=version,
+        subresources=info.subresources,
+        selectable=kinds.selectable_fields(info),
+        contents=None if node is None else BuiltInContents(node),
+        warning=info.warning,
+        scale=ScalePaths(".spec.replicas", ".status.replicas", "") if "scale" in info.subresources else None,
+        skeleton=kinds.skeleton_of(info, version),
+    )
+
+
 class Registry:
     """The served kinds of a version of Kubernetes, by path and by name."""
 
@@ -282,24 +294,14 @@ class Registry:
         self._endpoints: dict[tuple[str, str, str], Endpoint] = {}
         self._resources: dict[tuple[str, str], APIResource] = {}
         self.release = release
-        self._built_in = {info.group for info, _ in kinds.built_in_kinds(release)}
         for info, versions in kinds.built_in_kinds(release):
-            self._serve_built_in(info, versions)
-
-    def _serve_built_in(self, info: kinds.KindInfo, versions: tuple[str, ...]) -> None:
-        if info.stored_as is None:
-            resource = self.add(info, storage=versions[0])
-        else:
-            origin = self._resources[info.stored_as, info.plural]
-            resource = APIResource(info, origin.store, origin.storage)
-        subresources = frozenset((*(("status",) if info.status else ()), *info.extra_subresources))
-        for version in versions:
-            node = built_in_node(info.group, version, info.kind, info.release)
-            contents = None if node is None else BuiltInContents(node)
-            fields, skeleton = kinds.selectable_fields(info), kinds.skeleton_of(info, version)
-            endpoint = Endpoint(resource, version, subresources, fields, contents, (), info.warning, skeleton=skeleton)
-            endpoint.scale = ScalePaths(".spec.replicas", ".status.replicas", "") if "scale" in subresources else None
-            self.serve(endpoint)
+            if info.stored_as is None:
+                resource = self.add(info, storage=versions[0])
+            else:
+                origin = self._resources[info.stored_as, info.plural]
+                resource = APIResource(info, origin.store, origin.storage)
+            for version in versions:
+                self.serve(_built_in_endpoint(info, version)(resource))
 
     def add(self, info: kinds.KindInfo, *, storage: str, custom: bool = False) -> APIResource:
         """Register a kind and create its store."""
@@ -332,7 +334,8 @@ class Registry:
 
     def is_built_in(self, group: str, version: str) -> bool:
         """Return whether a group belongs to the server itself; of the core group only version v1 exists."""
-        return group in self._built_in and (bool(group) or version == "v1")
+        known = any(info.group == group for info, _ in kinds.built_in_kinds(self.release))
+        return known and (bool(group) or version == "v1")
 
     def resource(self, group: str, plural: str) -> APIResource | None:
         """Return a kind by its plural name, or None."""
@@ -344,10 +347,8 @@ class Registry:
 
     def by_kind(self, api_version: str, kind: str) -> Endpoint | None:
         """Return the endpoint of a kind in a version, or None."""
-        for endpoint in self._endpoints.values():
-            if endpoint.info.kind == kind and endpoint.api_version == api_version:
-                return endpoint
-        return None
+        known = self._endpoints.values()
+        return next((each for each in known if each.info.kind == kind and each.api_version == api_version), None)
 
     def resources(self) -> Iterator[APIResource]:
         """Yield all kinds."""

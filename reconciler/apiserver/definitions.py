@@ -6,9 +6,12 @@ of the internal form, in which a schema that all versions share is called ``spec
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.builtin.decoding import Decoding
@@ -23,7 +26,7 @@ from reconciler.apiserver.encoding.refusals import FieldError, Findings, Refusal
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.managed_fields import FieldManager, ManagerKey
 from reconciler.apiserver.schema import SchemaValidator, compile_schema, prune
-from reconciler.apiserver.store import Stored
+from reconciler.apiserver.store import Stored, encode
 from reconciler.http import Transport
 
 if TYPE_CHECKING:
@@ -38,8 +41,10 @@ _SCALE = "apiextensions.v1.CustomResourceSubresourceScale"
 _PROTECTED = re.compile(r"(^|\.)(k8s|kubernetes)\.io$")
 
 
-def check_schema(schema: JSONObject, path: str, release: str) -> list[FieldError]:
-    """Return the errors of an ``openAPIV3Schema``; their fields begin with the path."""
+@functools.lru_cache(maxsize=256)
+def check_schema(encoded: bytes, path: str, release: str) -> tuple[FieldError, ...]:
+    """Return the errors of an ``openAPIV3Schema`` in JSON; their fields begin with the path."""
+    schema: JSONObject = msgspec.json.decode(encoded)
     kind = schema.get("type")
     errors = [*_check_object(schema, path, "at the root"), *_check_metadata(schema, path)]
     if not kind:
@@ -48,7 +53,7 @@ def check_schema(schema: JSONObject, path: str, release: str) -> list[FieldError
         errors.append(FieldError.invalid(f"{path}.type", kind, "must be object at the root"))
     errors += _check(schema, path, root=True)
     # Defaults can be validated only with a valid schema.
-    return errors or list(_check_defaults(schema, path, release))
+    return tuple(errors or _check_defaults(schema, path, release))
 
 
 def _check(schema: JSONObject, path: str, *, root: bool = False) -> Findings:
@@ -156,15 +161,14 @@ def _check_default(schema: JSONObject, path: str, release: str) -> Findings:
         yield FieldError(field, found.error.message, found.error.reason)
 
 
-def unknown_formats(schema: JSONObject) -> list[str]:
-    """Return the formats in a schema that the server ignores, each once."""
+def unknown_formats(schema: JSONObject) -> Iterator[str]:
+    """Yield the formats in a schema that the server ignores."""
     form = schema.get("format")
     numbers = {"int-or-string", "", *NUMBER_RANGES.get(str(schema.get("type")), ())}
-    unknown = isinstance(form, str) and form not in FORMATS and form not in numbers
-    found = dict.fromkeys([str(form)] if unknown else ())
+    if isinstance(form, str) and form not in FORMATS and form not in numbers:
+        yield form
     for _, below in _below(schema):
-        found |= dict.fromkeys(unknown_formats(below))
-    return list(found)
+        yield from unknown_formats(below)
 
 
 def check_definition(doc: JSONObject, before: JSONObject | None, release: str) -> list[FieldError]:
@@ -187,15 +191,16 @@ def check_definition(doc: JSONObject, before: JSONObject | None, release: str) -
             errors.append(FieldError.required(f"spec.versions[{index}].schema.openAPIV3Schema"))
             continue
         path = "spec.validation" if hoisted else f"spec.versions[{index}].schema"
-        found = check_schema(schema, f"{path}.openAPIV3Schema", release)
+        encoded = encode(schema)
+        found = check_schema(encoded, f"{path}.openAPIV3Schema", release)
         place = "spec" if hoisted else f"spec.versions[{index}]"
         if not found:
             try:
-                contents = contents_of(schema, release)  # which are kept, and served once the definition is stored
+                contents = contents_of(encoded, release)  # which are kept, and served once the definition is stored
             except ValueError as error:
                 errors.append(FieldError(f"{path}.openAPIV3Schema", f"Invalid value: {error}"))
                 continue
-            found = [*contents.rule_errors(f"{path}.openAPIV3Schema"), *_check_selectable(version, schema, place)]
+            found = (*contents.rule_errors(f"{path}.openAPIV3Schema"), *_check_selectable(version, schema, place))
         if version.get("selectableFields") and _alike(versions, "schema") and not _alike(versions, "selectableFields"):
             message = "may only be set when `version.schema.openAPIV3Schema` is not included"
             errors.append(FieldError.invalid(f"{place}.selectableFields", "", message))
@@ -322,7 +327,7 @@ class Definitions:
         spec = stored.doc["spec"]
         versions, registry = spec["versions"], self._cluster.registry
         storage = next(version["name"] for version in versions if version.get("storage"))
-        info = _info(spec, versions, registry.release)
+        info = _info(spec, registry.release)
         resource = registry.resource(info.group, info.plural)
         if resource is None:
             resource = registry.add(info, storage=storage, custom=True)
@@ -334,7 +339,7 @@ class Definitions:
         _migrate(resource, storage)
         for version in sorted(versions, key=lambda version: _priority(version["name"]), reverse=True):
             if version.get("served"):
-                contents = contents_of(version["schema"]["openAPIV3Schema"], registry.release)
+                contents = contents_of(encode(version["schema"]["openAPIV3Schema"]), registry.release)
                 registry.serve(_endpoint(resource, version, contents))
         self._reshape_stored(resource)
 
@@ -385,11 +390,9 @@ def _complete(doc: JSONObject, before: JSONObject | None) -> None:
 
 
 def _warn(doc: JSONObject) -> list[str]:
-    found: dict[str, None] = {}
-    for version in doc["spec"].get("versions") or ():
-        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
-        found |= dict.fromkeys(f'unrecognized format "{form}"' for form in unknown_formats(schema))
-    return list(found)
+    versions = doc["spec"].get("versions") or ()
+    schemas = ((version.get("schema") or {}).get("openAPIV3Schema") or {} for version in versions)
+    return list(dict.fromkeys(f'unrecognized format "{form}"' for each in schemas for form in unknown_formats(each)))
 
 
 def _migrate(resource: APIResource, storage: str) -> None:
@@ -403,7 +406,7 @@ def _migrate(resource: APIResource, storage: str) -> None:
         raise Refusal.internal_error(str(needed)) from None
 
 
-def _info(spec: JSONObject, versions: list[JSONObject], release: str) -> KindInfo:
+def _info(spec: JSONObject, release: str) -> KindInfo:
     names = spec["names"]
     return KindInfo(
         group=spec["group"],
@@ -414,7 +417,6 @@ def _info(spec: JSONObject, versions: list[JSONObject], release: str) -> KindInf
         list_kind=names["listKind"],
         short_names=tuple(names.get("shortNames") or ()),
         categories=tuple(names.get("categories") or ()),
-        status=any("status" in (version.get("subresources") or {}) for version in versions),
         generation=True,
         unconditional=False,
         release=release,

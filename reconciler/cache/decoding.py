@@ -241,12 +241,7 @@ class WireReader:
             raw: the JSON.
             report: whether to count and log JSON that is not an object of this kind.
         """
-        problem = None
-        try:
-            head = _decode_head(raw)
-        except UNDECODABLE as error:
-            problem = str(error) or type(error).__name__
-            head = _decode_head_leniently(bytes(raw))
+        head, problem = _head_of(raw)
         if head.kind not in self._kinds or not head.metadata.name:
             if report:
                 self.refuse(f"{head.kind or 'an object'} {head.metadata.name or 'without a name'}")
@@ -262,14 +257,12 @@ class WireReader:
 
     def restore(self, request: Request, data: bytes) -> CachedObject:
         """Return the object of a key whose `CachedObject.data` was stored; it had no problem."""
-        return _build(_decode_head(data).metadata, data, request=request)
+        # What could be decoded then can be nested too deeply for the stack of now.
+        return _build(_head_of(data)[0].metadata, data, request=request)
 
     def version_of(self, raw: msgspec.Raw | bytes) -> Version | None:
         """Return the version of an object for which `read` returned None; None if it has none or is of another kind."""
-        try:
-            head = _decode_head(raw)
-        except UNDECODABLE:
-            head = _decode_head_leniently(bytes(raw))
+        head, _ = _head_of(raw)
         known = head.kind in self._kinds and head.metadata.resource_version
         return parse_version(head.metadata.resource_version) if known else None
 
@@ -314,6 +307,14 @@ def cached_object(document: Mapping[str, Any]) -> CachedObject:
         problem = f": {found.problem}" if found is not None else ": metadata.name is missing"
         raise ValueError(f"{gvk_of(document)} {name_of(document)!r} is not a valid object{problem}")
     return found
+
+
+def _head_of(raw: msgspec.Raw | bytes) -> tuple[_Head, str | None]:
+    """Return an object's head, and why the decoder rejected the object; None if it did not."""
+    try:
+        return _decode_head(raw), None
+    except UNDECODABLE as error:
+        return _decode_head_leniently(bytes(raw)), str(error) or type(error).__name__
 
 
 def _decode_head_leniently(text: bytes) -> _Head:

@@ -325,11 +325,8 @@ class Sink:
         return (CacheEvent(EventType.UPDATED, old=before, new=cached, rewritten=rewritten, received=received),)
 
     def _remove_unlisted(self, request: Request) -> tuple[CacheEvent, ...]:
-        gone = self._store.peek(request)
-        if gone is None:
-            return ()
-        self._store.discard(request)
-        return (CacheEvent(EventType.DELETED, old=gone, final=False),)
+        gone = self._store.discard(request)
+        return () if gone is None else (CacheEvent(EventType.DELETED, old=gone, final=False),)
 
     def _delete(self, cached: CachedObject) -> tuple[CacheEvent, ...]:
         before = self._store.peek(cached.request)

@@ -417,6 +417,9 @@ _PAUSE = 0.01
 _TURN = 128 * 1024
 """Bytes of documents that are compressed in one turn."""
 
+_NAME = 64
+"""The work for any name in a turn, as that for so many bytes."""
+
 _TRIM = 16 * 1024 * 1024
 """Bytes of freed documents after which memory is returned to the operating system."""
 
@@ -449,7 +452,7 @@ class Store:
     """
 
     def __init__(self, decode: Callable[[Request, bytes], CachedObject] | None = None) -> None:
-        # Invariant: no namespace maps to an empty dict, so that a deleted namespace costs nothing.
+        # Invariant: here and below, no namespace maps to an empty dict, so that a deleted namespace costs nothing.
         self._namespaces: dict[str | None, dict[str, _Held]] = {}
         self._indexes: dict[str, Index] = {}
         self.bytes = 0
@@ -485,7 +488,9 @@ class Store:
     def peek(self, request: Request) -> CachedObject | None:
         """Return the object under a key, or None; an idle one stays compressed."""
         held = self._namespaces.get(request.namespace, {}).get(request.name)
-        return self.restored(request, held) if isinstance(held, bytes) else held
+        if not isinstance(held, bytes):
+            return held
+        return self.get(request) if held[-1] == cold.DOCUMENT else self.restored(request, held)
 
     def list(self, namespace: str | None = None) -> Sequence[CachedObject]:
         """Return the objects of a namespace; None for all."""
@@ -733,19 +738,21 @@ class WritableStore(Store):
             index.put(cached)
         return True, before
 
-    def discard(self, request: Request) -> None:
-        """Remove the object under a key."""
+    def discard(self, request: Request) -> CachedObject | None:
+        """Remove the object under a key; return it."""
         before = self.peek(request)
         if before is None:
-            return
-        objects = self._namespaces[request.namespace]
-        self._subtract(objects.pop(request.name), before)
-        if not objects:
-            del self._namespaces[request.namespace]
-        for used in (self._young, self._older):
-            used.get(request.namespace, {}).pop(request.name, None)
+            return None
+        self._subtract(self._namespaces[request.namespace][request.name], before)
+        kept: dict[str | None, Any]
+        for kept in (self._namespaces, self._young, self._older):
+            names = kept.get(request.namespace, {})
+            names.pop(request.name, None)
+            if not names:
+                kept.pop(request.namespace, None)
         for index in self._indexes.values():
             index.discard(request)
+        return before
 
     async def compress_idle(self) -> None:
         """Compress idle objects until cancelled, in turns with pauses, so that everything else comes first."""
@@ -755,7 +762,7 @@ class WritableStore(Store):
             self._age()
             turn = 0
             while self._idle:
-                turn += self._compress_next()
+                turn += _NAME + self._compress_next()
                 if turn >= _TURN:
                     await asyncio.sleep(_PAUSE)
                     turn = 0

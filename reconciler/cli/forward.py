@@ -326,7 +326,7 @@ class _Tunnel:
             settings.address + path,
             protocols=[_PROTOCOL],
             headers=settings.headers,
-            ssl=settings.tls,
+            ssl=settings.tls or True,
             server_hostname=settings.server_name,
             proxy=settings.proxy,
             max_msg_size=_MAX_MESSAGE,

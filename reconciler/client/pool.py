@@ -239,7 +239,7 @@ class Proxy:
         headers: additional headers for the proxy.
     """
 
-    def __init__(self, origin: Origin, tls: ssl.SSLContext, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, origin: Origin, tls: ssl.SSLContext | None, headers: Mapping[str, str] | None = None) -> None:
         self.origin = origin
         self.tls = tls if origin.secure else None
         given = {"proxy-authorization": origin.authorization} if origin.authorization else {}
@@ -268,7 +268,7 @@ class Pool:
         self,
         origin: Origin,
         *,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         server_name: str | None,
         budgets: Budgets,
         limit: int = MAX_BODY,

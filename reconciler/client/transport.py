@@ -79,14 +79,14 @@ class Handshake(NamedTuple):
     Attributes:
         address: the server's address with its path prefix, without user and password.
         headers: to send, with the Authorization header. They are secret.
-        tls: the TLS context.
+        tls: the TLS context; None if TLS is not spoken.
         server_name: the name that the server's certificate must be valid for; None for the host's.
         proxy: the address of the HTTP proxy; None for none.
     """
 
     address: str
     headers: Mapping[str, str]
-    tls: ssl.SSLContext
+    tls: ssl.SSLContext | None
     server_name: str | None
     proxy: str | None
 
@@ -127,9 +127,11 @@ class HTTPTransport:
         self._origin = _origin(str(settings.host).rstrip("/"), "server", "https://host")
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._connect_timeout = seconds_of("connect_timeout", connect_timeout)
-        # Made in any case: a certificate that cannot be used is reported when the client is opened.
-        self._tls = tls_context(settings)
         self._proxy_address = proxy or settings.proxy or None
+        # It reads all authorities of the system. Certificates that cannot be used are reported when the client is
+        # opened, even if they are not needed.
+        named = settings.ssl_ca_cert or settings.cert_file or self._proxy_address
+        self._tls = tls_context(settings) if self._origin.secure or named else None
         self._proxy = None
         if self._proxy_address:
             proxy_origin = _origin(self._proxy_address, "proxy", "http://host:port")

@@ -7,6 +7,7 @@ the field; it is never weakened silently.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -22,7 +23,7 @@ from pydantic_core import SchemaError as PydanticSchemaError
 from pydantic_core.core_schema import DecimalSchema, TimedeltaSchema, WithDefaultSchema
 
 from reconciler._core.wire import JSONObject
-from reconciler.meta.documents import without_nulls
+from reconciler.meta.documents import copy_json, without_nulls
 from reconciler.objects.fields import format_duration
 from reconciler.objects.schema_checks import (
     cel_name,
@@ -96,7 +97,7 @@ _BOUNDS = {
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> JSONObject:
-    """Convert a model to a structural schema.
+    """Convert a model to a structural schema, which belongs to the caller.
 
     Args:
         model: its wire names (aliases) become the properties.
@@ -106,6 +107,13 @@ def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> JSONO
     Raises:
         SchemaError: a field has a type that the API cannot express.
     """
+    # A model that is rebuilt has a new validator, and may have another schema.
+    schema: JSONObject = copy_json(_generated_schema(model, model.__pydantic_validator__, defaults=defaults))
+    return schema
+
+
+@functools.lru_cache(maxsize=256)
+def _generated_schema(model: type[BaseModel], _validator: object, *, defaults: bool) -> JSONObject:
     try:
         check_models(model)
         schema = model.model_json_schema(by_alias=True, schema_generator=_Generator)

@@ -119,10 +119,8 @@ def scalar_union(parts: list[JSONObject]) -> JSONObject | None:
     if len(types) != 1 or not types <= _SCALARS or any(key.startswith("x-") for part in parts for key in part):
         return None
     if all("enum" in part for part in parts):
-        return {
-            "type": parts[0]["type"],
-            "enum": list(dict.fromkeys(value for part in parts for value in part["enum"])),
-        }
+        values = dict.fromkeys(value for part in parts for value in part["enum"])
+        return {"type": parts[0]["type"], "enum": list(values)}
     constraints: list[JSONObject] = []
     for part in parts:
         constraint = {key: value for key, value in part.items() if key not in {"type", "description", "default"}}
@@ -231,13 +229,9 @@ def check_models(model: type[BaseModel]) -> None:
     for each in _reachable(model, {}):
         taken: dict[str, str] = {}
         for name, field in each.model_fields.items():
-            wire = _wire_name(each, name, field)
+            wire, where = _wire_name(each, name, field), f"{each.__name__}.{name}"
             if wire in taken:
-                raise refusal(
-                    f"{each.__name__}.{name}",
-                    f"has the wire name {wire!r} of {taken[wire]}",
-                    "set another alias=",
-                )
+                raise refusal(where, f"has the wire name {wire!r} of {taken[wire]}", "set another alias=")
             taken[wire] = name
             _check_field_default(each, name, field)
         for name in each.model_computed_fields:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
 from reconciler.apiserver import APIServer
-from tests.apiserver.api import DEFINITIONS, Api, definition
+from tests.apiserver.api import DEFINITIONS, WIDGETS, Api, Reply, definition, widget
 
 pytestmark = pytest.mark.virtual_time
 
@@ -248,3 +249,50 @@ async def test_a_changed_definition_is_served_at_once(server: APIServer, api: Ap
         },
     )
     assert made["spec"] == {"other": "x"}
+
+
+async def test_a_definition_that_was_refused_is_refused_again(api: Api) -> None:
+    body = definition("Gadget", spec={"type": "object", "properties": {"a": {"type": "integer", "default": "x"}}})
+    message = 'Invalid value: "string":  in body must be of type integer: "string"'
+    refused = await api.post(DEFINITIONS, body)
+    assert refused.causes == [(f"{HERE}.default", message)]
+    async with APIServer() as other:
+        assert (await Api(other).post(DEFINITIONS, body)).causes == refused.causes
+    first, second = *body["spec"]["versions"], *definition()["spec"]["versions"]
+    body["spec"]["versions"] = [first, {**second, "name": "v2", "storage": False}]
+    place = HERE.replace("spec.validation", "spec.versions[0].schema")
+    assert (await api.post(DEFINITIONS, body)).causes == [(f"{place}.default", message)]
+
+
+async def test_servers_do_not_influence_each_other() -> None:
+    kind, roles = "/apis/example.com/v1", "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    places = ("/apis", kind, "/apis/apps/v1", f"/openapi/v3{kind}", DEFINITIONS, WIDGETS, roles)
+
+    async def seen(server: APIServer) -> list[Reply]:
+        return [await Api(server).get(place) for place in places]
+
+    async with APIServer(rbac=True) as one:
+        fresh = one.snapshot()
+        await one.apply(definition(), widget())
+        documents, before = copy.deepcopy(one.objects()), await seen(one)
+        async with APIServer(rbac=True, seed=1) as other:
+            api = Api(other)
+            await other.apply(definition(spec={"type": "object"}), widget("b"))
+            await api.patch(f"{DEFINITIONS}/widgets.example.com", {"spec": {"names": {"shortNames": ["w"]}}})
+            await api.patch(f"{roles}/admin", {"metadata": {"labels": {"changed": "true"}}})
+            await api.patch(f"{roles}/system:basic-user", {"rules": []})
+            await api.delete(f"{roles}/view")
+            assert [reply != known for reply, known in zip(await seen(other), before, strict=True)] == [
+                False,
+                True,
+                False,
+                True,
+                True,
+                True,
+                True,
+            ]
+            await api.delete(f"{DEFINITIONS}/widgets.example.com")
+            assert (await api.get(kind)).status == 404
+        assert (one.objects(), await seen(one)) == (documents, before)
+    async with APIServer(rbac=True) as third:
+        assert third.snapshot() == fresh

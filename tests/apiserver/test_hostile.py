@@ -19,6 +19,8 @@ import aiohttp
 import pytest
 
 from reconciler.apiserver import APIServer
+from reconciler.apiserver.cluster import contents_of
+from reconciler.apiserver.definitions import check_schema
 from reconciler.apiserver.encoding import formats
 from reconciler.apiserver.serving.request_log import ServerAction
 from reconciler.errors import APIError
@@ -156,11 +158,16 @@ async def test_a_pattern_that_cannot_be_matched_is_refused_with_its_definition(a
     assert answer.causes[0][0].startswith("spec.validation.openAPIV3Schema")
 
 
+def forget_patterns() -> None:
+    for remembered in (formats.compiled_pattern, check_schema, contents_of):
+        remembered.cache_clear()
+
+
 @pytest.mark.parametrize("pattern", ["(" * 900 + ")" * 900, "a{99999999999}", "(?=a)b", "(a", "[b-a]"])
 async def test_a_pattern_is_refused_without_re2_as_well(
     api: Api, pattern: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    formats.compiled_pattern.cache_clear()
+    forget_patterns()
     monkeypatch.setitem(sys.modules, "re2", None)
     spec = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
     answer = await api.post(DEFINITIONS, definition("Odd", spec=spec))
@@ -174,7 +181,7 @@ async def test_a_pattern_is_refused_without_re2_as_well(
 async def test_literal_parts_of_patterns_are_matched_as_in_go(
     api: Api, pattern: str, re2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    formats.compiled_pattern.cache_clear()
+    forget_patterns()
     if not re2:
         monkeypatch.setitem(sys.modules, "re2", None)
     spec = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}

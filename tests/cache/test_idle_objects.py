@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from reconciler import Client
@@ -18,6 +19,7 @@ from reconciler.cache.informer import Informer
 from reconciler.cache.store import WritableStore
 from reconciler.meta import Request
 from reconciler.objects import AnyResource
+from tests.cache import scripted
 
 pytestmark = pytest.mark.virtual_time
 
@@ -137,6 +139,74 @@ async def test_changes_of_objects_of_a_first_list_are_delivered_with_both_versio
     assert len(listed.events) == 1 + COUNT
     store = listed.informer.statistics().store
     assert (store.objects, store.bytes, store.held) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("bare")
+async def test_objects_of_a_first_list_are_decoded_once_however_they_are_read(listed: World) -> None:
+    store, text = listed.informer.store, str(config_map(7)["data"]["text"])[:8]  # type: ignore[index]
+    first = store.by_index("data.text", text)
+    assert first
+    assert all(one is again for one, again in zip(first, store.by_index("data.text", text), strict=True))
+    key = Request("c-0002", "n-2")
+    assert store.peek(key) is store.peek(key)
+
+
+@pytest.mark.parametrize("seconds", [0, MINUTES])
+async def test_documents_too_deep_for_the_stack_of_their_reader_do_not_hide_the_object(
+    monkeypatch: pytest.MonkeyPatch, bare: None, seconds: int
+) -> None:
+    monkeypatch.setattr(store_module, "LEAST_HELD", 0)
+    reader = WireReader(scripted.GVK)
+
+    def read(levels: int, version: int) -> CachedObject | None:
+        text = b'{"a":' * levels + b"1" + b"}" * levels
+        return reader.read(msgspec.json.encode(scripted.document("deep", version))[:-1] + b',"spec":%b}' % text)
+
+    def in_deeper_stack(frames: int, call: Callable[[], CachedObject | None]) -> CachedObject | None:
+        return in_deeper_stack(frames - 1, call) if frames else call()
+
+    deep = next(
+        found for levels in range(1000, 0, -1) if (found := read(levels, 1)) is not None and found.problem is None
+    )
+    store = WritableStore(reader.restore)
+    store.put(deep, bare=True)
+    sweep = asyncio.create_task(store.compress_idle())
+    await asyncio.sleep(seconds)
+    sweep.cancel()
+    found = in_deeper_stack(30, lambda: store.get(deep.request))
+    assert found is not None
+    assert (found.uid, found.version, found.data) == (deep.uid, deep.version, deep.data)
+
+
+async def test_other_tasks_run_while_a_sweep_passes_over_objects_that_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_module, "LEAST_HELD", 0)
+    store, in_a_row = WritableStore(WireReader(scripted.GVK).restore), [0]
+    compress_next = store._compress_next
+
+    def counted() -> int:
+        in_a_row[-1] += 1
+        return compress_next()
+
+    async def tick() -> None:
+        while True:
+            in_a_row.append(0)
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(store, "_compress_next", counted)
+    objects = [scripted.cached(f"o-{number}", number) for number in range(5000)]
+    for each in objects:
+        store.put(each)
+    tasks = [asyncio.create_task(store.compress_idle()), asyncio.create_task(tick())]
+    await asyncio.sleep(120.005)
+    for each in objects:
+        store.discard(each.request)
+    await asyncio.sleep(MINUTES)
+    for task in tasks:
+        task.cancel()
+    assert sum(in_a_row) == len(objects)
+    assert max(in_a_row) <= 2048
 
 
 async def test_objects_in_use_stay_as_they_are_until_they_are_idle_again(world: World) -> None:
@@ -316,6 +386,15 @@ def test_the_dictionary_is_renewed_when_the_documents_have_changed() -> None:
     last = pack(documents("other", 1000))
     assert last < 1.2 * first
     assert all(compressor.unpack(frame) == (data, None) for data, frame in frames.items())
+
+
+def test_one_large_object_does_not_spoil_the_dictionary() -> None:
+    group, sizes = documents("any", 100), []
+    for samples in (group[:8], [random.Random(1).randbytes(100_000), *group[:8]]):
+        compressor = cold.Compressor()
+        compressor.learn(samples.copy)
+        sizes.append(sum(len(compressor.pack(data, None) or data) for data in group))
+    assert sizes[1] < 1.1 * sizes[0]
 
 
 def test_a_document_that_does_not_become_smaller_stays_as_it_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,22 @@ async def test_files_that_a_kubeconfig_names_must_be_there(
     assert words in await problem(kubeconfig=path)
 
 
-async def test_invalid_certificates_are_refused(tmp_path: Path) -> None:
-    path = kubeconfig(tmp_path / "config", server="https://127.0.0.1:1")
+async def test_nothing_about_tls_is_read_for_a_server_without_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **_options: object) -> ssl.SSLContext:
+        raise ssl.SSLError
+
+    monkeypatch.setattr(ssl, "create_default_context", read)
+    assert await host_of(Client.from_config(kubeconfig=kubeconfig(tmp_path / "a", server="http://a"))) == "http://a"
+    assert "the certificate authority cannot be used" in await problem(
+        kubeconfig=kubeconfig(tmp_path / "b", server="https://b")
+    )
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_invalid_certificates_are_refused(tmp_path: Path, scheme: str) -> None:
+    path = kubeconfig(tmp_path / "config", server=f"{scheme}://127.0.0.1:1")
     nonsense = base64.b64encode(b"nonsense").decode()
     change(path, "users", **{"client-certificate-data": nonsense, "client-key-data": nonsense})
     assert "the client certificate cannot be used" in await problem(kubeconfig=path)

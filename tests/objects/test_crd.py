@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import uuid
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 
 import pytest
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, SecretStr, WithJsonSchema
@@ -636,3 +636,49 @@ def test_a_description_is_the_first_paragraph_of_a_docstring_without_its_section
 
     told = ["A thing, described\non two lines.", "The desired state.", "A part.", "Grams.\n\nRounded."]
     assert descriptions(Told.crd()) == told + STATUS_DESCRIPTIONS
+
+
+# generated once
+
+
+def test_each_definition_belongs_to_its_caller() -> None:
+    class OwnSpec(Model):
+        size: int = 1
+        colors: list[Color] = [Color.RED]
+
+    class Owned(Resource[OwnSpec], group="example.com", version="v1"):
+        pass
+
+    expected, changed = Owned.crd(), Owned.crd()
+    properties = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    properties["spec"]["properties"]["size"]["default"] = 2
+    properties["spec"]["properties"]["colors"]["default"].append("blue")
+    properties["status"]["properties"]["conditions"].clear()
+    assert Owned.crd() == expected != changed
+
+
+def test_a_definition_follows_a_model_that_is_rebuilt() -> None:
+    class RebuiltSpec(Model):
+        size: int = 1
+
+    class Rebuilt(Resource[RebuiltSpec], group="example.com", version="v1"):
+        pass
+
+    def size() -> Any:
+        schema = Rebuilt.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        return schema["properties"]["spec"]["properties"]["size"]["default"]
+
+    assert size() == 1
+    RebuiltSpec.model_fields["size"].default = 2
+    RebuiltSpec.model_rebuild(force=True)
+    assert size() == 2
+
+
+def test_each_parametrization_of_a_generic_model_has_its_own_schema() -> None:
+    value = TypeVar("value")
+
+    class HeldSpec(Model, Generic[value]):
+        held: value
+
+    schemas = [structural_schema(HeldSpec[kind])["properties"]["held"]["type"] for kind in (int, str, int)]  # type: ignore[valid-type]
+    assert schemas == ["integer", "string", "integer"]

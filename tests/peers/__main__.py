@@ -60,7 +60,7 @@ class Result:
 
     def row(self) -> str:
         """Return the row of the table."""
-        total = sum(state != "skipped" for state in self.cases["real"].values())
+        total = len({name for cases in self.cases.values() for name, state in cases.items() if state != "skipped"})
         counts = [sum(state == "passed" for state in self.cases[server].values()) for server in SERVERS]
         reasons = sorted({self.reasons.get(name, "a difference") for name in self.missing})
         shown = f"{len(self.missing)}: {'; '.join(reasons)}" if self.missing else ""

@@ -132,7 +132,6 @@ def completion_of(name: str, release: str = NEWEST) -> Completion | None:
     return steps[0] if len(steps) == 1 else complete if steps else None
 
 
-@functools.cache
 def type_node(name: str, release: str = NEWEST) -> Node:
     """Return the node of a named type, such as ``core.v1.Pod``, in a Kubernetes version; types may be recursive."""
     node = _NODES.get((name, release))
@@ -214,6 +213,7 @@ def metadata_node() -> Node:
     return type_node("meta.v1.ObjectMeta")
 
 
+@functools.lru_cache(maxsize=512)  # each server asks for those of all built-in kinds
 def place_of(node: Node | None) -> Node:
     """Return the node of whole documents of a kind: its members, and those of metadata."""
     node = node or ANYTHING
@@ -221,7 +221,8 @@ def place_of(node: Node | None) -> Node:
 
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-_SERVED_SUBRESOURCES = ("scale", "approval", "binding", "ephemeralcontainers", "eviction", "finalize", "token")
+_SUBRESOURCES = {"status", "scale", "approval", "binding", "ephemeralcontainers", "eviction", "finalize", "token"}
+"""The subresources that are served."""
 REVIEWS = ("authentication.k8s.io", "authorization.k8s.io")
 """The groups of kinds that are answered and never stored."""
 FieldReader = Callable[[JSONObject], str]
@@ -230,7 +231,7 @@ _EXCLUDED = frozenset({"customresourcedefinitions"})
 """The kinds whose fields are set elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KindInfo:
     """The description of a kind, without its versions.
 
@@ -243,10 +244,9 @@ class KindInfo:
         list_kind: the kind of lists.
         short_names: the short names that kubectl accepts.
         categories: categories such as ``all``.
-        extra_subresources: the subresources other than ``/status``.
+        subresources: the subresources of a built-in kind.
         verbs: the supported verbs; ``create`` alone for kinds that are answered and never stored.
         stored_as: the group whose objects these are in another form; None for a separate kind.
-        status: whether ``/status`` is served and separate.
         generation: whether ``metadata.generation`` is maintained.
         unconditional: whether a PUT may omit the resourceVersion.
         create_on_update: whether a PUT creates a missing object.
@@ -276,7 +276,6 @@ class KindInfo:
     list_kind: str = ""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    status: bool = False
     generation: bool = False
     unconditional: bool = True
     create_on_update: bool = False
@@ -293,7 +292,7 @@ class KindInfo:
     selectable: tuple[str, ...] = ()
     unselectable: str = "field label not supported: {}"
     warning: str = ""
-    extra_subresources: tuple[str, ...] = ()
+    subresources: frozenset[str] = frozenset()
     stored_as: str | None = None
     verbs: tuple[str, ...] = _VERBS
     release: str = NEWEST
@@ -317,8 +316,7 @@ def _kind(group: str, resource: JSONObject, release: str) -> KindInfo:
         "list_kind": f"{kind}List",
         "short_names": resource.get("shortNames", ()),
         "categories": resource.get("categories", ()),
-        "status": "status" in subresources,
-        "extra_subresources": [name for name in _SERVED_SUBRESOURCES if name in subresources],
+        "subresources": subresources & _SUBRESOURCES,
         "verbs": resource["verbs"],
         "release": release,
     }
@@ -347,7 +345,7 @@ def built_in_kinds(release: str) -> tuple[tuple[KindInfo, tuple[str, ...]], ...]
 BUILT_IN = built_in_kinds(NEWEST)
 
 
-@functools.lru_cache(maxsize=1024)  # each server asks for those of all kinds
+@functools.lru_cache(maxsize=1024)
 def field_reader(paths: str) -> FieldReader:
     """Return a function that reads a field of a document: the first of some paths that is set, or what is after ``|``.
 

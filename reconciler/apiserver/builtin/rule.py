@@ -163,9 +163,9 @@ class FieldRule:
 
     def __call__(self, place: ValuePlace, errors: list[FieldError]) -> None:
         """Add the errors of an object."""
-        paths = self.paths
+        paths: Sequence[list[str]] = self.paths
         if self.lazy:
-            paths = tuple(parts for parts in paths if place.value.get(parts[0]) is not None)
+            paths = [parts for parts in paths if place.value.get(parts[0]) is not None]
         if paths and all(applies(place) for applies in self.conditions):
             for parts in paths:
                 for value, path in _walk(place.value, parts, place.path):

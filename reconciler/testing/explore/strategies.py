@@ -22,6 +22,7 @@ from reconciler.apiserver.cluster import CustomContents, contents_of
 from reconciler.apiserver.encoding.formats import ecma_pattern
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.manifests import documents_of
+from reconciler.apiserver.store import encode
 from reconciler.errors import ConfigurationError, importing
 from reconciler.meta.documents import without_nulls
 from reconciler.objects import InvalidObject, Resource
@@ -132,7 +133,7 @@ def schema_of(kind: Kind) -> Schema:
         version = next(
             each for each in versions if (each["name"] == model.gvk.version if model else each.get("storage"))
         )
-        contents = contents_of(version["schema"]["openAPIV3Schema"])
+        contents = contents_of(encode(version["schema"]["openAPIV3Schema"]))
     except (KeyError, TypeError, StopIteration) as error:
         raise ConfigurationError(f"{kind!r} is not a complete CustomResourceDefinition: {error!r}") from error
     except ValueError as error:
