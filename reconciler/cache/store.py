@@ -418,7 +418,7 @@ _TURN = 128 * 1024
 """Bytes of documents that are compressed in one turn."""
 
 _NAME = 64
-"""The work for any name in a turn, as that for so many bytes."""
+"""Bytes that each name counts for in a turn, even if its object is gone or in use."""
 
 _TRIM = 16 * 1024 * 1024
 """Bytes of freed documents after which memory is returned to the operating system."""
@@ -437,8 +437,9 @@ class Store:
     Reads are in memory and do not wait. Every result is a snapshot that later events do not change. This process's own
     writes are not applied here; `CachedClient` does that.
 
-    Objects that nobody has read or changed for a while are compressed. `get` restores an object for good, all other
-    reads restore it for the caller alone, so that reading everything once takes no memory.
+    Objects that nobody has read or changed for a while are compressed. `get` restores an object for good; all other
+    reads restore a compressed one for the caller alone, so that reading everything once takes no memory. An object of a
+    long first list is stored as its document alone, until the first read by key, of a list or through an index.
 
     Args:
         decode: returns the object of a key and of its document as it was stored. Default None: nothing is compressed.
@@ -464,7 +465,7 @@ class Store:
         self._compresses = decode is not None and cold.AVAILABLE
         self.unpack = self._compressor.unpack
         # The objects that were stored or restored since the last sweep, and those since the one before, in order.
-        # So memory is freed in the order in which it was allocated, or against it, and whole pages become free.
+        # So memory is freed in the order in which it was allocated, or in reverse, and whole pages become free.
         self._young: _Names = defaultdict(dict)
         self._older: _Names = defaultdict(dict)
         self._young_bytes = 0

@@ -128,8 +128,8 @@ class HTTPTransport:
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._connect_timeout = seconds_of("connect_timeout", connect_timeout)
         self._proxy_address = proxy or settings.proxy or None
-        # It reads all authorities of the system. Certificates that cannot be used are reported when the client is
-        # opened, even if they are not needed.
+        # A context takes long to make, since it reads all authorities of the system. It is made for certificates that
+        # are not needed, too: one that cannot be used is reported when the client is opened.
         named = settings.ssl_ca_cert or settings.cert_file or self._proxy_address
         self._tls = tls_context(settings) if self._origin.secure or named else None
         self._proxy = None

@@ -80,7 +80,8 @@ _kind_text = lru_cache(maxsize=256)(str)
 class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
     """What a reconcile depends on, which grows until it ends.
 
-    The steps are made when somebody asks: code that runs once in a reconcile finds no cache of the CPU warm.
+    The steps are made when the record is read, mostly in another thread and many at a time. Code that runs once in a
+    reconcile costs more, because the caches of the CPU are cold for it.
 
     Attributes:
         run: why it runs.

@@ -463,7 +463,7 @@ class Recording(RecordSink):
 
     def _write(self) -> None:
         taken, records = self._queued, []
-        waiting = self._waiting  # `_end` has others wait elsewhere
+        waiting = self._waiting  # which `_end` replaces by a new one
         while waiting:
             records.append(waiting.popleft().record)
         self._taken = taken  # at least

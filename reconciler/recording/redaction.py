@@ -395,7 +395,7 @@ _is_manifest = re.compile(
     r"""(?:^[^\S\n]*+(?:-[^\S\n]*+)*+|[{,]\s*+)\\*+["']?kind\\*+["']?\s*+:\s*+\\*+["']?Secret(?:List)?\b""",
     re.MULTILINE,
 ).search
-"""Finds a Secret in YAML, and within a text. The cost is linear, since no other thread runs meanwhile."""
+"""Finds a Secret in YAML, also within other text. Linear: no other thread runs during a search."""
 
 
 def _mask_text(text: str) -> str:
