@@ -79,7 +79,7 @@ async def main(options: Options) -> None:
         elif options.work == "converge":
             manager.add_controller(
                 WidgetReconciler(options, reporter),
-                workers=options.workers,
+                workers=1 if options.adaptive == "1" else options.workers,
                 adaptive_concurrency=options.adaptive == "on",
             )
         else:

@@ -39,7 +39,8 @@ class Options:
         loop: ``"asyncio"`` or ``"uvloop"``.
         failing: how many of the objects, the first ones, always fail; for the measurement of the loop's gaps.
         sees: ``"nothing"`` or ``"events"``: whether a bare client lists and watches.
-        adaptive: ``"on"`` or ``"off"``: whether work of low priority adapts to the server, in this library.
+        adaptive: ``"on"`` or ``"off"``: whether work of low priority adapts to the server, in this library; ``"1"``:
+            one worker instead, the lowest load that such a limit can reach.
         write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
 
@@ -71,7 +72,7 @@ def parse() -> Options:
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--sees", choices=("nothing", "events"), default="nothing")
     parser.add_argument("--write", choices=("update", "patch"), default="update")
-    parser.add_argument("--adaptive", choices=("on", "off"), default="on")
+    parser.add_argument("--adaptive", choices=("on", "off", "1"), default="on")
     return Options(**vars(parser.parse_args()))
 
 
