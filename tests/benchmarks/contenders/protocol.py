@@ -14,7 +14,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +128,15 @@ async def obey(reporter: Reporter, lines: AsyncIterator[str]) -> None:
     """Answer ``stats`` until the end of the input."""
     async for _ in lines:
         reporter.mark("stats")
+
+
+async def meanwhile(running: asyncio.Task[None], wait: Coroutine[Any, Any, None]) -> None:
+    """Wait for something; the end of the program's task before it is an error, which the harness sees."""
+    waiting = asyncio.create_task(wait)
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        waiting.cancel()
+        await running
 
 
 def wanted_status(run: str, generation: int) -> dict[str, Any]:
