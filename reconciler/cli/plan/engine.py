@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -27,13 +30,14 @@ from reconciler.cli.plan.watch import PlanWatch
 from reconciler.cli.run import program_name
 from reconciler.controller import Controller, current_run
 from reconciler.controller.effects import EffectCall
-from reconciler.controller.reconcile.cycle import ReconcileRun
-from reconciler.controller.reconcile.watchdogs import CodePlace
+from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile
+from reconciler.controller.reconcile.watchdogs import CodePlace, place_of
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
 from reconciler.manager import Manager
 from reconciler.meta import Request
-from reconciler.status.write_guard import stack_of
+from reconciler.status.write_guard import callers_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
+from reconciler.telemetry.logs import own_frames
 from reconciler.testing.operator_process import OperatorFailed, OperatorProcess
 from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.world import NotSettled, World
@@ -48,6 +52,8 @@ _EVENTS = ("events", "events.events.k8s.io")
 _MIN_HOT = 200
 _MAX_FIELDS = 3
 _MAX_KEYS = 3
+_TASK_WAITS = 1.0
+"""Seconds in which a task that starts a thread waits for it."""
 _RECENT = 3
 """How many changes of a field in a row make it one that never comes to rest."""
 
@@ -135,7 +141,8 @@ class _Outside:
     def on_request(self, request: str, frame: FrameType | None) -> None:
         if request.startswith(("GET ", "HEAD ", "OPTIONS ")) and "/api/v" not in request and "/apis/" not in request:
             return
-        line = stack_of(frame)[-1].partition("\n")[0].strip()
+        callers = callers_of(frame)
+        line = _line(*callers[0]) if callers else _place_of_task()
         _count(self.calls, current_run(), request, line, lasting=True)
         raise OutsideRequest(
             f"{request} is not sent, because this is a plan ({line}): use self.client for the cluster, and declare "
@@ -366,11 +373,24 @@ def _unrest(restless: Mapping[tuple[Key, str], tuple[str, ...]]) -> Iterator[Unr
 
 
 def _place(error: BaseException) -> str:
-    """Return where an error was raised outside of this library."""
-    import traceback
+    """Return the innermost line of the operator's own code that an error passed."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = own_frames(frame.f_code.co_filename for frame, _ in frames)
+    return next((_line(*each) for each, is_own in zip(frames[::-1], own[::-1], strict=True) if is_own), "")
 
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if "/reconciler/" not in each.filename]
-    return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+def _place_of_task() -> str:
+    """Return where the reconcile that started this thread waits; an empty text if there is none or it does not wait."""
+    reconcile, place = current_reconcile(), Future[object]()
+    if reconcile is not None and reconcile.task is not None:
+        reconcile.task.get_loop().call_soon_threadsafe(lambda: place.set_result(place_of(reconcile)))
+        with contextlib.suppress(TimeoutError):
+            return str(place.result(_TASK_WAITS))
+    return ""
+
+
+def _line(frame: FrameType, number: int) -> str:
+    return f"{frame.f_code.co_filename}:{number} in {frame.f_code.co_name}"
 
 
 def _notes(fork: Fork) -> Iterator[str]:
