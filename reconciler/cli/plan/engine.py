@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -31,13 +30,12 @@ from reconciler.cli.run import program_name
 from reconciler.controller import Controller, current_run
 from reconciler.controller.effects import EffectCall
 from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile
-from reconciler.controller.reconcile.watchdogs import CodePlace, place_of
+from reconciler.controller.reconcile.watchdogs import CodePlace, frames_of, place_of
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
 from reconciler.manager import Manager
 from reconciler.meta import Request
 from reconciler.status.write_guard import callers_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
-from reconciler.telemetry.logs import own_frames
 from reconciler.testing.operator_process import OperatorFailed, OperatorProcess
 from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.world import NotSettled, World
@@ -52,6 +50,8 @@ _EVENTS = ("events", "events.events.k8s.io")
 _MIN_HOT = 200
 _MAX_FIELDS = 3
 _MAX_KEYS = 3
+_PLACES = 2
+"""Frames of an error that are shown."""
 _TASK_WAITS = 1.0
 """Seconds in which a task that starts a thread waits for it."""
 _RECENT = 3
@@ -141,8 +141,8 @@ class _Outside:
     def on_request(self, request: str, frame: FrameType | None) -> None:
         if request.startswith(("GET ", "HEAD ", "OPTIONS ")) and "/api/v" not in request and "/apis/" not in request:
             return
-        callers = callers_of(frame)
-        line = _line(*callers[0]) if callers else _place_of_task()
+        lines = [f"{each.f_code.co_filename}:{number} in {each.f_code.co_name}" for each, number in callers_of(frame)]
+        line = lines[0] if lines else _place_of_task()
         _count(self.calls, current_run(), request, line, lasting=True)
         raise OutsideRequest(
             f"{request} is not sent, because this is a plan ({line}): use self.client for the cluster, and declare "
@@ -321,7 +321,12 @@ def _plan_of(target: str, fork: Fork, world: _PlannedWorld) -> OperatorPlan:
             plan.objects.append(found)
     plan.objects.sort(key=lambda each: each.key)
     plan.errors = [
-        PlannedError(controller, str(request), redact_error(describe_error(error)), _place(error))
+        PlannedError(
+            controller,
+            str(request),
+            redact_error(describe_error(error)),
+            ", ".join(frames_of(error.__traceback__)[-_PLACES:]),
+        )
         for (controller, request), error in sorted(world.failures.items(), key=str)
         if not isinstance(error, OutsideRequest)
     ]
@@ -372,11 +377,8 @@ def _unrest(restless: Mapping[tuple[Key, str], tuple[str, ...]]) -> Iterator[Unr
         yield Unrest(controller, kind, len(names), list(fields), names[0])
 
 
-def _place(error: BaseException) -> str:
-    """Return the innermost line of the operator's own code that an error passed."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    own = own_frames(frame.f_code.co_filename for frame, _ in frames)
-    return next((_line(*each) for each, is_own in zip(frames[::-1], own[::-1], strict=True) if is_own), "")
+def _place_of(error: BaseException) -> str:
+    return ", ".join(frames_of(error.__traceback__)[-_PLACES:])
 
 
 def _place_of_task() -> str:
@@ -387,10 +389,6 @@ def _place_of_task() -> str:
         with contextlib.suppress(TimeoutError):
             return str(place.result(_TASK_WAITS))
     return ""
-
-
-def _line(frame: FrameType, number: int) -> str:
-    return f"{frame.f_code.co_filename}:{number} in {frame.f_code.co_name}"
 
 
 def _notes(fork: Fork) -> Iterator[str]:
