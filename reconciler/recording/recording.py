@@ -57,6 +57,7 @@ from reconciler.telemetry.registry import RecordingStatistics
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
 _FORMAT = b"1"
+_FIRST = _NAME + _FORMAT + b"\n"
 _FRAME = struct.Struct(">BII")
 _ZSTD = 2
 _MAX_PAYLOAD = 2**30
@@ -152,7 +153,7 @@ class SegmentWriter:
         self.known: dict[DocumentKey, int] = {}
         self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
-        self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
+        self.size = _write_all(self._file, _FIRST)
         self._buffer = bytearray()  # whose memory the next batch uses again
         self._compress = zstandard.ZstdCompressor(level=1).compress
 
@@ -238,8 +239,12 @@ class RecordingReader:
 
     def _batches(self, segment: Path) -> Iterator[Batch]:
         with segment.open("rb") as file:
-            if first := file.readline(100):  # nothing is in one that has just been created
-                _check_format(segment, first)
+            first = file.readline(100)
+            if first == _FIRST[: len(first)] != _FIRST:
+                if first:  # nothing is in one that has just been created
+                    self.problems.append(f"{segment} is torn at byte 0: what follows was not read")
+                return
+            _check_format(segment, first)
             while header := file.read(_FRAME.size):
                 place = file.tell() - len(header)
                 codec, size, checksum = _FRAME.unpack(header) if len(header) == _FRAME.size else (0, 1, 0)
