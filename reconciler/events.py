@@ -179,9 +179,8 @@ class Correlator:
 
 _log = logging.getLogger("reconciler.events")
 
-QUEUE_SIZE = 10_000
-"""Maximum number of events in the queue, about 2.4 KB each. Events are sent one after the other, so a burst of changes
-fills the queue; client-go's number, 1000, would lose most events of a burst of a few thousand objects."""
+QUEUE_SIZE = 1000
+"""Maximum number of events in the queue; client-go's number."""
 
 TRIES = 12
 """Attempts to send one Event; client-go's number."""
@@ -246,6 +245,7 @@ class EventRecorder:
         host: the reporting instance, such as the pod's name. Default: none.
         clock: source of timestamps. Default: the current clock.
         rng: jitters the first retry. Default: a new one.
+        queue_size: how many Events may wait, about 2.4 KB each; those beyond are dropped. Default 1000, client-go's.
     """
 
     def __init__(
@@ -256,10 +256,12 @@ class EventRecorder:
         host: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        queue_size: int = QUEUE_SIZE,
     ) -> None:
         self._client = client
         self._source = source
         self._host = host
+        self._queue_size = queue_size
         self._clock = clock or current_clock()
         self._rng = rng or random.Random()  # noqa: S311 - spreads load
         self._correlator = Correlator(self._new_name)
@@ -357,7 +359,7 @@ class EventRecorder:
         occurrence = Occurrence(_subject_of(obj), type, reason, _truncate(message), now, self._clock.monotonic())
         with self._lock:
             self._counts["recorded"] += 1
-            accepted = not self._closed and len(self._queue) < QUEUE_SIZE
+            accepted = not self._closed and len(self._queue) < self._queue_size
             is_first = not self._queue
             if accepted:
                 self._queue.append((occurrence, current_cycle.get()))

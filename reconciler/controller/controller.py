@@ -53,6 +53,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("reconciler.controller")
 
+_WAITING_EVENTS = 10_000
+"""Events that may wait. They are sent one after the other, so a burst of changes fills the queue: client-go's 1000
+lose most Events of a burst of a few thousand objects."""
+
 
 @dataclass(frozen=True, slots=True)
 class ControllerStatistics:
@@ -179,7 +183,9 @@ class Controller:
         if low_limit is not None:
             client = client.through(lambda transport: LatencyObserver(transport, low_limit, clock))
         rng = client.live.session.connection.rng
-        events_to = events or EventRecorder(client.live, source=self.name, clock=clock, rng=rng)
+        events_to = events or EventRecorder(
+            client.live, source=self.name, clock=clock, rng=rng, queue_size=_WAITING_EVENTS
+        )
         self._event_recorder = events_to if events is None else None  # the controller runs its own only
         for observer in additional_observers():
             client = observer.client(client)
