@@ -44,7 +44,6 @@ from reconciler.recording.records import (
     documents_of,
 )
 from reconciler.recording.redaction import (
-    ABSENT,
     DocumentRedactor,
     ObjectParts,
     RedactKnown,
@@ -529,14 +528,18 @@ class Recording(RecordSink):
             if isinstance(step, RequestStep):
                 answer = answered_object(step)
                 if answer is not None:
-                    managed = answer.metadata.managed_fields
-                    more = len(bytes(managed)) + _MANAGED_FIELDS if managed is not ABSENT else 0
+                    managed = bytes(answer.metadata.managed_fields)
+                    more = len(managed) + _MANAGED_FIELDS if managed else 0
                     segment.known.setdefault(_key_of(answer), _length(step.response) - more)
                 redact_request(step, redactor, namespace, answer)
-            else:
+            elif not isinstance(step, ReadStep):
                 redact_step(step, redactor, namespace)
         for read in reads:
-            self._store_document(read, segment, batch)
+            if read.data and segment.known.get(key := document_key(read)) not in (0, _length(read.data)):
+                segment.known[key] = 0
+                data = redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
+                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
+            read.data = b""
         if record.failure is not None:
             message = redactor.text(record.failure.message or "", namespace)
             if redactor.values and message.endswith("…"):
@@ -544,14 +547,6 @@ class Recording(RecordSink):
             record.failure = msgspec.structs.replace(record.failure, message=message)
         if record.draws and said != (clean := [_said(step) for step in record.steps]):
             record.draws = without_secret_draws(record.draws, b"\n".join(clean).decode(errors="replace"))
-
-    def _store_document(self, read: ReadStep, segment: SegmentWriter, batch: Batch) -> None:
-        """Move the document of a read to the batch, unless the segment has it."""
-        if read.data and segment.known.get(key := document_key(read)) not in (0, _length(read.data)):
-            segment.known[key] = 0
-            data = self._redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
-            batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
-        read.data = b""
 
     def _current(self, at: datetime) -> SegmentWriter:
         """Return the segment to write to; a new one if the last one is full."""
