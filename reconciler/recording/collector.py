@@ -407,7 +407,8 @@ class _RecordedTransport:
         finally:
             step.seconds = self._now() - trace.run.since - step.at
         step.status, step.response = response.status, response.body
-        step.retry_after = response.headers.get("retry-after", "")
+        if response.status >= 400:
+            step.retry_after = response.headers.get("retry-after", "")
         trace.grow(len(request.body) + len(response.body))
         return response
 

@@ -342,6 +342,14 @@ async def test_what_running_reconciles_hold_is_limited(
     assert kept <= 500_000
 
 
+class Reads(Reconciler):
+    """Reads an object."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.get("v1/ConfigMap", request.name, "default")
+        return None
+
+
 async def test_versions_that_only_waiting_records_have_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,7 +358,7 @@ async def test_versions_that_only_waiting_records_have_are_counted(
     recording = Recording(tmp_path / "r")
     async with APIServer() as server, Client(server) as client:
         manager = Manager(client, recording=recording)
-        manager.add_controller(Marks(), resource="v1/ConfigMap")
+        manager.add_controller(Reads(), resource="v1/ConfigMap")
         async with manager.running():
             await client.create({**config_map("a"), "data": {"text": ""}})
             for number in range(20):
