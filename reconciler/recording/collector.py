@@ -51,8 +51,11 @@ _MAX_DRAWS = 1000
 """Random numbers that are kept for a reconcile; one that draws more is replayed with others from there on."""
 
 
+_LARGE = 2**16
+"""Bytes from which an object that is read counts as held."""
+
 _MAX_VERSIONS = 10_000
-"""Changes that are remembered as counted: 2 MB."""
+"""Changes, and versions of objects, that are remembered as counted: 2 MB."""
 
 _MAX_VALUE = 2**20
 """Bytes of the arguments or the result of an effect, such as the body of a response, that are kept."""
@@ -66,7 +69,7 @@ class Held(msgspec.Struct):
         added: all that were held, counted by the thread of the reconciles.
         waiting: those of them whose reconciles have ended.
         released: those of them that are not held any more, counted by the thread of the sink.
-        versions: the changes that were counted. Several traces may refer to one, the first has its size.
+        versions: the changes and objects that were counted. Several traces may refer to one, the first has its size.
     """
 
     limit: int = sys.maxsize
@@ -142,6 +145,15 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
             self.size, self.changes, self.steps = 0, (), []
             self.left_out = "waiting" if 2 * (held.waiting - held.released) >= held.limit else "running"
             self.draft.result = "left out"  # so that it is nobody's current trace
+
+    def count(self, found: CachedObject) -> None:
+        """Count a large object that was read; the cache may soon have another version. Each version counts once."""
+        versions, key = self.held.versions, (found.request, found.version)
+        if key not in versions:
+            if len(versions) >= _MAX_VERSIONS:
+                versions.clear()
+            versions.add(key)
+            self.grow(len(found.data))
 
     @property
     def record(self) -> ReconcileRecord:
@@ -341,6 +353,8 @@ class RecordedClient(CachedClient):
         trace = current_trace()
         if trace is not None:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
+            if found is not None and found.data[_LARGE : _LARGE + 1]:
+                trace.count(found)
         return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
@@ -348,6 +362,8 @@ class RecordedClient(CachedClient):
         trace = current_trace()
         if trace is not None:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, informer.gvk, request, found))
+            if found is not None and found.data[_LARGE : _LARGE + 1]:
+                trace.count(found)
         return found
 
     async def _select(
