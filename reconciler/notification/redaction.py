@@ -21,6 +21,7 @@ from urllib.parse import quote
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
+from reconciler._core.redaction.known import Words, WordSearch, encoded_base64, encoded_hex, joined
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -85,7 +86,9 @@ _UNUSUAL = re.compile(r"[^\S ]|[\u200b\u2060\ufeff]|  ")
 
 
 class KnownSecrets:
-    """Known secrets in their usual spellings. Between words any blanks are equal to a single space.
+    """Known secrets in their usual spellings, also in base64 and in hexadecimal digits.
+
+    Between words any blanks are equal to a single space.
 
     Args:
         values: the secrets.
@@ -96,14 +99,17 @@ class KnownSecrets:
 
     def __init__(self, values: frozenset[str]) -> None:
         self.values = values
-        self._search = _search_for({_BLANKS.sub(" ", found) for value in values for found in _spellings(value)})
+        words: dict[str, tuple[int, int]] = {}
+        for spelling in {found for value in values for found in _spellings(value)}:
+            words |= encoded_base64(spelling) | encoded_hex(spelling) | {_BLANKS.sub(" ", spelling): (0, 0)}
+        self._search = _search_for(words)
 
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, and secrets that overlap by one placeholder."""
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
         out: list[str] = []
         done = 0
-        for begin, end in self._search(plain):
+        for begin, end, _ in self._search(plain):
             out += [text[done : place(begin)], PLACEHOLDER]
             done = place(end)
         return "".join([*out, text[done:]])
@@ -124,36 +130,19 @@ def _with_single_spaces(text: str) -> tuple[str, Callable[[int], int]]:
     return "".join(parts), lambda place: place + shifts[bisect.bisect_right(starts, place) - 1]
 
 
-def _search_for(words: set[str]) -> Callable[[str], list[tuple[int, int]]]:
-    """Return a search for words: the starts and ends of their places in order; overlapping ones are joined."""
+def _search_for(words: Words) -> Callable[[str], list[tuple[int, int, str]]]:
+    """Return a search for words; see `WordSearch.places`."""
     if not words:
         return lambda _: []
     try:
         import ahocorasick  # type: ignore[import-not-found]
-    except ImportError:  # a part of the extra `notification`; without it the time grows with the number of words
-        return lambda text: _joined(found for word in words for found in _occurrences(word, text))
+    except ImportError:  # a part of the extra `notification`; without it many words take several times as long
+        return WordSearch(words).places
     automaton = ahocorasick.Automaton()
     for word in words:
-        automaton.add_word(word, len(word))
+        automaton.add_word(word, word)
     automaton.make_automaton()
-    return lambda text: _joined((end + 1 - length, end + 1) for end, length in automaton.iter(text))
-
-
-def _occurrences(word: str, text: str) -> Iterator[tuple[int, int]]:
-    begin = text.find(word)
-    while begin >= 0:
-        yield begin, begin + len(word)
-        begin = text.find(word, begin + 1)
-
-
-def _joined(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    joined: list[tuple[int, int]] = []
-    for begin, end in sorted(places):
-        if joined and begin < joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
-        else:
-            joined.append((begin, end))
-    return joined
+    return lambda text: joined(text, ((end + 1 - len(word), word) for end, word in automaton.iter(text)), words)
 
 
 def _spellings(value: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from copy import copy
@@ -50,12 +51,42 @@ _MAX_DRAWS = 1000
 """Random numbers that are kept for a reconcile; one that draws more is replayed with others from there on."""
 
 
+_LARGE = 2**16
+"""Bytes from which an object that is read counts as held."""
+
+_MAX_VERSIONS = 10_000
+"""Changes, and versions of objects, that are remembered as counted: 2 MB."""
+
 _MAX_VALUE = 2**20
 """Bytes of the arguments or the result of an effect, such as the body of a response, that are kept."""
 
 
+class Held(msgspec.Struct):
+    """The bytes that the traces of a sink hold; those in progress and those that wait are included.
+
+    Attributes:
+        limit: more are not held: the trace that grows beyond is left out.
+        added: all that were held, counted by the thread of the reconciles.
+        waiting: those of them whose reconciles have ended.
+        released: those of them that are not held any more, counted by the thread of the sink.
+        versions: the changes and objects that were counted. Several traces may refer to one, the first has its size.
+    """
+
+    limit: int = sys.maxsize
+    added: int = 0
+    waiting: int = 0
+    released: int = 0
+    versions: set[tuple[Request, object]] = msgspec.field(default_factory=set)
+
+
 class RecordSink:
-    """Receives the traces of a manager's reconciles."""
+    """Receives the traces of a manager's reconciles.
+
+    Attributes:
+        limit: bytes that they hold at most.
+    """
+
+    limit: int = sys.maxsize
 
     def start(self, kinds: Callable[[], Sequence[ResourceType]]) -> None:
         """Called before the first reconcile.
@@ -90,6 +121,8 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
         steps: each makes a step, in order. It makes a new one each time, since a task that outlives the reconcile may
             still get the response to its request.
         size: roughly the bytes that only the trace refers to.
+        held: what all traces of the sink hold.
+        left_out: what held too much, so that it is empty: traces that are ``"running"`` or ``"waiting"``; else ``""``.
     """
 
     run: ReconcileRun
@@ -97,6 +130,30 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
     changes: tuple[ObjectChange, ...]
     steps: list[Callable[[], Step]] = msgspec.field(default_factory=list)
     size: int = 500
+    held: Held = msgspec.field(default_factory=Held)
+    left_out: str = ""
+
+    def grow(self, size: int) -> None:
+        """Count bytes that it holds from now on, and leave it out if they are too many."""
+        if self.draft.result:  # a task outlived its reconcile
+            return
+        held = self.held
+        self.size += size
+        held.added += size
+        if held.added - held.released > held.limit:
+            held.added -= self.size
+            self.size, self.changes, self.steps = 0, (), []
+            self.left_out = "waiting" if 2 * (held.waiting - held.released) >= held.limit else "running"
+            self.draft.result = "left out"  # so that it is nobody's current trace
+
+    def count(self, found: CachedObject) -> None:
+        """Count a large object that was read; the cache may soon have another version. Each version counts once."""
+        versions, key = self.held.versions, (found.request, found.version)
+        if key not in versions:
+            if len(versions) >= _MAX_VERSIONS:
+                versions.clear()
+            versions.add(key)
+            self.grow(len(found.data))
 
     @property
     def record(self) -> ReconcileRecord:
@@ -173,6 +230,7 @@ class Collector(ReconcileObserver):
 
     def __init__(self, clock: Clock, sink: RecordSink | None = None, effects: EffectHandler | None = None) -> None:
         self._sink = sink
+        self._held = Held() if sink is None else Held(sink.limit)
         self._time = clock
         self._now = clock.now
         self._effects = effects
@@ -213,10 +271,24 @@ class Collector(ReconcileObserver):
             run.attempt,
             run.priority,
         )
-        trace = self._open[reconcile] = ReconcileTrace(run, draft, told)
+        trace = self._open[reconcile] = ReconcileTrace(run, draft, told, held=self._held)
+        self._held.added += trace.size
+        for change in told:
+            if change.type == "updated":
+                trace.grow(self._size_of(change))
         _current.set(trace)
         if self._sink is not None:
             self._sink.begun(trace)
+
+    def _size_of(self, change: ObjectChange) -> int:
+        """Return the bytes of the documents of a change that the cache does not have; 0 if another trace has them."""
+        versions = self._held.versions
+        if not change.versions or (key := (change.request, change.version)) in versions:
+            return 0
+        if len(versions) >= _MAX_VERSIONS:
+            versions.clear()
+        versions.add(key)
+        return change.size - len(change.versions[-1].data)
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
@@ -253,7 +325,7 @@ class Collector(ReconcileObserver):
             step.attributes = attributes if len(attributes) <= _MAX_VALUE else b"{}"
             raise
         step.value, step.left_out = bounded(encoded(value))
-        trace.size += len(arguments) + len(step.value)
+        trace.grow(len(arguments) + len(step.value))
         return value
 
 
@@ -281,6 +353,8 @@ class RecordedClient(CachedClient):
         trace = current_trace()
         if trace is not None:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
+            if found is not None and found.data[_LARGE : _LARGE + 1]:
+                trace.count(found)
         return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
@@ -288,6 +362,8 @@ class RecordedClient(CachedClient):
         trace = current_trace()
         if trace is not None:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, informer.gvk, request, found))
+            if found is not None and found.data[_LARGE : _LARGE + 1]:
+                trace.count(found)
         return found
 
     async def _select(
@@ -300,7 +376,9 @@ class RecordedClient(CachedClient):
             items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
             listed = ListStep(at, _kind_text(gvk), namespace, labels, fields, items)
             trace.steps.append(partial(copy, listed))
-            trace.size += 100 * len(found)  # the cache has most of them, too
+            # The cache has them, too, apart from those that it keeps compressed.
+            copies = [item.data for item, each in zip(items, found, strict=True) if isinstance(each, IdleObject)]
+            trace.grow(100 * len(found) + sum(map(len, copies)))
         return found
 
 
@@ -340,12 +418,14 @@ class _RecordedTransport:
             response = await self._transport.send(request)
         except BaseException as error:
             step.error, step.message = class_path(error), error_text(error)
+            trace.grow(len(request.body))
             raise
         finally:
             step.seconds = self._now() - trace.run.since - step.at
         step.status, step.response = response.status, response.body
-        step.retry_after = response.headers.get("retry-after", "")
-        trace.size += len(request.body) + len(response.body)
+        if response.status >= 400:
+            step.retry_after = response.headers.get("retry-after", "")
+        trace.grow(len(request.body) + len(response.body))
         return response
 
 
@@ -420,7 +500,7 @@ class _RecordingHandler(logging.Handler):
                 message = record.msg if isinstance(record.msg, str) else type(record.msg).__qualname__
             step = LogStep(current_clock().monotonic() - trace.run.since, record.levelname, record.name, message)
             trace.steps.append(partial(copy, step))
-            trace.size += len(message)
+            trace.grow(len(message))
 
 
 def _draw(make: Callable[[], Any]) -> Any:

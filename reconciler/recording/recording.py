@@ -14,6 +14,7 @@ import os
 import re
 import struct
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -319,7 +320,10 @@ _INTERVAL = 1.0
 """Seconds between two writes: what a killed process loses at most."""
 
 _MAX_WAITING = 64 * 2**20
-"""Bytes of records that wait for the disk. A disk that does not keep up ends the recording."""
+"""Bytes that traces in progress and records that wait to be written hold. Reconciles that need more are left out."""
+
+_PORTION = 8 * 2**20
+"""Bytes of records that are written at once, without waiting for the rest of the interval."""
 
 _SEGMENTS = 12
 """Segments that a full ring consists of; the oldest is deleted as a whole."""
@@ -341,8 +345,9 @@ class Recording(RecordSink):
 
     The directory is created if it is missing, and continued if it has a recording. One process at a time can use it.
     Its files can be read by their owner alone. The values of Secrets, and all that looks like a secret, are replaced
-    before they are written. A full disk, or one that is too slow, ends the recording and not the operator: an error is
-    logged, and the metric ``reconciler_recording_active`` is 0.
+    before they are written. A full disk ends the recording and not the operator: an error is logged, and the metric
+    ``reconciler_recording_active`` is 0. If reconciles make more than is written, some of them are left out: an error
+    says why, and the metric ``reconciler_recording_reconciles_total`` counts them as ``lost``.
 
     Args:
         directory: the directory.
@@ -361,16 +366,20 @@ class Recording(RecordSink):
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
         self._waiting: deque[ReconcileTrace] = deque()
-        self._queued = self._taken = 0  # bytes, each counted by one thread
+        self._taken = 0  # bytes of the records that the thread has taken
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._due = threading.Event(), threading.Event()
         self._redactor = DocumentRedactor()
         self._segment: SegmentWriter | None = None
         self._began: datetime | None = None  # of the first record of the segment
         self._full: deque[tuple[Path, int, datetime]] = deque()
-        self._ended = self._written = 0
-        self._problem: str | None = None
+        self._ended = self._written = self._left_out = 0
+        self._problem: str | None = None  # why it ended
+        self._excess: str | None = None  # why reconciles are left out now
+        self._busy = self._on_disk = 0.0  # seconds of the thread: in all, and on the disk
+        self._on_disk_since: float | None = None
+        self.limit = _MAX_WAITING
 
     def redact(self, known: RedactKnown) -> None:
         """Also remove the secrets that the operator knows.
@@ -411,15 +420,34 @@ class Recording(RecordSink):
         """Pass the record to the thread, which does everything else."""
         self._ended += 1
         if self._problem is not None:
+            trace.held.added -= trace.size
+            return
+        if trace.left_out:
+            self._left_out += 1
+            if self._excess is None:
+                self._excess = self._cause(trace)
+                _log.error("reconciles are left out of the recording: %s", self._excess)
             return
         self._waiting.append(trace)
-        self._queued += trace.size
-        if self._queued - self._taken > _MAX_WAITING:
-            self._end(f"the disk is too slow: {_MAX_WAITING // 2**20} MiB wait to be written")
+        trace.held.waiting += trace.size
+        if trace.held.waiting - self._taken >= _PORTION:
+            self._due.set()
+
+    def _cause(self, trace: ReconcileTrace) -> str:
+        """Return why a trace is left out."""
+        most = f"{self.limit // 2**20} MiB"
+        if trace.left_out == "running":
+            return f"reconciles that still run hold {most} of documents, requests and responses"
+        since = self._on_disk_since
+        on_disk = self._on_disk + (0.0 if since is None else time.perf_counter() - since)
+        if on_disk * 2 > self._busy:
+            return f"the disk is too slow: {most} wait to be written"
+        return f"one thread is too slow to redact and compress what the reconciles make: {most} wait to be written"
 
     async def stop(self) -> None:
         """Write what is left and unlock the directory. Waits up to 5 s for the disk; cancellation ends the wait."""
         self._stopping.set()
+        self._due.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, _STOP_TIMEOUT)
             if self._thread.is_alive():
@@ -436,8 +464,8 @@ class Recording(RecordSink):
         """Return the current figures. Thread-safe."""
         size = sum(size for _, size, _ in list(self._full)) + (0 if self._segment is None else self._segment.size)
         active = self._thread is not None and self._problem is None and not self._stopping.is_set()
-        lost = 0 if self._problem is None else self._ended - self._written
-        return RecordingStatistics(active, self._written, lost, size, self._problem)
+        lost = self._left_out if self._problem is None else self._ended - self._written
+        return RecordingStatistics(active, self._written, lost, size, self._problem or self._excess)
 
     def __str__(self) -> str:
         return str(self.directory)
@@ -446,7 +474,9 @@ class Recording(RecordSink):
 
     def _write_until_stopped(self) -> None:
         while self._problem is None:
-            stopping = self._stopping.wait(_INTERVAL)
+            self._due.wait(_INTERVAL)
+            self._due.clear()
+            stopping, left_out = self._stopping.is_set(), self._left_out
             try:
                 self._write()
             except OSError as error:
@@ -454,32 +484,41 @@ class Recording(RecordSink):
             except Exception:  # noqa: BLE001 - whatever it is, the operator continues
                 _log.exception("a defect of the recording")
                 self._end("of a defect, see the log")
+            if self._left_out == left_out:
+                self._excess = None
             if stopping:
                 break
         if self._segment is not None:
             self._segment.close()
 
     def _end(self, problem: str) -> None:
-        if self._problem is None:
-            self._problem = problem
-            self._waiting = deque()
-            _log.error("the recording ends, the operator continues: %s", problem)
+        self._problem = problem
+        self._waiting = deque()
+        _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
-        taken, records = self._queued, []
-        waiting = self._waiting  # which `_end` replaces by a new one
-        while waiting:
-            records.append(waiting.popleft().record)
-        self._taken = taken  # at least
-        if not records:
-            return
+        while self._waiting:
+            began = time.perf_counter()
+            traces, size = [], 0
+            while self._waiting and size < _PORTION:
+                traces.append(self._waiting.popleft())
+                size += traces[-1].size
+            self._taken += size
+            self._write_records([each.record for each in traces])
+            traces[0].held.released += size
+            self._busy += time.perf_counter() - began
+
+    def _write_records(self, records: list[ReconcileRecord]) -> None:
         segment = self._current(records[0].started)
         new = [each for each in self._kinds() if each.gvk not in segment.kinds]
         segment.kinds.update(each.gvk for each in new)
         batch = Batch(list(map(ServedKind.of, new)), [], records)
         for record in records:
             self._prepare(record, segment, batch)
+        began = self._on_disk_since = time.perf_counter()
         segment.write(batch)
+        self._on_disk_since = None
+        self._on_disk += time.perf_counter() - began
         self._written += len(records)
         self._drop_old(records[-1].ended)
 

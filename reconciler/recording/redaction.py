@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import itertools
 import json
 import re
 import uuid
@@ -19,6 +18,7 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
+from reconciler._core.redaction.known import WordSearch, encoded_base64, encoded_hex
 from reconciler._core.redaction.names import NAMED, NAMING, kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
 from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
@@ -34,6 +34,8 @@ _MAX_LEVELS = 32
 
 _MASKED = "W1JFREFDVEVEXQ=="
 """The placeholder in base64, as the values of a Secret are."""
+
+_HEX_MASKED = PLACEHOLDER.encode().hex()
 
 _is_plain = re.compile(
     rb'"(?:[A-Za-z0-9_-]{0,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)'
@@ -101,12 +103,12 @@ class DocumentRedactor:
 
     Attributes:
         known: removes the secrets that the operator knows, at each use, since they change. Default None: it knows none.
-        values: further secrets, and what replaces each.
+        values: replace further secrets.
     """
 
     def __init__(self) -> None:
         self.known: RedactKnown | None = None
-        self.values: dict[str, str] = {}
+        self.values: Sequence[SpelledValues] = ()
         self._texts: set[str] = set()  # harmless short texts
         self._parts: set[int] = set()  # hashes of longer texts, lists and mappings that are harmless
         self._replaced: dict[bytes, bytes] = {}  # parts with secrets, and what is written in their places
@@ -152,8 +154,8 @@ class DocumentRedactor:
 
     def _known_replaced(self, text: str, namespace: str) -> str:
         found = text
-        for value, placeholder in self.values.items():
-            found = found.replace(value, placeholder)
+        for values in self.values:
+            found = values.replaced(found)
         if self.known is not None:
             found = self.known(found, namespace)
         if found == text and "\\" not in text:
@@ -471,8 +473,69 @@ _MAX_LINES = 100
 """Lines of a value that are replaced by themselves, too."""
 
 
-def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> dict[str, str]:
-    """Return the values of the Secrets that a reconcile read or wrote, also in base64, and what replaces each.
+class SpelledValues:
+    """Values of a Secret in their usual spellings, also in base64 and in hexadecimal digits.
+
+    Args:
+        values: the values.
+    """
+
+    def __init__(self, values: Iterable[str]) -> None:
+        plain = frozenset(spelling for value in values for spelling in _spellings(value))
+        self._encoded = {word: around for spelling in plain for word, around in encoded_base64(spelling).items()}
+        self._digits = {word: around for spelling in plain for word, around in encoded_hex(spelling).items()}
+        self._search = WordSearch({**self._encoded, **self._digits, **dict.fromkeys(plain, (0, 0))})
+
+    def replaced(self, text: str) -> str:
+        """Return text without the values. What was encoded still is, as if a placeholder had been encoded."""
+        out: list[str] = []
+        done = 0
+        for begin, end, word in self._search.places(text):
+            if begin < done:
+                continue
+            place = begin, end, PLACEHOLDER
+            if word in self._digits:
+                place = begin, end, _HEX_MASKED.upper() if word.isupper() else _HEX_MASKED
+            elif word in self._encoded:
+                first = text.index(word, begin) - self._encoded[word][0]
+                place = self._encoded_again(text, max(done, first), end)
+            out += [text[done : place[0]], place[2]]
+            done = place[1]
+        return "".join([*out, text[done:]]) if out else text
+
+    def _encoded_again(self, text: str, begin: int, end: int) -> tuple[int, int, str]:
+        """Return base64 without the values in it: its start, its end and what replaces it.
+
+        Args:
+            text: has the base64.
+            begin: where four of its characters begin.
+            end: where a value in it ends.
+        """
+        found = _RUN.match(text, begin)
+        if found is None or found.end() < end:
+            return begin, end, _MASKED
+        digits = found[0].rstrip("=")
+        with contextlib.suppress(ValueError):
+            data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=_alphabet(digits))
+            inner = data.decode(errors="surrogateescape")
+            clean = self.replaced(inner).encode(errors="surrogateescape")
+            encoded = base64.b64encode(clean, altchars=_alphabet(digits)).decode()
+            if clean != data and not self._search.places(encoded):
+                filled = len(found[0]) % 4 == 0
+                return begin, found.end(), encoded if filled else encoded.rstrip("=")
+        return begin, found.end(), _MASKED
+
+
+_RUN = re.compile(r"[A-Za-z0-9+/_-]*+={0,2}")
+
+
+def _alphabet(digits: str) -> bytes:
+    """Return the last two signs of the alphabet of base64."""
+    return b"-_" if "-" in digits or "_" in digits else b"+/"
+
+
+def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> list[SpelledValues]:
+    """Return the values of the Secrets that a reconcile read or wrote, those of each Secret by themselves.
 
     Values that are neither called a secret nor look random, such as those of ``username``, are ordinary words.
 
@@ -484,15 +547,22 @@ def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> dict[st
     for step in record.steps:
         if isinstance(step, RequestStep) and concerns_secret(step.target):
             documents += [step.body, step.response]
-    if not documents:
-        return {}
-    found: dict[str, str] = {}
-    for name, value in itertools.chain.from_iterable(map(_values_in, documents)):
-        for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES])):  # a key may be logged by lines
-            if _MIN_VALUE <= len(part) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(part)):
-                found |= dict.fromkeys(_spellings(part), PLACEHOLDER)
-                found[base64.b64encode(part.encode()).decode()] = _MASKED
-    return dict(sorted(found.items(), key=lambda each: -len(each[0])))
+    return [_prepared(values) for values in set(map(_secrets_in, documents)) if values]
+
+
+_prepared = functools.lru_cache(maxsize=8)(SpelledValues)
+
+
+@functools.lru_cache(maxsize=8)
+def _secrets_in(document: bytes) -> frozenset[str]:
+    """Return the values of a Secret, or of a list of them, that are replaced wherever they stand."""
+    return frozenset(
+        part
+        for name, value in _values_in(document)
+        # A key may be logged by lines.
+        for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES]))
+        if _MIN_VALUE <= len(part) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(part))
+    )
 
 
 def _spellings(value: str) -> set[str]:

@@ -174,9 +174,9 @@ class RecordingStatistics:
     Attributes:
         active: whether it records now.
         reconciles: reconciles that were written.
-        lost: reconciles that were not, because the recording ended early.
+        lost: reconciles that were not, because the recording ended early, or because there were too many for it.
         bytes: bytes of its files now.
-        problem: why it ended early; None if it did not.
+        problem: why it ended early, or why it loses reconciles now; None if it does neither.
     """
 
     active: bool

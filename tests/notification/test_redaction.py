@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import importlib
 import io
 import json
@@ -401,6 +403,18 @@ def test_a_known_secret_is_found_between_other_blanks() -> None:
     redactor = Redactor(lambda: ["correct horse  battery"])
     for text in ("correct horse battery", "correct\u00a0horse\u2003battery", "correct\nhorse \t battery"):
         assert redactor.redact(f"a  {text}\n b") == "a  [REDACTED]\n b"
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, binascii.hexlify])
+@pytest.mark.parametrize("before", ["", "u:", "us:", "use:"])
+def test_an_encoded_text_with_a_known_secret_is_found(encode: Callable[[bytes], bytes], before: str) -> None:
+    redactor = Redactor(lambda: ["k?~ sword  fish"])
+    encoded = encode(f"{before}k?~ sword  fish".encode()).decode()
+    for text in (encoded, encoded.rstrip("="), f'{{"auth": "{encoded}"}}'):
+        found = redactor.redact_known(f"sent {text} to it")
+        assert "[REDACTED]" in found
+        assert encoded[8:14] not in found
+        assert found.endswith(" to it")
 
 
 @given(

@@ -308,6 +308,125 @@ async def test_a_slow_disk_ends_the_recording(tmp_path: Path, monkeypatch: pytes
         assert "too slow" in str(recording.statistics().problem)
 
 
+class Large(Reconciler):
+    """Reads an object and writes it with another text of so many characters."""
+
+    def __init__(self, size: int, gate: asyncio.Event | None = None) -> None:
+        self.size, self.gate = size, gate
+
+    async def reconcile(self, request: Request) -> Outcome:
+        found = (await self.client.get("v1/ConfigMap", request.name, "default")).to_dict()["data"]
+        if len(found["text"]) != self.size:
+            await self.client.patch("v1/ConfigMap", request.name, "default", patch={"data": {"text": "x" * self.size}})
+        if self.gate is not None:
+            await self.gate.wait()
+        return None
+
+
+@asynccontextmanager
+async def growing(recording: Recording, reconciler: Large, objects: int) -> AsyncIterator[None]:
+    """Run a reconciler over so many objects until it waits for something."""
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=recording)
+        manager.add_controller(reconciler, resource="v1/ConfigMap", workers=objects)
+        async with manager.running():
+            for number in range(objects):
+                await client.create({**config_map(f"o{number}"), "data": {"text": ""}})
+            await asyncio.sleep(0.5)
+            yield
+
+
+@pytest.mark.parametrize(("objects", "size"), [(100, 5_000), (5, 300_000)])
+async def test_what_running_reconciles_hold_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objects: int, size: int
+) -> None:
+    monkeypatch.setattr(recording_module, "_MAX_WAITING", 500_000)
+    recording, gate = Recording(tmp_path / "r"), asyncio.Event()
+    async with growing(recording, Large(size, gate), objects):
+        gate.set()
+        await asyncio.sleep(1)
+        assert recording.statistics().active
+        assert "reconciles that still run hold" in str(recording.statistics().problem)
+        await asyncio.to_thread(recording._write)
+    lost = recording.statistics().lost
+    records = list(RecordingReader(tmp_path / "r").records())
+    assert 0 < lost < 2 * objects
+    assert len(records) == recording.statistics().reconciles > 0
+    kept = sum(len(step.response) for each in records for step in each.steps if isinstance(step, RequestStep))
+    assert kept <= 500_000
+
+
+class Reads(Reconciler):
+    """Reads an object."""
+
+    async def reconcile(self, request: Request) -> Outcome:
+        await self.client.get("v1/ConfigMap", request.name, "default")
+        return None
+
+
+async def test_versions_that_only_waiting_records_have_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording_module, "_MAX_WAITING", 3_000_000)
+    monkeypatch.setattr(recording_module, "_INTERVAL", 3600.0)
+    recording = Recording(tmp_path / "r")
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=recording)
+        manager.add_controller(Reads(), resource="v1/ConfigMap")
+        async with manager.running():
+            await client.create({**config_map("a"), "data": {"text": ""}})
+            for number in range(20):
+                await client.patch("v1/ConfigMap", "a", "default", patch={"data": {"text": str(number % 10) * 300_000}})
+                await asyncio.sleep(1)
+            assert 0 < recording.statistics().lost < 20
+
+
+async def test_a_recording_continues_when_what_waits_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recording_module, "_MAX_WAITING", 100_000)
+    monkeypatch.setattr(recording_module, "_INTERVAL", 3600.0)
+    recording = Recording(tmp_path / "r")
+    async with growing(recording, Large(20_000), 10):
+        assert "disk" not in str(recording.statistics().problem)  # which has not been asked for anything
+        assert "one thread is too slow to redact" in caplog.text
+        recording._due.set()
+        while recording.statistics().problem is not None:
+            await asyncio.to_thread(time.sleep, 0.001)
+        lost = recording.statistics().lost
+        assert lost
+        assert recording.statistics().active
+        assert caplog.text.count("left out of the recording") == 1
+    assert recording.statistics().lost == lost
+    assert len(list(RecordingReader(tmp_path / "r").records())) == recording.statistics().reconciles > 0
+
+
+async def test_a_disk_that_is_too_slow_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recording_module, "_MAX_WAITING", 200_000)
+    monkeypatch.setattr(recording_module, "_PORTION", 1)
+    written = threading.Event()
+    write = SegmentWriter.write
+    monkeypatch.setattr(SegmentWriter, "write", lambda *args: written.wait() and write(*args))
+    recording = Recording(tmp_path / "r")
+    try:
+        async with APIServer() as server, Client(server) as client:
+            manager = Manager(client, recording=recording)
+            manager.add_controller(Large(20_000), resource="v1/ConfigMap")
+            async with manager.running():
+                for number in range(20):
+                    await client.create({**config_map(f"o{number}"), "data": {"text": ""}})
+                    await asyncio.sleep(0.5)
+                    while recording._on_disk_since is None:
+                        await asyncio.to_thread(time.sleep, 0.001)
+                assert "the disk is too slow" in str(recording.statistics().problem)
+                assert recording.statistics().active
+                written.set()
+    finally:
+        written.set()
+
+
 async def test_a_stop_that_does_not_wait_for_the_disk_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -443,7 +562,11 @@ class Logins(Reconciler):
             log.warning(line)
         note = {"note": f"somebody uses {password}, which is {found['password']}"}
         await self.client.patch("v1/ConfigMap", "a", "default", patch={"metadata": {"annotations": note}})
-        await self.register(request.name, secrets.token_hex(8))
+        login = f"{request.name}:{password}".encode()
+        log.warning("sending X-Login: %s", base64.b64encode(login).decode())
+        data = {"auth.json": base64.urlsafe_b64encode(login).decode(), "digits": login.hex()}
+        await self.client.patch("v1/ConfigMap", "a", "default", patch={"data": data})
+        await self.register(login.hex().upper(), secrets.token_hex(8))
         raise ValueError(f"refused: {password} {'-' * 470} {password}")  # cut within the second one
 
 
@@ -464,6 +587,8 @@ async def test_values_of_a_secret_are_replaced_wherever_the_reconcile_repeats_th
     assert "horse" not in text
     assert "aB3dE5fG7h" not in text
     assert base64.b64encode(values["password"].encode()).decode() not in text
+    assert base64.b64encode(b"a:" + values["password"].encode()).decode()[3:-2] not in text
+    assert values["password"].encode().hex() not in text.lower()
     assert "logging in with '[REDACTED]'" in text
     assert "somebody uses [REDACTED]" in text
     assert "refused: [REDACTED]" in text
