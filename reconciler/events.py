@@ -179,8 +179,9 @@ class Correlator:
 
 _log = logging.getLogger("reconciler.events")
 
-QUEUE_SIZE = 1000
-"""Maximum number of events in the queue; client-go's number."""
+QUEUE_SIZE = 10_000
+"""Maximum number of events in the queue, about 2.4 KB each. Events are sent one after the other, so a burst of changes
+fills the queue; client-go's number, 1000, would lose most events of a burst of a few thousand objects."""
 
 TRIES = 12
 """Attempts to send one Event; client-go's number."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import difflib
 import hashlib
 import random
@@ -248,7 +247,7 @@ class Fork:
         self._values = None if copies_secrets else SecretValues(secrets.token_bytes(32))
         self._progress = progress or (lambda _resource, _objects: None)
         self._copying: dict[str, asyncio.Lock] = {}
-        self._served: dict[str, bool] = {}
+        self._asked_groups: set[str] = set()
         self._version = 0
         self._own: dict[tuple[str, str], JSONObject] = {}
         self.report = report
@@ -523,14 +522,19 @@ class Fork:
                 return items
 
     async def _note_unknown(self, path: ResourcePath) -> None:
-        """Record that a group is asked for which the cluster serves and this server does not know."""
+        """Record that a group is asked for which the cluster serves, or should, and this server does not know."""
         place = _group_path(path.group, path.version)
-        if self._source is not None and place not in self._served:
-            self._served[place] = False
-            with contextlib.suppress(errors.NotFound, errors.Forbidden):
-                self._served[place] = bool((await self._get(place)).get("resources"))
-        if self._served.get(place):
+        if self._source is None or place in self._asked_groups:
+            return
+        self._asked_groups.add(place)
+        try:
+            served = (await self._get(place)).get("resources")
             why = "the cluster serves it, and this server does not know it"
+        except (errors.NotFound, errors.Forbidden):
+            return
+        except errors.ServerError as error:  # the server behind it is down
+            served, why = True, f"the cluster cannot serve it now: {error}"
+        if served:
             self.report.missing[f"{path.group}/{path.version}"] = why
 
     async def _get(self, path: str, query: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 
 import msgspec
@@ -485,3 +485,25 @@ class Informer:
     def _progress(self, request: Request) -> Version | None:
         sink = self._sinks.get(None) or self._sinks.get(request.namespace)  # nearly always one watch of all namespaces
         return sink.version if sink is not None else None
+
+
+async def while_listing(informers: Sequence[Informer], wait: Callable[[], Awaitable[None]]) -> None:
+    """Wait for first lists, and again when the timeout expires, if objects have arrived meanwhile.
+
+    Ended by a fixed timeout, a program with many objects would list them from the beginning after each restart.
+
+    Args:
+        informers: whose objects count.
+        wait: waits until they are synced.
+
+    Raises:
+        CacheNotSynced: the timeout of `wait` expired, and no object arrived within it.
+    """
+    listed = 0
+    while True:
+        try:
+            return await wait()
+        except CacheNotSynced:
+            before, listed = listed, sum(informer.listed for informer in informers)
+            if listed <= before:
+                raise

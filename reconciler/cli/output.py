@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -239,12 +240,18 @@ def exit_with(command: Callable[[], int]) -> None:
         SystemExit: always, with the exit code.
     """
     try:
-        sys.exit(command())
+        code = command()
+        sys.stdout.flush()
+        sys.exit(code)
     except ReconcilerError as error:
         print(f"reconciler: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of the output, such as `head`, has stopped reading
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            print(f"reconciler: cannot write the output: {error.strerror}", file=sys.stderr)
+        elif not isinstance(error, BrokenPipeError):  # the reader of the output, such as `head`, has stopped reading
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -85,8 +85,8 @@ class ControllerOptions(TypedDict, total=False):
         adaptive_concurrency: reconcile fewer keys of low priority at once while the API server rejects requests (429),
             or becomes slower because of them, so that a backlog delays neither fresh changes nor other clients. The
             existing objects at the start and resyncs have a low priority: any below 0. Default True.
-        sync_timeout: the duration for each watched kind to be installed and listed at the start. Default 120,
-            controller-runtime's ``CacheSyncTimeout``.
+        sync_timeout: the duration for each watched kind to be installed and listed at the start; it begins again
+            while objects of the list arrive. Default 120, controller-runtime's ``CacheSyncTimeout``.
     """
 
     resource: KindLike | None

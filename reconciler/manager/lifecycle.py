@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from reconciler._core.user_code import cancel_and_wait
 from reconciler.cache import Cache
+from reconciler.cache.informer import while_listing
 from reconciler.clock import Clock
 from reconciler.controller import Controller
 from reconciler.manager.election import Elector, LeadershipLost
@@ -31,7 +32,8 @@ from reconciler.telemetry.logs import NamedValues
 _log = logging.getLogger("reconciler.manager")
 
 SYNC_TIMEOUT = 120.0
-"""Timeout for the first list of informers that exist before the controllers start; controller-runtime's number."""
+"""Seconds without an object of the first lists of informers that exist before the controllers start;
+controller-runtime's number."""
 
 CANCEL_TIMEOUT = 10.0
 """Seconds after the grace period for cancelled tasks to end; the timeout of a status flush."""
@@ -242,7 +244,7 @@ class Lifecycle:
             await webhooks.listening()
         await self._cache.start()
         self._supervisor.start("the cache", self._cache.finished())
-        await self._cache.wait_synced(SYNC_TIMEOUT)
+        await while_listing(self._cache.informers, lambda: self._cache.wait_synced(SYNC_TIMEOUT))
         self.runnables.start(self._supervisor)
         if self._elector is None:
             await self._start_controllers()

@@ -25,7 +25,6 @@ from reconciler.clock import current_clock
 from reconciler.controller import effect
 from reconciler.errors import Conflict, NotFound
 from reconciler.meta import Request, equal
-from reconciler.meta.documents import format_micro_time
 from reconciler.notification.api import (
     TERMINAL_PHASES,
     ChannelStatus,
@@ -254,10 +253,10 @@ def set_change(status: RequestStatusBatcher, change: StatusChange) -> None:
     before, after = change.before, change.after
     if before.phase is None and not before.channels and after.channels:
         names = ", ".join(channel.name for channel in after.channels)
-        _set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
+        set_routing_condition(status, "ChannelsNamed", f"the request names its channels: {names}", resolved=True)
     stored = {channel.name: channel for channel in before.channels}
     status.record(
-        *map(_upsert_attempt, change.attempts),
+        *map(upsert_attempt, change.attempts),
         *[_upsert_channel(channel) for channel in after.channels if channel != stored.get(channel.name)],
         *_set_derived(after),
     )
@@ -266,25 +265,9 @@ def set_change(status: RequestStatusBatcher, change: StatusChange) -> None:
     _set_ready_condition(status, after)
 
 
-def set_routing(
-    status: RequestStatusBatcher,
-    before: NotificationRequestStatus,
-    resolution: Resolution | None,
-    *,
-    now: datetime,
-) -> NotificationRequestStatus:
-    """Record the channels that routing selected, and return the status with them.
-
-    If it selected none, or there is no routing (None), only the condition changes, which says why.
-    """
-    failure = _routing_failure(resolution)
-    if failure is not None:
-        _set_routing_condition(status, *failure)
-    if resolution is None or failure is not None:
-        return before
-    channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
-    status.record(*map(_upsert_channel, channels))
-    status.set(queued_at=format_micro_time(now))
+def set_routing(status: RequestStatusBatcher, after: NotificationRequestStatus, resolution: Resolution) -> None:
+    """Record the channels that routing selected."""
+    status.record(*map(_upsert_channel, after.channels), *_set_derived(after, exclude_defaults=True))
     message = f"receivers {', '.join(resolution.receivers) or 'none'}: channels {', '.join(resolution.channels)}"
     if resolution.fallback:
         message = f"fallback channel {', '.join(resolution.channels)}: {resolution.fallback}"
@@ -292,11 +275,10 @@ def set_routing(
         message += f"; from the previous routing configuration, because the latest is invalid: {resolution.problem}"
     reason = "StaleRouting" if resolution.problem else "RoutingRuleMatched"
     reason = "RoutingFallback" if resolution.fallback else reason
-    _set_routing_condition(status, reason, message, resolved=True)
-    return before.model_copy(update={"channels": channels, "queued_at": now})
+    set_routing_condition(status, reason, message, resolved=True)
 
 
-def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
+def routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
     """Return the reason and the message if routing selected no channels, or None."""
     if resolution is None:
         return "NoRouting", "spec.channels is empty and the operator has no routing: set spec.channels"
@@ -313,12 +295,8 @@ def _routing_failure(resolution: Resolution | None) -> tuple[str, str] | None:
     return None
 
 
-def upsert_attempts(status: RequestStatusBatcher, attempts: Sequence[DeliveryAttempt]) -> None:
-    """Record attempts that are ahead of their calls; their results replace them."""
-    status.record(*map(_upsert_attempt, attempts))
-
-
-def _upsert_attempt(attempt: DeliveryAttempt) -> Mutation:
+def upsert_attempt(attempt: DeliveryAttempt) -> Mutation:
+    """Return the mutation that adds an attempt, or replaces the one that was written ahead of its call."""
     return Upsert(("deliveryAttempts",), _document(attempt), ("channel", "attempt"))
 
 
@@ -390,7 +368,8 @@ def _set_ready_condition(status: RequestStatusBatcher, after: NotificationReques
     status.set_condition("Ready", is_sent, reason=after.reason or "", message=after.message or "")
 
 
-def _set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:
+def set_routing_condition(status: RequestStatusBatcher, reason: str, message: str, *, resolved: bool = False) -> None:
+    """Record whether a request has channels, and why."""
     status.set_condition("RoutingResolved", resolved, reason=reason, message=message[:MESSAGE_LIMIT])
 
 

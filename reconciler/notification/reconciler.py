@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
@@ -40,11 +41,13 @@ from reconciler.notification.delivery import (
     progress_of,
     recipients_of,
     remove_write_ahead,
+    routing_failure,
     set_change,
     set_ended,
     set_failed,
     set_routing,
-    upsert_attempts,
+    set_routing_condition,
+    upsert_attempt,
 )
 from reconciler.notification.fair_queue import FairQueue
 from reconciler.notification.observers import (
@@ -342,11 +345,22 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
             refusal = PolicyRefusal("RequestTooLarge", message)
         if refusal is None and spec.channels is not None:
             return None
-        if not await self._is_up_to_date(current):
+        failure = routing_failure(resolution)
+        if resolution is not None and refusal is None and failure is None:
+            is_latest = await self._save_routing(current, resolution)
+        else:
+            is_latest = await self._is_up_to_date(current)
+        if not is_latest:
             return _NotStarted(Result(requeue_after=STALE_RETRY))
         if refusal is not None:
             return _NotStarted(self._end(current, phase="Failed", reason=refusal.reason, message=refusal.message))
-        await self._save_routing(current, resolution)
+        if failure is not None:
+            set_routing_condition(current.status, *failure)
+        if resolution is not None and resolution.problem:
+            self.events.warning(obj, "RoutingConfigurationRefused", resolution.problem)
+        if resolution is not None and resolution.fallback:
+            text = f"channel {', '.join(resolution.channels)} is used: {resolution.fallback}"
+            self.events.warning(obj, "RoutingFallback", text)
         pending = resolution is not None and resolution.pending
         return _NotStarted(Result(requeue_after=ROUTING_RETRY)) if pending else None
 
@@ -386,17 +400,18 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         message += f"; unknown channels: {', '.join(unknown)}" if unknown else ""
         return self._end(current, phase="DryRun", reason="DryRun", message=message[:MESSAGE_LIMIT])
 
-    async def _save_routing(self, current: _CurrentRequest, resolution: Resolution | None) -> None:
-        """Write the channels of a request before its first delivery, so that later routing changes do not affect it."""
-        current.before = set_routing(current.status, current.obj.status, resolution, now=self._now())
-        if resolution is not None and resolution.problem:
-            self.events.warning(current.obj, "RoutingConfigurationRefused", resolution.problem)
-        if resolution is not None and resolution.fallback:
-            text = f"channel {', '.join(resolution.channels)} is used: {resolution.fallback}"
-            self.events.warning(current.obj, "RoutingFallback", text)
-        if current.before.channels:
-            await current.status.flush()
-            self._written[current.uid] = progress_of(current.before)
+    async def _save_routing(self, current: _CurrentRequest, resolution: Resolution) -> bool:
+        """Write the channels of a request before its first delivery, so that later routing changes do not affect it.
+
+        Returns False as `_flush_ahead` does.
+        """
+        channels = [ChannelStatus(name=name, reason="Routed") for name in resolution.channels]
+        routed = current.before.model_copy(update={"channels": channels, "queued_at": self._now()})
+        if not await self._flush_ahead(current, lambda intent: set_routing(intent, routed, resolution)):
+            return False
+        current.before = routed
+        self._written[current.uid] = progress_of(routed)
+        return True
 
     async def _is_up_to_date(self, current: _CurrentRequest) -> bool:
         """Return whether no other process has made progress; read from the server unless this one wrote the status."""
@@ -473,14 +488,8 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         elif not await self._is_up_to_date(current):
             return Result(requeue_after=STALE_RETRY)
         self.check_leader()
-        if ahead or has_unsaved_results:
-            try:
-                is_latest = await self._write_ahead(current, ahead)
-            except StatusConflict:
-                is_latest = False
-            if not is_latest:  # which a read would have found as well
-                self._counts["stale"] += 1
-                return Result(requeue_after=STALE_RETRY)
+        if (ahead or has_unsaved_results) and not await self._write_ahead(current, ahead):
+            return Result(requeue_after=STALE_RETRY)
         results: list[Delivery] = []
         self._active += 1
         try:
@@ -503,23 +512,37 @@ class NotificationReconciler(ResourceReconciler[NotificationRequest]):
         """Write what the status must hold before the calls: these attempts, and results that are not saved yet.
 
         So at most the calls of one reconcile are unrecorded at any time. If it fails or is cancelled, the attempts are
-        removed again by this reconcile's flush or by the next reconcile. Returns False if the request was deleted.
+        removed again by this reconcile's flush or by the next reconcile. Returns False as `_flush_ahead` does.
 
         Raises:
             StatusError: the write failed, so no channel may be called.
             NotLeader: another process is the leader.
         """
+        is_latest = False
         try:
+            is_latest = await self._flush_ahead(current, lambda intent: intent.record(*map(upsert_attempt, attempts)))
+        finally:
+            if not is_latest:
+                if attempts:
+                    self._uncalled[current.uid] = (*self._uncalled.get(current.uid, ()), *attempts)
+                remove_write_ahead(current.status, attempts)
+        return is_latest
+
+    async def _flush_ahead(self, current: _CurrentRequest, record: Callable[[RequestStatusBatcher], object]) -> bool:
+        """Write what must be stored before the calls; return False if the request is not at the version that was read.
+
+        Such a write finds out what a read from the server would have found out: progress of another process, and the
+        deletion of the request. If it fails, what `record` recorded is withdrawn.
+        """
+        is_latest = False
+        with contextlib.suppress(StatusConflict):
             async with StatusBatcher(self.client, current.obj, on_error="discard") as intent:  # joins `status`
-                upsert_attempts(intent, attempts)
+                record(intent)
                 await intent.flush()
-            self.check_leader()
-            return not current.status.statistics().dropped
-        except BaseException:
-            if attempts:
-                self._uncalled[current.uid] = (*self._uncalled.get(current.uid, ()), *attempts)
-            remove_write_ahead(current.status, attempts)
-            raise
+            is_latest = not current.status.statistics().dropped
+        self.check_leader()
+        self._counts["stale"] += not is_latest
+        return is_latest
 
     # Record
 

@@ -87,7 +87,8 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
         run: why it runs.
         draft: the record without the changes that enqueued the key, and without its steps.
         changes: those changes.
-        steps: each makes a step, in order.
+        steps: each makes a step, in order. It makes a new one each time, since a task that outlives the reconcile may
+            still get the response to its request.
         size: roughly the bytes that only the trace refers to.
     """
 
@@ -101,8 +102,7 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
     def record(self) -> ReconcileRecord:
         """Return what it read, wrote, called and logged so far; its result is ``""`` while it is in progress."""
         self.draft.wake_ups = tuple(map(_wake_up, self.changes))
-        # Copies, since a task that outlives the reconcile may still get the response to its request.
-        self.draft.steps = [copy(make()) for make in self.steps]
+        self.draft.steps = [make() for make in self.steps]
         return self.draft
 
 
@@ -244,7 +244,7 @@ class Collector(ReconcileObserver):
             return await run
         arguments, _ = bounded(encoded(dict(call.arguments)))  # now: the reconcile may change them
         step = EffectStep(self._time.monotonic() - trace.run.since, call.name, key_of(call), arguments)
-        trace.steps.append(lambda: step)
+        trace.steps.append(partial(copy, step))
         try:
             value = await run
         except BaseException as error:
@@ -299,7 +299,7 @@ class RecordedClient(CachedClient):
             at, gvk = self._now() - trace.run.since, informer.gvk
             items = [_read_step(at, gvk, each.request, restored(each)) for each in found]
             listed = ListStep(at, _kind_text(gvk), namespace, labels, fields, items)
-            trace.steps.append(lambda: listed)
+            trace.steps.append(partial(copy, listed))
             trace.size += 100 * len(found)  # the cache has most of them, too
         return found
 
@@ -312,6 +312,7 @@ def _read_step(at: float, kind: KindLike, request: Request, found: CachedObject 
 
 
 def _sent(step: RequestStep, request: HTTPRequest) -> RequestStep:
+    step = copy(step)
     step.target, step.content_type = request.target, request.headers.get("content-type", "")
     return step
 
@@ -418,7 +419,7 @@ class _RecordingHandler(logging.Handler):
             except Exception:  # noqa: BLE001 - the arguments do not fit; other handlers report it
                 message = record.msg if isinstance(record.msg, str) else type(record.msg).__qualname__
             step = LogStep(current_clock().monotonic() - trace.run.since, record.levelname, record.name, message)
-            trace.steps.append(lambda: step)
+            trace.steps.append(partial(copy, step))
             trace.size += len(message)
 
 

@@ -43,7 +43,6 @@ from reconciler.recording.records import (
     documents_of,
 )
 from reconciler.recording.redaction import (
-    ABSENT,
     DocumentRedactor,
     ObjectParts,
     RedactKnown,
@@ -58,6 +57,7 @@ from reconciler.telemetry.registry import RecordingStatistics
 SUFFIX = ".segment"
 _NAME = b"kube-reconciler recording "
 _FORMAT = b"1"
+_FIRST = _NAME + _FORMAT + b"\n"
 _FRAME = struct.Struct(">BII")
 _ZSTD = 2
 _MAX_PAYLOAD = 2**30
@@ -153,7 +153,7 @@ class SegmentWriter:
         self.known: dict[DocumentKey, int] = {}
         self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
-        self.size = _write_all(self._file, _NAME + _FORMAT + b"\n")
+        self.size = _write_all(self._file, _FIRST)
         self._buffer = bytearray()  # whose memory the next batch uses again
         self._compress = zstandard.ZstdCompressor(level=1).compress
 
@@ -239,8 +239,12 @@ class RecordingReader:
 
     def _batches(self, segment: Path) -> Iterator[Batch]:
         with segment.open("rb") as file:
-            if first := file.readline(100):  # nothing is in one that has just been created
-                _check_format(segment, first)
+            first = file.readline(100)
+            if first == _FIRST[: len(first)] != _FIRST:
+                if first:  # nothing is in one that has just been created
+                    self.problems.append(f"{segment} is torn at byte 0: what follows was not read")
+                return
+            _check_format(segment, first)
             while header := file.read(_FRAME.size):
                 place = file.tell() - len(header)
                 codec, size, checksum = _FRAME.unpack(header) if len(header) == _FRAME.size else (0, 1, 0)
@@ -490,14 +494,18 @@ class Recording(RecordSink):
             if isinstance(step, RequestStep):
                 answer = answered_object(step)
                 if answer is not None:
-                    managed = answer.metadata.managed_fields
-                    more = len(bytes(managed)) + _MANAGED_FIELDS if managed is not ABSENT else 0
+                    managed = bytes(answer.metadata.managed_fields)
+                    more = len(managed) + _MANAGED_FIELDS if managed else 0
                     segment.known.setdefault(_key_of(answer), _length(step.response) - more)
                 redact_request(step, redactor, namespace, answer)
-            else:
+            elif not isinstance(step, ReadStep):
                 redact_step(step, redactor, namespace)
         for read in reads:
-            self._store_document(read, segment, batch)
+            if read.data and segment.known.get(key := document_key(read)) not in (0, _length(read.data)):
+                segment.known[key] = 0
+                data = redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
+                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
+            read.data = b""
         if record.failure is not None:
             message = redactor.text(record.failure.message or "", namespace)
             if redactor.values and message.endswith("…"):
@@ -505,14 +513,6 @@ class Recording(RecordSink):
             record.failure = msgspec.structs.replace(record.failure, message=message)
         if record.draws and said != (clean := [_said(step) for step in record.steps]):
             record.draws = without_secret_draws(record.draws, b"\n".join(clean).decode(errors="replace"))
-
-    def _store_document(self, read: ReadStep, segment: SegmentWriter, batch: Batch) -> None:
-        """Move the document of a read to the batch, unless the segment has it."""
-        if read.data and segment.known.get(key := document_key(read)) not in (0, _length(read.data)):
-            segment.known[key] = 0
-            data = self._redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
-            batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
-        read.data = b""
 
     def _current(self, at: datetime) -> SegmentWriter:
         """Return the segment to write to; a new one if the last one is full."""

@@ -244,7 +244,7 @@ DocumentKey = tuple[str, str, str | None, str | None]
 
 def reads_of(record: ReconcileRecord) -> list[ReadStep]:
     """Return the reads of a record, those of its lists included."""
-    steps = [each for each in record.steps if isinstance(each, ReadStep | ListStep)]
+    steps = [each for each in record.steps if isinstance(each, (ReadStep, ListStep))]
     return [read for each in steps for read in (each.items if isinstance(each, ListStep) else [each])]
 
 

@@ -171,14 +171,14 @@ class DocumentRedactor:
             return False
         names = found.api_version, found.kind, metadata.name, metadata.namespace, metadata.uid
         times = metadata.creation_timestamp, metadata.deletion_timestamp
-        lists = metadata.annotations, metadata.labels, metadata.owner_references, metadata.finalizers
-        fixed = b"\0".join((*lists, found.spec, found.data))  # JSON does not contain this byte
+        owners, spec, data = metadata.owner_references, found.spec, found.data
+        parts = metadata.annotations, metadata.labels, owners, metadata.finalizers, spec, data
         status = bytes(found.status)  # by itself, since it changes most often
-        key = hash((names, times, fixed))
+        key = hash((names, times, b"\0".join(parts)))  # JSON does not contain this byte
         if key in self._parts and (not status or hash(status) in self._parts):
             return True
         texts = [text for text in names + times if text and text not in self._texts]
-        return self._are_harmless([*fixed.split(b"\0"), status], texts, [key])
+        return self._are_harmless([*map(bytes, parts), status], texts, [key])
 
     def _are_harmless(
         self, parts: Iterable[bytes], texts: list[str], seen: list[int], levels: int = _MAX_LEVELS
@@ -484,6 +484,8 @@ def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> dict[st
     for step in record.steps:
         if isinstance(step, RequestStep) and concerns_secret(step.target):
             documents += [step.body, step.response]
+    if not documents:
+        return {}
     found: dict[str, str] = {}
     for name, value in itertools.chain.from_iterable(map(_values_in, documents)):
         for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES])):  # a key may be logged by lines

@@ -284,7 +284,7 @@ class guard:  # noqa: N801 - a context manager that reads as a word, like contex
     def on_write(self, addressed: Addressed, request: str, frame: FrameType | None) -> Callable[[int | None], None]:
         """Called before a write is sent; see `WriteListener`."""
         clock = self._clock or current_clock()
-        at, token, stack = clock.monotonic(), _token_for(addressed), stack_of(frame)
+        at, token, stack = clock.monotonic(), _token_for(addressed), _stack_of(frame)
         with self._lock:
             self._requests += 1
 
@@ -346,14 +346,15 @@ def _token_for(addressed: Addressed) -> object:
     return current_cycle.get()
 
 
-def stack_of(frame: FrameType | None) -> Sequence[str]:
-    """Return the frames that lead to one, innermost last, without those of clients and HTTP libraries.
-
-    If there are no others, they are all returned.
-    """
-    frames = list(traceback.walk_stack(frame))
+def callers_of(frame: FrameType | None) -> list[tuple[FrameType, int]]:
+    """Return the frames that lead to one and their lines, innermost first, without clients and HTTP libraries."""
     ignored = _TRANSPORTS | sys.stdlib_module_names
-    callers = [entry for entry in frames if _package_of(entry[0]) not in ignored] or frames
+    return [each for each in traceback.walk_stack(frame) if _package_of(each[0]) not in ignored]
+
+
+def _stack_of(frame: FrameType | None) -> Sequence[str]:
+    """Return the callers of a frame as text, innermost last; all frames if there are no callers."""
+    callers = callers_of(frame) or list(traceback.walk_stack(frame))
     summary = traceback.StackSummary.extract(iter(callers[:MAX_FRAMES]))
     return tuple(reversed(summary.format()))
 

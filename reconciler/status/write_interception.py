@@ -147,6 +147,10 @@ def _read_httpx(request: Any, *_: Any, **__: Any) -> Any:
     return request.method, str(request.url), lambda: getattr(request, "_content", b""), None
 
 
+def _read_standard(method: str, url: str, *_: Any, **__: Any) -> Any:
+    return method, url, lambda: None, None
+
+
 def _read_own(request: Any) -> Any:
     return request.method, request.path, lambda: request.body, request.query
 
@@ -160,6 +164,7 @@ _SEND_METHODS = (
     _SendMethod("httpx._client", "AsyncClient", "send", True, _read_httpx),
     _SendMethod("httpx2._client", "Client", "send", False, _read_httpx),
     _SendMethod("httpx2._client", "AsyncClient", "send", True, _read_httpx),
+    _SendMethod("http.client", "HTTPConnection", "putrequest", False, _read_standard),  # urllib.request, too
 )
 _MODULES = frozenset(point.module for point in _SEND_METHODS)
 
@@ -203,9 +208,10 @@ def listeners() -> Sequence[WriteListener]:
 
 
 def watched() -> Sequence[str]:
-    """Return the libraries that are imported and wrapped."""
+    """Return the libraries that are imported and wrapped, without the standard library, which always is."""
     with _lock:
-        return tuple(dict.fromkeys(point.module.split(".")[0] for point in _wrapped))
+        libraries = dict.fromkeys(point.module.split(".")[0] for point in _wrapped)
+        return tuple(name for name in libraries if name not in sys.stdlib_module_names)
 
 
 def _wrap(point: _SendMethod, module: ModuleType) -> None:

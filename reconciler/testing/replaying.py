@@ -21,6 +21,7 @@ from typing import Any
 
 import reconciler
 from reconciler._core.cycle import current_cycle
+from reconciler._core.user_code import is_cancelled
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
@@ -29,7 +30,7 @@ from reconciler.controller.reconcile.worker import run_to_completion
 from reconciler.controller.reconciler import bind, binding_of
 from reconciler.controller.result import ObjectMoved
 from reconciler.controller.wake.echo import EchoTracker
-from reconciler.errors import ConfigurationError
+from reconciler.errors import ConfigurationError, describe_error
 from reconciler.events import EventRecorder
 from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
@@ -155,6 +156,7 @@ async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[
     answers.elapsed = lambda: clock.monotonic() - cycle.run.since
     timed_out = record.failure is not None and record.failure.timed_out
     unreproducible: dict[str, None] = {}
+    stopped = ""
 
     async def call(current: Reconcile) -> object:
         try:
@@ -169,13 +171,20 @@ async def _replayed(record: ReconcileRecord, operator: Operator, kinds: Mapping[
         collector.begun(cycle)
         clock.replays = True
         with _watched(unreproducible):
-            cycle.completion = await run_to_completion(call, cycle, timeout=record.seconds if timed_out else None)
+            try:
+                cycle.completion = await run_to_completion(call, cycle, timeout=record.seconds if timed_out else None)
+            except (SystemExit, asyncio.CancelledError) as error:
+                if is_cancelled():  # by Ctrl-C
+                    raise
+                stopped = describe_error(error)
         clock.replays = False
         cycle.end(clock.monotonic() - cycle.run.since)
         collector.ended(cycle)
     random.setstate(state)
     binding.close()
     (replayed,) = trace.records
+    if stopped and replayed.result != record.result:
+        replayed.result = stopped
     answers.finish(replayed)
     return Replay(record, replayed, tuple(answers.differences), tuple(unreproducible))
 
@@ -266,6 +275,7 @@ _UNREPRODUCIBLE = {
     *(("_thread", name) for name in ("start_new_thread", "start_joinable_thread")),
     *(("posix", name) for name in ("urandom", "getrandom", "times")),
     *(("random", name) for name in ("random", "getrandbits")),  # imported by name
+    ("random.Random", "seed"),  # of a generator of your own
     ("_uuid", "generate_time_safe"),  # of uuid1
     ("_ssl", "RAND_bytes"),
 }
@@ -280,7 +290,9 @@ def _place(called: Any) -> str | None:
     owner = getattr(called, "__self__", None)
     if isinstance(owner, type) and issubclass(owner, date):
         return "datetime"
-    return "random" if owner is _GENERATOR else getattr(called, "__module__", None)
+    if isinstance(owner, random.Random):
+        return "random" if owner is _GENERATOR else "random.Random"
+    return getattr(called, "__module__", None)
 
 
 _GENERATOR = vars(random)["_inst"]
@@ -325,6 +337,8 @@ def _watched(found: dict[str, None]) -> Iterator[None]:
             return
         place = _place(called)
         if (place, called.__name__) not in _UNREPRODUCIBLE or _has_time(frame.f_code, frame.f_lasti, called.__name__):
+            return
+        if called.__name__ == "seed" and frame.f_locals.get("a") is not None:  # the argument of Random.seed
             return
         caller: FrameType | None = frame
         while caller is not None and _is_between(caller.f_code):

@@ -157,9 +157,10 @@ class ConcurrencyLimit:
             if self._now() >= self._probe_ends():
                 self._end_measurement(self._probe)
         elif self._now() >= max(self._rejected_until, self._began + LONGEST_WINDOW):
-            if not self.unanswered:
+            if self.unanswered:
+                self._begin_window()
+            else:
                 self._adapt()
-            self._begin_window()
         self.on_raise()
 
     @property
@@ -185,15 +186,9 @@ class ConcurrencyLimit:
         if self._probe is not None:
             self._measure(self._probe, kind, seconds)
             return
-        unloaded = self._unloaded.get(kind)
-        if unloaded and unloaded.mean:
-            self._ratios.append(seconds / unloaded.mean)
-            self._errors += unloaded.error / unloaded.mean
-        self._requests += 1
-        self._seconds += seconds
-        if self._requests >= (WINDOW if self._now() < self._began + WINDOW_LASTS else _FEWEST):
+        self._window.append((kind, seconds))
+        if len(self._window) >= (WINDOW if self._now() < self._began + WINDOW_LASTS else _FEWEST):
             self._adapt()
-            self._begin_window()
 
     def reject(self, retry_after: float | None = None) -> None:
         """Record that the server rejected a request because it is overloaded.
@@ -210,30 +205,42 @@ class ConcurrencyLimit:
 
     def _begin_window(self) -> None:
         self._began = self._now()
-        self._requests = 0
-        self._seconds = 0.0
-        self._ratios: list[float] = []
-        self._errors = 0.0  # of the latencies without a queue that the ratios are relative to
+        self._window: list[tuple[Hashable, float]] = []  # kind and latency of each request
 
     def _adapt(self) -> None:
-        """Change the limit after a window, or begin a measurement if requests seem to queue."""
+        """Change the limit after a window, or begin a measurement first if requests seem to queue."""
         now = self._now()
-        ratio = self._ratio() if self._ratios else math.inf
-        gradient = 1.0
-        if self._seconds > now - self._began and ratio > TOLERANCE:  # more than one at a time, by Little's law
-            if now >= self._next_probe:
-                self._probe, self._is_alone = {}, False
-                self._probe_began = self._heard = now
-                return
-            if self._ratios:
-                gradient = max(_SMALLEST_STEP, TOLERANCE / ratio)
+        in_progress = math.fsum(seconds for _, seconds in self._window) / max(now - self._began, 1e-9)  # Little's law
+        seem_to_queue = in_progress > 1 and self._ratio() > TOLERANCE
+        if seem_to_queue and now >= self._next_probe:
+            self._probe, self._is_alone = {}, False
+            self._probe_began = self._heard = now
+        else:
+            self._change(self._ratio() if seem_to_queue else 1.0)
+
+    def _change(self, ratio: float) -> None:
+        """Apply the law, and begin the next window.
+
+        Args:
+            ratio: of latencies to those without a queue; infinite if it is unknown.
+        """
+        gradient = max(_SMALLEST_STEP, TOLERANCE / ratio) if TOLERANCE < ratio < math.inf else 1.0
         self._limit = min(float(self._maximum), max(1.0, self._limit * gradient + QUEUE))
+        self._begin_window()
         self.on_raise()
 
     def _ratio(self) -> float:
         """The mean ratio of the window's latencies to those without a queue, less what can be chance."""
-        found = _Latency.of(self._ratios)
-        return found.mean - math.hypot(found.error, found.mean * self._errors / found.size)
+        measured = [
+            (seconds, self._unloaded[kind])
+            for kind, seconds in self._window
+            if kind in self._unloaded and self._unloaded[kind].mean
+        ]
+        if not measured:
+            return math.inf
+        found = _Latency.of([seconds / unloaded.mean for seconds, unloaded in measured])
+        error = math.fsum(unloaded.error / unloaded.mean for _, unloaded in measured) / found.size
+        return found.mean - math.hypot(found.error, found.mean * error)
 
     def _probe_ends(self) -> float:
         """Return the monotonic second at which the measurement in progress may end, if no other response comes.
@@ -260,5 +267,4 @@ class ConcurrencyLimit:
                 if known is not None or len(self._unloaded) < _KINDS:
                     self._unloaded[each] = new if known is None else known.followed_by(new)
         self._probe = None
-        self._begin_window()
-        self.on_raise()
+        self._change(self._ratio())  # of the window before, which seemed to queue

@@ -308,6 +308,20 @@ async def test_a_group_that_only_the_cluster_serves_is_named(origin: APIServer) 
         assert list(server.forked.report.missing) == ["metrics.k8s.io/v1beta1"]
 
 
+@pytest.mark.virtual_time
+async def test_a_group_whose_server_is_down_is_named(origin: APIServer) -> None:
+    class Down:
+        async def send(self, request: HTTPRequest, /) -> HTTPResponse:
+            if request.path == "/apis/metrics.k8s.io/v1beta1":
+                return HTTPResponse(503, {}, b"service unavailable")
+            return await origin.send(request)
+
+    async with APIServer.fork(Down()) as server:
+        assert (await server.send(HTTPRequest("GET", "/apis/metrics.k8s.io/v1beta1"))).status == 404
+        assert server.forked is not None
+        assert "503" in server.forked.report.missing["metrics.k8s.io/v1beta1"]
+
+
 @pytest.mark.control_plane
 async def test_a_real_cluster_is_only_read(control_plane: ControlPlane) -> None:
     async with control_plane.client() as client:

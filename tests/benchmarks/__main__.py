@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import works
+from tests.benchmarks import server, works
 from tests.benchmarks.plots import draw
 from tests.benchmarks.processes import ROOT, Contender, python
 from tests.benchmarks.programs import Programs, build, versions
@@ -30,6 +30,7 @@ from tests.benchmarks.report import (
     KOPF,
     OURS,
     OURS_NOT_ADAPTIVE,
+    OURS_ONE_WORKER,
     OURS_PATCH,
     OURS_UVLOOP,
     RUST,
@@ -148,6 +149,7 @@ def contenders(programs: Programs) -> dict[str, Contender]:
         "ours-uvloop": python("ours", OURS_UVLOOP, "--loop=uvloop"),
         "ours-patch": python("ours", OURS_PATCH, "--write=patch"),
         "ours-not-adaptive": python("ours", OURS_NOT_ADAPTIVE, "--adaptive=off"),
+        "ours-one-worker": python("ours", OURS_ONE_WORKER, "--adaptive=1"),
         "other-python": python("ours", f"{OURS}, {programs.python_version}", interpreter=programs.python),
         "rust": Contender(RUST, (programs.rust,)),
         "go": go(GO),
@@ -170,6 +172,7 @@ _RECONCILE = {
     "ours-uvloop",
     "ours-patch",
     "ours-not-adaptive",
+    "ours-one-worker",
     "other-python",
     "rust",
     "go",
@@ -215,6 +218,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rust-program", help="a built kube-rs contender; default: build it")
     parser.add_argument(
         "--python", help="another interpreter that has this project installed, for the contender other-python"
+    )
+    parser.add_argument(
+        "--apiserver-flag",
+        action="append",
+        default=[],
+        metavar="FLAG",
+        help="a flag for kube-apiserver, as --apiserver-flag=--enable-priority-and-fairness=false; may be repeated",
     )
     parser.add_argument(
         "--output", type=Path, help="directory for result.json, result.md and plots (default: a new one)"
@@ -362,6 +372,7 @@ def main() -> None:
     profile = PROFILES[chosen.profile]
     chosen.works = _subset(chosen.works, profile.works, WORKS)
     chosen.contenders = _subset(chosen.contenders, profile.contenders, contenders(Programs()))
+    server.FLAGS.extend(chosen.apiserver_flag)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles its modules anew
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that blocks end and their processes with them
     output: Path = chosen.output or Path(tempfile.mkdtemp(prefix="benchmarks-"))
@@ -371,7 +382,8 @@ def main() -> None:
         "machine": machine(),
         # What was measured, and not where it was put.
         "options": {
-            key: getattr(chosen, key) for key in ("profile", "works", "contenders", "repeats", "sizes", "seed")
+            key: getattr(chosen, key)
+            for key in ("profile", "works", "contenders", "repeats", "sizes", "seed", "apiserver_flag")
         },
         "samples": [],
         "parts": {},

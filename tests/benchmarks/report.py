@@ -12,6 +12,7 @@ OURS = "kube-reconciler"
 OURS_UVLOOP = f"{OURS}, uvloop"
 OURS_PATCH = f"{OURS}, patch"
 OURS_NOT_ADAPTIVE = f"{OURS}, not adaptive"
+OURS_ONE_WORKER = f"{OURS}, one worker"
 _LOOPS = {"asyncio": OURS, "uvloop": OURS_UVLOOP}
 RUST = "kube-rs"
 GO = "controller-runtime, typed"
@@ -122,6 +123,7 @@ RATIOS: Sequence[tuple[str, str, str, str]] = [
     ("converge", "rate", OURS_NOT_ADAPTIVE, "objects per second"),
     ("backlog", "p50", OURS_NOT_ADAPTIVE, "p50 latency of a new object"),
     ("neighbors", "p99", OURS_NOT_ADAPTIVE, "p99 latency of other clients"),
+    ("neighbors", "p99", OURS_ONE_WORKER, "p99 latency of other clients"),
     ("neighbors", "p99", GO, "p99 latency of other clients"),
     ("steady", "cpu_per_minute", RUST, "CPU per minute at rest"),
     ("steady", "cpu_per_minute", GO, "CPU per minute at rest"),

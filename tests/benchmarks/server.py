@@ -18,13 +18,16 @@ from reconciler.testing.control_plane import ControlPlane
 from tests.benchmarks.contenders.widget import Widget, widget
 from tests.benchmarks.processes import cpu
 
+FLAGS = ["--audit-log-path="]  # an audit log would double the cost of every request
+"""Flags of kube-apiserver; the command line adds others."""
+
 _SEEDERS = 16
 _BATCH = 128  # etcd's default limit of a transaction
 _COUNTED = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
 
 
 class Server:
-    """A control plane of its own, without an audit log, which would double the cost of every request."""
+    """A control plane of its own, without an audit log."""
 
     def __init__(self, plane: ControlPlane, client: Client) -> None:
         self.plane = plane
@@ -90,7 +93,7 @@ def _base64(text: bytes) -> str:
 @contextlib.asynccontextmanager
 async def server() -> AsyncIterator[Server]:
     """Start a control plane that serves widgets."""
-    plane = ControlPlane(apiserver_flags=["--audit-log-path="], start_timeout=300)
+    plane = ControlPlane(apiserver_flags=FLAGS, start_timeout=300)
     async with plane, plane.client() as client:
         await Cluster("real", client, "default", plane).install(Widget)
         yield Server(plane, client)

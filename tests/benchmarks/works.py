@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.errors import ServerError
 from reconciler.testing.cluster import Cluster
 from tests.benchmarks.contenders.widget import text_widget, widget
 from tests.benchmarks.pods import pod
@@ -186,6 +187,7 @@ async def memory(rounds: Rounds, size: int) -> AsyncIterator[Sample]:
                     for name, run in runs[contender].items():  # one list at a time is enough for the server
                         await _kept(run, name)
                 await asyncio.sleep(_REST)
+                assert not await target.writes(), "a reconcile has written"
                 for contender, named in runs.items():
                     found = {name: run.memory() for name, run in named.items()}
                     rests = {name: now for name, (now, _) in found.items()}
@@ -200,7 +202,7 @@ async def _kept(run: Run, name: str) -> None:
 
 
 async def _fill(target: Server, size: int) -> None:
-    """Store widgets and pods, with the managedFields of an object that the server has stored."""
+    """Store widgets and pods, with the managedFields of an object that the server has stored, and nothing to write."""
     await target.namespace(_FILLED)
     first = await target.client.create(widget(size, _FILLED))
     stored = {key: first["metadata"][key] for key in ("generation", "creationTimestamp", "managedFields")}
@@ -210,6 +212,7 @@ async def _fill(target: Server, size: int) -> None:
         for number in range(size):
             document = widget(number, _FILLED)
             document["metadata"] |= {"uid": f"00000000-0000-4000-8000-{number:012x}", **stored}
+            document["status"] = {"observedGeneration": stored["generation"]}  # so that no reconcile writes it
             yield document["metadata"]["name"], msgspec.json.encode(document)
 
     def pods() -> Iterator[tuple[str, bytes]]:
@@ -220,6 +223,17 @@ async def _fill(target: Server, size: int) -> None:
 
     await target.fill(f"bench.example.com/widgets/{_FILLED}", widgets())
     await target.fill(f"pods/{_FILLED}", pods())
+    for kind in ("bench.example.com/v1/Widget", "v1/Pod"):
+        await _caught_up(target, kind)
+
+
+async def _caught_up(target: Server, kind: str) -> None:
+    """Wait until the server's watch cache has what was stored in etcd: until then it answers lists with 504."""
+    async with asyncio.timeout(900):
+        while True:
+            with contextlib.suppress(ServerError):
+                async for _ in target.client.list_pages(kind, _FILLED, limit=1):
+                    return
 
 
 async def latency(rounds: Rounds, size: int, rate: float) -> AsyncIterator[Sample]:

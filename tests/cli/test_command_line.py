@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -142,3 +143,21 @@ def test_no_option_stands_for_two_things(command: str, capsys: pytest.CaptureFix
     shown = re.findall(r"^│ {1,4}(--[a-z][a-z-]*)", out, re.MULTILINE)
     assert (code, len(shown)) == (0, len(set(shown)))
     assert shown
+
+
+FULL = "reconciler: cannot write the output: No space left on device"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("output", "code", "message"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 1, FULL),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_traceback(output: str, code: int, message: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m reconciler crd reconciler.notification:NotificationRequest {output}"
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.strip()) == (code, message)

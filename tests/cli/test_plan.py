@@ -31,6 +31,7 @@ OPERATOR = """
 import asyncio
 import signal
 import time
+import urllib.request
 import urllib3
 from reconciler import ConditionedStatus, Manager, Model, Resource, ResourceReconciler, Result, effect
 
@@ -84,6 +85,14 @@ class Hot(Plain):
 class Official(Plain):
     def reconcile_object(self, site, status):
         urllib3.PoolManager().request("PATCH", "https://user:pw@10.0.0.1/api/v1/namespaces/default/configmaps/a?x=y")
+
+class Standard(Plain):
+    def reconcile_object(self, site, status):
+        urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:9/charge", b"1", method="POST"))
+
+class InAThread(Plain):
+    async def reconcile_object(self, site, status):
+        await asyncio.to_thread(urllib3.PoolManager().request, "POST", "http://127.0.0.1:9/charge")
 
 class Deletes(Plain):
     async def reconcile_object(self, site, status):
@@ -308,6 +317,39 @@ def test_an_official_client_is_stopped_and_its_line_named(capsys: pytest.Capture
     found = next(line for line in lines if "PATCH /api/v1/namespaces/default/configmaps/a" in line)
     assert "sites.py" in found
     assert "pw" not in found
+
+
+@pytest.mark.parametrize("operator", ["Standard", "InAThread"])
+def test_a_request_is_stopped_in_the_standard_library_and_in_threads(
+    operator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_fork("a")
+    code, lines = planned(capsys, operator)
+    assert code == 1
+    found = next(line for line in lines if "POST /charge" in line)
+    assert "sites.py" in found
+    assert not any("refused" in line for line in lines)
+
+
+def test_the_same_request_in_another_version_is_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    write_fork("a")
+    Path("newer.py").write_text("\n" + OPERATOR)
+    code, lines = planned(capsys, "Standard", "--compare", "newer:Standard")
+    assert code == 1
+    assert not any(line.startswith("Only ") for line in lines)
+    assert "  request of site, not sent: POST /charge" in lines[lines.index("Both:") :]
+
+
+def test_an_error_in_a_directory_of_any_name_has_its_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fork("bad")
+    Path("reconciler").mkdir()
+    Path("reconciler", "elsewhere.py").write_text(OPERATOR)
+    monkeypatch.syspath_prepend("reconciler")
+    code, out, _ = run(capsys, "plan", "elsewhere:Fails", "--fork", "fork")
+    assert code == 1
+    assert any("no such color" in line and "elsewhere.py" in line for line in out.splitlines())
 
 
 def test_secrets_are_masked(capsys: pytest.CaptureFixture[str]) -> None:

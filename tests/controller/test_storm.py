@@ -56,6 +56,16 @@ def test_a_key_is_found_among_very_many_others_of_which_few_are_remembered():
     assert len(alarm) == 5_000
 
 
+def test_as_many_keys_as_are_remembered_are_all_found():
+    clock = Clock()
+    alarm = TightLoops(clock)
+    for _ in range(11):
+        for key in range(5_000):
+            alarm.note(key, set())
+        clock.time += 0.5
+    assert alarm.storms == 5_000
+
+
 def test_a_key_is_reported_again_only_after_a_while():
     clock = Clock()
     alarm = TightLoops(clock)

@@ -367,11 +367,11 @@ async def test_events_recorded_before_run_wait(server: Server) -> None:
 
 async def test_full_queue_drops_and_counts(server: Server) -> None:
     recorder = EventRecorder(server, source="c")
-    for n in range(1005):
+    for n in range(10_005):
         recorder.normal(POD, "Started", f"{n}")
-    assert recorder.statistics().waiting == 1000
+    assert recorder.statistics().waiting == 10_000
     assert recorder.statistics().dropped == 5
-    assert recorder.statistics().recorded == 1005
+    assert recorder.statistics().recorded == 10_005
 
 
 async def test_events_from_threads(events: EventRecorder, server: Server) -> None:

@@ -488,6 +488,33 @@ async def test_sync_timeout_names_a_kind_that_is_not_served(client: Client) -> N
         await manager.run()
 
 
+@pytest.mark.parametrize("declared", [False, True])
+async def test_a_first_list_may_take_long_while_objects_arrive(
+    server: APIServer, client: Client, declared: bool
+) -> None:
+    for number in range(1_100):
+        await client.create(config_map(f"c{number}"))
+    server.faults.add(verb="list", resource="configmaps", latency=55.0, times=None)
+    manager = Manager(client)
+    if declared:
+        await manager.cache.informer(KIND)
+    controller = manager.add_controller(RecordingReconciler(), resource=KIND)
+    async with manager.running():
+        await asyncio.sleep(3 * 55 + 1)
+    assert controller.statistics().reconciles == 1_100
+
+
+async def test_a_list_that_stops_halfway_ends_the_start(server: APIServer, client: Client) -> None:
+    for number in range(600):
+        await client.create(config_map(f"c{number}"))
+    server.faults.add(verb="list", resource="configmaps", status=504, nth=2, times=None)
+    manager = Manager(client)
+    manager.add_controller(RecordingReconciler(), resource=KIND, sync_timeout=60)
+    with pytest.raises(CacheSyncTimeout, match="504"):
+        await manager.run()
+    assert now() == pytest.approx(120, abs=2)
+
+
 # What can be added, and when
 
 

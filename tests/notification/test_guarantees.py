@@ -202,6 +202,36 @@ async def test_a_request_is_routed_once_and_the_result_is_written_before_the_fir
 
 
 @virtual
+@pytest.mark.parametrize("change", ["none", "progress", "deletion"])
+async def test_a_routed_request_is_not_read_because_its_first_write_finds_out_what_a_read_would(change: str) -> None:
+    pager = Recorder("pager")
+    async with world() as w, w.operator(pager, router=Table("pager")) as (_, reconciler):
+        save_as_is = reconciler._save_routing
+
+        async def save(*given: Any) -> bool:
+            w.server.faults.add(verb="watch", resource="notificationrequests", stall=True, times=None)
+            if change == "progress":
+                delivered = {"name": "pager", "state": "Delivered", "reason": "Delivered", "attempts": 1}
+                await w.client.patch(
+                    NotificationRequest,
+                    "disk-full",
+                    "default",
+                    patch={"status": {"channels": [delivered]}},
+                    subresource="status",
+                )
+            elif change == "deletion" and await w.client.list(NotificationRequest):
+                await w.client.delete(NotificationRequest, "disk-full", "default")
+            return await save_as_is(*given)
+
+        reconciler._save_routing = save  # type: ignore[method-assign]
+        await w.create()
+        await asyncio.sleep(30)
+        found = reconciler.statistics()
+    assert len(pager.calls) == (change == "none")
+    assert (found.live_reads, found.stale > 0) == (0, change != "none")
+
+
+@virtual
 async def test_b7_a_routing_change_during_retries_neither_adds_nor_removes_a_channel() -> None:
     table = Table("console", "file")
     console, file, log = Recorder("console"), Recorder("file", [DOWN]), Recorder("log", [DOWN])

@@ -152,6 +152,20 @@ async def test_a_torn_segment_is_read_up_to_the_tear(tmp_path: Path) -> None:
     assert "is torn at byte" in reader.problems[0]
 
 
+@pytest.mark.parametrize("left", [0, 1, 25, 26, 27])
+async def test_a_segment_that_is_torn_in_its_first_line_leaves_the_others_readable(tmp_path: Path, left: int) -> None:
+    recording = Recording(tmp_path / "r")
+    async with recorded(recording) as (client, _):
+        await client.create(config_map("a"))
+        await asyncio.sleep(10)
+    whole = len(list(RecordingReader(tmp_path / "r").records()))
+    for name in ("00000000.segment", "00000002.segment"):
+        (tmp_path / "r" / name).write_bytes(b"kube-reconciler recording 1\n"[:left])
+    reader = RecordingReader(tmp_path / "r")
+    assert len(list(reader.records())) == whole > 0
+    assert len([each for each in reader.problems if "is torn at byte 0" in each]) == (2 if left else 0)
+
+
 @pytest.mark.parametrize("codec", [1, 2, 7])
 @pytest.mark.parametrize("payload", [b"", b"no frame", zlib.compress(b"no batch"), zstandard.compress(b"no batch")])
 def test_a_segment_with_something_else_in_it_is_read_up_to_there(tmp_path: Path, codec: int, payload: bytes) -> None:

@@ -36,7 +36,7 @@ from reconciler import (
 )
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
-from reconciler.errors import ConfigurationError, ReconcilerError
+from reconciler.errors import ConfigurationError, ReconcilerError, describe_error
 from reconciler.meta.documents import format_micro_time
 from reconciler.recording.answers import _exception
 from reconciler.recording.records import EffectStep
@@ -240,7 +240,14 @@ CLOCKS = [
     *("time.ctime()", "time.localtime()", "time.gmtime(None)", "time.asctime()", "time.strftime('%H')"),
     *("time.time_ns()", "time.monotonic()", "time.perf_counter()", "time.process_time()", "time.clock_gettime(0)"),
     *("datetime.now(UTC)", "datetime.utcnow()", "datetime.today()", "date.today()", "Day.today()"),
-    *("uuid.uuid1()", "urandom(4)", "random_by_name()", "choice_by_name([1, 2])", "time.ctime(*())"),
+    *(
+        "uuid.uuid1()",
+        "random.Random().random()",
+        "urandom(4)",
+        "random_by_name()",
+        "choice_by_name([1, 2])",
+        "time.ctime(*())",
+    ),
 ]
 REPLAYED = [
     *("time.ctime(0)", "time.localtime(0)", "time.gmtime(0)", "time.strftime('%H', time.gmtime(0))"),
@@ -273,6 +280,17 @@ def test_each_source_of_time_and_chance_is_replayed_or_named(tmp_path: Path, cod
     record(tmp_path / "r", Evaluates(code), config_map("a"))
     found = only(replay(tmp_path / "r", Evaluates(code)))
     assert bool(found.unreproducible) == (code in CLOCKS), found.unreproducible
+
+
+@pytest.mark.parametrize("stop", [SystemExit(3), asyncio.CancelledError()])
+def test_code_that_ends_its_process_ends_no_replay(tmp_path: Path, stop: BaseException) -> None:
+    class Stops(Copies):
+        async def reconcile(self, request: Request) -> Outcome:
+            raise stop
+
+    record(tmp_path / "r", Copies(), config_map("a"), config_map("b"))
+    found = replay(tmp_path / "r", Stops)
+    assert [each.differences[-1].endswith(f"→ {describe_error(stop)}") for each in found] == [True, True]
 
 
 class Plain(Copies):

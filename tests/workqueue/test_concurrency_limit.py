@@ -47,6 +47,15 @@ async def test_the_limit_settles_a_little_above_what_the_server_processes_at_onc
     assert CAPACITY < server.limit.limit <= CAPACITY + 3
 
 
+async def test_a_measurement_applies_to_the_requests_that_caused_it() -> None:
+    server = Server()
+    await server.serve(WINDOW)
+    assert server.limit.limit == 1
+    while server.limit.limit == 1:
+        await server.serve(1)
+    assert server.limit.limit < MAXIMUM / 2
+
+
 async def test_nothing_is_limited_while_nothing_becomes_slower() -> None:
     server = Server(capacity=MAXIMUM)
     await server.serve(2 * WINDOW)  # the first measurement

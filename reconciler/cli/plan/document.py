@@ -498,8 +498,8 @@ def _failures(plan: OperatorPlan) -> Iterator[str]:
     for each in plan.objects:
         if each.refused:
             yield f"refused by the cluster: {each}: {each.refused}"
-    for call in plan.outside:
-        yield f"effect of {call.controller}: {call.name} {call.key}"
+    for call in plan.outside:  # whose lines differ between versions of the code
+        yield f"request of {call.controller or 'operator'}, not sent: {call.name}"
 
 
 def _sayings(plan: OperatorPlan) -> Iterator[str]:

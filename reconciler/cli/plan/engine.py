@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -27,12 +29,12 @@ from reconciler.cli.plan.watch import PlanWatch
 from reconciler.cli.run import program_name
 from reconciler.controller import Controller, current_run
 from reconciler.controller.effects import EffectCall
-from reconciler.controller.reconcile.cycle import ReconcileRun
-from reconciler.controller.reconcile.watchdogs import CodePlace
+from reconciler.controller.reconcile.cycle import ReconcileRun, current_reconcile
+from reconciler.controller.reconcile.watchdogs import CodePlace, frames_of, place_of
 from reconciler.errors import APIError, ConfigurationError, ReconcilerError, describe_error
 from reconciler.manager import Manager
 from reconciler.meta import Request
-from reconciler.status.write_guard import stack_of
+from reconciler.status.write_guard import callers_of
 from reconciler.status.write_interception import Addressed, listen, stop_listening
 from reconciler.testing.operator_process import OperatorFailed, OperatorProcess
 from reconciler.testing.trace import TraceEvent, WorldTrace
@@ -48,6 +50,10 @@ _EVENTS = ("events", "events.events.k8s.io")
 _MIN_HOT = 200
 _MAX_FIELDS = 3
 _MAX_KEYS = 3
+_PLACES = 2
+"""Frames of an error that are shown."""
+_TASK_WAITS = 1.0
+"""Seconds in which a task that starts a thread waits for it."""
 _RECENT = 3
 """How many changes of a field in a row make it one that never comes to rest."""
 
@@ -135,7 +141,8 @@ class _Outside:
     def on_request(self, request: str, frame: FrameType | None) -> None:
         if request.startswith(("GET ", "HEAD ", "OPTIONS ")) and "/api/v" not in request and "/apis/" not in request:
             return
-        line = stack_of(frame)[-1].partition("\n")[0].strip()
+        lines = [f"{each.f_code.co_filename}:{number} in {each.f_code.co_name}" for each, number in callers_of(frame)]
+        line = lines[0] if lines else _place_of_task()
         _count(self.calls, current_run(), request, line, lasting=True)
         raise OutsideRequest(
             f"{request} is not sent, because this is a plan ({line}): use self.client for the cluster, and declare "
@@ -314,7 +321,12 @@ def _plan_of(target: str, fork: Fork, world: _PlannedWorld) -> OperatorPlan:
             plan.objects.append(found)
     plan.objects.sort(key=lambda each: each.key)
     plan.errors = [
-        PlannedError(controller, str(request), redact_error(describe_error(error)), _place(error))
+        PlannedError(
+            controller,
+            str(request),
+            redact_error(describe_error(error)),
+            ", ".join(frames_of(error.__traceback__)[-_PLACES:]),
+        )
         for (controller, request), error in sorted(world.failures.items(), key=str)
         if not isinstance(error, OutsideRequest)
     ]
@@ -365,12 +377,18 @@ def _unrest(restless: Mapping[tuple[Key, str], tuple[str, ...]]) -> Iterator[Unr
         yield Unrest(controller, kind, len(names), list(fields), names[0])
 
 
-def _place(error: BaseException) -> str:
-    """Return where an error was raised outside of this library."""
-    import traceback
+def _place_of(error: BaseException) -> str:
+    return ", ".join(frames_of(error.__traceback__)[-_PLACES:])
 
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if "/reconciler/" not in each.filename]
-    return f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+def _place_of_task() -> str:
+    """Return where the reconcile that started this thread waits; an empty text if there is none or it does not wait."""
+    reconcile, place = current_reconcile(), Future[object]()
+    if reconcile is not None and reconcile.task is not None:
+        reconcile.task.get_loop().call_soon_threadsafe(lambda: place.set_result(place_of(reconcile)))
+        with contextlib.suppress(TimeoutError):
+            return str(place.result(_TASK_WAITS))
+    return ""
 
 
 def _notes(fork: Fork) -> Iterator[str]:

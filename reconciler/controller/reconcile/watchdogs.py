@@ -409,6 +409,8 @@ class TightLoops(ReconcileObserver):
             return None
         run = self._recent[key] = _UnaskedReconcile(now, frozenset(reasons), self._recent.get(key))
         self._recent.move_to_end(key)
+        if len(self._recent) > _KEYS:
+            self._recent.popitem(last=False)
         runs = run.latest(now - _WINDOW)
         if len(runs) <= _LIMIT or key in self._quiet_until:
             return None
@@ -450,7 +452,7 @@ class TightLoops(ReconcileObserver):
         return len(self._logged_at) == _MAX_LOGGED and self._logged_at[0] > now - _WINDOW
 
     def _drop_idle(self, now: float) -> None:
-        while self._recent and (len(self._recent) >= _KEYS or next(iter(self._recent.values())).at <= now - _WINDOW):
+        while self._recent and next(iter(self._recent.values())).at <= now - _WINDOW:
             self._recent.popitem(last=False)
         while self._quiet_until and next(iter(self._quiet_until.values())) <= now:
             self._quiet_until.popitem(last=False)

@@ -19,6 +19,7 @@ import msgspec
 from reconciler._core.user_code import FAILURES, cancel_and_wait
 from reconciler._core.wire import JSONObject
 from reconciler.cache import CachedObject, CacheEvent, CacheNotSynced, EventType
+from reconciler.cache.informer import while_listing
 from reconciler.clock import Clock
 from reconciler.controller.observers import Observers
 from reconciler.controller.result import CacheSyncTimeout
@@ -327,7 +328,6 @@ class WatchedInformers:
         self._remove_restart_callback: Callable[[], None] | None = None  # the same
         self.mapper_queues: list[MapperQueue] = []
         self.tasks: list[asyncio.Task[None]] = []
-        self._deadline: float  # for the first lists; set by `connect`
 
     def objects(self) -> Sequence[CachedObject]:
         """Return all primary objects in the informer's store."""
@@ -343,7 +343,6 @@ class WatchedInformers:
             CacheSyncTimeout: the primary kind was not served or could not be listed in time.
         """
         state = self._state
-        self._deadline = state.clock.monotonic() + state.options.sync_timeout
         primary = await state.cache.informer(state.options.kind)
         self._store, state.stored = primary.store, primary.store.get
         self._remove_restart_callback = primary.on_restart(self._forget_versions)
@@ -368,8 +367,9 @@ class WatchedInformers:
         """
         for informer, _ in self._watched:
             await self._wait_listed(informer)
+        deadline = self._state.clock.monotonic() + self._state.options.sync_timeout
         for mapper_queue in self.mapper_queues:
-            if not await mapper_queue.settled(self._time_left()):
+            if not await mapper_queue.settled(max(0.0, deadline - self._state.clock.monotonic())):
                 _log.warning(
                     "%s starts before its mappers have finished: %d objects are not mapped after %g s and will be "
                     "mapped later",
@@ -393,16 +393,13 @@ class WatchedInformers:
         self._watched.append((informer, registration))
         await informer.deliver_existing(registration)
 
-    def _time_left(self) -> float:
-        return max(0.0, self._deadline - self._state.clock.monotonic())
-
     async def _wait_listed(self, informer: Informer) -> None:
+        timeout = self._state.options.sync_timeout
         try:
-            await informer.wait_synced(self._time_left())
+            await while_listing([informer], lambda: informer.wait_synced(timeout))
         except CacheNotSynced as error:
             raise CacheSyncTimeout(
-                f"controller {self._state.options.name!r}: {informer.gvk} could not be listed within "
-                f"{self._state.options.sync_timeout:g} s. "
+                f"controller {self._state.options.name!r}: {informer.gvk} could not be listed within {timeout:g} s. "
                 "Check that the kind is installed, that the cache is started, and that this identity may list and "
                 f"watch the kind. The last problem: {informer.problem}"
             ) from error

@@ -13,7 +13,7 @@ import os
 import time
 
 from reconciler import Client, Manager, Outcome, Request, ResourceReconciler, StatusBatcher
-from tests.benchmarks.contenders.protocol import Options, Reporter, commands, parse
+from tests.benchmarks.contenders.protocol import Options, Reporter, commands, meanwhile, parse
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus
 
 _BEAT = 0.001
@@ -67,7 +67,7 @@ async def main(options: Options) -> None:
         await asyncio.sleep(0)  # the manager collects garbage once, before anything works
         pauses.clear()
         beating = asyncio.create_task(beat(gaps))
-        await informer.wait_synced()
+        await meanwhile(running, informer.wait_synced())
         reporter.objects = len(informer.store)
         reporter.mark("synced")
         async for _ in lines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from reconciler import Client, Manager, Outcome, Reconciler, Request, ResourceReconciler, Result, StatusBatcher
-from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, obey, parse
+from tests.benchmarks.contenders.protocol import MANAGER, Options, Reporter, commands, meanwhile, obey, parse
 from tests.benchmarks.contenders.widget import Widget, WidgetStatus
 
 POD = "v1/Pod"
@@ -79,7 +79,7 @@ async def main(options: Options) -> None:
         elif options.work == "converge":
             manager.add_controller(
                 WidgetReconciler(options, reporter),
-                workers=options.workers,
+                workers=1 if options.adaptive == "1" else options.workers,
                 adaptive_concurrency=options.adaptive == "on",
             )
         else:
@@ -87,7 +87,7 @@ async def main(options: Options) -> None:
         reporter.mark("ready")
         await anext(lines)
         running = asyncio.create_task(manager.run())
-        await informer.wait_synced()
+        await meanwhile(running, informer.wait_synced())
         reporter.mark("synced")
         await obey(reporter, lines)
         manager.stop()

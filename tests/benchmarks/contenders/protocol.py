@@ -14,7 +14,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,8 @@ class Options:
         loop: ``"asyncio"`` or ``"uvloop"``.
         failing: how many of the objects, the first ones, always fail; for the measurement of the loop's gaps.
         sees: ``"nothing"`` or ``"events"``: whether a bare client lists and watches.
-        adaptive: ``"on"`` or ``"off"``: whether work of low priority adapts to the server, in this library.
+        adaptive: ``"on"`` or ``"off"``: whether work of low priority adapts to the server, in this library; ``"1"``:
+            one worker instead, the lowest load that such a limit can reach.
         write: ``"update"``, a PUT of the status as controller-runtime's Update sends, or ``"patch"``, a merge patch.
     """
 
@@ -71,7 +72,7 @@ def parse() -> Options:
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--sees", choices=("nothing", "events"), default="nothing")
     parser.add_argument("--write", choices=("update", "patch"), default="update")
-    parser.add_argument("--adaptive", choices=("on", "off"), default="on")
+    parser.add_argument("--adaptive", choices=("on", "off", "1"), default="on")
     return Options(**vars(parser.parse_args()))
 
 
@@ -127,6 +128,15 @@ async def obey(reporter: Reporter, lines: AsyncIterator[str]) -> None:
     """Answer ``stats`` until the end of the input."""
     async for _ in lines:
         reporter.mark("stats")
+
+
+async def meanwhile(running: asyncio.Task[None], wait: Coroutine[Any, Any, None]) -> None:
+    """Wait for something; the end of the program's task before it is an error, which the harness sees."""
+    waiting = asyncio.create_task(wait)
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        waiting.cancel()
+        await running
 
 
 def wanted_status(run: str, generation: int) -> dict[str, Any]:
