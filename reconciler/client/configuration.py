@@ -146,7 +146,7 @@ class ConfiguredTransport:
         if self._open is not None and loaded is not None and loaded.credentials.is_due:
             request = await self._refreshed(loaded, request)
         try:
-            return await self._send(request)
+            return await self._connected(request).send(request)
         except TransportError as error:
             # A certificate that either side refuses is one of the reasons; asyncio does not tell which reason it was.
             self._suspect = True
@@ -154,9 +154,10 @@ class ConfiguredTransport:
                 raise
             if not loaded.credentials.read_files():
                 raise
-        return await self._send(request)
+        return await self._connected(request).send(request)
 
-    async def _send(self, request: HTTPRequest) -> HTTPResponse:
+    def _connected(self, request: HTTPRequest) -> HTTPTransport:
+        """Return the transport for a request, with the newest certificates."""
         if self._open is not None and self._loaded is not None:
             if self._suspect:
                 self._suspect = False
@@ -165,7 +166,7 @@ class ConfiguredTransport:
                 self._follow_certificates()
         if self._open is None:
             raise NotSent(f"{request.label}: the client is not open: use 'async with Client.from_config() as client'")
-        return await self._open.send(request)
+        return self._open
 
     async def _refreshed(self, loaded: _Loaded, request: HTTPRequest) -> HTTPRequest:
         """Refresh the credentials, and return the request with the time that is left."""

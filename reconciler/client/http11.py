@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import re
 import select
 import ssl
@@ -48,9 +49,9 @@ class MalformedResponse(ConnectionError):
 class BodyTooLarge(MalformedResponse):
     """The error for a body that is larger than its limit."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: float) -> None:
         super().__init__(
-            f"the body is larger than {limit} bytes: read smaller pages (limit=), or raise max_response_bytes"
+            f"the body is larger than {limit:.0f} bytes: read smaller pages (limit=), or raise max_response_bytes"
         )
 
 
@@ -99,9 +100,8 @@ class ResponseReader:
         self.done = False
         self.surplus = False
         self._method = method
-        self._limit = limit
+        self._limit: float = limit
         self._stream = stream
-        self._bounded = True
         self._size = 0  # bytes of the decompressed body so far
         self._interim = 0
         self._trailers = 0
@@ -125,6 +125,8 @@ class ResponseReader:
             if not data:
                 return
             end = data.find(b"\r\n\r\n")
+            if (end if end >= 0 else len(data)) > _MAX_HEAD:
+                raise MalformedResponse(f"the headers are longer than {_MAX_HEAD // 2**10} KiB")
             if end < 0:
                 self._keep_head(data)
                 return
@@ -153,13 +155,9 @@ class ResponseReader:
             raise MalformedResponse("the response is not HTTP/1.1")
         if _has_bare_line_feed(data):
             raise MalformedResponse("a line feed without a carriage return")
-        if len(data) > _MAX_HEAD:
-            raise MalformedResponse(f"the headers are longer than {_MAX_HEAD // 2**10} KiB")
         self._pending = data
 
     def _begin(self, text: bytes) -> None:
-        if len(text) > _MAX_HEAD:
-            raise MalformedResponse(f"the headers are longer than {_MAX_HEAD // 2**10} KiB")
         first, *lines = text.decode("latin-1").split("\r\n")
         if not _is_status_line(first):
             raise MalformedResponse("the response is not HTTP/1.1")
@@ -199,9 +197,10 @@ class ResponseReader:
         if self._method == "HEAD" or status in _BODILESS or (self._method == "CONNECT" and status < 300):
             self.done = True
             return
-        self._bounded = not (self._stream and status < 300)
+        if self._stream and status < 300:
+            self._limit = math.inf
         coding = headers.get("content-encoding", "identity").lower()
-        if coding == "gzip" and self._bounded:
+        if coding == "gzip" and self._limit < math.inf:
             self._unzip = zlib.decompressobj(16 + zlib.MAX_WBITS)
         elif coding != "identity":
             raise MalformedResponse("the content-encoding was not requested")
@@ -229,16 +228,19 @@ class ResponseReader:
                 self._add(part)
                 self._left -= len(part)
                 at += len(part)
+                if not self._left and data.startswith(b"\r\n", at):
+                    self._in_chunk = False
+                    at += 2
                 continue
             end = data.find(b"\r\n", at)
             if end < 0:
                 self._keep_line(data[at:])
                 return
             line, at = data[at:end], end + 2
-            if self._line(line):
+            self._line(line)
+            if self.done:
                 self.surplus = at < len(data)
                 return
-            at = self._take_whole_chunk(data, at)
 
     def _keep_line(self, data: bytes) -> None:
         if self._in_chunk and data != b"\r":
@@ -249,55 +251,44 @@ class ResponseReader:
             raise MalformedResponse("the size line of a chunk is too long")
         self._pending = data
 
-    def _take_whole_chunk(self, data: bytes, at: int) -> int:
-        """Consume a chunk that starts at `at` if its end has arrived too, and return where the next one starts."""
-        end = at + self._left
-        if end == at or not data.startswith(b"\r\n", end):
-            return at
-        self._add(data[at:end])
-        self._left, self._in_chunk = 0, False
-        return end + 2
-
-    def _line(self, line: bytes) -> bool:
-        """Parse a line between chunks, and return whether it is the last line of the response."""
-        if self._after_last:  # trailers, up to an empty line
-            if line:
-                self._trailers += len(line)
-                if self._trailers > _MAX_HEAD:
-                    raise MalformedResponse("too many trailers")
-                _field(line.decode("latin-1"))
-                return False
+    def _line(self, line: bytes) -> None:
+        """Parse a line between chunks."""
+        if self._after_last and line:  # trailers, up to an empty line
+            self._trailers += len(line)
+            if self._trailers > _MAX_HEAD:
+                raise MalformedResponse("too many trailers")
+            _field(line.decode("latin-1"))
+        elif self._after_last:
             self._end()
-            return True
-        if self._in_chunk:
-            if line:
-                raise MalformedResponse("a chunk is longer than its size")
+        elif self._in_chunk and line:
+            raise MalformedResponse("a chunk is longer than its size")
+        elif self._in_chunk:
             self._in_chunk = False
-            return False
-        size = _chunk_size(line) if len(line) <= _MAX_SIZE_LINE else None
-        if size is None:
-            raise MalformedResponse("the size of a chunk is invalid")
-        self._left = int(size[1], 16)
-        self._check_size(self._size + self._left if self._unzip is None else self._left)
-        self._in_chunk = self._left > 0
-        self._after_last = not self._in_chunk
-        return False
+        else:
+            size = _chunk_size(line) if len(line) <= _MAX_SIZE_LINE else None
+            if size is None:
+                raise MalformedResponse("the size of a chunk is invalid")
+            self._left = int(size[1], 16)
+            self._check_size(self._size + self._left if self._unzip is None else self._left)
+            self._in_chunk = self._left > 0
+            self._after_last = not self._in_chunk
 
     def _add(self, data: bytes) -> None:
         if self._unzip is not None:
             try:
-                data = self._unzip.decompress(data, self._limit - self._size + 1)
+                data = self._unzip.decompress(data, int(self._limit) - self._size + 1)
             except zlib.error:
                 raise MalformedResponse("the compressed body is corrupt") from None
             if self._unzip.unused_data:
                 raise MalformedResponse("there is data after the compressed body")
         self._size += len(data)
-        self._check_size(self._size)
+        if self._size > self._limit:
+            raise BodyTooLarge(self._limit)
         if data:
             self.body.append(data)
 
     def _check_size(self, size: int) -> None:
-        if self._bounded and size > self._limit:
+        if size > self._limit:
             raise BodyTooLarge(self._limit)
 
     def _end(self) -> None:
@@ -331,6 +322,8 @@ class HTTPConnection(asyncio.Protocol):
         self._reader: ResponseReader | None = None
         self._whole = True
         self._waiter: asyncio.Future[None] | None = None
+        self._deadline = math.inf  # the loop's time at which the exchange in progress must have ended
+        self._timer: asyncio.TimerHandle | None = None  # at the deadline, or before it
         self._lost: BaseException | None = None
         self._paused = False
 
@@ -347,18 +340,20 @@ class HTTPConnection(asyncio.Protocol):
         Raises:
             OSError: the proxy refused, its response is malformed, or TLS failed.
         """
-        self._reader, self._whole = ResponseReader("CONNECT", limit=self._limit), False
+        reader = self._reader = ResponseReader("CONNECT", limit=self._limit)
+        self._whole = False
         self._transport.write(request)
-        head = await self._head()
-        if not 200 <= head.status < 300:
-            raise ConnectionRefusedError(f"the proxy answered {head.status}")
-        if self._reader.surplus:
+        while reader.head is None:
+            await self._more()
+        if not 200 <= reader.head.status < 300:
+            raise ConnectionRefusedError(f"the proxy answered {reader.head.status}")
+        if reader.surplus:
             raise MalformedResponse("the proxy sent data before the tunnel was used")
         self._reader = None
         transport = await self._loop.start_tls(self._transport, self, tls, server_hostname=server_name)
         self._transport = cast("asyncio.Transport", transport)
 
-    async def exchange(self, method: str, data: bytes, *, whole: bool, timeout: float | None) -> Head:  # noqa: ASYNC109 - see _expire
+    async def exchange(self, method: str, data: bytes, *, whole: bool, timeout: float | None) -> Head:  # noqa: ASYNC109 - see _start_timer
         """Send a request and wait for its whole response; or, for a stream, for the head of a successful response.
 
         After cancellation or an error, the connection is unusable: `abort` it.
@@ -373,19 +368,17 @@ class HTTPConnection(asyncio.Protocol):
             OSError: the connection broke, the response is malformed or too large (`MalformedResponse`), or the time is
                 up (TimeoutError).
         """
-        self._reader, self._whole = ResponseReader(method, limit=self._limit, stream=not whole), whole
-        # Not asyncio.timeout, which costs as much as the rest of an exchange.
-        timer = None if timeout is None else self._loop.call_later(timeout, self._expire)
-        try:
-            self._transport.write(data)
-            head = await self._head()
-            if not (whole or 200 <= head.status < 300):
+        reader = self._reader = ResponseReader(method, limit=self._limit, stream=not whole)
+        self._whole = whole
+        if timeout is not None:
+            self._start_timer(self._loop.time() + timeout)
+        self._transport.write(data)
+        while reader.head is None or (self._whole and not reader.done):
+            await self._more()
+            if reader.head is not None and not 200 <= reader.head.status < 300:
                 self._whole = True
-                await self._head()
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return head
+        self._deadline = math.inf
+        return reader.head
 
     def body(self) -> bytes:
         """Return the part of the body that has arrived since the last call."""
@@ -413,16 +406,13 @@ class HTTPConnection(asyncio.Protocol):
         return self.body()
 
     def release(self) -> bool:
-        """End the exchange, and return whether the connection can take another request."""
+        """End the exchange, and return whether the connection can take another request; if not, `abort` it."""
         reader, self._reader = self._reader, None
         complete = reader is not None and reader.done and not reader.surplus and reader.head is not None
         # If the response came before the whole request was sent, the server would read the rest as the next request.
         sent = self._lost is None and not self._transport.is_closing() and not self._transport.get_write_buffer_size()
         self.usable = complete and sent and reader.head.keeps_alive  # type: ignore[union-attr]
-        if self.usable:
-            self.idle_since = self._loop.time()
-        else:
-            self.abort()
+        self.idle_since = self._loop.time()
         return self.usable
 
     def is_quiet(self) -> bool:
@@ -465,6 +455,8 @@ class HTTPConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection has ended."""
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
         try:
             complete = self._reader is not None and exc is None and self._reader.finish()
         except MalformedResponse as error:
@@ -473,24 +465,34 @@ class HTTPConnection(asyncio.Protocol):
             self._lose(exc or ConnectionResetError("the server closed the connection"))
         self._wake()
 
-    def _expire(self) -> None:
-        self._lose(TimeoutError())
+    def _start_timer(self, deadline: float) -> None:
+        """Let the exchange end with a TimeoutError at the deadline.
 
-    async def _head(self) -> Head:
-        reader = self._reader
-        assert reader is not None  # noqa: S101 - a request was sent
-        while reader.head is None or (self._whole and not reader.done):
-            await self._more()
-        return reader.head
+        The timer outlives the exchange and serves the next one, since a timer for each costs as much as the rest.
+        """
+        self._deadline = deadline
+        if self._timer is None or deadline < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline, self._on_timer)
 
-    async def _more(self) -> None:
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._loop.time() >= self._deadline:
+            self._lose(TimeoutError())
+        elif self._deadline < math.inf:
+            self._start_timer(self._deadline)
+
+    def _more(self) -> asyncio.Future[None]:
+        """Return a future that is done when bytes have arrived.
+
+        Raises:
+            OSError: the connection is lost.
+        """
         if self._lost is not None:
             raise self._lost
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _lose(self, error: BaseException) -> None:
         if self._lost is None:

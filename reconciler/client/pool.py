@@ -364,11 +364,10 @@ class Pool:
 
     def give_back(self, connection: HTTPConnection) -> None:
         """Take back a connection whose response was read to its end. An unusable connection is dropped."""
-        if connection.release():
-            if self._is_retired:
-                connection.abort()
-            else:
-                self._idle.append(connection)
+        if connection.release() and not self._is_retired:
+            self._idle.append(connection)
+        else:
+            connection.abort()
         self._free(connection)
 
     def drop(self, connection: HTTPConnection) -> None:

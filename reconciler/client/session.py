@@ -93,7 +93,7 @@ class WriteObserver(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PendingWrite:
     """A write that is about to be sent.
 

@@ -208,7 +208,12 @@ class HTTPTransport:
         data = self._written(request, await self._authorization(request))
         connection = await self._pool.take(request) or await self._connected(request)
         try:
-            return await self._exchanged(connection, request, data)
+            head = await connection.exchange(request.method, data, whole=not request.stream, timeout=request.timeout)
+            if request.stream and 200 <= head.status < 300:
+                return _stream(self._pool, connection, request, head)
+            body = connection.body()
+            self._pool.give_back(connection)
+            return HTTPResponse(head.status, head.headers, body, warnings=head.warnings)
         except (TimeoutError, OSError) as error:
             self._pool.drop(connection)
             raise outcome_unknown(request, error) from error
@@ -226,14 +231,6 @@ class HTTPTransport:
                 return await self._pool.open(request)
         except (TimeoutError, OSError, UnicodeError) as error:
             raise NotSent(f"{request.label}: no connection to {self._origin.text}: {describe(error)}") from error
-
-    async def _exchanged(self, connection: HTTPConnection, request: HTTPRequest, data: bytes) -> HTTPResponse:
-        head = await connection.exchange(request.method, data, whole=not request.stream, timeout=request.timeout)
-        if request.stream and 200 <= head.status < 300:
-            return _stream(self._pool, connection, request, head)
-        body = connection.body()
-        self._pool.give_back(connection)
-        return HTTPResponse(head.status, head.headers, body, warnings=head.warnings)
 
     def _written(self, request: HTTPRequest, authorization: str) -> bytes:
         """Return the request as it is sent."""

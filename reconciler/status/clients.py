@@ -299,7 +299,7 @@ class OfficialWriter:
         return document
 
     async def _exchange_in_time(self, request: HTTPRequest) -> RawResponse:
-        async with RunningTimeout(self.request_timeout):
+        with RunningTimeout(self.request_timeout):
             return await self.exchange(request)
 
     async def exchange(self, request: HTTPRequest) -> RawResponse:

@@ -42,12 +42,12 @@ TICKS = 10
 
 
 class RunningTimeout:
-    """A timeout of a block of code that counts only time in which the process ran.
+    """A timeout of a block of a task's code that counts only time in which the process ran.
 
     After a pause (a stopped process, a suspended machine, a blocked event loop), a response may have arrived that
     nobody has read yet. `asyncio.timeout` would cancel the wait for it. Here the time is counted in ticks. A tick that
     comes late follows a pause, and does not end the block. An event loop that is late each time doubles the time at
-    most.
+    most. Cancellation by others is told from the timeout's own as in `asyncio.timeout`.
 
     Args:
         seconds: how long the block may take. After that it is cancelled, and ends with a TimeoutError.
@@ -57,7 +57,7 @@ class RunningTimeout:
         self._step = seconds / TICKS
         self._ticks = TICKS
         self._counted = 0.0
-        self._scope = asyncio.timeout(None)
+        self._expired = False
 
     @property
     def spent(self) -> float:
@@ -66,7 +66,7 @@ class RunningTimeout:
 
     def expired(self) -> bool:
         """Return whether the block was cancelled by this timeout."""
-        return self._scope.expired()
+        return self._expired
 
     def shorten(self, seconds: float) -> None:
         """Leave no more than these seconds from now on."""
@@ -75,21 +75,24 @@ class RunningTimeout:
             self._handle.cancel()
             self._start_tick()
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        await self._scope.__aenter__()
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 - a request is sent by one
+        self._task, self._cancelling = task, task.cancelling()
         self._start_tick()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._handle.cancel()
-        await self._scope.__aexit__(kind, error, traceback)
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
 
     def _start_tick(self) -> None:
         self._started = self._loop.time()
-        self._handle = self._loop.call_later(self._step, self._tick)
+        self._handle: asyncio.Handle = self._loop.call_later(self._step, self._tick)
 
     def _tick(self) -> None:
         now = self._loop.time()
@@ -98,8 +101,12 @@ class RunningTimeout:
         self._ticks -= 1
         if self._ticks > 0 or (is_late and self._ticks > -TICKS):
             self._start_tick()
-        elif not self._scope.expired():
-            self._scope.reschedule(now)
+        else:  # a response that has been read meanwhile is passed on first
+            self._handle = self._loop.call_soon(self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
 
 
 class _Budget:
@@ -223,7 +230,7 @@ class AsyncDriver:
             return None
         limit = budget.start_request()
         try:
-            async with limit:
+            with limit:
                 answer: JSONObject = await _start(self._writer, effect)
                 return answer
         except TimeoutError:
@@ -261,13 +268,14 @@ async def _wait_shielded(
         task: the task.
         on_cancel: called for each cancellation.
         ended: resolved by the task in its last step, which wakes the caller one loop iteration before the task's end
-            would.
+            would. A task that is cancelled before its first step never resolves it: who does that cancels the caller,
+            too.
     """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         if ended is None or ended.done():
             ended = asyncio.get_running_loop().create_future()  # what asyncio.wait does, for a single task
-        task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
+            task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
         try:
             await ended
         except asyncio.CancelledError as error:

@@ -107,8 +107,16 @@ class ObservedTransport:
 
         A cancelled request is not counted; its span ends.
         """
-        if self._tracer is None or not is_tracing():
-            return await self._send(request)
+        send = self._transport.send if self._tracer is None or not is_tracing() else self._traced
+        try:
+            response = await send(request)
+        except TransportError:
+            self._counters.count("<error>", request.method, self.host)
+            raise
+        self._counters.count(str(response.status), request.method, self.host)
+        return response
+
+    async def _traced(self, request: HTTPRequest) -> HTTPResponse:
         from opentelemetry.trace import SpanKind, StatusCode
 
         attributes = {"http.request.method": request.method, "url.path": request.path}
@@ -116,18 +124,10 @@ class ObservedTransport:
             attributes["server.address"] = self.host
         resource = resource_of_path(request.path)
         name = f"{request.method} {request.path if resource is None else resource[1]}"
+        assert self._tracer is not None  # noqa: S101 - the caller asked
         with self._tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes) as span:
-            response = await self._send(request)
+            response = await self._transport.send(request)
             span.set_attribute("http.response.status_code", response.status)
             if response.status >= 400:
                 span.set_status(StatusCode.ERROR)
             return response
-
-    async def _send(self, request: HTTPRequest) -> HTTPResponse:
-        try:
-            response = await self._transport.send(request)
-        except TransportError:
-            self._counters.count("<error>", request.method, self.host)
-            raise
-        self._counters.count(str(response.status), request.method, self.host)
-        return response

@@ -292,9 +292,8 @@ async def test_a_loop_that_is_late_at_each_tick_ends_a_request_nevertheless():
             loop.reached = loop.time() + 5
 
     busy = asyncio.create_task(be_busy())
-    with pytest.raises(TimeoutError):
-        async with RunningTimeout(1) as limit:
-            await asyncio.sleep(1e6)
+    with pytest.raises(TimeoutError), RunningTimeout(1) as limit:
+        await asyncio.sleep(1e6)
     busy.cancel()
     assert limit.expired()
 

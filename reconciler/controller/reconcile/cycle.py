@@ -326,7 +326,7 @@ class Reconcile:
         """Return whether the controller is stopping."""
         return self._context.stopping()
 
-    @functools.cached_property
+    @property
     def reconcile_id(self) -> str:
         """Return the id of this reconcile, for log records and requests."""
         return self.run.reconcile_id
