@@ -425,6 +425,8 @@ class HTTPConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once. A TLS shutdown would outlive the call, and then the loop."""
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
         self._transport.abort()
 
     # Called by the event loop.
@@ -455,8 +457,6 @@ class HTTPConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection has ended."""
         self.usable = False
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             complete = self._reader is not None and exc is None and self._reader.finish()
         except MalformedResponse as error:
