@@ -161,7 +161,7 @@ async def test_a_connection_is_not_reused_after_a_timeout() -> None:
 
 async def test_each_request_has_its_own_time_on_a_connection_that_others_used() -> None:
     async def slow(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(float(start.split("/")[1].split()[0]))
+        await asyncio.sleep(float(start.split("/")[1].split(maxsplit=1)[0]))
         writer.write(OK)
 
     async with serving(slow) as server, transport_to(server.port) as transport:

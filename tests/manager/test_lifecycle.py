@@ -515,11 +515,10 @@ async def test_a_list_that_stops_halfway_ends_the_start(server: APIServer, clien
     assert now() == pytest.approx(120, abs=2)
 
 
-@pytest.mark.parametrize("refused", [403, 504])
 async def test_new_objects_of_a_listed_kind_do_not_extend_the_wait_for_another_kind(
-    server: APIServer, client: Client, refused: int
+    server: APIServer, client: Client
 ) -> None:
-    server.faults.add(verb={"list", "watch"}, resource="secrets", status=refused, times=None)
+    server.faults.add(verb={"list", "watch"}, resource="secrets", status=403, times=None)
     manager = Manager(client)
     for kind in (KIND, "v1/Secret"):
         await manager.cache.informer(kind)
@@ -530,7 +529,7 @@ async def test_new_objects_of_a_listed_kind_do_not_extend_the_wait_for_another_k
             await asyncio.sleep(10)
 
     growing = asyncio.create_task(grow())
-    with pytest.raises(CacheNotSynced, match="Secret"):
+    with pytest.raises(CacheNotSynced, match="secrets"):
         await manager.run()
     assert now() == pytest.approx(240, abs=2)  # the list of the other kind came within the first 120 s
     growing.cancel()
