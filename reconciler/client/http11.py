@@ -323,7 +323,8 @@ class HTTPConnection(asyncio.Protocol):
         self._whole = True
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = math.inf  # the loop's time at which the exchange in progress must have ended
-        self._timer: asyncio.TimerHandle | None = None  # at the deadline, or before it
+        self._timer: asyncio.Handle | None = None  # it fires at the deadline, or before it
+        self._timer_at = math.inf
         self._lost: BaseException | None = None
         self._paused = False
 
@@ -471,13 +472,13 @@ class HTTPConnection(asyncio.Protocol):
         The timer outlives the exchange and serves the next one, since a timer for each costs as much as the rest.
         """
         self._deadline = deadline
-        if self._timer is None or deadline < self._timer.when():
+        if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._timer, self._timer_at = self._loop.call_at(deadline, self._on_timer), deadline
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer_at = math.inf
         if self._loop.time() >= self._deadline:
             self._lose(TimeoutError())
         elif self._deadline < math.inf:

@@ -174,6 +174,30 @@ async def test_each_request_has_its_own_time_on_a_connection_that_others_used() 
         assert asyncio.get_running_loop().time() - began < 20
 
 
+def test_a_request_may_follow_one_whose_time_was_nearly_up_on_a_loop_of_another_kind() -> None:
+    """A timer of uvloop that is due within half a millisecond has no time of its own."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(ok) as server:
+            _, connection = await loop.create_connection(HTTPConnection, "127.0.0.1", server.port)
+            first = connection.exchange("GET", b"", whole=True, timeout=1e-4)
+            first.send(None)
+            connection.data_received(OK)
+            with pytest.raises(StopIteration):
+                first.send(None)
+            assert connection.release()
+            head = await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", whole=True, timeout=5)
+            assert head.status == 200
+            connection.abort()
+
+    uvloop.run(main())
+
+
 async def test_a_request_on_a_connection_that_is_lost_already_leaves_nothing_in_the_loop() -> None:
     async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         """Nothing was sent."""
