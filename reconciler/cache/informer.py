@@ -493,16 +493,17 @@ async def while_listing(informers: Sequence[Informer], wait: Callable[[], Awaita
     Ended by a fixed timeout, a program with many objects would list them from the beginning after each restart.
 
     Args:
-        informers: whose objects count, until they are synced: afterwards objects arrive from watches at any time.
+        informers: whose objects count, unless they are synced: then objects arrive from watches at any time.
         wait: waits until they are synced.
 
     Raises:
         CacheNotSynced: the timeout of `wait` expired, and no object arrived within it.
     """
+    listed: dict[Informer, int] = {}
     while True:
-        before = {informer: informer.listed for informer in informers if not informer.synced}
         try:
             return await wait()
         except CacheNotSynced:
-            if all(informer.listed <= listed for informer, listed in before.items()):
+            before, listed = listed, {informer: informer.listed for informer in informers if not informer.synced}
+            if all(number <= before.get(informer, 0) for informer, number in listed.items()):
                 raise

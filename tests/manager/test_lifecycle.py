@@ -531,7 +531,7 @@ async def test_new_objects_of_a_listed_kind_do_not_extend_the_wait_for_another_k
     growing = asyncio.create_task(grow())
     with pytest.raises(CacheNotSynced, match="secrets"):
         await manager.run()
-    assert now() == pytest.approx(240, abs=2)  # the list of the other kind came within the first 120 s
+    assert now() == pytest.approx(120, abs=2)
     growing.cancel()
 
 
