@@ -147,6 +147,17 @@ class Blocks(Plain):
         if site.name == "b":
             time.sleep(10_000)
 
+class BlockEach(Plain):
+    async def reconcile_object(self, site, status):
+        time.sleep(10_000)
+
+class BlocksAtTheEnd(Plain):
+    async def reconcile_object(self, site, status):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            time.sleep(10_000)
+
 class BlocksAThread(Plain):
     async def reconcile_object(self, site, status):
         await asyncio.to_thread(time.sleep, 10_000)
@@ -475,12 +486,20 @@ def test_a_plan_that_is_broken_off_shows_what_it_found(
     assert lines[-1].startswith("Incomplete plan: ")
 
 
-def test_a_plan_does_not_wait_for_a_thread_that_never_ends() -> None:
-    write_fork("a")
-    command = [sys.executable, "-m", "reconciler", "plan", "sites:BlocksAThread", "--fork", "fork", "--seconds", "1"]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("BlocksAThread", "in which nothing happened (site default/a)"),
+        ("BlockEach", "in which nothing happened (no object waits) at "),
+        ("BlocksAtTheEnd", "no plan: code of the operator cannot be stopped at "),
+    ],
+)
+def test_a_plan_does_not_wait_for_code_that_never_ends(name: str, message: str) -> None:
+    write_fork("a", *("b", "c") * (name != "BlocksAThread"))
+    command = [sys.executable, "-m", "reconciler", "plan", f"sites:{name}", "--fork", "fork", "--seconds", "1"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 1
-    assert "in which nothing happened (site default/a)" in ended.stdout
+    assert message in ended.stdout + ended.stderr
 
 
 def test_an_incomplete_plan_of_a_cluster_leaves_the_process_that_called_it(capsys: pytest.CaptureFixture[str]) -> None:

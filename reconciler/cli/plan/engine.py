@@ -191,6 +191,11 @@ class _PlannedWorld(World):
         left = self.left()
         return f"{self._bounds.rounds} reconciles of a key" if left else ""
 
+    async def close(self) -> None:
+        """Do the same as `World.close`; code of the operator that blocks meanwhile is broken off."""
+        with self.watch.watching():
+            await super().close()
+
     def left(self) -> set[Key]:
         """Return the keys that would be reconciled within the bounds, without those that fail."""
         pending = self.processes[0].pending(self._bounds.hours * 3600 - self.now)

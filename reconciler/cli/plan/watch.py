@@ -53,6 +53,7 @@ class PlanWatch:
         self._stop = stop
         self._noticed: asyncio.Future[None]  # when the plan must stop
         self._ended = threading.Event()
+        self._returned = True  # whether the event loop did something else since the latest look
         self._breaks = False
         self._until = process_time() + seconds
 
@@ -61,6 +62,7 @@ class PlanWatch:
         """Watch until the block ends. In the main thread Ctrl-C stops the plan, and a second one raises."""
         self._loop, self._main = asyncio.get_running_loop(), threading.get_ident()
         self._noticed = self._loop.create_future()
+        self._ended.clear()
         self._has_signals = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGINT, self._on_signal) if self._has_signals else None
         thread = threading.Thread(target=self._look, name="plan-watch", daemon=True)
@@ -92,11 +94,16 @@ class PlanWatch:
             self._noticed.set_result(None)
         self._stop()
 
+    def _return(self) -> None:
+        self._returned = True
+
     def _look(self) -> None:
         seen, used, idle, busy = self._progress(), process_time(), 0.0, 0
         while not self._ended.wait(_LOOK):
             if self.stopped:
-                busy = 0 if self._noticed.done() else busy + 1
+                busy = 0 if self._returned else busy + 1
+                self._returned = False
+                self._loop.call_soon_threadsafe(self._return)
                 if busy and busy % _LOOKS == 0:
                     self._break_off(busy // _LOOKS)
                 continue
