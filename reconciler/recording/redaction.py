@@ -153,18 +153,20 @@ class DocumentRedactor:
         return self.redact(text.encode(errors="replace"), namespace).decode()
 
     def _known_replaced(self, text: str, namespace: str) -> str:
-        found = text
-        for values in self.values:
-            found = values.replaced(found)
-        if self.known is not None:
-            found = self.known(found, namespace)
+        found = self._without_known(text, namespace)
         if found == text and "\\" not in text:
             return text
         # Go writes "\\u0026" for an ampersand, so a secret may only show in the text that is meant.
-        changed = (
-            _with_each_text(each, lambda inner: self._known_replaced(inner, namespace)) for each in (found, text)
-        )
-        return next(filter(None, changed), found)
+        for each in (found, text):
+            changed = _with_each_text(each, lambda inner: self._known_replaced(inner, namespace))
+            if changed is not None and self._without_known(changed, namespace) == changed:
+                return changed
+        return found  # it is not JSON, or a part of it is a secret as a whole
+
+    def _without_known(self, text: str, namespace: str) -> str:
+        for values in self.values:
+            text = values.replaced(text)
+        return text if self.known is None else self.known(text, namespace)
 
     def _is_harmless_object(self, found: ObjectParts) -> bool:
         """Return whether an object has no secret. Its managedFields have only names that it has elsewhere, too."""
@@ -304,7 +306,9 @@ def _without_secrets(data: bytes, *, secret: bool) -> bytes:
 
 
 def _with_each_text(data: str, change: Callable[[str], str]) -> str | None:
-    """Return a document with each text in it changed; None if it is not JSON, or too deep."""
+    """Return a document with each text and number in it changed; None if it is not JSON, or too deep."""
+    if data.lstrip()[:1] not in _JSON:
+        return None
     try:
         document = msgspec.json.decode(data)
         changed = _each_text(document, change)
@@ -314,9 +318,11 @@ def _with_each_text(data: str, change: Callable[[str], str]) -> str | None:
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a document with each text and name of a member changed."""
+    """Return a document with each text, number and name of a member changed."""
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, int | float):
+        return value if change(text := str(value)) == text else change(text)
     if isinstance(value, list):
         return [_each_text(each, change) for each in value]
     if isinstance(value, dict):
@@ -378,7 +384,7 @@ _find_encoded = re.compile(r"[A-Za-z0-9+/]{16,}+={0,2}")
 
 def _without_encoded(text: str) -> str:
     """Return text without the base64 in it that is text with a secret; the same string if there is none."""
-    within = _with_each_text(text, _without_encoded) if text.lstrip()[:1] in _JSON else None
+    within = _with_each_text(text, _without_encoded)
     clean = within or _find_encoded.sub(_encoded_or_placeholder, text)
     return text if clean == text else clean
 
