@@ -11,17 +11,15 @@ controls display text in another order than it is stored. Lone surrogates cannot
 from __future__ import annotations
 
 import bisect
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler._core.redaction.known import Words, WordSearch, encoded_base64, encoded_hex, joined
+from reconciler._core.redaction.known import Word, Words, WordSearch, joined, spellings, words_of
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -99,9 +97,9 @@ class KnownSecrets:
 
     def __init__(self, values: frozenset[str]) -> None:
         self.values = values
-        words: dict[str, tuple[int, int]] = {}
+        words: dict[str, Word] = {}
         for spelling in {found for value in values for found in _spellings(value)}:
-            words |= encoded_base64(spelling) | encoded_hex(spelling) | {_BLANKS.sub(" ", spelling): (0, 0)}
+            words |= words_of(spelling) | {_BLANKS.sub(" ", spelling): Word()}
         self._search = _search_for(words)
 
     def replaced(self, text: str) -> str:
@@ -148,7 +146,7 @@ def _search_for(words: Words) -> Callable[[str], list[tuple[int, int, str]]]:
 def _spellings(value: str) -> Iterator[str]:
     """Yield the spellings of a secret. For a URL also its path and the path's parts, which a receiver may quote."""
     if len(value) >= MIN_SECRET and not (value.isalpha() and is_secret_name(value)):  # or `password=x` were not seen
-        yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")}
+        yield from spellings(value)
     if not value.startswith(("http://", "https://")):
         return
     path = value.partition("://")[2].partition("/")[2]

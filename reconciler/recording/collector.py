@@ -146,14 +146,14 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
             self.left_out = "waiting" if 2 * (held.waiting - held.released) >= held.limit else "running"
             self.draft.result = "left out"  # so that it is nobody's current trace
 
-    def count(self, found: CachedObject) -> None:
-        """Count a large object that was read; the cache may soon have another version. Each version counts once."""
-        versions, key = self.held.versions, (found.request, found.version)
-        if key not in versions:
+    def count(self, version: tuple[Request, object], size: int) -> None:
+        """Count bytes of a version of an object that the cache has not, or soon has not. Each version counts once."""
+        versions = self.held.versions
+        if version not in versions:
             if len(versions) >= _MAX_VERSIONS:
                 versions.clear()
-            versions.add(key)
-            self.grow(len(found.data))
+            versions.add(version)
+            self.grow(size)
 
     @property
     def record(self) -> ReconcileRecord:
@@ -274,21 +274,11 @@ class Collector(ReconcileObserver):
         trace = self._open[reconcile] = ReconcileTrace(run, draft, told, held=self._held)
         self._held.added += trace.size
         for change in told:
-            if change.type == "updated":
-                trace.grow(self._size_of(change))
+            if change.type == "updated" and change.versions:
+                trace.count((change.request, change.version), change.size - len(change.versions[-1].data))
         _current.set(trace)
         if self._sink is not None:
             self._sink.begun(trace)
-
-    def _size_of(self, change: ObjectChange) -> int:
-        """Return the bytes of the documents of a change that the cache does not have; 0 if another trace has them."""
-        versions = self._held.versions
-        if not change.versions or (key := (change.request, change.version)) in versions:
-            return 0
-        if len(versions) >= _MAX_VERSIONS:
-            versions.clear()
-        versions.add(key)
-        return change.size - len(change.versions[-1].data)
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
@@ -354,7 +344,7 @@ class RecordedClient(CachedClient):
         if trace is not None:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
             if found is not None and found.data[_LARGE : _LARGE + 1]:
-                trace.count(found)
+                trace.count((found.request, found.version), len(found.data))
         return found
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
@@ -363,7 +353,7 @@ class RecordedClient(CachedClient):
         if trace is not None:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, informer.gvk, request, found))
             if found is not None and found.data[_LARGE : _LARGE + 1]:
-                trace.count(found)
+                trace.count((found.request, found.version), len(found.data))
         return found
 
     async def _select(

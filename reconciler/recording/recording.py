@@ -325,6 +325,9 @@ _INTERVAL = 1.0
 _MAX_WAITING = 64 * 2**20
 """Bytes that traces in progress and records that wait to be written hold. Reconciles that need more are left out."""
 
+_STEP = 200
+"""Bytes that a step of a trace takes, such as a read, apart from its documents."""
+
 _PORTION = 8 * 2**20
 """Bytes of records, and of the documents that are new with them, that are written at once, and without waiting for the
 rest of the interval."""
@@ -446,6 +449,9 @@ class Recording(RecordSink):
         if trace.left_out:
             self._leave_out(1, self._cause(trace))
             return
+        size = _STEP * (len(trace.steps) + len(trace.draft.times))
+        trace.size += size
+        trace.held.added += size
         self._waiting.append(trace)
         trace.held.waiting += trace.size
         if trace.held.waiting - trace.held.released >= _PORTION:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
-from reconciler._core.redaction.known import WordSearch, encoded_base64, encoded_hex
+from reconciler._core.redaction.known import WordSearch, spellings, words_of
 from reconciler._core.redaction.names import NAMED, NAMING, kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
 from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
@@ -34,8 +32,6 @@ _MAX_LEVELS = 32
 
 _MASKED = "W1JFREFDVEVEXQ=="
 """The placeholder in base64, as the values of a Secret are."""
-
-_HEX_MASKED = PLACEHOLDER.encode().hex()
 
 _is_plain = re.compile(
     rb'"(?:[A-Za-z0-9_-]{0,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)'
@@ -487,10 +483,9 @@ class SpelledValues:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        plain = frozenset(spelling for value in values for spelling in _spellings(value))
-        self._encoded = {word: around for spelling in plain for word, around in encoded_base64(spelling).items()}
-        self._digits = {word: around for spelling in plain for word, around in encoded_hex(spelling).items()}
-        self._search = WordSearch({**self._encoded, **self._digits, **dict.fromkeys(plain, (0, 0))})
+        plain = {spelling for value in values for spelling in spellings(value)}
+        self._words = {word: around for spelling in plain for word, around in words_of(spelling).items()}
+        self._search = WordSearch(self._words)
 
     def replaced(self, text: str) -> str:
         """Return text without the values. What was encoded still is, as if a placeholder had been encoded."""
@@ -499,12 +494,10 @@ class SpelledValues:
         for begin, end, word in self._search.places(text):
             if begin < done:
                 continue
-            place = begin, end, PLACEHOLDER
-            if word in self._digits:
-                place = begin, end, _HEX_MASKED.upper() if word.isupper() else _HEX_MASKED
-            elif word in self._encoded:
-                first = text.index(word, begin) - self._encoded[word][0]
-                place = self._encoded_again(text, max(done, first), end)
+            before, _, mask = self._words[word]
+            place = begin, end, mask
+            if not mask:
+                place = self._encoded_again(text, max(done, text.index(word, begin) - before), end)
             out += [text[done : place[0]], place[2]]
             done = place[1]
         return "".join([*out, text[done:]]) if out else text
@@ -569,12 +562,6 @@ def _secrets_in(document: bytes) -> frozenset[str]:
         for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES]))
         if _MIN_VALUE <= len(part) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(part))
     )
-
-
-def _spellings(value: str) -> set[str]:
-    """Return a value as it stands in text, JSON, a ``repr`` and a URL."""
-    quoted = _quoted(value).decode(), json.dumps(value), repr(value), repr(value.encode())[1:]
-    return {value, *(each[1:-1] for each in quoted), quote(value, safe=""), quote_plus(value)}
 
 
 def _values_in(data: bytes) -> Iterator[tuple[str, str]]:
