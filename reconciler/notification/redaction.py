@@ -19,7 +19,7 @@ from typing import Any
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler._core.redaction.known import Word, Words, WordSearch, joined, spellings, words_of
+from reconciler._core.redaction.known import Word, Words, WordSearch, joined, spellings, with_places_replaced, words_of
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -105,12 +105,8 @@ class KnownSecrets:
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, and secrets that overlap by one placeholder."""
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
-        out: list[str] = []
-        done = 0
-        for begin, end, _ in self._search(plain):
-            out += [text[done : place(begin)], PLACEHOLDER]
-            done = place(end)
-        return "".join([*out, text[done:]])
+        found = ((place(begin), place(end), PLACEHOLDER) for begin, end, _ in self._search(plain))
+        return with_places_replaced(text, found)
 
 
 def _with_single_spaces(text: str) -> tuple[str, Callable[[int], int]]:
@@ -258,14 +254,8 @@ def _user_pattern(pattern: str) -> Any:
 
 def _without(pattern: Any, text: str) -> str:
     """Return the text with the matches of a pattern, or the first group of each, replaced."""
-    out: list[str] = []
-    done = 0
-    for found in pattern.finditer(encodable(text)):
-        begin, end = found.span(1 if pattern.groups else 0)
-        if done <= begin < end:
-            out += [text[done:begin], PLACEHOLDER]
-            done = end
-    return "".join([*out, text[done:]])
+    spans = (found.span(1 if pattern.groups else 0) for found in pattern.finditer(encodable(text)))
+    return with_places_replaced(text, ((begin, end, PLACEHOLDER) for begin, end in spans if 0 <= begin < end))
 
 
 class RedactingFormatter(logging.Formatter):

@@ -65,10 +65,6 @@ _MAX_PAYLOAD = 2**30
 """Bytes of a payload, compressed or not."""
 
 
-_MAX_BUFFER = 2**22
-"""Bytes of a payload whose memory is kept for the next one."""
-
-
 class ServedKind(msgspec.Struct, array_like=True):
     """How a kind is served.
 
@@ -110,7 +106,7 @@ class Batch(msgspec.Struct, array_like=True):
     records: list[ReconcileRecord]
 
 
-_encode_into = msgspec.msgpack.Encoder().encode_into
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
 
 
@@ -155,15 +151,11 @@ class SegmentWriter:
         self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _FIRST)
-        self._buffer = bytearray()  # whose memory the next batch uses again
         self._compress = zstandard.ZstdCompressor(level=1).compress
 
     def frame(self, batch: Batch) -> bytes:
         """Return what is written for a batch."""
-        _encode_into(batch, self._buffer)
-        payload = self._compress(self._buffer)
-        if len(self._buffer) > _MAX_BUFFER:
-            self._buffer = bytearray()
+        payload = self._compress(_encode(batch))
         return _FRAME.pack(_ZSTD, len(payload), zlib.crc32(payload)) + payload
 
     def write(self, frame: bytes) -> None:

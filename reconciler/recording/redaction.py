@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
-from reconciler._core.redaction.known import WordSearch, spellings, words_of
+from reconciler._core.redaction.known import WordSearch, spellings, with_places_replaced, words_of
 from reconciler._core.redaction.names import NAMED, NAMING, kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
 from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
@@ -489,18 +489,17 @@ class SpelledValues:
 
     def replaced(self, text: str) -> str:
         """Return text without the values. What was encoded still is, as if a placeholder had been encoded."""
-        out: list[str] = []
+        return with_places_replaced(text, self._places(text))
+
+    def _places(self, text: str) -> Iterator[tuple[int, int, str]]:
         done = 0
         for begin, end, word in self._search.places(text):
-            if begin < done:
-                continue
-            before, _, mask = self._words[word]
-            place = begin, end, mask
-            if not mask:
-                place = self._encoded_again(text, max(done, text.index(word, begin) - before), end)
-            out += [text[done : place[0]], place[2]]
-            done = place[1]
-        return "".join([*out, text[done:]]) if out else text
+            if begin >= done:
+                before, _, mask = self._words[word]
+                first = max(done, text.index(word, begin) - before)
+                place = (begin, end, mask) if mask else self._encoded_again(text, first, end)
+                done = place[1]
+                yield place
 
     def _encoded_again(self, text: str, begin: int, end: int) -> tuple[int, int, str]:
         """Return base64 without the values in it: its start, its end and what replaces it.
@@ -514,11 +513,12 @@ class SpelledValues:
         if found is None or found.end() < end:
             return begin, end, _MASKED
         digits = found[0].rstrip("=")
+        signs = b"-_" if "-" in digits or "_" in digits else b"+/"  # the last two of the alphabet
         with contextlib.suppress(ValueError):
-            data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=_alphabet(digits))
+            data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=signs)
             inner = data.decode(errors="surrogateescape")
             clean = self.replaced(inner).encode(errors="surrogateescape")
-            encoded = base64.b64encode(clean, altchars=_alphabet(digits)).decode()
+            encoded = base64.b64encode(clean, altchars=signs).decode()
             if clean != data and not self._search.places(encoded):
                 filled = len(found[0]) % 4 == 0
                 return begin, found.end(), encoded if filled else encoded.rstrip("=")
@@ -526,11 +526,6 @@ class SpelledValues:
 
 
 _RUN = re.compile(r"[A-Za-z0-9+/_-]*+={0,2}")
-
-
-def _alphabet(digits: str) -> bytes:
-    """Return the last two signs of the alphabet of base64."""
-    return b"-_" if "-" in digits or "_" in digits else b"+/"
 
 
 def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> list[SpelledValues]:

@@ -73,6 +73,20 @@ def _bytes(value: str) -> bytes:
     return value.encode(errors="surrogatepass")
 
 
+def with_places_replaced(text: str, places: Iterable[tuple[int, int, str]]) -> str:
+    """Return text with other text at places: the start and the end of each, and what is there instead.
+
+    A place that overlaps one before it stays.
+    """
+    out: list[str] = []
+    done = 0
+    for begin, end, other in places:
+        if done <= begin:
+            out += [text[done:begin], other]
+            done = end
+    return "".join([*out, text[done:]])
+
+
 class WordSearch:
     """A search for words, whose time does not grow with their number once they are many.
 
