@@ -31,7 +31,7 @@ from reconciler.cache.decoding import WireReader
 from reconciler.errors import ConfigurationError
 from reconciler.meta import GroupVersionKind
 from reconciler.meta.metadata import ResourceType
-from reconciler.recording.collector import Held, ReconcileTrace, RecordSink
+from reconciler.recording.collector import ReconcileTrace, RecordSink
 from reconciler.recording.records import (
     DocumentKey,
     EffectStep,
@@ -520,9 +520,10 @@ class Recording(RecordSink):
     def _write(self) -> None:
         self._busy_since, self._on_disk = time.perf_counter(), 0.0
         while self._waiting:
-            self._write_portion(self._waiting[0].held)
+            self._write_portion()
 
-    def _write_portion(self, held: Held) -> None:
+    def _write_portion(self) -> None:
+        held = self._waiting[0].held
         segment = self._current(self._waiting[0].draft.ended)
         batch, size, released = Batch([], [], []), 0, 0
         most = min(_PORTION, self._max // _SEGMENTS)
@@ -606,12 +607,10 @@ class Recording(RecordSink):
 
     def _drop_old(self, now: datetime, more: int) -> None:
         """Delete the oldest segments, so that the others are new enough and leave room for so many bytes."""
-        while len(self._ring) > 1:
-            oldest = self._ring[0]
-            if self.statistics().bytes + more <= self._max and now - oldest.ended <= self._keep:
-                break
-            oldest.path.unlink(missing_ok=True)
-            self._ring.popleft()
+        while len(self._ring) > 1 and (
+            self.statistics().bytes + more > self._max or now - self._ring[0].ended > self._keep
+        ):
+            self._ring.popleft().path.unlink(missing_ok=True)
 
 
 def _said(step: Step) -> bytes:
