@@ -493,17 +493,16 @@ async def while_listing(informers: Sequence[Informer], wait: Callable[[], Awaita
     Ended by a fixed timeout, a program with many objects would list them from the beginning after each restart.
 
     Args:
-        informers: whose objects count.
+        informers: whose objects count, until they are synced: afterwards objects arrive from watches at any time.
         wait: waits until they are synced.
 
     Raises:
         CacheNotSynced: the timeout of `wait` expired, and no object arrived within it.
     """
-    listed = 0
     while True:
+        before = {informer: informer.listed for informer in informers if not informer.synced}
         try:
             return await wait()
         except CacheNotSynced:
-            before, listed = listed, sum(informer.listed for informer in informers)
-            if listed <= before:
+            if all(informer.listed <= listed for informer, listed in before.items()):
                 raise

@@ -323,7 +323,8 @@ class HTTPConnection(asyncio.Protocol):
         self._whole = True
         self._waiter: asyncio.Future[None] | None = None
         self._deadline = math.inf  # the loop's time at which the exchange in progress must have ended
-        self._timer: asyncio.TimerHandle | None = None  # at the deadline, or before it
+        self._timer: asyncio.Handle | None = None  # it fires at the deadline, or before it
+        self._timer_at = math.inf
         self._lost: BaseException | None = None
         self._paused = False
 
@@ -425,6 +426,8 @@ class HTTPConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once. A TLS shutdown would outlive the call, and then the loop."""
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
         self._transport.abort()
 
     # Called by the event loop.
@@ -455,8 +458,6 @@ class HTTPConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called when the connection has ended."""
         self.usable = False
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             complete = self._reader is not None and exc is None and self._reader.finish()
         except MalformedResponse as error:
@@ -471,13 +472,13 @@ class HTTPConnection(asyncio.Protocol):
         The timer outlives the exchange and serves the next one, since a timer for each costs as much as the rest.
         """
         self._deadline = deadline
-        if self._timer is None or deadline < self._timer.when():
+        if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(deadline, self._on_timer)
+            self._timer, self._timer_at = self._loop.call_at(deadline, self._on_timer), deadline
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer_at = math.inf
         if self._loop.time() >= self._deadline:
             self._lose(TimeoutError())
         elif self._deadline < math.inf:

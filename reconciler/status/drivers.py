@@ -268,14 +268,13 @@ async def _wait_shielded(
         task: the task.
         on_cancel: called for each cancellation.
         ended: resolved by the task in its last step, which wakes the caller one loop iteration before the task's end
-            would. A task that is cancelled before its first step never resolves it: who does that cancels the caller,
-            too.
+            would. A task that is cancelled before its first step never resolves it, but its end wakes the caller, too.
     """
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         if ended is None or ended.done():
             ended = asyncio.get_running_loop().create_future()  # what asyncio.wait does, for a single task
-            task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
+        task.add_done_callback(lambda _, ended=ended: ended.done() or ended.set_result(None))  # type: ignore[misc]
         try:
             await ended
         except asyncio.CancelledError as error:

@@ -468,10 +468,10 @@ class Waiters:
             raise
 
     def wake_one(self) -> None:
-        """Wake the task that has waited longest, if there is one."""
+        """Wake the task that has waited longest, if there is one. None wakes in a loop that is closed."""
         while self.futures:
             future = self.futures.popleft()
-            if not future.done():
+            if not (future.done() or future.get_loop().is_closed()):
                 future.set_result(None)
                 return
 

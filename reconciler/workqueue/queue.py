@@ -449,7 +449,7 @@ class WorkQueue(Generic[K]):
         self._in_progress.discard(entry)
         if self.low_limit is not None and entry.priority < 0:
             self.low_limit.end()
-            if self._workers.futures and self._loop is not None:
+            if self._workers.futures and self._loop is not None and not self._loop.is_closed():
                 # Not at once: nearly always the caller takes the next key, and a worker woken for it would find none.
                 self._loop.call_soon(self._wake_for_low)
         pending = entry.next

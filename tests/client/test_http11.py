@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import itertools
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.client.credentials import ClusterSettings
-from reconciler.client.http11 import MalformedResponse, ResponseReader
+from reconciler.client.http11 import HTTPConnection, MalformedResponse, ResponseReader
 from reconciler.client.transport import HTTPTransport
 from reconciler.errors import NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest
@@ -155,6 +157,63 @@ async def test_a_connection_is_not_reused_after_a_timeout() -> None:
             with pytest.raises(OutcomeUnknown, match="timed out"):
                 await transport.send(HTTPRequest("GET", "/x", timeout=0.3))
         assert server.connections == 2
+
+
+async def test_each_request_has_its_own_time_on_a_connection_that_others_used() -> None:
+    async def slow(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(float(start.split("/")[1].split(maxsplit=1)[0]))
+        writer.write(OK)
+
+    async with serving(slow) as server, transport_to(server.port) as transport:
+        for timeout, takes in [(0.4, 0), (0.6, 0.3), (60, 0), (0.5, 0.2), (None, 0.6), (60, 0.2)]:
+            await transport.send(HTTPRequest("GET", f"/{takes}", timeout=timeout))
+        assert server.connections == 1
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(OutcomeUnknown, match="timed out"):
+            await transport.send(HTTPRequest("GET", "/30", timeout=0.2))
+        assert asyncio.get_running_loop().time() - began < 20
+
+
+def test_a_request_may_follow_one_whose_time_was_nearly_up_on_a_loop_of_another_kind() -> None:
+    """A timer of uvloop that is due within half a millisecond has no time of its own."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def ok(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(ok) as server:
+            _, connection = await loop.create_connection(HTTPConnection, "127.0.0.1", server.port)
+            first = connection.exchange("GET", b"", whole=True, timeout=1e-4)
+            first.send(None)
+            connection.data_received(OK)
+            with pytest.raises(StopIteration):
+                first.send(None)
+            assert connection.release()
+            head = await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", whole=True, timeout=5)
+            assert head.status == 200
+            connection.abort()
+
+    uvloop.run(main())
+
+
+async def test_a_request_on_a_connection_that_is_lost_already_leaves_nothing_in_the_loop() -> None:
+    async def handler(server: Server, start: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """Nothing was sent."""
+
+    loop = asyncio.get_running_loop()
+    async with serving(handler) as server:
+        _, connection = await loop.create_connection(HTTPConnection, "127.0.0.1", server.port)
+        connection.abort()
+        await asyncio.sleep(0.1)
+        with pytest.raises(ConnectionError):
+            await connection.exchange("GET", b"GET / HTTP/1.1\r\n\r\n", whole=True, timeout=60)
+        connection.abort()
+        ended = weakref.ref(connection)
+        del connection, _
+        gc.collect()
+        assert ended() is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class Informer:
 
     resource = Widget.resource_type
     last_error = None
+    synced = True
 
     def __init__(self) -> None:
         self.store: dict[Request, object] = {}

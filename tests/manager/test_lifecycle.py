@@ -16,7 +16,7 @@ import pytest
 
 from reconciler import Manager, Reconciler, Request
 from reconciler.apiserver import APIServer
-from reconciler.cache import CacheEvent
+from reconciler.cache import CacheEvent, CacheNotSynced
 from reconciler.client import Client
 from reconciler.controller import CacheSyncTimeout, Controller, Predicate, Result, Watch
 from reconciler.errors import ConfigurationError, ReconcilerError
@@ -513,6 +513,26 @@ async def test_a_list_that_stops_halfway_ends_the_start(server: APIServer, clien
     with pytest.raises(CacheSyncTimeout, match="504"):
         await manager.run()
     assert now() == pytest.approx(120, abs=2)
+
+
+async def test_new_objects_of_a_listed_kind_do_not_extend_the_wait_for_another_kind(
+    server: APIServer, client: Client
+) -> None:
+    server.faults.add(verb={"list", "watch"}, resource="secrets", status=403, times=None)
+    manager = Manager(client)
+    for kind in (KIND, "v1/Secret"):
+        await manager.cache.informer(kind)
+
+    async def grow() -> None:
+        for number in range(60):
+            await client.create(config_map(f"c{number}"))
+            await asyncio.sleep(10)
+
+    growing = asyncio.create_task(grow())
+    with pytest.raises(CacheNotSynced, match="secrets"):
+        await manager.run()
+    assert now() == pytest.approx(240, abs=2)  # the list of the other kind came within the first 120 s
+    growing.cancel()
 
 
 # What can be added, and when

@@ -77,6 +77,24 @@ async def test_a_block_that_ended_before_the_cancellation_keeps_its_time(server,
     assert server.status == {"total": 1}
 
 
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_waits_for_a_flush_is_woken_when_its_task_alone_is_cancelled(server, steps):
+    async def work() -> None:
+        async with StatusBatcher(server.writer(), server.document()) as status:
+            status.increment("total")
+
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(work())
+    server.latency = 1.0
+    await asyncio.sleep(0)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    (flush,) = asyncio.all_tasks() - before - {task}
+    flush.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+
+
 async def test_two_seconds_are_enough_for_a_write_that_is_answered(server, cycle):
     server.latency, cycle.stopping = 1.3, True
     assert await seconds_after_cancellation(server, cycle, 1.0) == pytest.approx(1.3)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from reconciler.workqueue import QueueShutDown, WorkQueue
+from reconciler.workqueue.concurrency_limit import ConcurrencyLimit
 
 pytestmark = pytest.mark.virtual_time
 
@@ -419,6 +420,32 @@ def test_a_worker_that_was_left_in_a_closed_loop_is_not_woken() -> None:
         return str(await waiting)
 
     assert asyncio.run(main()) == "a"
+    left.get_coro().close()  # type: ignore[union-attr] - a task that never started again is destroyed pending
+
+
+@pytest.mark.parametrize("low_limit", [None, ConcurrencyLimit(1)])
+def test_keys_added_and_done_between_two_loops_are_not_lost(low_limit: ConcurrencyLimit | None) -> None:
+    """A worker that was left waiting in the closed loop is not woken for them."""
+
+    async def leave_a_worker() -> asyncio.Task[object]:
+        queue.add("a", priority=-1)
+        assert await queue.get() == "a"
+        left = start(queue.get())
+        await asyncio.sleep(0)
+        return left
+
+    async def take() -> str:
+        async with asyncio.timeout(1), queue.item() as key:
+            return key
+
+    queue: WorkQueue[str] = WorkQueue(low_limit=low_limit)
+    closed = asyncio.new_event_loop()
+    left = closed.run_until_complete(leave_a_worker())
+    closed.close()
+    queue.add("a", priority=-1)
+    queue.done("a")
+    queue.add("b")
+    assert {asyncio.run(take()), asyncio.run(take())} == {"a", "b"}
     left.get_coro().close()  # type: ignore[union-attr] - a task that never started again is destroyed pending
 
 
