@@ -296,13 +296,12 @@ def write_recording(path: Path, records: Sequence[ReconcileRecord], kinds: Seque
     try:
         path.unlink(missing_ok=True)
         writer = SegmentWriter(path)
-        documents = {document_key(read): read for record in records for read in documents_of(record) if read.data}
-        kept = [msgspec.structs.replace(read) for read in documents.values()]
-        for record in records:
-            for read in documents_of(record):
-                read.data = b""
+        found = [read for record in records for read in documents_of(record)]
+        kept = {document_key(read): msgspec.structs.replace(read) for read in found if read.data}
+        for read in found:
+            read.data = b""
         try:
-            writer.write(writer.frame(Batch(list(kinds), kept, list(records))))
+            writer.write(writer.frame(Batch(list(kinds), list(kept.values()), list(records))))
         finally:
             writer.close()
     except OSError as error:

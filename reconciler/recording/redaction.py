@@ -326,9 +326,6 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-_quoted: Callable[[str], bytes] = msgspec.json.encode
-
-
 def _without_values(data: bytes, *, secret: bool) -> bytes:
     """Return a document with the values of the Secrets in it replaced, wherever they stand.
 
@@ -340,7 +337,7 @@ def _without_values(data: bytes, *, secret: bool) -> bytes:
         document = msgspec.json.decode(data)
     except UNDECODABLE:
         if secret:
-            return _quoted(PLACEHOLDER)
+            return msgspec.json.encode(PLACEHOLDER)
         text = data.decode("utf-8", "replace")
         return PLACEHOLDER.encode() if _is_manifest(text) else data
     masked = _mask(document, secret=secret)
@@ -516,12 +513,10 @@ class SpelledValues:
         signs = b"-_" if "-" in digits or "_" in digits else b"+/"  # the last two of the alphabet
         with contextlib.suppress(ValueError):
             data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=signs)
-            inner = data.decode(errors="surrogateescape")
-            clean = self.replaced(inner).encode(errors="surrogateescape")
+            clean = self.replaced(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
             encoded = base64.b64encode(clean, altchars=signs).decode()
             if clean != data and not self._search.places(encoded):
-                filled = len(found[0]) % 4 == 0
-                return begin, found.end(), encoded if filled else encoded.rstrip("=")
+                return begin, found.end(), encoded if len(found[0]) % 4 == 0 else encoded.rstrip("=")
         return begin, found.end(), _MASKED
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import string
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
@@ -23,7 +22,7 @@ _FEW = 256
 """Words up to which each is searched by itself; the time of the other search does not depend on their number."""
 
 _url_safe = str.maketrans("+/", "-_")
-_BASE64 = frozenset(string.ascii_letters + string.digits + "+/-_")
+_DIGIT = re.compile(r"[A-Za-z0-9+/_-]")
 _REST = re.compile(r"[A-Za-z0-9+/_-]={0,2}")
 """The last character of base64 and what fills it up."""
 
@@ -49,14 +48,15 @@ Words = Mapping[str, Word]
 
 def spellings(value: str) -> set[str]:
     """Return a value as it stands in text, JSON, a ``repr`` and a URL."""
-    quoted = json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value), repr(_bytes(value))[1:]
-    return {value, *(each[1:-1] for each in quoted), quote(_bytes(value), safe=""), quote_plus(_bytes(value))}
+    data = value.encode(errors="surrogatepass")
+    quoted = json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value), repr(data)[1:]
+    return {value, *(each[1:-1] for each in quoted), quote(data, safe=""), quote_plus(data)}
 
 
 def words_of(value: str) -> dict[str, Word]:
     """Return what text with a value contains: the value, its hexadecimal digits, or what base64 of any text has."""
     words = {value: Word()}
-    data = _bytes(value)
+    data = value.encode(errors="surrogatepass")
     if len(data) < MIN_ENCODED:
         return words
     words |= {data.hex().upper(): Word(mask=_HEX_MASKED.upper()), data.hex(): Word(mask=_HEX_MASKED)}
@@ -67,10 +67,6 @@ def words_of(value: str) -> dict[str, Word]:
         for word in (inner, inner.translate(_url_safe), quote(inner, safe="")):
             words[word] = Word(before, int(bits % 6 > 0), "")
     return words
-
-
-def _bytes(value: str) -> bytes:
-    return value.encode(errors="surrogatepass")
 
 
 def with_places_replaced(text: str, places: Iterable[tuple[int, int, str]]) -> str:
@@ -131,7 +127,7 @@ def joined(text: str, found: Iterable[tuple[int, str]], words: Words) -> list[tu
     places: list[tuple[int, int, str]] = []
     for start, word in sorted(found, key=lambda each: (each[0], -len(each[1]))):
         before, after, _ = words[word]
-        begin = start - 1 if before and start and text[start - 1] in _BASE64 else start
+        begin = start - 1 if before and start and _DIGIT.match(text, start - 1) else start
         rest = _REST.match(text, start + len(word)) if after else None
         end = start + len(word) if rest is None else rest.end()
         if places and begin < places[-1][1]:
