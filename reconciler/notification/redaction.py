@@ -19,7 +19,7 @@ from typing import Any
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler._core.redaction.known import Word, Words, WordSearch, joined, spellings, with_places_replaced, words_of
+from reconciler._core.redaction.known import Words, WordSearch, joined, spellings, with_places_replaced, words_of
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -97,10 +97,9 @@ class KnownSecrets:
 
     def __init__(self, values: frozenset[str]) -> None:
         self.values = values
-        words: dict[str, Word] = {}
-        for spelling in {found for value in values for found in _spellings(value)}:
-            words |= words_of(spelling) | {_BLANKS.sub(" ", spelling): Word()}
-        self._search = _search_for(words)
+        plain = {found for value in values for found in _spellings(value)}
+        words = {word: around for spelling in plain for word, around in words_of(spelling).items()}
+        self._search = _search_for({_BLANKS.sub(" ", word): around for word, around in words.items()})
 
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, and secrets that overlap by one placeholder."""
