@@ -11,17 +11,15 @@ controls display text in another order than it is stored. Lone surrogates cannot
 from __future__ import annotations
 
 import bisect
-import json
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
-from reconciler._core.redaction.known import Words, WordSearch, encoded_base64, encoded_hex, joined
+from reconciler._core.redaction.known import Words, WordSearch, joined, spellings, with_places_replaced, words_of
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -99,20 +97,15 @@ class KnownSecrets:
 
     def __init__(self, values: frozenset[str]) -> None:
         self.values = values
-        words: dict[str, tuple[int, int]] = {}
-        for spelling in {found for value in values for found in _spellings(value)}:
-            words |= encoded_base64(spelling) | encoded_hex(spelling) | {_BLANKS.sub(" ", spelling): (0, 0)}
-        self._search = _search_for(words)
+        plain = {found for value in values for found in _spellings(value)}
+        words = {word: around for spelling in plain for word, around in words_of(spelling).items()}
+        self._search = _search_for({_BLANKS.sub(" ", word): around for word, around in words.items()})
 
     def replaced(self, text: str) -> str:
         """Return the text with each secret replaced, and secrets that overlap by one placeholder."""
         plain, place = (text, int) if _UNUSUAL.search(text) is None else _with_single_spaces(text)
-        out: list[str] = []
-        done = 0
-        for begin, end, _ in self._search(plain):
-            out += [text[done : place(begin)], PLACEHOLDER]
-            done = place(end)
-        return "".join([*out, text[done:]])
+        found = ((place(begin), place(end), PLACEHOLDER) for begin, end, _ in self._search(plain))
+        return with_places_replaced(text, found)
 
 
 def _with_single_spaces(text: str) -> tuple[str, Callable[[int], int]]:
@@ -148,7 +141,7 @@ def _search_for(words: Words) -> Callable[[str], list[tuple[int, int, str]]]:
 def _spellings(value: str) -> Iterator[str]:
     """Yield the spellings of a secret. For a URL also its path and the path's parts, which a receiver may quote."""
     if len(value) >= MIN_SECRET and not (value.isalpha() and is_secret_name(value)):  # or `password=x` were not seen
-        yield from {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")}
+        yield from spellings(value)
     if not value.startswith(("http://", "https://")):
         return
     path = value.partition("://")[2].partition("/")[2]
@@ -260,14 +253,8 @@ def _user_pattern(pattern: str) -> Any:
 
 def _without(pattern: Any, text: str) -> str:
     """Return the text with the matches of a pattern, or the first group of each, replaced."""
-    out: list[str] = []
-    done = 0
-    for found in pattern.finditer(encodable(text)):
-        begin, end = found.span(1 if pattern.groups else 0)
-        if done <= begin < end:
-            out += [text[done:begin], PLACEHOLDER]
-            done = end
-    return "".join([*out, text[done:]])
+    spans = (found.span(1 if pattern.groups else 0) for found in pattern.finditer(encodable(text)))
+    return with_places_replaced(text, ((begin, end, PLACEHOLDER) for begin, end in spans if 0 <= begin < end))
 
 
 class RedactingFormatter(logging.Formatter):

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler._core.lru import LRU
 from reconciler.cache import CachedClient, CachedObject
 from reconciler.cache.informer import Informer
 from reconciler.cache.store import IdleObject, restored
@@ -76,7 +77,7 @@ class Held(msgspec.Struct):
     added: int = 0
     waiting: int = 0
     released: int = 0
-    versions: set[tuple[Request, object]] = msgspec.field(default_factory=set)
+    versions: LRU[tuple[Request, object], None] = msgspec.field(default_factory=lambda: LRU(_MAX_VERSIONS))
 
 
 class RecordSink:
@@ -146,14 +147,12 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
             self.left_out = "waiting" if 2 * (held.waiting - held.released) >= held.limit else "running"
             self.draft.result = "left out"  # so that it is nobody's current trace
 
-    def count(self, found: CachedObject) -> None:
-        """Count a large object that was read; the cache may soon have another version. Each version counts once."""
-        versions, key = self.held.versions, (found.request, found.version)
-        if key not in versions:
-            if len(versions) >= _MAX_VERSIONS:
-                versions.clear()
-            versions.add(key)
-            self.grow(len(found.data))
+    def count(self, version: tuple[Request, object], size: int) -> None:
+        """Count bytes of a version of an object that the cache has not, or soon has not. Each version counts once."""
+        versions = self.held.versions
+        if version not in versions:
+            versions[version] = None
+            self.grow(size)
 
     @property
     def record(self) -> ReconcileRecord:
@@ -229,8 +228,8 @@ class Collector(ReconcileObserver):
     """
 
     def __init__(self, clock: Clock, sink: RecordSink | None = None, effects: EffectHandler | None = None) -> None:
-        self._sink = sink
-        self._held = Held() if sink is None else Held(sink.limit)
+        self._sink = RecordSink() if sink is None else sink
+        self._held = Held(self._sink.limit)
         self._time = clock
         self._now = clock.now
         self._effects = effects
@@ -274,21 +273,10 @@ class Collector(ReconcileObserver):
         trace = self._open[reconcile] = ReconcileTrace(run, draft, told, held=self._held)
         self._held.added += trace.size
         for change in told:
-            if change.type == "updated":
-                trace.grow(self._size_of(change))
+            if change.type == "updated" and change.versions:
+                trace.count((change.request, change.version), change.size - len(change.versions[-1].data))
         _current.set(trace)
-        if self._sink is not None:
-            self._sink.begun(trace)
-
-    def _size_of(self, change: ObjectChange) -> int:
-        """Return the bytes of the documents of a change that the cache does not have; 0 if another trace has them."""
-        versions = self._held.versions
-        if not change.versions or (key := (change.request, change.version)) in versions:
-            return 0
-        if len(versions) >= _MAX_VERSIONS:
-            versions.clear()
-        versions.add(key)
-        return change.size - len(change.versions[-1].data)
+        self._sink.begun(trace)
 
     def ended(self, reconcile: Reconcile, /) -> None:
         """Complete a trace, and pass it on."""
@@ -300,8 +288,7 @@ class Collector(ReconcileObserver):
         if completion is not None and completion.error is not None:
             # Now, since the frames of a traceback must be released in the thread that made them.
             record.failure = failure_of(completion.error, completion)
-        if self._sink is not None:
-            self._sink.ended(trace)
+        self._sink.ended(trace)
 
     def overtaken(self, reconcile: Reconcile, /) -> None:  # noqa: ARG002 - it is the latest
         """Note that the object of the reconcile that has ended just now changed meanwhile."""
@@ -350,20 +337,18 @@ class RecordedClient(CachedClient):
     async def peek(self, kind: KindLike, request: Request) -> CachedObject | None:
         """Return the object that `get` would read, and record it."""
         found = await super().peek(kind, request)
-        trace = current_trace()
-        if trace is not None:
-            trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
-            if found is not None and found.data[_LARGE : _LARGE + 1]:
-                trace.count(found)
-        return found
+        return self._read_in_trace(kind, request, found)
 
     async def _find(self, informer: Informer, request: Request) -> CachedObject | None:
         found = await super()._find(informer, request)
-        trace = current_trace()
-        if trace is not None:
-            trace.steps.append(partial(_read_step, self._now() - trace.run.since, informer.gvk, request, found))
+        return self._read_in_trace(informer.gvk, request, found)
+
+    def _read_in_trace(self, kind: KindLike, request: Request, found: CachedObject | None) -> CachedObject | None:
+        trace = _current.get()
+        if trace is not None and not trace.draft.result:
+            trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
             if found is not None and found.data[_LARGE : _LARGE + 1]:
-                trace.count(found)
+                trace.count((found.request, found.version), len(found.data))
         return found
 
     async def _select(

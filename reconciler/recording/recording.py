@@ -18,7 +18,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
@@ -65,10 +65,6 @@ _MAX_PAYLOAD = 2**30
 """Bytes of a payload, compressed or not."""
 
 
-_MAX_BUFFER = 2**22
-"""Bytes of a payload whose memory is kept for the next one."""
-
-
 class ServedKind(msgspec.Struct, array_like=True):
     """How a kind is served.
 
@@ -110,7 +106,7 @@ class Batch(msgspec.Struct, array_like=True):
     records: list[ReconcileRecord]
 
 
-_encode_into = msgspec.msgpack.Encoder().encode_into
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Batch).decode
 
 
@@ -155,18 +151,17 @@ class SegmentWriter:
         self.kinds: set[GroupVersionKind] = set()
         self._file: BinaryIO = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
         self.size = _write_all(self._file, _FIRST)
-        self._buffer = bytearray()  # whose memory the next batch uses again
         self._compress = zstandard.ZstdCompressor(level=1).compress
 
-    def write(self, batch: Batch) -> None:
+    def frame(self, batch: Batch) -> bytes:
+        """Return what is written for a batch."""
+        payload = self._compress(_encode(batch))
+        return _FRAME.pack(_ZSTD, len(payload), zlib.crc32(payload)) + payload
+
+    def write(self, frame: bytes) -> None:
         """Write a batch; after an error the segment ends before it."""
-        _encode_into(batch, self._buffer)
-        payload = self._compress(self._buffer)
-        if len(self._buffer) > _MAX_BUFFER:
-            self._buffer = bytearray()
-        header = _FRAME.pack(_ZSTD, len(payload), zlib.crc32(payload))
         try:
-            self.size += _write_all(self._file, header + payload)
+            self.size += _write_all(self._file, frame)
         except OSError:
             self._file.truncate(self.size)
             raise
@@ -301,13 +296,12 @@ def write_recording(path: Path, records: Sequence[ReconcileRecord], kinds: Seque
     try:
         path.unlink(missing_ok=True)
         writer = SegmentWriter(path)
-        documents = {document_key(read): read for record in records for read in documents_of(record) if read.data}
-        kept = [msgspec.structs.replace(read) for read in documents.values()]
-        for record in records:
-            for read in documents_of(record):
-                read.data = b""
+        found = [read for record in records for read in documents_of(record)]
+        kept = {document_key(read): msgspec.structs.replace(read) for read in found if read.data}
+        for read in found:
+            read.data = b""
         try:
-            writer.write(Batch(list(kinds), kept, list(records)))
+            writer.write(writer.frame(Batch(list(kinds), list(kept.values()), list(records))))
         finally:
             writer.close()
     except OSError as error:
@@ -322,11 +316,15 @@ _INTERVAL = 1.0
 _MAX_WAITING = 64 * 2**20
 """Bytes that traces in progress and records that wait to be written hold. Reconciles that need more are left out."""
 
+_STEP = 200
+"""Bytes that a step of a trace takes, such as a read, apart from its documents."""
+
 _PORTION = 8 * 2**20
-"""Bytes of records that are written at once, without waiting for the rest of the interval."""
+"""Bytes of records, and of the documents that are new with them, that are written at once, and without waiting for the
+rest of the interval."""
 
 _SEGMENTS = 12
-"""Segments that a full ring consists of; the oldest is deleted as a whole."""
+"""Segments that a full ring consists of; the oldest is deleted as a whole. Fewer if a segment has a large record."""
 
 _MAX_DOCUMENTS = 100_000
 """Documents of a segment, whose keys are kept in memory while it is written: 30 MB."""
@@ -340,6 +338,22 @@ _is_own = re.compile(rf"lock|\d{{8,}}{re.escape(SUFFIX)}").fullmatch
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
+class _SegmentFile(msgspec.Struct):
+    """A segment of the ring.
+
+    Attributes:
+        path: the file.
+        size: its bytes.
+        began: when its first reconcile ended.
+        ended: when its last one ended.
+    """
+
+    path: Path
+    size: int
+    began: datetime
+    ended: datetime
+
+
 class Recording(RecordSink):
     """A recording on disk of what the reconciles of a manager depend on: ``Manager(client, recording=Recording(…))``.
 
@@ -351,8 +365,10 @@ class Recording(RecordSink):
 
     Args:
         directory: the directory.
-        keep: how far the recording reaches back: seconds, a timedelta or ``"2h"``, the default.
-        max: its size on disk at most, such as ``"500MB"`` or a number of bytes. Default 500 MB.
+        keep: how far the recording reaches back: seconds, a timedelta or ``"2h"``, the default. What is older is
+            deleted when something is written.
+        max: its size on disk at most, such as ``"500MB"`` or a number of bytes. Default 500 MB. A reconcile that takes
+            more than half of it, compressed, is left out.
 
     Raises:
         ConfigurationError: `keep` or `max` is invalid.
@@ -366,18 +382,16 @@ class Recording(RecordSink):
         self._max = _size(max)
         self._kinds: Callable[[], Sequence[ResourceType]] = tuple
         self._waiting: deque[ReconcileTrace] = deque()
-        self._taken = 0  # bytes of the records that the thread has taken
         self._lock: BinaryIO | None = None
         self._thread: threading.Thread | None = None
         self._stopping, self._due = threading.Event(), threading.Event()
         self._redactor = DocumentRedactor()
-        self._segment: SegmentWriter | None = None
-        self._began: datetime | None = None  # of the first record of the segment
-        self._full: deque[tuple[Path, int, datetime]] = deque()
+        self._ring: deque[_SegmentFile] = deque()  # oldest first
+        self._segment: SegmentWriter | None = None  # of the last one
         self._ended = self._written = self._left_out = 0
         self._problem: str | None = None  # why it ended
         self._excess: str | None = None  # why reconciles are left out now
-        self._busy = self._on_disk = 0.0  # seconds of the thread: in all, and on the disk
+        self._busy_since = self._on_disk = 0.0  # when the thread had to write, and its seconds on the disk since then
         self._on_disk_since: float | None = None
         self.limit = _MAX_WAITING
 
@@ -407,7 +421,8 @@ class Recording(RecordSink):
             self._lock = _locked(self.directory / "lock")
             for path in sorted(self.directory.glob(f"*{SUFFIX}")):
                 stat = path.stat()
-                self._full.append((path, stat.st_size, datetime.fromtimestamp(stat.st_mtime).astimezone()))
+                ended = datetime.fromtimestamp(stat.st_mtime, UTC)
+                self._ring.append(_SegmentFile(path, stat.st_size, ended, ended))
         except OSError as error:
             raise ConfigurationError(f"cannot record in {self.directory}: {error.strerror}") from error
         context = contextvars.copy_context()  # has the clock
@@ -423,24 +438,30 @@ class Recording(RecordSink):
             trace.held.added -= trace.size
             return
         if trace.left_out:
-            self._left_out += 1
-            if self._excess is None:
-                self._excess = self._cause(trace)
-                _log.error("reconciles are left out of the recording: %s", self._excess)
+            self._leave_out(1, self._cause(trace))
             return
+        size = _STEP * (len(trace.steps) + len(trace.draft.times))
+        trace.size += size
+        trace.held.added += size
         self._waiting.append(trace)
         trace.held.waiting += trace.size
-        if trace.held.waiting - self._taken >= _PORTION:
+        if trace.held.waiting - trace.held.released >= _PORTION:
             self._due.set()
+
+    def _leave_out(self, count: int, cause: str) -> None:
+        self._left_out += count
+        if self._excess is None:
+            self._excess = cause
+            _log.error("reconciles are left out of the recording: %s", cause)
 
     def _cause(self, trace: ReconcileTrace) -> str:
         """Return why a trace is left out."""
         most = f"{self.limit // 2**20} MiB"
         if trace.left_out == "running":
             return f"reconciles that still run hold {most} of documents, requests and responses"
-        since = self._on_disk_since
-        on_disk = self._on_disk + (0.0 if since is None else time.perf_counter() - since)
-        if on_disk * 2 > self._busy:
+        since, now = self._on_disk_since, time.perf_counter()
+        on_disk = self._on_disk + (0.0 if since is None else now - since)
+        if on_disk * 2 > now - self._busy_since:
             return f"the disk is too slow: {most} wait to be written"
         return f"one thread is too slow to redact and compress what the reconciles make: {most} wait to be written"
 
@@ -457,12 +478,11 @@ class Recording(RecordSink):
 
     def segments(self) -> list[Path]:
         """Return the files, oldest first; the last one grows. Thread-safe."""
-        current = [] if self._segment is None else [self._segment.path]
-        return [*(path for path, _, _ in list(self._full)), *current]
+        return [each.path for each in list(self._ring)]
 
     def statistics(self) -> RecordingStatistics:
         """Return the current figures. Thread-safe."""
-        size = sum(size for _, size, _ in list(self._full)) + (0 if self._segment is None else self._segment.size)
+        size = sum(each.size for each in list(self._ring))
         active = self._thread is not None and self._problem is None and not self._stopping.is_set()
         lost = self._left_out if self._problem is None else self._ended - self._written
         return RecordingStatistics(active, self._written, lost, size, self._problem or self._excess)
@@ -497,34 +517,51 @@ class Recording(RecordSink):
         _log.error("the recording ends, the operator continues: %s", problem)
 
     def _write(self) -> None:
+        self._busy_since, self._on_disk = time.perf_counter(), 0.0
         while self._waiting:
-            began = time.perf_counter()
-            traces, size = [], 0
-            while self._waiting and size < _PORTION:
-                traces.append(self._waiting.popleft())
-                size += traces[-1].size
-            self._taken += size
-            self._write_records([each.record for each in traces])
-            traces[0].held.released += size
-            self._busy += time.perf_counter() - began
+            self._write_portion()
 
-    def _write_records(self, records: list[ReconcileRecord]) -> None:
-        segment = self._current(records[0].started)
+    def _write_portion(self) -> None:
+        held = self._waiting[0].held
+        segment = self._current(self._waiting[0].draft.ended)
+        batch, size, released = Batch([], [], []), 0, 0
+        most = min(_PORTION, self._max // _SEGMENTS)
+        while self._waiting and size < most:
+            trace = self._waiting.popleft()
+            record, released = trace.record, released + trace.size
+            documents = self._prepare(record, segment)
+            size += trace.size
+            for document in documents:
+                size += len(document.data)
+            if size > most and batch.records:  # a large record is written by itself, and ends the portion
+                self._write_batch(batch, segment)
+                batch = Batch([], [], [])
+            batch.documents += documents
+            batch.records.append(record)
+        self._write_batch(batch, segment)
+        held.released += released
+
+    def _write_batch(self, batch: Batch, segment: SegmentWriter) -> None:
         new = [each for each in self._kinds() if each.gvk not in segment.kinds]
-        segment.kinds.update(each.gvk for each in new)
-        batch = Batch(list(map(ServedKind.of, new)), [], records)
-        for record in records:
-            self._prepare(record, segment, batch)
+        batch.kinds = list(map(ServedKind.of, new))
+        frame = segment.frame(batch)
+        if len(frame) > self._max // 2:
+            segment.known.clear()  # since it does not contain the documents of the batch
+            self._leave_out(len(batch.records), f"one takes {len(frame)} bytes on disk, more than half of `max`")
+            return
+        self._drop_old(batch.records[-1].ended, len(frame))
         began = self._on_disk_since = time.perf_counter()
-        segment.write(batch)
+        segment.write(frame)
         self._on_disk_since = None
         self._on_disk += time.perf_counter() - began
-        self._written += len(records)
-        self._drop_old(records[-1].ended)
+        segment.kinds.update(each.gvk for each in new)
+        self._ring[-1].size, self._ring[-1].ended = segment.size, batch.records[-1].ended
+        self._written += len(batch.records)
 
-    def _prepare(self, record: ReconcileRecord, segment: SegmentWriter, batch: Batch) -> None:
-        """Move the documents that are new in the segment from a record to the batch, and replace all secrets."""
+    def _prepare(self, record: ReconcileRecord, segment: SegmentWriter) -> list[ReadStep]:
+        """Remove the documents from a record, replace all secrets, and return those that are new in the segment."""
         redactor, namespace, reads = self._redactor, record.namespace, documents_of(record)
+        documents: list[ReadStep] = []
         redactor.values = secret_values(record, reads)
         said = [_said(step) for step in record.steps] if record.draws else []
         for wake_up in record.wake_ups:
@@ -543,7 +580,7 @@ class Recording(RecordSink):
             if read.data and segment.known.get(key := document_key(read)) not in (0, _length(read.data)):
                 segment.known[key] = 0
                 data = redactor.redact(read.data, read.namespace, secret=read.kind == "v1/Secret")
-                batch.documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
+                documents.append(ReadStep(0.0, read.kind, read.name, read.namespace, read.version, data))
             read.data = b""
         if record.failure is not None:
             message = redactor.text(record.failure.message or "", namespace)
@@ -552,27 +589,27 @@ class Recording(RecordSink):
             record.failure = msgspec.structs.replace(record.failure, message=message)
         if record.draws and said != (clean := [_said(step) for step in record.steps]):
             record.draws = without_secret_draws(record.draws, b"\n".join(clean).decode(errors="replace"))
+        return documents
 
     def _current(self, at: datetime) -> SegmentWriter:
         """Return the segment to write to; a new one if the last one is full."""
         segment = self._segment
-        if segment is not None and self._began is not None:
+        if segment is not None:
             kept = len(segment.known) < _MAX_DOCUMENTS
-            if kept and segment.size < self._max / _SEGMENTS and at - self._began < self._keep / _SEGMENTS:
+            if kept and segment.size < self._max / _SEGMENTS and at - self._ring[-1].began < self._keep / _SEGMENTS:
                 return segment
             segment.close()
-            self._full.append((segment.path, segment.size, at))
-        last = int(self._full[-1][0].stem) if self._full else 0
-        self._began = at
+        last = int(self._ring[-1].path.stem) if self._ring else 0
         self._segment = segment = SegmentWriter(self.directory / f"{last + 1:08}{SUFFIX}")
+        self._ring.append(_SegmentFile(segment.path, segment.size, at, at))
         return segment
 
-    def _drop_old(self, now: datetime) -> None:
-        size = self.statistics().bytes
-        while self._full and (size > self._max or now - self._full[0][2] > self._keep):
-            path, oldest, _ = self._full.popleft()
-            path.unlink(missing_ok=True)
-            size -= oldest
+    def _drop_old(self, now: datetime, more: int) -> None:
+        """Delete the oldest segments, so that the others are new enough and leave room for so many bytes."""
+        while len(self._ring) > 1 and (
+            self.statistics().bytes + more > self._max or now - self._ring[0].ended > self._keep
+        ):
+            self._ring.popleft().path.unlink(missing_ok=True)
 
 
 def _said(step: Step) -> bytes:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import msgspec
 
 from reconciler._core.redaction import PLACEHOLDER, redact
-from reconciler._core.redaction.known import WordSearch, encoded_base64, encoded_hex
+from reconciler._core.redaction.known import WordSearch, spellings, with_places_replaced, words_of
 from reconciler._core.redaction.names import NAMED, NAMING, kind_of_name, looks_random
 from reconciler._core.wire import UNDECODABLE
 from reconciler.recording.records import EffectStep, ListStep, LogStep, ReadStep, ReconcileRecord, RequestStep, Step
@@ -34,8 +32,6 @@ _MAX_LEVELS = 32
 
 _MASKED = "W1JFREFDVEVEXQ=="
 """The placeholder in base64, as the values of a Secret are."""
-
-_HEX_MASKED = PLACEHOLDER.encode().hex()
 
 _is_plain = re.compile(
     rb'"(?:[A-Za-z0-9_-]{0,15}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|\+00:00)'
@@ -153,18 +149,20 @@ class DocumentRedactor:
         return self.redact(text.encode(errors="replace"), namespace).decode()
 
     def _known_replaced(self, text: str, namespace: str) -> str:
-        found = text
-        for values in self.values:
-            found = values.replaced(found)
-        if self.known is not None:
-            found = self.known(found, namespace)
+        found = self._without_known(text, namespace)
         if found == text and "\\" not in text:
             return text
         # Go writes "\\u0026" for an ampersand, so a secret may only show in the text that is meant.
-        changed = (
-            _with_each_text(each, lambda inner: self._known_replaced(inner, namespace)) for each in (found, text)
-        )
-        return next(filter(None, changed), found)
+        for each in (found, text):
+            changed = _with_each_text(each, lambda inner: self._known_replaced(inner, namespace))
+            if changed is not None and self._without_known(changed, namespace) == changed:
+                return changed
+        return found  # it is not JSON, or a part of it is a secret as a whole
+
+    def _without_known(self, text: str, namespace: str) -> str:
+        for values in self.values:
+            text = values.replaced(text)
+        return text if self.known is None else self.known(text, namespace)
 
     def _is_harmless_object(self, found: ObjectParts) -> bool:
         """Return whether an object has no secret. Its managedFields have only names that it has elsewhere, too."""
@@ -304,7 +302,9 @@ def _without_secrets(data: bytes, *, secret: bool) -> bytes:
 
 
 def _with_each_text(data: str, change: Callable[[str], str]) -> str | None:
-    """Return a document with each text in it changed; None if it is not JSON, or too deep."""
+    """Return a document with each text and number in it changed; None if it is not JSON, or too deep."""
+    if data.lstrip()[:1] not in _JSON:
+        return None
     try:
         document = msgspec.json.decode(data)
         changed = _each_text(document, change)
@@ -314,17 +314,16 @@ def _with_each_text(data: str, change: Callable[[str], str]) -> str | None:
 
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a document with each text and name of a member changed."""
+    """Return a document with each text, number and name of a member changed."""
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, int | float):
+        return value if change(text := str(value)) == text else change(text)
     if isinstance(value, list):
         return [_each_text(each, change) for each in value]
     if isinstance(value, dict):
         return {change(name): _each_text(each, change) for name, each in value.items()}
     return value
-
-
-_quoted: Callable[[str], bytes] = msgspec.json.encode
 
 
 def _without_values(data: bytes, *, secret: bool) -> bytes:
@@ -338,7 +337,7 @@ def _without_values(data: bytes, *, secret: bool) -> bytes:
         document = msgspec.json.decode(data)
     except UNDECODABLE:
         if secret:
-            return _quoted(PLACEHOLDER)
+            return msgspec.json.encode(PLACEHOLDER)
         text = data.decode("utf-8", "replace")
         return PLACEHOLDER.encode() if _is_manifest(text) else data
     masked = _mask(document, secret=secret)
@@ -378,7 +377,7 @@ _find_encoded = re.compile(r"[A-Za-z0-9+/]{16,}+={0,2}")
 
 def _without_encoded(text: str) -> str:
     """Return text without the base64 in it that is text with a secret; the same string if there is none."""
-    within = _with_each_text(text, _without_encoded) if text.lstrip()[:1] in _JSON else None
+    within = _with_each_text(text, _without_encoded)
     clean = within or _find_encoded.sub(_encoded_or_placeholder, text)
     return text if clean == text else clean
 
@@ -481,27 +480,23 @@ class SpelledValues:
     """
 
     def __init__(self, values: Iterable[str]) -> None:
-        plain = frozenset(spelling for value in values for spelling in _spellings(value))
-        self._encoded = {word: around for spelling in plain for word, around in encoded_base64(spelling).items()}
-        self._digits = {word: around for spelling in plain for word, around in encoded_hex(spelling).items()}
-        self._search = WordSearch({**self._encoded, **self._digits, **dict.fromkeys(plain, (0, 0))})
+        plain = {spelling for value in values for spelling in spellings(value)}
+        self._words = {word: around for spelling in plain for word, around in words_of(spelling).items()}
+        self._search = WordSearch(self._words)
 
     def replaced(self, text: str) -> str:
         """Return text without the values. What was encoded still is, as if a placeholder had been encoded."""
-        out: list[str] = []
+        return with_places_replaced(text, self._places(text))
+
+    def _places(self, text: str) -> Iterator[tuple[int, int, str]]:
         done = 0
         for begin, end, word in self._search.places(text):
-            if begin < done:
-                continue
-            place = begin, end, PLACEHOLDER
-            if word in self._digits:
-                place = begin, end, _HEX_MASKED.upper() if word.isupper() else _HEX_MASKED
-            elif word in self._encoded:
-                first = text.index(word, begin) - self._encoded[word][0]
-                place = self._encoded_again(text, max(done, first), end)
-            out += [text[done : place[0]], place[2]]
-            done = place[1]
-        return "".join([*out, text[done:]]) if out else text
+            if begin >= done:
+                before, _, mask = self._words[word]
+                first = max(done, text.index(word, begin) - before)
+                place = (begin, end, mask) if mask else self._encoded_again(text, first, end)
+                done = place[1]
+                yield place
 
     def _encoded_again(self, text: str, begin: int, end: int) -> tuple[int, int, str]:
         """Return base64 without the values in it: its start, its end and what replaces it.
@@ -515,23 +510,17 @@ class SpelledValues:
         if found is None or found.end() < end:
             return begin, end, _MASKED
         digits = found[0].rstrip("=")
+        signs = b"-_" if "-" in digits or "_" in digits else b"+/"  # the last two of the alphabet
         with contextlib.suppress(ValueError):
-            data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=_alphabet(digits))
-            inner = data.decode(errors="surrogateescape")
-            clean = self.replaced(inner).encode(errors="surrogateescape")
-            encoded = base64.b64encode(clean, altchars=_alphabet(digits)).decode()
+            data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=signs)
+            clean = self.replaced(data.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+            encoded = base64.b64encode(clean, altchars=signs).decode()
             if clean != data and not self._search.places(encoded):
-                filled = len(found[0]) % 4 == 0
-                return begin, found.end(), encoded if filled else encoded.rstrip("=")
+                return begin, found.end(), encoded if len(found[0]) % 4 == 0 else encoded.rstrip("=")
         return begin, found.end(), _MASKED
 
 
 _RUN = re.compile(r"[A-Za-z0-9+/_-]*+={0,2}")
-
-
-def _alphabet(digits: str) -> bytes:
-    """Return the last two signs of the alphabet of base64."""
-    return b"-_" if "-" in digits or "_" in digits else b"+/"
 
 
 def secret_values(record: ReconcileRecord, reads: Sequence[ReadStep]) -> list[SpelledValues]:
@@ -563,12 +552,6 @@ def _secrets_in(document: bytes) -> frozenset[str]:
         for part in (value, *filter(looks_random, value.splitlines()[:_MAX_LINES]))
         if _MIN_VALUE <= len(part) <= _MAX_VALUE and (kind_of_name(name) is not None or looks_random(part))
     )
-
-
-def _spellings(value: str) -> set[str]:
-    """Return a value as it stands in text, JSON, a ``repr`` and a URL."""
-    quoted = _quoted(value).decode(), json.dumps(value), repr(value), repr(value.encode())[1:]
-    return {value, *(each[1:-1] for each in quoted), quote(value, safe=""), quote_plus(value)}
 
 
 def _values_in(data: bytes) -> Iterator[tuple[str, str]]:

@@ -137,6 +137,116 @@ async def test_size_bounds_the_ring(tmp_path: Path) -> None:
     assert recording.statistics().bytes == size - (tmp_path / "r" / "lock").stat().st_size
 
 
+def size_of(directory: Path) -> int:
+    """Return the bytes of the segments."""
+    return sum(path.stat().st_size for path in directory.glob("*.segment"))
+
+
+class ReadsWithNeighbors(Reconciler):
+    """Reads an object, and so many others."""
+
+    def __init__(self, neighbors: int) -> None:
+        self.neighbors = neighbors
+
+    async def reconcile(self, request: Request) -> Outcome:
+        for number in range(self.neighbors):
+            await self.client.get("v1/ConfigMap", f"o{number}", "default")
+        await self.client.get("v1/ConfigMap", request.name, "default")
+        return None
+
+
+@pytest.mark.parametrize("most", [10**6, 5 * 10**6])
+@pytest.mark.parametrize(
+    ("sizes", "neighbors"),
+    [
+        ([4_000] * 400, 0),
+        ([50_000] * 60, 0),
+        ([100_000] * 40, 2),
+        ([600_000] * 20, 0),
+        ([900_000] * 8, 4),
+        ([*[1_000] * 30, 900_000, 80_000] * 4, 1),
+    ],
+)
+async def test_a_burst_never_makes_a_recording_larger_than_max(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], neighbors: int, most: int
+) -> None:
+    found: list[int] = []
+    write = SegmentWriter.write
+
+    def measured(segment: SegmentWriter, frame: bytes) -> None:
+        write(segment, frame)
+        found.append(size_of(tmp_path / "r"))
+
+    monkeypatch.setattr(SegmentWriter, "write", measured)
+    recording = Recording(tmp_path / "r", max=most)
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=recording)
+        for number, size in enumerate(sizes):
+            text = random.Random(number).randbytes(size // 2).hex()
+            await client.create({**config_map(f"o{number}"), "data": {"text": text}})
+        manager.add_controller(ReadsWithNeighbors(neighbors), resource="v1/ConfigMap", workers=20)
+        async with manager.running():
+            await asyncio.sleep(1)
+    figures = recording.statistics()
+    assert max(found, default=0) <= most
+    assert figures.bytes == size_of(tmp_path / "r")
+    assert figures.reconciles + figures.lost == len(sizes)
+    reader = RecordingReader(tmp_path / "r")
+    records = list(reader.records())
+    assert all(read.data for record in records for read in record.steps if isinstance(read, ReadStep))
+    assert reader.kinds if records else figures.lost == len(sizes)
+    assert len(records) == len(sizes) or figures.lost or figures.bytes > most / 4
+
+
+async def test_a_reconcile_that_is_too_large_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording = Recording(tmp_path / "r", max="1MB")
+    async with recorded(recording) as (client, _):
+        for name, size in (("a", 10), ("large", 600_000), ("b", 10)):
+            await client.create(config_map(name, os.urandom(size).hex()))
+        await asyncio.sleep(1)
+    figures = recording.statistics()
+    records = list(RecordingReader(tmp_path / "r").records())
+    assert {record.name for record in records} == {"a", "b"}
+    assert figures.lost
+    assert figures.reconciles == len(records)
+    assert "more than half of `max`" in caplog.text
+    assert all(read.data for record in records for read in record.steps if isinstance(read, ReadStep))
+
+
+async def test_a_recording_that_is_continued_with_less_room_becomes_smaller(tmp_path: Path) -> None:
+    for most, name in (("50MB", "a"), ("1MB", "b")):
+        async with recorded(Recording(tmp_path / "r", max=most)) as (client, _):
+            for number in range(10 if most == "50MB" else 1):
+                await client.create(config_map(f"{name}{number}", os.urandom(100_000).hex()))
+            await asyncio.sleep(1)
+    assert size_of(tmp_path / "r") <= 10**6
+    assert "b0" in {record.name for record in RecordingReader(tmp_path / "r").records()}
+
+
+async def test_a_long_reconcile_does_not_end_what_is_kept(tmp_path: Path) -> None:
+    class Waits(Reconciler):
+        async def reconcile(self, request: Request) -> Outcome:
+            await self.client.get("v1/ConfigMap", request.name, "default")
+            if request.name == "long":
+                await asyncio.sleep(4 * 3600)
+            return None
+
+    recording = Recording(tmp_path / "r", max="1MB")  # so that the second reconcile fills a segment
+    async with APIServer() as server, Client(server) as client:
+        manager = Manager(client, recording=recording)
+        manager.add_controller(Waits(), resource="v1/ConfigMap", workers=2)
+        async with manager.running():
+            await client.create(config_map("long"))
+            await asyncio.sleep(4 * 3600 - 1)
+            await client.create(config_map("a", os.urandom(100_000).hex()))
+            await asyncio.sleep(0.5)
+            await asyncio.to_thread(recording._write)
+            await asyncio.sleep(1)
+    assert [record.name for record in RecordingReader(tmp_path / "r").records()] == ["a", "long"]
+
+
 async def test_a_torn_segment_is_read_up_to_the_tear(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "r")
     async with recorded(recording) as (client, _):

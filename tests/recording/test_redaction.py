@@ -251,6 +251,19 @@ def test_an_encoded_text_with_the_value_of_a_secret_is_replaced(
         assert [part for part in (encoded[8:16], inside[:7], inside[-7:]) if part in kept] == []
 
 
+@pytest.mark.parametrize(
+    ("value", "text", "expected"),
+    [
+        ("123456789", '{"pin": 123456789, "port": 8080}', '{"pin":"[REDACTED]","port":8080}'),
+        ("123456789", "61313233343536373839", "615b52454441435445445d"),  # the digits are a number in JSON
+        ('{"a":"b","c":1}', '{"all":{"a":"b","c":1}}', '{"all":[REDACTED]}'),
+        ("1.2345678", "[[1.2345678]]", '[["[REDACTED]"]]'),
+    ],
+)
+def test_a_value_that_is_no_text_in_json_is_replaced(value: str, text: str, expected: str) -> None:
+    assert values_of({"stringData": {"password": value}}).redact(text.encode()).decode() == expected
+
+
 def test_an_encoded_value_leaves_the_text_around_it() -> None:
     redactor = values_of({"data": {"password": VALUE}})
     encoded = base64.b64encode(b"users:hunter22 and others").decode()

@@ -7,10 +7,13 @@ at three alignments, since three bytes are four characters.
 from __future__ import annotations
 
 import base64
+import json
 import re
-import string
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import quote
+from typing import NamedTuple
+from urllib.parse import quote, quote_plus
+
+from reconciler._core.redaction.names import PLACEHOLDER
 
 MIN_ENCODED = 6
 """Minimum bytes of a secret that is found if it is encoded: 7 characters of base64, which no ordinary word has."""
@@ -19,31 +22,65 @@ _FEW = 256
 """Words up to which each is searched by itself; the time of the other search does not depend on their number."""
 
 _url_safe = str.maketrans("+/", "-_")
-_BASE64 = frozenset(string.ascii_letters + string.digits + "+/-_")
+_DIGIT = re.compile(r"[A-Za-z0-9+/_-]")
 _REST = re.compile(r"[A-Za-z0-9+/_-]={0,2}")
 """The last character of base64 and what fills it up."""
 
-Words = Mapping[str, tuple[int, int]]
-"""Words that are searched. Those in base64 have a number of characters before each that belong to the same three bytes,
-and of characters after it, one at most, with bits of it."""
+_HEX_MASKED = PLACEHOLDER.encode().hex()
 
 
-def encoded_base64(value: str) -> dict[str, tuple[int, int]]:
-    """Return what base64 of any text with a value contains, in both alphabets, and in a URL."""
+class Word(NamedTuple):
+    """What belongs to a word that is searched.
+
+    Attributes:
+        before: of base64, the characters before the word that belong to the same three bytes.
+        after: of base64, the characters after it, one at most, with bits of it.
+        mask: what replaces it; ``""`` for base64, where it depends on what is around it.
+    """
+
+    before: int = 0
+    after: int = 0
+    mask: str = PLACEHOLDER
+
+
+Words = Mapping[str, Word]
+
+
+def spellings(value: str) -> set[str]:
+    """Return a value as it stands in text, JSON, a ``repr`` and a URL."""
     data = value.encode(errors="surrogatepass")
-    found: dict[str, tuple[int, int]] = {}
-    for shift in range(3) if len(data) >= MIN_ENCODED else ():
+    quoted = json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value), repr(data)[1:]
+    return {value, *(each[1:-1] for each in quoted), quote(data, safe=""), quote_plus(data)}
+
+
+def words_of(value: str) -> dict[str, Word]:
+    """Return what text with a value contains: the value, its hexadecimal digits, or what base64 of any text has."""
+    words = {value: Word()}
+    data = value.encode(errors="surrogatepass")
+    if len(data) < MIN_ENCODED:
+        return words
+    words |= {data.hex().upper(): Word(mask=_HEX_MASKED.upper()), data.hex(): Word(mask=_HEX_MASKED)}
+    for shift in range(3):
         bits = 8 * (shift + len(data))
-        inner = base64.b64encode(bytes(shift) + data).decode()[(8 * shift + 5) // 6 : bits // 6]
-        spellings = inner, inner.translate(_url_safe), quote(inner, safe="")
-        found |= dict.fromkeys(spellings, ((8 * shift + 5) // 6, int(bits % 6 > 0)))
-    return found
+        before = (8 * shift + 5) // 6
+        inner = base64.b64encode(bytes(shift) + data).decode()[before : bits // 6]
+        for word in (inner, inner.translate(_url_safe), quote(inner, safe="")):
+            words[word] = Word(before, int(bits % 6 > 0), "")
+    return words
 
 
-def encoded_hex(value: str) -> dict[str, tuple[int, int]]:
-    """Return the hexadecimal digits of a value."""
-    digits = value.encode(errors="surrogatepass").hex()
-    return dict.fromkeys((digits, digits.upper()), (0, 0)) if len(digits) >= 2 * MIN_ENCODED else {}
+def with_places_replaced(text: str, places: Iterable[tuple[int, int, str]]) -> str:
+    """Return text with other text at places: the start and the end of each, and what is there instead.
+
+    A place that overlaps one before it stays.
+    """
+    out: list[str] = []
+    done = 0
+    for begin, end, other in places:
+        if done <= begin:
+            out += [text[done:begin], other]
+            done = end
+    return "".join([*out, text[done:]])
 
 
 class WordSearch:
@@ -89,8 +126,8 @@ def joined(text: str, found: Iterable[tuple[int, str]], words: Words) -> list[tu
     """
     places: list[tuple[int, int, str]] = []
     for start, word in sorted(found, key=lambda each: (each[0], -len(each[1]))):
-        before, after = words[word]
-        begin = start - 1 if before and start and text[start - 1] in _BASE64 else start
+        before, after, _ = words[word]
+        begin = start - 1 if before and start and _DIGIT.match(text, start - 1) else start
         rest = _REST.match(text, start + len(word)) if after else None
         end = start + len(word) if rest is None else rest.end()
         if places and begin < places[-1][1]:

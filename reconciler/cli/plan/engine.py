@@ -382,10 +382,6 @@ def _unrest(restless: Mapping[tuple[Key, str], tuple[str, ...]]) -> Iterator[Unr
         yield Unrest(controller, kind, len(names), list(fields), names[0])
 
 
-def _place_of(error: BaseException) -> str:
-    return ", ".join(frames_of(error.__traceback__)[-_PLACES:])
-
-
 def _place_of_task() -> str:
     """Return where the reconcile that started this thread waits; an empty text if there is none or it does not wait."""
     reconcile, place = current_reconcile(), Future[object]()
