@@ -344,10 +344,10 @@ class RecordedClient(CachedClient):
         return self._read_in_trace(informer.gvk, request, found)
 
     def _read_in_trace(self, kind: KindLike, request: Request, found: CachedObject | None) -> CachedObject | None:
-        trace = _current.get()
+        trace = _current.get()  # not by `current_trace`, since each reconcile reads
         if trace is not None and not trace.draft.result:
             trace.steps.append(partial(_read_step, self._now() - trace.run.since, kind, request, found))
-            if found is not None and found.data[_LARGE : _LARGE + 1]:
+            if found is not None and found.data[_LARGE : _LARGE + 1]:  # longer than that, without a call
                 trace.count((found.request, found.version), len(found.data))
         return found
 

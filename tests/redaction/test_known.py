@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,3 +24,12 @@ def test_many_words_are_found_as_few_are(words: dict[str, Word], text: str) -> N
     for word in words:
         for begin in range(len(text)):
             assert not text.startswith(word, begin) or covered.issuperset(range(begin, begin + len(word)))
+
+
+@pytest.mark.parametrize("many", [2, 300])
+def test_a_text_that_repeats_a_word_everywhere_makes_few_calls(many: int) -> None:
+    words = {"a" * length: Word() for length in range(10, 10 + many)}
+    profile = cProfile.Profile()
+    with profile:
+        assert len(WordSearch(words).places("a" * 10_000)) == 1
+    assert sum(each.callcount for each in profile.getstats()) < 30 * 10_000

@@ -18,13 +18,16 @@ from reconciler._core.redaction.names import PLACEHOLDER
 MIN_ENCODED = 6
 """Minimum bytes of a secret that is found if it is encoded: 7 characters of base64, which no ordinary word has."""
 
-_FEW = 256
+_FEW = 16
 """Words up to which each is searched by itself; the time of the other search does not depend on their number."""
 
 _url_safe = str.maketrans("+/", "-_")
 _DIGIT = re.compile(r"[A-Za-z0-9+/_-]")
-_REST = re.compile(r"[A-Za-z0-9+/_-]={0,2}")
+_REST = re.compile(r"[A-Za-z0-9+/_-]?={0,2}")
 """The last character of base64 and what fills it up."""
+
+_AROUND = 3
+"""The longest match of `_REST`."""
 
 _HEX_MASKED = PLACEHOLDER.encode().hex()
 
@@ -93,27 +96,41 @@ class WordSearch:
     def __init__(self, words: Words) -> None:
         self._words = words
         self._head = min(map(len, words), default=0)
-        self._lengths: dict[str, set[int]] = {}  # of the words that begin with so many characters
-        for word in words:
-            self._lengths.setdefault(word[: self._head], set()).add(len(word))
+        self._lengths: dict[str, list[int]] = {}  # of the words that begin with so many characters, longest first
+        for word in sorted(words, key=len, reverse=True):
+            lengths = self._lengths.setdefault(word[: self._head], [])
+            if lengths[-1:] != [len(word)]:
+                lengths.append(len(word))
 
     def places(self, text: str) -> list[tuple[int, int, str]]:
         """Return the start, the end and the word of each place, in order; of places that overlap, one for all."""
         if len(self._words) <= min(_FEW, len(text)):
             found = ((begin, word) for word in self._words for begin in _occurrences(word, text))
             return joined(text, found, self._words)
-        head, lengths = self._head, self._lengths
-        begins = [begin for begin in range(len(text) - head + 1) if text[begin : begin + head] in lengths]
-        spans = ((begin, begin + length) for begin in begins for length in lengths[text[begin : begin + head]])
-        found = ((begin, text[begin:end]) for begin, end in spans if text[begin:end] in self._words)
-        return joined(text, found, self._words)
+        return joined(text, self._matches(text), self._words)
+
+    def _matches(self, text: str) -> Iterator[tuple[int, str]]:
+        """Yield the places of words, without those that lie within others and add nothing around them."""
+        first = covered = 0
+        for begin in range(len(text) - self._head + 1):
+            for length in self._lengths.get(text[begin : begin + self._head], ()):
+                if first < begin and begin + length + _AROUND <= covered:
+                    break
+                word = text[begin : begin + length]
+                if word in self._words:
+                    first = begin if covered <= begin else first
+                    covered = max(covered, begin + length)
+                    yield begin, word
 
 
 def _occurrences(word: str, text: str) -> Iterator[int]:
+    """Yield where a word begins; of places that overlap, only those that are needed to cover all of them."""
     begin = text.find(word)
     while begin >= 0:
         yield begin
-        begin = text.find(word, begin + 1)
+        end = begin + len(word)
+        overlapping = text.rfind(word, begin + 1, end + len(word) - 1)
+        begin = overlapping if overlapping >= 0 else text.find(word, end)
 
 
 def joined(text: str, found: Iterable[tuple[int, str]], words: Words) -> list[tuple[int, int, str]]:
