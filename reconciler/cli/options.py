@@ -91,9 +91,6 @@ class NotificationFlags:
         timeout: Timeout of one delivery in seconds.
         max_concurrent: Maximum number of concurrent deliveries.
         redact: Pattern (RE2) of further secrets to redact. Can be repeated.
-        alertmanager_webhook: HOST:PORT at which Alertmanager and Grafana send alerts, such as :9095.
-        alert_token: Name of the credential that the senders of alerts must know.
-        alert_namespace: Namespace of the requests for alerts.
         policies: Restrict what namespaces may do by the cluster's ChannelPolicies.
         namespace_credentials: Let receivers use credentials from labelled Secrets of a namespace.
     """
@@ -111,9 +108,6 @@ class NotificationFlags:
     timeout: Annotated[float, Parameter(name="--delivery-timeout", validator=Number(gt=0))] = 30.0
     max_concurrent: Annotated[int, Parameter(name="--max-deliveries", validator=Number(gte=1))] = 64
     redact: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
-    alertmanager_webhook: str | None = None
-    alert_token: str | None = None
-    alert_namespace: str = "default"
     policies: Annotated[bool, Parameter(name="--channel-policies", negative="")] = False
     namespace_credentials: Annotated[bool, Parameter(negative="")] = False
 
