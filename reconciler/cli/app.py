@@ -100,7 +100,6 @@ app.command(recording)
 
 for command in (
     "project:new",
-    "project:add",
     "run:run",
     "dev:dev",
     "dev:certificates",
