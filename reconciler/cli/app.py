@@ -270,13 +270,12 @@ def recording_fetch(
 ) -> int:
     """Copy the recording of a running operator.
 
-    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+    Asks a running operator at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.forward import reached
+    from reconciler.cli.endpoint import find_operator
     from reconciler.cli.recording import fetch_recording
 
-    with reached(operator, access) as found:
-        return fetch_recording(found.endpoint, access, directory)
+    return fetch_recording(find_operator(operator).endpoint, access, directory)
 
 
 @recording.command(name="to-test")

@@ -110,26 +110,6 @@ class NotificationFlags:
     namespace_credentials: Annotated[bool, Parameter(negative="")] = False
 
 
-@Parameter(name="*", group="Pod of the operator, without --endpoint")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodOptions:
-    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator.
-
-    Attributes:
-        deployment: Deployment of the operator; its leader is asked.
-        selector: Labels of the operator's pods; their leader is asked.
-        pod: The pod. Default: the one that holds the Lease.
-        operator_namespace: Namespace of the pod. Default: that of the context; for the Lease, all.
-        port: Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.
-    """
-
-    deployment: str | None = None
-    selector: str | None = None
-    pod: str | None = None
-    operator_namespace: str | None = None
-    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None
-
-
 @Parameter(name="*", group="Security of the endpoints")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityFlags:
@@ -170,16 +150,15 @@ class SecurityFlags:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorOptions:
-    """The options of ``reconciler explain`` and ``top`` that choose the operator.
+    """The options of ``reconciler explain``, ``top`` and ``recording fetch`` that choose the operator.
 
     Attributes:
-        endpoint: http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded.
+        endpoint: http://HOST:PORT of --metrics or --health. Default: the operator of 'reconciler dev' here.
     """
 
     endpoint: str | None = None
     kubeconfig: Kubeconfig = None
     context: Context = None
-    pod_options: PodOptions = PodOptions()
 
 
 @Parameter(name="*")

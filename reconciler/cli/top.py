@@ -13,8 +13,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from reconciler.cli.endpoint import printable, read_keys
-from reconciler.cli.forward import reached
+from reconciler.cli.endpoint import find_operator, printable, read_keys
 from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json
 from reconciler.errors import ConfigurationError, importing
@@ -63,15 +62,14 @@ def top(
 ) -> int:
     """Print the controllers of a running operator: queues, workers, failing keys and hot keys.
 
-    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+    Asks a running operator at --endpoint. It must serve --metrics or --health.
 
     Args:
         watch: Update every so many seconds until interrupted.
     """
     if watch is not None and not 0 < watch <= _LONGEST:
         raise ConfigurationError(f"--watch must be a number of seconds above 0, and at most {_LONGEST:g}, not {watch}")
-    with reached(operator, access) as found:
-        _print(functools.partial(read_keys, found.endpoint, access), watch, as_json=output == "json")
+    _print(functools.partial(read_keys, find_operator(operator).endpoint, access), watch, as_json=output == "json")
     return 0
 
 

@@ -233,6 +233,18 @@ async def test_top_as_json_and_repeatedly(capsys: Any, monkeypatch: pytest.Monke
 
 
 DURATION = "[0-9.]+ m?s"
+
+
+async def test_without_an_endpoint_it_says_how_to_forward_one(
+    capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    for command in COMMANDS:
+        line = await error_of(capsys, *command)
+        assert "'kubectl port-forward deploy/NAME 8080', and pass --endpoint http://127.0.0.1:8080" in line
+
+
 COMMANDS = [("explain", "ConfigMap", "default/a"), ("top",)]
 
 
