@@ -104,7 +104,6 @@ for command in (
     "dev:dev",
     "dev:certificates",
     "explain:explain",
-    "top:top",
     "crd:crd",
     "manifests:manifests",
     "servers:envtest",

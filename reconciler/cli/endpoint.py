@@ -1,4 +1,4 @@
-"""A reader of ``/debug/keys`` of a running operator, for ``reconciler explain`` and ``reconciler top``."""
+"""A reader of ``/debug/keys`` of a running operator, for ``reconciler explain``."""
 
 from __future__ import annotations
 

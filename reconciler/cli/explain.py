@@ -46,8 +46,8 @@ def explain(
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
-    Asks a running operator at --endpoint. It must serve --metrics or --health. For one in a cluster, forward the port
-    first: kubectl port-forward deploy/NAME 8080
+    Asks a running operator at --endpoint. It must serve --metrics or --health. For one in a cluster, first forward its
+    port: kubectl port-forward deploy/NAME 8080
 
     Args:
         kind: Kind, plural or short name, with or without .GROUP; or the name of a controller.

@@ -150,7 +150,7 @@ class SecurityFlags:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorOptions:
-    """The options of ``reconciler explain``, ``top`` and ``recording fetch`` that choose the operator.
+    """The options of ``reconciler explain`` and ``recording fetch`` that choose the operator.
 
     Attributes:
         endpoint: http://HOST:PORT of --metrics or --health. Default: the operator of 'reconciler dev' here.

@@ -1,4 +1,4 @@
-"""``reconciler recording fetch`` from a running operator, and from what is none."""
+"""``reconciler recording fetch`` from a running operator, and from other endpoints."""
 
 from __future__ import annotations
 
