@@ -100,7 +100,6 @@ app.command(recording)
 
 for command in (
     "project:new",
-    "project:add",
     "run:run",
     "dev:dev",
     "dev:certificates",
@@ -324,34 +323,6 @@ def replay(
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
     check_choice(selection, everything=all)
     return replay_recording(directory, selection, target, as_json=output == "json")
-
-
-@app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
-def audit(
-    file: Path,
-    /,
-    *,
-    request: str | None = None,
-    namespace: str | None = None,
-    output: Annotated[Format, Parameter(help="Output format; json prints the records as they are.")] = "text",
-    expect: str | None = None,
-    key_file: Path | None = None,
-) -> int:
-    """Print who was told what, and when, from an audit file of the notification operator; check its hash chain.
-
-    The exit code is 1 if a line does not follow the one before it, or if no line has the expected hash.
-
-    Args:
-        file: The audit file; '-' for standard input.
-        request: Only the request NAME, or NAMESPACE/NAME.
-        namespace: Only requests in this namespace.
-        expect: A hash that this command printed earlier for the file.
-        key_file: File with the key of the chain (--audit-key).
-    """
-    from reconciler.cli.notification import print_audit
-
-    as_json = output == "json"
-    return print_audit(file, request=request, namespace=namespace, as_json=as_json, expect=expect, key_file=key_file)
 
 
 @routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")

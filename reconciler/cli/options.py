@@ -84,8 +84,7 @@ class NotificationFlags:
         routing_config_map: NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.
         routing_resource: Name of the RoutingConfig object with the routing configuration.
         fallback_channel: Channel for requests that name none and for which routing selects none.
-        audit_file: File to which each attempt and each result is appended as a line.
-        audit_key: Name of the credential that is the key of the audit file's hash chain.
+        audit_file: File to which each attempt and each result is appended as a line; '-' is standard output.
         console: Enable the channel 'console'.
         log: Enable the channel 'log'.
         timeout: Timeout of one delivery in seconds.
@@ -102,7 +101,6 @@ class NotificationFlags:
     routing_resource: str | None = None
     fallback_channel: str | None = None
     audit_file: Path | None = None
-    audit_key: str | None = None
     console: Annotated[bool, Parameter(name="--console-channel")] = True
     log: Annotated[bool, Parameter(name="--log-channel")] = True
     timeout: Annotated[float, Parameter(name="--delivery-timeout", validator=Number(gt=0))] = 30.0
