@@ -85,7 +85,7 @@ class Enclosure:
         hosts: a file that is its ``/etc/hosts``; what is written to it later is seen at once. Files for the namespaces
             are written beside it.
         listen: the addresses and ports, besides that of the server, on which somebody listens.
-        sockets: the listening sockets, that of the server first, after `prepared`. Whoever serves them closes them.
+        sockets: the listening sockets, that of the server first, after `prepared`. They are closed by what serves them.
     """
 
     access: ClusterAccess

@@ -66,7 +66,7 @@ def prepare(plan: dict[str, Any]) -> None:
 def open_sockets(plan: dict[str, Any], control: socket.socket) -> None:
     """Listen on the addresses of the plan, hand the sockets over, and wait until they are served.
 
-    A socket belongs to the network namespace in which it was opened, whoever accepts its connections.
+    A socket belongs to the network namespace in which it was opened; any process may accept its connections.
     """
     opened = [socket.create_server((address, port), backlog=1024) for address, port in plan["listen"]]
     socket.send_fds(control, [b"sockets"], [each.fileno() for each in opened])
