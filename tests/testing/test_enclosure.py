@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from reconciler.apiserver import APIServer
-from reconciler.testing.explore.enclosure import ClusterAccess, Enclosure, missing_for_enclosure
+from reconciler.testing.explore.enclosure import ClusterAccess, Enclosure, HostNames, missing_for_enclosure
 
 pytestmark = pytest.mark.skipif(bool(missing_for_enclosure()), reason=missing_for_enclosure() or "namespaces are there")
 
@@ -29,31 +29,32 @@ async def enclosed(
     directory: Path,
     program: str,
     *arguments: str,
-    hosts: str = "",
     apps: Mapping[tuple[str, int], web.Application] = {},
 ) -> tuple[Any, int]:
     """Run a Python program in an enclosure; return what it answered, and its exit code."""
     async with APIServer(tls=True) as server, contextlib.AsyncExitStack() as stack:
         port = int((await server.listen()).rpartition(":")[2])
-        (directory / "hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        hosts = HostNames(directory / "hosts")
+        listen = [(hosts.address(name), port) for name, port in apps]
         access = ClusterAccess(port, server.token, base64.b64decode(server.authority).decode())
-        enclosure = Enclosure(access, directory / "hosts", list(apps))
+        enclosure = Enclosure(access, hosts, listen)
+
+        async def serve(sockets: Sequence[socket.socket]) -> None:
+            await server.serve(sockets[0])
+            for app, listening in zip(apps.values(), sockets[1:], strict=True):
+                runner = web.AppRunner(app)
+                await runner.setup()
+                stack.push_async_callback(runner.cleanup)
+                await web.SockSite(runner, listening).start()
+
         process = await asyncio.create_subprocess_exec(
             *enclosure.command([sys.executable, "-I", "-c", _ANSWER + program, *arguments]),
             pass_fds=[enclosure.descriptor],
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **access.environment},
         )
-        await enclosure.prepared()
-        await server.serve(enclosure.sockets[0])
-        for app, listening in zip(apps.values(), enclosure.sockets[1:], strict=True):
-            runner = web.AppRunner(app)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            await web.SockSite(runner, listening).start()
-        enclosure.open()
+        await enclosure.open(serve)
         printed, _ = await process.communicate()
-        enclosure.close()
         return json.loads(printed or "null"), process.returncode or 0
 
 
@@ -131,9 +132,7 @@ async def test_a_name_leads_to_the_service_that_stands_in(tmp_path: Path) -> Non
     app = web.Application()
     app.router.add_get("/", hello)
     program = "import urllib.request\nanswer(urllib.request.urlopen('http://queue.prod.svc:8080/').read().decode())"
-    answered, _ = await enclosed(
-        tmp_path, program, hosts="127.64.0.1 queue.prod.svc\n", apps={("127.64.0.1", 8080): app}
-    )
+    answered, _ = await enclosed(tmp_path, program, apps={("queue.prod", 8080): app})
     assert answered == "hello"
 
 

@@ -8,13 +8,14 @@ of the machine are hidden, and the program has no capability with which it could
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.errors import ConfigurationError
@@ -24,6 +25,7 @@ _INIT = Path(__file__).with_name("enclosure_init.py")
 _ACCOUNT = "/run/secrets/kubernetes.io/serviceaccount"
 _MOST_SOCKETS = 250
 """Linux passes 253 descriptors in one message at most."""
+_FIRST_ADDRESS = ipaddress.IPv4Address("127.64.0.1")
 
 
 def missing_for_enclosure() -> str:
@@ -76,74 +78,92 @@ class ClusterAccess:
         return {f"{_ACCOUNT}/{name}": text for name, text in contents.items()}
 
 
-@dataclass
+class HostNames:
+    """Names of Services and pods, each with a loopback address of its own, in a file that is an ``/etc/hosts``.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._addresses: dict[str, str] = {}
+        path.write_text(f"127.0.0.1 localhost {' '.join(_spellings('kubernetes.default'))}\n", encoding="ascii")
+
+    def address(self, name: str) -> str:
+        """Return the address of a name, such as ``"queue.prod"``, and write it to the file if it is new."""
+        found = self._addresses.get(name)
+        if found is None:
+            found = self._addresses[name] = str(_FIRST_ADDRESS + len(self._addresses))
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(f"{found} {' '.join(_spellings(name))}\n")
+        return found
+
+
+def _spellings(name: str) -> list[str]:
+    """Return how a program in the cluster may write the name of a Service or pod."""
+    return [name + end for end in ("", ".svc", ".svc.cluster.local")]
+
+
 class Enclosure:
     """The namespaces of one process of a program.
 
-    Attributes:
+    Args:
         access: what the program finds of the cluster.
-        hosts: a file that is its ``/etc/hosts``; what is written to it later is seen at once. Files for the namespaces
-            are written beside it.
-        listen: the addresses and ports, besides that of the server, on which somebody listens.
-        sockets: the listening sockets, that of the server first, after `prepared`. They are closed by what serves them.
+        names: the names that it can resolve; those that are added later as well. Other files of the namespaces are
+            written beside theirs.
+        listen: the addresses and ports, besides that of the server, on which somebody listens. Default: none.
+
+    Attributes:
+        descriptor: the descriptor that the process inherits.
     """
 
-    access: ClusterAccess
-    hosts: Path
-    listen: Sequence[tuple[str, int]] = ()
-    sockets: list[socket.socket] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, access: ClusterAccess, names: HostNames, listen: Sequence[tuple[str, int]] = ()) -> None:
+        self._access = access
+        self._hosts = names.path
+        self._listen = listen
         self._ours, self._theirs = socket.socketpair()
-
-    @property
-    def descriptor(self) -> int:
-        """Return the descriptor that the process inherits."""
-        return self._theirs.fileno()
+        self.descriptor = self._theirs.fileno()
 
     def command(self, command: Sequence[str]) -> list[str]:
         """Return the command that runs a command in the namespaces."""
-        resolver, plan_file = self.hosts.with_name("resolv.conf"), self.hosts.with_name("enclosure.json")
+        resolver, plan_file = self._hosts.with_name("resolv.conf"), self._hosts.with_name("enclosure.json")
         resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n", encoding="ascii")
         plan = {
             "control": self.descriptor,
-            "listen": [("127.0.0.1", self.access.port), *self.listen],
+            "listen": [("127.0.0.1", self._access.port), *self._listen],
             "hidden": _unix_sockets(),
             "empty": ["/run", *(["/var/run"] if not Path("/var/run").is_symlink() else [])],
-            "bound": {"/etc/hosts": str(self.hosts), "/etc/resolv.conf": str(resolver)},
-            "files": self.access.files,
+            "bound": {"/etc/hosts": str(self._hosts), "/etc/resolv.conf": str(resolver)},
+            "files": self._access.files,
         }
         plan_file.touch(mode=0o600)  # it holds the token
         plan_file.write_text(json.dumps(plan), encoding="utf-8")
         return [*_NAMESPACES, sys.executable, "-I", "-S", str(_INIT), str(plan_file), *command]
 
-    async def prepared(self) -> None:
-        """Wait until the namespaces are ready, and take their sockets. Cancellation leaves the sockets closed.
+    async def open(self, serve: Callable[[Sequence[socket.socket]], Awaitable[None]]) -> None:
+        """Serve the sockets of the namespaces, and start the program in them. Cancellation does not start it.
+
+        Args:
+            serve: serves the listening sockets, that of the server first, and closes them some time.
 
         Raises:
-            ConfigurationError: they cannot be set up.
+            ConfigurationError: the namespaces cannot be set up.
         """
         self._theirs.close()
-        said, descriptors = await asyncio.to_thread(self._received)
-        self.sockets = [socket.socket(fileno=each) for each in descriptors]
-        if not descriptors:
-            raise ConfigurationError(
-                f"the closed world cannot be set up: {said.decode(errors='replace') or 'it ended'}"
-            )
+        try:
+            said, descriptors = await asyncio.to_thread(self._received)
+            if not descriptors:
+                problem = said.decode(errors="replace") or "their first process ended"
+                raise ConfigurationError(f"the namespaces of the closed world cannot be set up: {problem}")
+            await serve([socket.socket(fileno=each) for each in descriptors])
+            self._ours.send(b"!")
+        finally:
+            self._ours.close()
 
     def _received(self) -> tuple[bytes, list[int]]:
         said, descriptors, _, _ = socket.recv_fds(self._ours, 1024, _MOST_SOCKETS)
         return said, list(descriptors)
-
-    def open(self) -> None:
-        """Start the program: its sockets are served now."""
-        self._ours.send(b"!")
-        self._ours.close()
-
-    def close(self) -> None:
-        """Let go of a process that was not started; harmless if it was."""
-        self._ours.close()
-        self._theirs.close()
 
 
 def _unix_sockets() -> list[str]:
