@@ -99,7 +99,7 @@ def alertmanager(session: nox.Session) -> None:
     directory = Path(session.create_tmp()).resolve()
     module = "github.com/prometheus/alertmanager/cmd/alertmanager@v0.28.1"
     session.run("go", "install", module, env={"GOBIN": str(directory)}, external=True)
-    test = "tests/notification/test_alerts.py"
+    test = "tests/docs/test_alerts.py"
     session.run("pytest", "-q", "-n0", "-k", "real", test, env={"ALERTMANAGER": str(directory / "alertmanager")})
 
 

@@ -11,10 +11,9 @@ from reconciler._core.durations import Seconds
 from reconciler.controller import Permission
 from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
-from reconciler.notification.alerts import AlertReceiver
-from reconciler.notification.api import ChannelPolicy, NotificationRequest
+from reconciler.notification.api import ChannelPolicy
 from reconciler.notification.audit import AuditLog
-from reconciler.notification.channel import Channel, ChannelRegistry, DeliveryError, installed_channels
+from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.channels.services import RECEIVER_KINDS, build_channel, missing_credentials
 from reconciler.notification.credentials import Credentials, SecretSource
@@ -41,8 +40,7 @@ class NotificationOptions:
         routing_resource: name of the RoutingConfig object with the routing configuration. Default None.
         fallback_channel: name of the channel for requests that name no channels and for which routing selects none;
             ``console``, ``log``, ``file`` or one of `channels`. Default None: such requests end ``Failed``.
-        audit_file: file of the audit log. Default None.
-        audit_key: name of the credential that is the key of the audit log's hash chain. Default None.
+        audit_file: file of the audit log; ``-`` for standard output. Default None.
         timeout: the duration (seconds, a timedelta or ``"30s"``) that one delivery may take. Default 30 s.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
@@ -51,10 +49,6 @@ class NotificationOptions:
             `webhook_certificates` then also serves a webhook that refuses requests which a policy does not allow.
         namespace_credentials: whether receivers may use credentials of the request's namespace, from Secrets with the
             label ``notify.reconciler.dev/credentials=true``. Default False.
-        alertmanager_webhook: ``HOST:PORT`` at which Alertmanager and Grafana send alerts; needs `credentials` and
-            `alert_token`. Default None.
-        alert_token: name of the credential that the senders of alerts must know. Default None.
-        alert_namespace: namespace of the requests for alerts. Default ``"default"``.
         channels: additional channels. Channels of installed distributions are always added.
     """
 
@@ -67,23 +61,17 @@ class NotificationOptions:
     routing_resource: str | None = None
     fallback_channel: str | None = None
     audit_file: Path | None = None
-    audit_key: str | None = None
     timeout: Seconds = Seconds(30.0)
     max_concurrent: int = 64
     workers: int = 10
     redact: Sequence[str] = ()
     policies: bool = False
     namespace_credentials: bool = False
-    alertmanager_webhook: str | None = None
-    alert_token: str | None = None
-    alert_namespace: str = "default"
     channels: Iterable[Channel] = field(default=())
 
     def __post_init__(self) -> None:
         if sum(each is not None for each in (self.routing_file, self.routing_config_map, self.routing_resource)) > 1:
             raise ConfigurationError("set only one of the routing file, the routing ConfigMap and the RoutingConfig")
-        if self.alertmanager_webhook is not None and (self.credentials is None or not self.alert_token):
-            raise ConfigurationError("a webhook for alerts needs the name of a credential with the senders' token")
         if self.routing_config_map is not None:
             namespace, slash, name = self.routing_config_map.partition("/")
             if not (namespace and slash and name) or "/" in name:
@@ -115,11 +103,9 @@ class NotificationOperator:
         self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
         self.audit: AuditLog | None = None
         if options.audit_file is not None:
-            key = self._audit_key(options.audit_key) if options.audit_key is not None else b""
-            self.audit = AuditLog(options.audit_file, redact=self.redactor.redact, key=key)
+            self.audit = AuditLog(options.audit_file, redact=self.redactor.redact)
             self.audit.check()
         self.policies = PolicyTable()
-        self.alerts: AlertReceiver | None = None
         self.routing: RoutingTable | None = None
         self._file: FileSource | None = None
         if options.fallback_channel is not None and options.fallback_channel not in self.channels:
@@ -135,12 +121,6 @@ class NotificationOperator:
             if options.routing_file is not None:
                 self._file = FileSource(options.routing_file, self.routing)
                 self._file.load()
-
-    def _audit_key(self, name: str) -> bytes:
-        try:
-            return self.credentials.get(name).encode()
-        except DeliveryError as error:
-            raise ConfigurationError(f"cannot read the key of the audit file: {error}") from None
 
     def add_to(self, manager: Manager) -> NotificationReconciler:
         """Add the controller and its runnables to a manager; return the reconciler.
@@ -174,7 +154,6 @@ class NotificationOperator:
         if self.routing is not None:
             self._add_routing(manager, self.routing)
         self._add_tenancy(manager)
-        self._add_alerts(manager)
         manager.add_controller(reconciler, workers=self._options.workers)
         if manager.console is not None and history is not None:
             from reconciler.notification.console_page import receivers_page
@@ -204,27 +183,12 @@ class NotificationOperator:
         if options.namespace_credentials:
             manager.add(SecretSource(manager.cache, self.credentials))
 
-    def _add_alerts(self, manager: Manager) -> None:
-        options = self._options
-        if options.alertmanager_webhook is None or options.alert_token is None:
-            return
-        self.alerts = AlertReceiver(
-            manager.client,
-            options.alertmanager_webhook,
-            namespace=options.alert_namespace,
-            credentials=self.credentials,
-            token=options.alert_token,
-        )
-        manager.add(self.alerts)
-
 
 def _reconciler_class(options: NotificationOptions) -> type[NotificationReconciler]:
     """Return the reconciler with the permissions that these options need."""
     needed = list(NotificationReconciler.permissions or ())
     if options.policies:
         needed.append(Permission(ChannelPolicy, "get", "list", "watch"))
-    if options.alertmanager_webhook is not None:
-        needed.append(Permission(NotificationRequest, "create"))
     if options.namespace_credentials:
         needed.append(Permission("v1/Secret", "get", "list", "watch"))
 

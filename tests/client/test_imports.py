@@ -13,7 +13,7 @@ import reconciler.client
 PROGRAM = """
 import sys
 {program}
-heavy = ("aiohttp", "kubernetes_asyncio", "reconciler.objects.compatibility", "tenacity", "yaml")
+heavy = ("aiohttp", "kubernetes_asyncio", "tenacity", "yaml")
 print(*(name for name in heavy if name in sys.modules))
 """
 

@@ -202,8 +202,8 @@ def print_plan(target: str, options: PlanOptions, *, as_json: bool) -> int:
 def _plans(
     target: str, options: PlanOptions, handler: logging.Handler, runner: asyncio.Runner, executor: ThreadPoolExecutor
 ) -> tuple[OperatorPlan, OperatorPlan | None]:
-    # A plan writes no audit file, and nobody sends it alerts.
-    flags = replace(options.notification, audit_file=None, audit_key=None, alertmanager_webhook=None)
+    # A plan writes no audit file.
+    flags = replace(options.notification, audit_file=None)
     run_options = RunOptions(workers=options.workers, notification=flags)
     setup = operator_setup(target, run_options, handler)
     progress = Progress()
