@@ -49,8 +49,8 @@ class StatefulSets(base.WorkloadReconciler):
         first = (spec.get("ordinals") or {}).get("start") or 0
         wanted = range(first, first + spec["replicas"])
         in_order = spec.get("podManagementPolicy") != "Parallel"
-        for ordinal, pod in pods.items():
-            await self._own_claims(doc, pod, extra=ordinal not in wanted)
+        for ordinal, existing in pods.items():
+            await self._own_claims(doc, existing, extra=ordinal not in wanted)
         for ordinal in wanted:
             pod = pods.get(ordinal)
             if pod is None:
