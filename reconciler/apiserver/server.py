@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import random
+import socket
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -483,6 +484,13 @@ class APIServer:
                 already on another address or port.
         """
         return await self._listener.listen(host, port)
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve on a listening socket of yours as well, such as one in another network namespace.
+
+        The server closes it. Cancellation leaves it to you.
+        """
+        await self._listener.serve(listening)
 
     def kubeconfig(self) -> JSONObject:
         """Return a kubeconfig for this server, as `UserConnection.kubeconfig`."""

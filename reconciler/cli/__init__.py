@@ -1,4 +1,4 @@
-"""The command line: ``reconciler demo | new | add | dev | run | crd | manifests | explain | top | apiserver | …``.
+"""The command line: ``reconciler demo | new | dev | run | crd | manifests | explain | apiserver | …``.
 
 Exit codes: 0 for success, 1 for a failure (one line on standard error says what failed and what to do), 2 for a usage
 error, 130 after an interrupt. Each command imports only what it needs, so it works without the extras of the others.

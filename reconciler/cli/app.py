@@ -100,12 +100,10 @@ app.command(recording)
 
 for command in (
     "project:new",
-    "project:add",
     "run:run",
     "dev:dev",
     "dev:certificates",
     "explain:explain",
-    "top:top",
     "crd:crd",
     "manifests:manifests",
     "servers:envtest",
@@ -271,13 +269,12 @@ def recording_fetch(
 ) -> int:
     """Copy the recording of a running operator.
 
-    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+    Asks a running operator at --endpoint. It must serve --metrics or --health.
     """
-    from reconciler.cli.forward import reached
+    from reconciler.cli.endpoint import find_operator
     from reconciler.cli.recording import fetch_recording
 
-    with reached(operator, access) as found:
-        return fetch_recording(found.endpoint, access, directory)
+    return fetch_recording(find_operator(operator).endpoint, access, directory)
 
 
 @recording.command(name="to-test")
@@ -324,34 +321,6 @@ def replay(
     selection = Selection(kind=kind, key=key, since=since, until=until, reconcile=reconcile)
     check_choice(selection, everything=all)
     return replay_recording(directory, selection, target, as_json=output == "json")
-
-
-@app.command(usage="Usage: reconciler audit [OPTIONS] FILE")
-def audit(
-    file: Path,
-    /,
-    *,
-    request: str | None = None,
-    namespace: str | None = None,
-    output: Annotated[Format, Parameter(help="Output format; json prints the records as they are.")] = "text",
-    expect: str | None = None,
-    key_file: Path | None = None,
-) -> int:
-    """Print who was told what, and when, from an audit file of the notification operator; check its hash chain.
-
-    The exit code is 1 if a line does not follow the one before it, or if no line has the expected hash.
-
-    Args:
-        file: The audit file; '-' for standard input.
-        request: Only the request NAME, or NAMESPACE/NAME.
-        namespace: Only requests in this namespace.
-        expect: A hash that this command printed earlier for the file.
-        key_file: File with the key of the chain (--audit-key).
-    """
-    from reconciler.cli.notification import print_audit
-
-    as_json = output == "json"
-    return print_audit(file, request=request, namespace=namespace, as_json=as_json, expect=expect, key_file=key_file)
 
 
 @routes.command(name="test", usage="Usage: reconciler routes test [OPTIONS] FILE [ATTRIBUTES...]")

@@ -218,7 +218,7 @@ class RestartingWebhooks:
 
 def _process_options(target: str, options: DevOptions, certificates: Path, webhooks: str) -> ProcessOptions:
     metrics = _with_port(options.metrics or f"127.0.0.1:{free_port(8080)}")
-    print(f"  {program()} top     # in this directory; elsewhere with --endpoint http://{metrics}", flush=True)
+    print(f"  {program()} explain KIND NAME     # elsewhere with --endpoint http://{metrics}", flush=True)
     console = options.console
     if console is None and importlib.util.find_spec("htpy") is not None:
         console = free_address(CONSOLE_ADDRESS)

@@ -1,4 +1,4 @@
-"""A reader of ``/debug/keys`` of a running operator, for ``reconciler explain`` and ``reconciler top``."""
+"""A reader of ``/debug/keys`` of a running operator, for ``reconciler explain``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -15,7 +15,9 @@ from yarl import URL
 
 from reconciler._core.certificates import client_tls_context
 from reconciler._core.wire import exceeds_max_levels
-from reconciler.cli.options import AccessFlags
+from reconciler.cli.options import AccessFlags, OperatorOptions
+from reconciler.cli.output import running_dev
+from reconciler.client.configuration import context_namespace
 from reconciler.errors import ConfigurationError, ReconcilerError
 from reconciler.manager.endpoints.keys import KeysDocument
 from reconciler.manager.endpoints.security import read_token
@@ -26,11 +28,13 @@ _TIMEOUT = 10.0
 """Seconds for the connection, and for each part of the response."""
 
 _COMPLETE_TIMEOUT = 60.0
-"""Seconds for the whole response; the largest takes that long over a slow forwarded port."""
+"""Seconds for the whole response; the largest takes that long over a slow connection."""
 
 _MAX_BYTES = 64 * 2**20
 
-HINT = "pass the address of --metrics or --health of the operator, or omit --endpoint to forward a port"
+_FORWARD = "kubectl port-forward deploy/NAME 8080"
+
+HINT = f"pass the address of --metrics or --health of the operator, or forward its port: {_FORWARD}"
 """What to do if an endpoint is not that of an operator."""
 
 
@@ -40,6 +44,39 @@ class EndpointError(ReconcilerError):
 
 class PathNotServed(EndpointError):
     """The endpoint serves something, but not what was asked for."""
+
+
+class Operator(NamedTuple):
+    """An operator that can be asked.
+
+    Attributes:
+        endpoint: the address to ask.
+        namespace: the namespace of the kubeconfig's context; None without a kubeconfig.
+    """
+
+    endpoint: str
+    namespace: str | None
+
+
+def find_operator(options: OperatorOptions) -> Operator:
+    """Return the operator to ask.
+
+    That is the one at ``--endpoint``, or that of ``reconciler dev`` if it runs on the server of the kubeconfig or of
+    ``reconciler.kubeconfig`` in this directory.
+
+    Raises:
+        ConfigurationError: neither is there, or the kubeconfig cannot be read.
+    """
+    if options.endpoint is not None:
+        return Operator(options.endpoint, context_namespace(options.kubeconfig, options.context))
+    dev = running_dev(options.kubeconfig, options.context)
+    if dev is None:
+        raise ConfigurationError(
+            "no 'reconciler dev' runs here: pass --endpoint. For an operator in a cluster, run "
+            f"'{_FORWARD}', and pass --endpoint http://127.0.0.1:8080"
+        )
+    kubeconfig, endpoint = dev
+    return Operator(endpoint, context_namespace(kubeconfig, None))
 
 
 Sink = Callable[[bytes], object]

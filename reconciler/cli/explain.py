@@ -11,8 +11,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from reconciler.cli.endpoint import EndpointError, printable, read_keys
-from reconciler.cli.forward import reached
+from reconciler.cli.endpoint import EndpointError, find_operator, printable, read_keys
 from reconciler.cli.options import AccessFlags, Format, OperatorOptions
 from reconciler.cli.output import print_json, width
 from reconciler.controller.wake.change import FieldChange
@@ -47,16 +46,17 @@ def explain(
 ) -> int:
     """Explain the state of an object: its last reconcile, the result, and the time and reason of the next one.
 
-    Asks a running operator, through a forwarded port of its pod or at --endpoint. It must serve --metrics or --health.
+    Asks a running operator at --endpoint. It must serve --metrics or --health. For one in a cluster, first forward its
+    port: kubectl port-forward deploy/NAME 8080
 
     Args:
         kind: Kind, plural or short name, with or without .GROUP; or the name of a controller.
         key: NAME or NAMESPACE/NAME.
         namespace: Namespace of the object. Default: that of the context.
     """
-    with reached(operator, access) as found:
-        ask = functools.partial(read_keys, found.endpoint, access)
-        document = find_key(ask, kind, key, namespace=namespace, default_namespace=found.namespace)
+    found = find_operator(operator)
+    ask = functools.partial(read_keys, found.endpoint, access)
+    document = find_key(ask, kind, key, namespace=namespace, default_namespace=found.namespace)
     if output == "json":
         print_json(document)
     else:

@@ -84,8 +84,7 @@ class NotificationFlags:
         routing_config_map: NAMESPACE/NAME of a ConfigMap with the routing configuration in 'routing.yaml'.
         routing_resource: Name of the RoutingConfig object with the routing configuration.
         fallback_channel: Channel for requests that name none and for which routing selects none.
-        audit_file: File to which each attempt and each result is appended as a line.
-        audit_key: Name of the credential that is the key of the audit file's hash chain.
+        audit_file: File to which each attempt and each result is appended as a line; '-' is standard output.
         console: Enable the channel 'console'.
         log: Enable the channel 'log'.
         timeout: Timeout of one delivery in seconds.
@@ -102,7 +101,6 @@ class NotificationFlags:
     routing_resource: str | None = None
     fallback_channel: str | None = None
     audit_file: Path | None = None
-    audit_key: str | None = None
     console: Annotated[bool, Parameter(name="--console-channel")] = True
     log: Annotated[bool, Parameter(name="--log-channel")] = True
     timeout: Annotated[float, Parameter(name="--delivery-timeout", validator=Number(gt=0))] = 30.0
@@ -110,26 +108,6 @@ class NotificationFlags:
     redact: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     policies: Annotated[bool, Parameter(name="--channel-policies", negative="")] = False
     namespace_credentials: Annotated[bool, Parameter(negative="")] = False
-
-
-@Parameter(name="*", group="Pod of the operator, without --endpoint")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodOptions:
-    """The options of ``reconciler explain`` and ``top`` that choose the pod of the operator.
-
-    Attributes:
-        deployment: Deployment of the operator; its leader is asked.
-        selector: Labels of the operator's pods; their leader is asked.
-        pod: The pod. Default: the one that holds the Lease.
-        operator_namespace: Namespace of the pod. Default: that of the context; for the Lease, all.
-        port: Port of --metrics or --health. Default: the pod's port 'metrics' or 'health', or 8080.
-    """
-
-    deployment: str | None = None
-    selector: str | None = None
-    pod: str | None = None
-    operator_namespace: str | None = None
-    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None
 
 
 @Parameter(name="*", group="Security of the endpoints")
@@ -172,16 +150,15 @@ class SecurityFlags:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorOptions:
-    """The options of ``reconciler explain`` and ``top`` that choose the operator.
+    """The options of ``reconciler explain`` and ``recording fetch`` that choose the operator.
 
     Attributes:
-        endpoint: http://HOST:PORT of --metrics or --health. Default: a port of the operator's pod is forwarded.
+        endpoint: http://HOST:PORT of --metrics or --health. Default: the operator of 'reconciler dev' here.
     """
 
     endpoint: str | None = None
     kubeconfig: Kubeconfig = None
     context: Context = None
-    pod_options: PodOptions = PodOptions()
 
 
 @Parameter(name="*")

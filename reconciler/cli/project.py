@@ -1,48 +1,69 @@
-"""The commands ``reconciler new``, a small working project, and ``reconciler add``, another kind or webhooks in it."""
+"""The command ``reconciler new``: a small working project, made from the templates in ``templates/``.
+
+The files are rendered in memory, the manifests follow from them, and then all are written or none.
+"""
 
 from __future__ import annotations
 
+import builtins
 import importlib.util
 import keyword
+import os
 import re
 import shlex
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from reconciler.cli.draft import (
-    Draft,
-    NewKind,
-    check_kind,
-    find_classes,
-    find_function,
-    parse_module,
-    project_files,
-    snake_case,
-)
+import reconciler
 from reconciler.cli.output import render, write_files
-from reconciler.cli.targets import read_pyproject
 from reconciler.errors import ConfigurationError
-
-add = App(name="add", help="Add a kind or a webhook to the project in the current directory.")
+from reconciler.objects.crd import API_GROUP, CAMEL_CASE
 
 _NAME = re.compile(r"[a-z](_?[a-z0-9])*")
+_VERSION = re.compile(r"v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?")
 _LONGEST = 40
+_LINE = 120
+"""Maximum characters of a line, as the project's settings of ruff say."""
+
 _TAKEN_DIRECTORIES = frozenset({"certs", "deploy", "dist", "examples", "tests"})
+_TAKEN_CLASSES = frozenset({"Any", "Field", "Permission", "NotFound", "Converter", *reconciler.__all__})
 
 
-Versions = Annotated[
-    str,
-    Parameter(help="Versions of the kind, separated by commas. The last is stored, the others are converted to it."),
-]
-ByKey = Annotated[
-    bool, Parameter(help="Write a reconciler that gets the name of an object instead of the object.", negative=())
-]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """The kind of a new project.
+
+    Attributes:
+        package: the project's package.
+        kind: its name.
+        group: its API group.
+        versions: its versions; the last one is stored.
+        by_key: whether its reconciler gets the name of an object instead of the object.
+        webhook: whether it has a validating and a defaulting webhook.
+        external: whether its reconciler manages something outside the cluster.
+    """
+
+    package: str
+    kind: str
+    group: str
+    versions: Sequence[str]
+    by_key: bool
+    webhook: bool
+    external: bool
+
+    @property
+    def snake(self) -> str:
+        """Return the kind in snake case."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", self.kind).lower()
 
 
 def new(
@@ -52,15 +73,20 @@ def new(
     directory: Annotated[Path | None, Parameter(show_default=False)] = None,
     kind: str | None = None,
     group: str = "example.com",
-    versions: Versions = "v1alpha1",
+    versions: Annotated[
+        str,
+        Parameter(help="Versions of the kind, separated by commas; the last is stored, others are converted to it."),
+    ] = "v1alpha1",
     webhook: Annotated[bool, Parameter(negative=())] = False,
-    by_key: ByKey = False,
+    by_key: Annotated[
+        bool, Parameter(help="Write a reconciler that gets the name of an object instead of the object.", negative=())
+    ] = False,
     external: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Write a small operator project that works at once: a kind, a reconciler, tests and manifests.
 
     Needs no cluster. Afterwards 'pytest', 'reconciler run' and 'kubectl apply -f' work in this order; the output has
-    the commands. With several --versions there is a conversion webhook, too. 'reconciler add' adds more later.
+    the commands. With several --versions there is a conversion webhook, too.
 
     Args:
         name: Name of the package, such as 'my_operator'.
@@ -72,23 +98,19 @@ def new(
     """
     target = directory if directory is not None else Path(name)
     _check_name(name)
-    new_kind = NewKind(
+    new_kind = _Kind(
         package=name,
-        module=name,
         kind=_kind_named_after(name) if kind is None else kind,
         group=group,
         versions=versions.split(","),
         by_key=by_key,
+        webhook=webhook,
         external=external,
     )
-    check_kind(new_kind)
+    _check_kind(new_kind)
     _check_directory(target)
-    draft = Draft(None, f"{name}/operator.py", "add_controllers", project_files(name, new_kind))
-    draft.add_kind(new_kind)
-    if webhook:
-        draft.add_webhook(new_kind, kind_module=f"{name}.kind")
-    draft.generate_manifests(name, "deploy/base")
-    write_files(target, draft.files)
+    files = _project_files(new_kind)
+    write_files(target, {**files, **_manifests(files)})
     _print_next(target, new_kind)
     return 0
 
@@ -97,7 +119,7 @@ def _kind_named_after(name: str) -> str:
     return "".join(part.capitalize() for part in re.sub(r"_(operator|controller)$", "", name).split("_"))
 
 
-def _print_next(target: Path, kind: NewKind) -> None:
+def _print_next(target: Path, kind: _Kind) -> None:
     directory, library = shlex.quote(str(target)), _library_source()
     print(render("project/next.txt", target=target, directory=directory, library=library, new=kind))
 
@@ -146,175 +168,129 @@ def _check_directory(target: Path) -> None:
         raise ConfigurationError(f"cannot read {target}: {error.strerror}") from error
 
 
-_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-
-
-@dataclass(frozen=True, slots=True)
-class _Project:
-    """A project in the current directory.
-
-    Attributes:
-        package: its package.
-        function: the name of the function that adds the controllers.
-        operator: the path of the module with that function.
-        manifests: the directory of the generated manifests; None if they are not kept.
-        kinds: the modules and groups of its Resource classes by name.
-    """
-
-    package: str
-    function: str
-    operator: str
-    manifests: str | None
-    kinds: dict[str, tuple[str, str | None]]
-
-
-@add.command(name="kind")
-def add_kind(
-    name: str,
-    /,
-    *,
-    group: str | None = None,
-    versions: Versions = "v1alpha1",
-    by_key: ByKey = False,
-) -> int:
-    """Add a kind with its reconciler, tests and an example to the project in the current directory.
-
-    Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and the
-    manifests are generated again.
-
-    Args:
-        name: The kind in CamelCase, such as 'Database'.
-        group: API group of the kind. Default: that of the project's kinds.
-    """
-    project = _project()
-    groups = [found for _, found in project.kinds.values() if found]
-    kind = NewKind(
-        package=project.package,
-        module=f"{project.package}.{snake_case(name)}",
-        kind=name,
-        group=group or (groups[0] if groups else "example.com"),
-        versions=versions.split(","),
-        by_key=by_key,
-    )
-    check_kind(kind)
-    if name in project.kinds:
-        raise ConfigurationError(f"the project has a kind {name} already, in {project.kinds[name][0]}")
-    if (module := Path(project.package, f"{kind.snake}.py")).exists():
-        raise ConfigurationError(f"{module} exists: choose another name")
-    draft = _draft(project)
-    draft.add_kind(kind)
-    return _finish(project, draft)
-
-
-@add.command(name="webhook")
-def add_webhook(
-    name: Annotated[str, Parameter(name="kind")],
-    /,
-) -> int:
-    """Add a validating and a defaulting webhook of a kind to the project in the current directory.
-
-    Existing files are not overwritten: the function that adds the controllers gets one more line and an import, and
-    the manifests are generated again.
-
-    Args:
-        name: The name of a Resource class of the project.
-    """
-    project = _project()
-    if name not in project.kinds:
-        known = ", ".join(project.kinds) or "none"
-        raise ConfigurationError(f"no Resource class {name!r} in {project.package}: its kinds are {known}")
-    module, group = project.kinds[name]
-    kind = NewKind(
-        package=project.package,
-        module=module.rpartition(".")[0] or module,
-        kind=name,
-        group=group or "example.com",
-        versions=("v1",),
-        by_key=False,
-    )
-    draft = _draft(project)
-    draft.add_webhook(kind, kind_module=module)
-    return _finish(project, draft)
-
-
-def _draft(project: _Project) -> Draft:
-    return Draft(Path(), project.operator, project.function)
-
-
-def _finish(project: _Project, draft: Draft) -> int:
-    if project.manifests is not None:
-        draft.generate_manifests(project.package, project.manifests)
-    else:
-        draft.notes.append("generate the manifests again")
-    write_files(Path(), draft.files, known=draft.known)
-    for path in sorted(draft.files):
-        print(f"{'changed' if path in draft.known else 'created'} {path}")
-    for note in draft.notes:
-        print(f"to do: {note}")
-    return 0
-
-
-def _project() -> _Project:
-    """Return the project in the current directory.
+def _check_kind(kind: _Kind) -> None:
+    """Check what a user has chosen.
 
     Raises:
-        ConfigurationError: there is none, or its function that adds the controllers is not found.
+        ConfigurationError: the kind, its group or a version is invalid, or one of its classes would hide another.
     """
-    options = _manifest_options()
-    target = options.get("target")
-    if not isinstance(target, str) or not _TARGET.fullmatch(target):
+    if not CAMEL_CASE.fullmatch(kind.kind) or len(kind.kind) > _LONGEST or keyword.iskeyword(kind.snake):
         raise ConfigurationError(
-            "pyproject.toml does not have target = 'PACKAGE:FUNCTION' in [tool.reconciler.manifests]: "
-            "'reconciler new' writes a project with it"
+            f"{kind.kind!r} is not a valid kind: write a word in CamelCase of at most {_LONGEST} letters and digits, "
+            "such as 'Database'"
         )
-    module, _, function = target.partition(":")
-    package = module.partition(".")[0]
-    modules = {path: parse_module(path, text) for path, text in _sources(package)}
-    found = [path for path, tree in modules.items() if find_function(tree, function)]
-    if len(found) != 1:
-        where = " and ".join(found) or f"no module of {package}"
-        raise ConfigurationError(f"{function}() must be defined once, to add the controllers; it is in {where}")
-    kinds = {
-        name: (path.removesuffix(".py").removesuffix("/__init__").replace("/", "."), group)
-        for path, tree in modules.items()
-        for name, group in find_classes(tree).items()
-    }
-    return _Project(package, function, found[0], _manifest_directory(options.get("directory")), kinds)
-
-
-def _manifest_directory(given: object) -> str | None:
-    if given is None:
-        return None
-    path = PurePosixPath(given) if isinstance(given, str) else PurePosixPath()
-    if not path.parts or path.is_absolute() or ".." in path.parts:
+    for taken in (kind.kind, f"{kind.kind}Spec", f"{kind.kind}Status", f"{kind.kind}Reconciler"):
+        if hasattr(builtins, taken) or taken in _TAKEN_CLASSES:
+            raise ConfigurationError(f"{kind.kind!r} is not a valid kind: {taken} is a class already; choose another")
+    if not API_GROUP.fullmatch(kind.group) or len(kind.group) > 253:
         raise ConfigurationError(
-            f"pyproject.toml: directory = {given!r} in [tool.reconciler.manifests] is not a directory of the project: "
-            "write one such as 'deploy/base'"
+            f"{kind.group!r} is not a valid API group: write a domain in lower case with a dot, such as 'example.com'"
         )
-    return path.as_posix()
+    for version in kind.versions:
+        if not _VERSION.fullmatch(version) or len(version) > 20:
+            raise ConfigurationError(
+                f"{version!r} is not a valid version: write one such as 'v1', 'v1beta1', 'v2alpha1'"
+            )
+    if kind.external and (kind.by_key or len(kind.versions) > 1):
+        raise ConfigurationError("--external goes with one version, and without --by-key")
+    if not kind.versions or len(set(kind.versions)) != len(kind.versions):
+        raise ConfigurationError(f"versions must differ: {', '.join(kind.versions) or 'none is given'}")
 
 
-def _manifest_options() -> dict[str, Any]:
-    document = read_pyproject()
-    if document is None:
-        raise ConfigurationError("no pyproject.toml here: run it in a project of 'reconciler new'")
-    for name in ("tool", "reconciler", "manifests"):
-        document = document.get(name, {})
-        if not isinstance(document, dict):
-            return {}
-    return document
+def _project_files(kind: _Kind) -> dict[str, str]:
+    """Return the files of a project without its manifests, by path."""
+    return {path: _render(template, kind, **values) for path, template, values in _templates(kind)}
 
 
-def _sources(package: str) -> Iterator[tuple[str, str]]:
-    """Yield path and text of each module of a package.
+def _templates(kind: _Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the path of each file, its template and the values that only this template names."""
+    package, snake, own = kind.package, kind.snake, "external" if kind.external else "kind"
+    older = [{"version": each, "kind": f"{kind.kind}{each.capitalize()}"} for each in kind.versions[:-1]]
+    yield "pyproject.toml", "project/pyproject.toml", {}
+    yield "README.md", "project/README.md", {}
+    yield "Containerfile", "project/Containerfile", {}
+    yield ".containerignore", "project/containerignore", {}
+    yield ".gitignore", "project/gitignore", {}
+    yield ".pre-commit-config.yaml", "project/pre-commit-config.yaml", {}
+    yield ".github/workflows/ci.yaml", "project/ci.yaml", {}
+    has_certificate = kind.webhook or bool(older)
+    yield "deploy/kustomization.yaml", "project/kustomization.yaml", {"has_certificate": has_certificate}
+    yield f"{package}/__init__.py", "project/__init__.py", {}
+    yield f"{package}/operator.py", "project/operator.py", {"older": older, "webhook": kind.webhook}
+    yield f"{package}/kind.py", f"{own}/kind.py", {}
+    yield f"{package}/controller.py", f"{own}/controller.py", {}
+    yield f"tests/test_{snake}.py", f"{own}/test_kind.py", {}
+    yield f"tests/test_{snake}_survives.py", f"{own}/test_survives.py", {}
+    yield f"examples/{snake}.yaml", f"{own}/example.yaml", {}
+    if kind.external:
+        yield f"{package}/service.py", "external/service.py", {}
+    for each in older:
+        yield f"{package}/{each['version']}.py", "kind/older.py", {"old": each["version"], "old_kind": each["kind"]}
+    if older:
+        yield f"{package}/conversion.py", "kind/conversion.py", {"older": older}
+        yield f"tests/test_{snake}_conversion.py", "kind/test_conversion.py", {"older": older}
+    if kind.webhook:
+        yield f"{package}/webhook.py", "webhook/webhook.py", {}
+        yield f"tests/test_{snake}_webhook.py", "webhook/test_webhook.py", {}
+    if has_certificate:
+        yield "deploy/certificates.yaml", "webhook/certificates.yaml", {}
+
+
+def _render(template: str, kind: _Kind, **values: Any) -> str:
+    return render(
+        template,
+        name=kind.package,
+        dashed=kind.package.replace("_", "-"),
+        library=reconciler.__version__,
+        kind=kind.kind,
+        snake=kind.snake,
+        suffix=kind.snake.replace("_", "-"),
+        group=kind.group,
+        version=kind.versions[-1],
+        by_key=kind.by_key,
+        external=kind.external,
+        imports=_import_line,
+        **values,
+    )
+
+
+def _import_line(module: str, *names: str) -> str:
+    """Return an import, formatted as ruff formats it."""
+    line = f"from {module} import {', '.join(sorted(names))}"
+    if len(line) <= _LINE:
+        return line
+    return "\n".join([f"from {module} import (", *(f"    {name}," for name in sorted(names)), ")"])
+
+
+def _manifests(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the generated manifests of a project, by path; its code is imported in another process.
 
     Raises:
-        ConfigurationError: a module cannot be read.
+        ConfigurationError: they cannot be generated.
     """
-    for path in sorted(Path(package).rglob("*.py")):
-        if not path.is_file():  # an editor's lock is a link to nothing
-            continue
-        try:
-            yield path.as_posix(), path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"cannot read {path}: {error}") from error
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(Path(folder), files)
+            _run_manifests(Path(folder))
+            return {
+                path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8")
+                for path in sorted(Path(folder, "deploy", "base").glob("*.yaml"))
+            }
+    except OSError as error:
+        raise ConfigurationError(f"cannot write a temporary directory: {error}; set TMPDIR to another") from error
+
+
+def _run_manifests(directory: Path) -> None:
+    # Options of this library in the environment are not meant for this command.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RECONCILER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "reconciler", "manifests"],
+        cwd=directory,
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ConfigurationError(f"cannot generate the manifests: {lines[-1].removeprefix('reconciler: ')}")

@@ -17,7 +17,7 @@ from reconciler.client.credentials import ClusterSettings, CredentialRenewer, Ex
 from reconciler.client.http11 import MAX_BODY
 from reconciler.client.kubeconfig import Kubeconfig, default_path, paths_in
 from reconciler.client.pool import MAX_STREAMS, is_local, refuse_virtual_time, without_password
-from reconciler.client.transport import Handshake, HTTPTransport
+from reconciler.client.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse
 
@@ -120,19 +120,6 @@ class ConfiguredTransport:
     def namespace(self) -> str:
         """The namespace of the context or of the pod; ``"default"`` without one, and before the transport is open."""
         return (self._loaded.namespace if self._loaded is not None else "") or "default"
-
-    async def handshake(self) -> Handshake:
-        """Return the settings for a connection that another library makes to the same server.
-
-        Cancellation changes nothing.
-
-        Raises:
-            NotSent: the transport is not open, or the credentials could not be renewed.
-            ConfigurationError: the server's address is invalid.
-        """
-        if self._open is None:
-            raise NotSent("the client is not open: use 'async with Client(transport) as client'")
-        return await self._open.handshake()
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its response. A cancelled call may have been executed.

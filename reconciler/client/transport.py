@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from reconciler._core.certificates import client_tls_context
 from reconciler._core.durations import DurationLike, seconds_of
@@ -73,27 +73,6 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-class Handshake(NamedTuple):
-    """The settings with which another library opens a connection of its own to the same server, as for WebSockets.
-
-    Attributes:
-        address: the server's address with its path prefix, without user and password.
-        headers: to send, with the Authorization header. They are secret.
-        tls: the TLS context; None if TLS is not spoken.
-        server_name: the name that the server's certificate must be valid for; None for the host's.
-        proxy: the address of the HTTP proxy; None for none.
-    """
-
-    address: str
-    headers: Mapping[str, str]
-    tls: ssl.SSLContext | None
-    server_name: str | None
-    proxy: str | None
-
-    def __repr__(self) -> str:
-        return f"<Handshake {self.address}>"  # without the headers, and the password of the proxy
-
-
 class HTTPTransport:
     """A transport to one server, which sends each request once and keeps its connections.
 
@@ -127,14 +106,14 @@ class HTTPTransport:
         self._origin = _origin(str(settings.host).rstrip("/"), "server", "https://host")
         self._headers = {name.lower(): value for name, value in (headers or {}).items()}
         self._connect_timeout = seconds_of("connect_timeout", connect_timeout)
-        self._proxy_address = proxy or settings.proxy or None
+        proxy_address = proxy or settings.proxy or None
         # A context takes long to make, since it reads all authorities of the system. It is made for certificates that
         # are not needed, too: one that cannot be used is reported when the client is opened.
-        named = settings.ssl_ca_cert or settings.cert_file or self._proxy_address
+        named = settings.ssl_ca_cert or settings.cert_file or proxy_address
         self._tls = tls_context(settings) if self._origin.secure or named else None
         self._proxy = None
-        if self._proxy_address:
-            proxy_origin = _origin(self._proxy_address, "proxy", "http://host:port")
+        if proxy_address:
+            proxy_origin = _origin(proxy_address, "proxy", "http://host:port")
             self._proxy = Proxy(proxy_origin, self._tls, getattr(settings, "proxy_headers", None))
         self._budgets = budgets or Budgets(max_streams, settings.connection_pool_maxsize)
         self._pool = Pool(
@@ -176,18 +155,6 @@ class HTTPTransport:
     def max_streams(self) -> int:
         """The limit of watches that may be open at once."""
         return self._budgets.max_streams
-
-    async def handshake(self) -> Handshake:
-        """Return the settings for a connection that another library makes. Cancellation changes nothing.
-
-        Raises:
-            NotSent: the credentials could not be renewed.
-        """
-        origin = self._origin
-        authorization = await self._authorization(HTTPRequest("GET", "/"))
-        headers = {**self._headers, **({"authorization": authorization} if authorization else {})}
-        server_name = self._configuration.tls_server_name or None
-        return Handshake(origin.text + origin.prefix, headers, self._tls, server_name, self._proxy_address)
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
         """Send a request once and return its response, whatever its status.

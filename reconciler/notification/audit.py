@@ -1,22 +1,15 @@
-"""The audit log: a JSON line for each attempt and each finished request, after the status write, in a hash chain.
-
-Each line has the hash of the line before it. A line that is changed, removed or inserted breaks the chain behind it,
-unless all lines behind it are written anew. With a key (HMAC) only its owner can do that. A change of the last line,
-and the removal of lines from the end, are found by comparing with a noted hash of an earlier last line, which
-`reconciler audit` prints.
-"""
+"""The audit log: a JSON line for each attempt and each finished request, after the status write."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import hashlib
-import hmac
 import logging
 import os
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,71 +22,8 @@ from reconciler.errors import ConfigurationError
 from reconciler.meta.documents import format_micro_time
 from reconciler.notification.channel import idempotency_key
 from reconciler.notification.delivery import recipients_of
+from reconciler.notification.redaction import escaped
 from reconciler.notification.schedule import StatusChange
-
-FIRST = "0" * 64
-"""The hash before the first line of all."""
-
-TAIL_BYTES = 262_144
-"""Bytes at the end of a file that are read to find its last line. A line has at most about 100 KiB."""
-
-
-def hash_of(line: bytes, key: bytes = b"") -> str:
-    """Return the SHA-256 of a line without its line break; the HMAC if there is a key."""
-    line = line.rstrip(b"\n")
-    return (hmac.new(key, line, hashlib.sha256) if key else hashlib.sha256(line)).hexdigest()
-
-
-def chained(records: Iterable[JSONObject], previous: str, key: bytes = b"") -> tuple[bytes, str]:
-    """Return the lines of records that follow the line with this hash, and the hash of the last one."""
-    lines: list[bytes] = []
-    for record in records:
-        lines.append(msgspec.json.encode({**record, "previous": previous}))
-        previous = hash_of(lines[-1], key)
-    return b"".join(line + b"\n" for line in lines), previous
-
-
-def last_line(tail: bytes) -> bytes:
-    """Return the last line in the end of a file; an unterminated one counts."""
-    return tail.rstrip(b"\n").rpartition(b"\n")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLine:
-    """A line of an audit file.
-
-    Attributes:
-        number: its number, from 1.
-        record: its content; empty if it is not valid.
-        problem: why it does not follow the line before it, or is not valid; empty if all is well.
-        hash: its hash.
-    """
-
-    number: int
-    record: JSONObject
-    problem: str
-    hash: str
-
-
-def read_chain(lines: Iterable[bytes], key: bytes = b"") -> Iterator[AuditLine]:
-    """Yield the lines of a file, each checked against the one before it.
-
-    The first line may follow a line of an older file, so any hash is accepted there.
-    """
-    previous: str | None = None
-    for number, line in enumerate(lines, start=1):
-        problem = ""
-        try:
-            record: Any = msgspec.json.decode(line)
-        except msgspec.DecodeError:
-            record, problem = {}, "is not complete" if not line.endswith(b"\n") else "is not valid JSON"
-        if not isinstance(record, dict):
-            record, problem = {}, "is not a record"
-        if not problem and previous is not None and record.get("previous") != previous:
-            problem = "does not follow the line before it: a line was changed, removed or inserted"
-        previous = hash_of(line, key)
-        yield AuditLine(number, record, problem, previous)
-
 
 _log = logging.getLogger("reconciler.notification")
 
@@ -124,17 +54,16 @@ class AuditLog:
     events are ``notification.attempted`` with ``channel``, ``recipients``, ``attempt``, ``result`` (``success``,
     ``failure``, ``unknown``), ``error`` (redacted), ``durationSeconds`` and ``idempotencyKey``;
     ``notification.finished`` with ``phase``, ``reason`` and ``attempts``; and ``audit.dropped`` with the ``count`` of
-    lines that were lost. The body is not included. ``previous`` is the hash of the line before.
+    lines that were lost. The body is not included.
 
     A line is written after its status write, so each attempt has at most one line. A process that dies in between loses
     it. Pass the log to the reconciler as an observer, and add it to the manager to run it.
 
     Args:
-        path: the file, created with mode 0600 if it does not exist. It is opened for each batch, so a log rotation may
-            rename it at any time.
+        path: the file, created with mode 0600 if it does not exist; ``-`` for standard output. It is opened for each
+            batch, so a log rotation may rename it at any time.
         limit: maximum lines that wait in memory. Default 10000; the oldest are dropped first, and counted.
         redact: called with text and the namespace of its request. Default: no change.
-        key: key of the hash chain, so that nobody without it can write lines anew. Default: none.
     """
 
     def __init__(
@@ -143,11 +72,8 @@ class AuditLog:
         *,
         limit: int = 10_000,
         redact: Callable[[str, str], str] = lambda text, _: text,
-        key: bytes = b"",
     ) -> None:
         self._redact = redact
-        self._key = key
-        self._previous = FIRST
         self._reported = 0  # dropped lines that the file tells of
         self._path = Path(path)
         self._limit = limit
@@ -223,16 +149,19 @@ class AuditLog:
                 self._waiting.popleft()
 
     def _append(self, records: Sequence[JSONObject]) -> None:
-        """Append records to the file, behind its last line: another process may have written since."""
+        """Append records to the file, or write them to standard output."""
+        lines = (escaped(msgspec.json.encode(record).decode()) + "\n" for record in records)
+        content = "".join(lines).encode()
+        if str(self._path) == "-":
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+            return
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES))
-            tail = file.read(TAIL_BYTES)
-            previous = hash_of(last_line(tail), self._key) if tail else self._previous
-            content, self._previous = chained(records, previous, self._key)
-            torn = tail and not tail.endswith(b"\n")  # by a process that died, or a full disk
-            content = b"\n" + content if torn and content else content
+            file.seek(max(0, size - 1))
+            if content and file.read(1) not in (b"", b"\n"):  # a line cut short by a process that died, or a full disk
+                content = b"\n" + content
             if content and file.write(content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -13,7 +13,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.manager import Manager
 from reconciler.notification.api import ChannelPolicy
 from reconciler.notification.audit import AuditLog
-from reconciler.notification.channel import Channel, ChannelRegistry, DeliveryError, installed_channels
+from reconciler.notification.channel import Channel, ChannelRegistry, installed_channels
 from reconciler.notification.channels.local import ConsoleChannel, FileChannel, LogChannel
 from reconciler.notification.channels.services import RECEIVER_KINDS, build_channel, missing_credentials
 from reconciler.notification.credentials import Credentials, SecretSource
@@ -40,8 +40,7 @@ class NotificationOptions:
         routing_resource: name of the RoutingConfig object with the routing configuration. Default None.
         fallback_channel: name of the channel for requests that name no channels and for which routing selects none;
             ``console``, ``log``, ``file`` or one of `channels`. Default None: such requests end ``Failed``.
-        audit_file: file of the audit log. Default None.
-        audit_key: name of the credential that is the key of the audit log's hash chain. Default None.
+        audit_file: file of the audit log; ``-`` for standard output. Default None.
         timeout: the duration (seconds, a timedelta or ``"30s"``) that one delivery may take. Default 30 s.
         max_concurrent: maximum concurrent deliveries. Default 64.
         workers: requests that are reconciled concurrently. Default 10.
@@ -62,7 +61,6 @@ class NotificationOptions:
     routing_resource: str | None = None
     fallback_channel: str | None = None
     audit_file: Path | None = None
-    audit_key: str | None = None
     timeout: Seconds = Seconds(30.0)
     max_concurrent: int = 64
     workers: int = 10
@@ -105,8 +103,7 @@ class NotificationOperator:
         self.channels = ChannelRegistry(_channels(options), close_after=2 * options.timeout)
         self.audit: AuditLog | None = None
         if options.audit_file is not None:
-            key = self._audit_key(options.audit_key) if options.audit_key is not None else b""
-            self.audit = AuditLog(options.audit_file, redact=self.redactor.redact, key=key)
+            self.audit = AuditLog(options.audit_file, redact=self.redactor.redact)
             self.audit.check()
         self.policies = PolicyTable()
         self.routing: RoutingTable | None = None
@@ -124,12 +121,6 @@ class NotificationOperator:
             if options.routing_file is not None:
                 self._file = FileSource(options.routing_file, self.routing)
                 self._file.load()
-
-    def _audit_key(self, name: str) -> bytes:
-        try:
-            return self.credentials.get(name).encode()
-        except DeliveryError as error:
-            raise ConfigurationError(f"cannot read the key of the audit file: {error}") from None
 
     def add_to(self, manager: Manager) -> NotificationReconciler:
         """Add the controller and its runnables to a manager; return the reconciler.

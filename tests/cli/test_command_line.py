@@ -134,7 +134,7 @@ def test_missing_extra_names_the_package_to_install() -> None:
     assert done.stderr.strip() == ("reconciler: the command line needs cyclopts: pip install 'kube-reconciler[cli]'")
 
 
-COMMANDS = ("apiserver", "audit", "crd", "demo", "dev", "explain", "manifests", "new", "run", "top")
+COMMANDS = ("apiserver", "crd", "demo", "dev", "explain", "manifests", "new", "run")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,4 +1,4 @@
-"""``reconciler explain`` and ``reconciler top`` against a running operator."""
+"""``reconciler explain`` against a running operator."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ import pytest_asyncio
 from reconciler import Manager
 from reconciler.apiserver import APIServer
 from reconciler.cli import endpoint as endpoints
-from reconciler.cli import main, top
+from reconciler.cli import main
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler, Result
 from reconciler.meta import Request
@@ -174,69 +173,20 @@ async def test_an_unknown_kind_or_object_is_one_line(capsys: Any, endpoint: str)
         assert f"{key!r} is not a valid object: write NAMESPACE/NAME or NAME" in line
 
 
-async def test_top_shows_controllers_failing_keys_and_where_they_are(capsys: Any, endpoint: str) -> None:
-    code, out, _ = await run(capsys, "top", "--endpoint", endpoint)
-    assert code == 0
-    heads = [line.split()[0] for line in out.splitlines() if line.strip()]
-    assert heads[:3] == ["CONTROLLER", "configmap", "FAILING"]
-    assert out.splitlines()[1].split() == ["configmap", "ConfigMap", "0/1", "0", "2", "23", "1", "1"]
-    (failing,) = [line for line in out.splitlines() if line.startswith("default/fails")]
-    assert "LookupError: no disk" in failing
-
-
-async def test_top_folds_nothing_where_there_is_no_terminal(
-    capsys: Any, endpoint: str, monkeypatch: pytest.MonkeyPatch
+async def test_without_an_endpoint_it_says_how_to_forward_one(
+    capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
-    _, folded, _ = await run(capsys, "top", "--endpoint", endpoint)
-    assert "(configmap), in " in folded
-    monkeypatch.delenv("COLUMNS")
-    _, out, _ = await run(capsys, "top", "--endpoint", endpoint)
-    assert "LookupError: no disk" in out
-    assert len(out.splitlines()) == len([line for line in out.splitlines() if not line.startswith(" ")])
-
-
-async def test_top_shows_keys_that_are_reconciled_too_often(capsys: Any, endpoint: str) -> None:
-    _, out, _ = await run(capsys, "top", "--endpoint", endpoint)
-    (head,) = [number for number, line in enumerate(out.splitlines()) if line.startswith("HOT KEY")]
-    hot = out.splitlines()[head + 1]
-    assert hot.split()[:3] == ["default/busy", "configmap", "enqueue"]
-    assert int(hot.split()[3].removeprefix("×").rstrip(",")) > 8
-    assert float(hot.split()[-3]) > 1
-    assert hot.endswith(" per second")
-    [looping] = [line for line in out.splitlines() if "in a tight loop: " in line]
-    assert looping.startswith("default/busy")
-
-
-async def test_top_as_json_and_repeatedly(capsys: Any, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    _, out, _ = await run(capsys, "top", "--endpoint", endpoint, "--output", "json")
-    assert json.loads(out)["controllers"][0]["waiting"] == 2
-    pauses: list[float] = []
-
-    def interrupted_at_the_second(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 2:
-            raise InterruptedError
-
-    monkeypatch.setattr(top, "time", SimpleNamespace(sleep=interrupted_at_the_second))
-    for as_json in (True, False):
-        pauses.clear()
-        with pytest.raises(InterruptedError):
-            await run(capsys, "top", "--endpoint", endpoint, "--watch=5", "--output", "json" if as_json else "text")
-        assert pauses == [5.0, 5.0]
-        out = capsys.readouterr().out
-        assert len([line for line in out.splitlines() if line.startswith('{"now"')]) == (2 if as_json else 0)
-        assert len([line for line in out.splitlines() if line.startswith("CONTROLLER")]) == (0 if as_json else 2)
-    for text in ("0", "-1", "nan", "inf", "1e300"):
-        line = await error_of(capsys, "top", "--endpoint", endpoint, f"--watch={text}")
-        assert "--watch must be a number of seconds above 0" in line
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    for command in (EXPLAIN, ("recording", "fetch", "copy")):
+        line = await error_of(capsys, *command)
+        assert "'kubectl port-forward deploy/NAME 8080', and pass --endpoint http://127.0.0.1:8080" in line
 
 
 DURATION = "[0-9.]+ m?s"
-COMMANDS = [("explain", "ConfigMap", "default/a"), ("top",)]
+EXPLAIN = ("explain", "ConfigMap", "default/a")
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize(
     "text",
     [
@@ -251,8 +201,8 @@ COMMANDS = [("explain", "ConfigMap", "default/a"), ("top",)]
         "http://a..b:1",
     ],
 )
-async def test_an_invalid_endpoint_is_named(capsys: Any, command: tuple[str, ...], text: str) -> None:
-    line = await error_of(capsys, *command, f"--endpoint={text}")
+async def test_an_invalid_endpoint_is_named(capsys: Any, text: str) -> None:
+    line = await error_of(capsys, *EXPLAIN, f"--endpoint={text}")
     assert f"--endpoint {text!r} is not a valid address: write 'http://HOST:PORT'" in line
 
 
@@ -278,25 +228,22 @@ def banner() -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-async def test_an_endpoint_that_is_not_the_operators_is_one_line_of_advice(
-    capsys: Any, command: tuple[str, ...], banner: str
-) -> None:
+async def test_an_endpoint_that_is_not_the_operators_is_one_line_of_advice(capsys: Any, banner: str) -> None:
     with held_port() as unused:
         assert "nothing listens there; pass the address of --metrics" in await error_of(
-            capsys, *command, f"--endpoint=http://127.0.0.1:{unused}"
+            capsys, *EXPLAIN, f"--endpoint=http://127.0.0.1:{unused}"
         )
     assert "unknown host 'no-such-host.invalid'" in await error_of(
-        capsys, *command, "--endpoint=http://no-such-host.invalid:8080"
+        capsys, *EXPLAIN, "--endpoint=http://no-such-host.invalid:8080"
     )
-    assert "the response is not HTTP" in await error_of(capsys, *command, f"--endpoint=http://{banner}")
-    assert "TLS" in await error_of(capsys, *command, f"--endpoint=https://{banner}")
+    assert "the response is not HTTP" in await error_of(capsys, *EXPLAIN, f"--endpoint=http://{banner}")
+    assert "TLS" in await error_of(capsys, *EXPLAIN, f"--endpoint=https://{banner}")
     for path in ("/\xfc", "/\x7f"):
-        assert "is not a valid address" in await error_of(capsys, *command, f"--endpoint=http://{banner}{path}")
+        assert "is not a valid address" in await error_of(capsys, *EXPLAIN, f"--endpoint=http://{banner}{path}")
     async with APIServer() as server:
         await server.listen()
         assert "/debug/keys is not served there (status 4" in await error_of(
-            capsys, *command, f"--endpoint={server.url}"
+            capsys, *EXPLAIN, f"--endpoint={server.url}"
         )
 
 
@@ -347,13 +294,8 @@ async def test_terminals_do_not_obey_the_answer(capsys: Any, stranger: Callable[
     _, told, _ = await run(capsys, "explain", "widget", "a[/bold]", "--endpoint", url)
     assert "    E: \\x1b[2Jgone\n      forged\n" in told
     assert r"It waits for \x9b2Ja change." in told
-    code, shown, _ = await run(capsys, "top", "--endpoint", url)
-    assert code == 0
-    assert "c[bold]" in shown
-    assert "a[/bold]" in shown
-    assert "This process is new[/x], so it does not reconcile." in shown
-    for text in (told, shown):
-        assert all(each.isprintable() for each in text.split("\n"))
+    assert "This process is new[/x], so it does not reconcile." in told
+    assert all(each.isprintable() for each in told.split("\n"))
 
 
 async def test_an_unknown_result_is_shown_as_it_is(capsys: Any, stranger: Callable[[bytes], str]) -> None:
@@ -368,10 +310,7 @@ async def test_every_time_of_rfc_3339_is_read(capsys: Any, stranger: Callable[[b
     assert "It ran last 60 s ago, at 2026-01-01T00:00:00Z," in told
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-async def test_another_document_is_one_line_of_advice(
-    capsys: Any, command: tuple[str, ...], stranger: Callable[[bytes], str]
-) -> None:
+async def test_another_document_is_one_line_of_advice(capsys: Any, stranger: Callable[[bytes], str]) -> None:
     others = [
         b"<html>",
         b"\xff",
@@ -387,19 +326,18 @@ async def test_another_document_is_one_line_of_advice(
         json.dumps(document(seconds="1")).encode(),
     ]
     for answer in others:
-        line = await error_of(capsys, *command, "--endpoint", stranger(answer))
+        line = await error_of(capsys, *EXPLAIN, "--endpoint", stranger(answer))
         assert "the response is not that of an operator of kube-reconciler" in line
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 async def test_an_answer_has_an_end(
-    capsys: Any, command: tuple[str, ...], stranger: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+    capsys: Any, stranger: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints, "_MAX_BYTES", 1000)
-    line = await error_of(capsys, *command, "--endpoint", stranger(b" " * 1001))
+    line = await error_of(capsys, *EXPLAIN, "--endpoint", stranger(b" " * 1001))
     assert "the response has more than 1000 bytes" in line
     monkeypatch.setattr(endpoints, "_COMPLETE_TIMEOUT", 0.1)
-    line = await error_of(capsys, *command, "--endpoint", stranger(b""))
+    line = await error_of(capsys, *EXPLAIN, "--endpoint", stranger(b""))
     assert "no end of it within 0.1 s" in line
 
 

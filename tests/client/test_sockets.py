@@ -22,7 +22,7 @@ from reconciler import Model, Resource
 from reconciler.client import Client, KubernetesAsyncioTransport, Retries
 from reconciler.client.kubeconfig import KubeconfigEntry, KubeconfigUser
 from reconciler.client.pool import origin_of
-from reconciler.client.transport import Handshake, HTTPTransport
+from reconciler.client.transport import HTTPTransport
 from reconciler.errors import ConfigurationError, NotSent, OutcomeUnknown
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.notification.channels.http import OutgoingRequest
@@ -496,9 +496,6 @@ async def test_virtual_time_is_refused_with_a_reason() -> None:
         HTTPResponse(200, headers={"set-cookie": "hidden"}, body=b"hidden"),
         origin_of("http://user:hidden@proxy:3128"),
         OutgoingRequest("https://hooks.example.com/hidden", b"hidden", headers={"authorization": "hidden"}),
-        Handshake(
-            "https://cluster", {"authorization": "hidden"}, ssl.create_default_context(), None, "http://a:hidden@b"
-        ),
         KubeconfigEntry("admin", KubeconfigUser(token="hidden"), Path("config")),
     ],
     ids=lambda shown: type(shown).__name__,

@@ -1,4 +1,4 @@
-"""What an engineer on call sees of an operator: ``explain``, ``top``, the console, the probes, the log and the Events.
+"""What an engineer on call sees of an operator: ``explain``, the console, the probes, the log and the Events.
 
 Under virtual time no socket works, so the endpoints are asked inside the process.
 """
@@ -12,12 +12,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qsl
 
-from rich.console import Console
-
 from reconciler import Client, Manager
 from reconciler.cli.endpoint import EndpointError
 from reconciler.cli.explain import explanation, find_key
-from reconciler.cli.top import view
 from reconciler.manager.endpoints.keys import KeysDocument, read_document
 from reconciler.manager.endpoints.server import EndpointRequest, EndpointResponse
 
@@ -55,13 +52,6 @@ class Screens:
             return explanation(find_key(self.document, kind, key))
         except EndpointError as error:
             return f"error: {error}"
-
-    def top(self, width: int = 1000) -> str:
-        """Return what ``reconciler top`` prints."""
-        console = Console(width=width, highlight=False)
-        with console.capture() as capture:
-            console.print(view(self.document(), width))
-        return capture.get()
 
     async def get(self, path: str, query: str = "", *, local: bool = True) -> EndpointResponse:
         """Return the response of an endpoint."""

@@ -13,7 +13,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,7 @@ class SocketListener:
     _socket: socket.socket | None = None
     _server: HTTPServer | None = None
     _starting: asyncio.Task[None] | None = None
+    _others: list[HTTPServer] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -116,15 +117,24 @@ class SocketListener:
         return self._loop, bound
 
     async def _start(self, bound: socket.socket) -> None:
+        self._server = await self._served(bound)
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve on a further socket that listens already, until it is closed or the listener is."""
+        self._others.append(await self._served(listening))
+
+    async def _served(self, bound: socket.socket) -> HTTPServer:
         from reconciler._core.server import HTTPServer
 
-        self._server = HTTPServer(self._serve, _LIMITS)
-        await self._server.start(sock=bound, context=self.context)
+        server = HTTPServer(self._serve, _LIMITS)
+        await server.start(sock=bound, context=self.context)
+        return server
 
     def abort_connections(self) -> None:
         """Abort all open connections; keep listening."""
-        if self._server is not None:
-            self._server.abort_connections()
+        for server in (self._server, *self._others):
+            if server is not None:
+                server.abort_connections()
 
     async def close(self) -> None:
         """Stop listening and abort open connections.
@@ -135,9 +145,10 @@ class SocketListener:
         if self._starting is not None:
             await self._starting
             self._starting = None
-        if self._server is not None:
-            server, self._server = self._server, None
-            await server.close(1.0)
+        servers = [each for each in (self._server, *self._others) if each is not None]
+        self._server, self._others = None, []
+        for each in servers:
+            await each.close(1.0)
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -204,7 +204,7 @@ def _plans(
     target: str, options: PlanOptions, handler: logging.Handler, runner: asyncio.Runner, executor: ThreadPoolExecutor
 ) -> tuple[OperatorPlan, OperatorPlan | None]:
     # A plan writes no audit file.
-    flags = replace(options.notification, audit_file=None, audit_key=None)
+    flags = replace(options.notification, audit_file=None)
     run_options = RunOptions(workers=options.workers, notification=flags)
     setup = operator_setup(target, run_options, handler)
     progress = Progress()

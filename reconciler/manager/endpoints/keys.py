@@ -1,7 +1,7 @@
 """The document of ``/debug/keys`` and ``/debug/queue``: the latest reconciles of each key, and what the key waits for.
 
-The structs are its only description: the operator encodes them, ``reconciler explain`` and ``reconciler top`` decode
-them, and the console shows them as plain JSON. A field that has its default is omitted.
+The structs are its only description: the operator encodes them, ``reconciler explain`` decodes them, and
+the console shows them as plain JSON. A field that has its default is omitted.
 """
 
 from __future__ import annotations

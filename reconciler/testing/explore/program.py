@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
+import socket
 import tempfile
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from aiohttp import web
+
 from reconciler._core.durations import DurationLike, seconds_of
+from reconciler._core.wire import JSONObject
 from reconciler.apiserver import APIServer, LoggedRequest
 from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
+from reconciler.testing.explore.enclosure import ClusterAccess, Enclosure, HostNames
 from reconciler.testing.explore.run import Run, Subject
 from reconciler.testing.operator_process import OperatorFailed, OperatorProcess, has_sender, sent_by
 from reconciler.testing.world import World
@@ -39,13 +45,23 @@ class Program:
     Args:
         command: the program and its arguments.
         environment: the variables that are set besides those of this process.
+        enclosure: the namespaces that it runs in. Default: those of this process.
+        serve: serves the sockets of the enclosure.
 
     Attributes:
         output: the last lines of its standard output and error.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        enclosure: Enclosure | None = None,
+        serve: Callable[[Sequence[socket.socket]], Awaitable[None]] | None = None,
+    ) -> None:
         self._command = list(command)
+        self._enclosure = enclosure
+        self._serve = serve
         self._environment = {**os.environ, **environment}
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -56,26 +72,31 @@ class Program:
         """Start it. Cancellation kills it.
 
         Raises:
-            ConfigurationError: the system cannot start processes.
+            ConfigurationError: the system cannot start processes, or set up the enclosure.
         """
+        enclosure = self._enclosure
+        command = self._command if enclosure is None else enclosure.command(self._command)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 "/bin/sh",
                 "-c",
                 _GUARD,
                 "sh",
-                *self._command,
+                *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 limit=_LINE_BYTES,
                 env=self._environment,
                 start_new_session=True,
+                pass_fds=() if enclosure is None else (enclosure.descriptor,),
             )
         except OSError as error:
             raise ConfigurationError(f"cannot start {self._command[0]}: {error.strerror}") from error
         self._group = self._process.pid
         self._reading = asyncio.create_task(self._read(self._process))
+        if enclosure is not None and self._serve is not None:
+            await enclosure.open(self._serve)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -189,8 +210,8 @@ class _ProgramServer(APIServer):
         seed: the seed of the server.
     """
 
-    def __init__(self, world: ProgramWorld, seed: int) -> None:
-        super().__init__(seed=seed)
+    def __init__(self, world: ProgramWorld, seed: int, *, tls: bool) -> None:
+        super().__init__(seed=seed, tls=tls)
         self._world = world
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
@@ -214,6 +235,8 @@ class ProgramWorld(World):
         command: the program and its arguments; it finds the server by the variable KUBECONFIG.
         resource: the plural name of the kind that it lists or watches when it has connected.
         definitions: CustomResourceDefinitions and other objects to apply first.
+        environment: the variables that it has besides those of this process. Default: none.
+        enclosed: whether it runs in a network and mount namespace of its own; see `Enclosure`. Default False.
         seed: the seed of the server. Default 0.
         limit: seconds that it has to connect, and to come to rest. Default 30.
 
@@ -229,14 +252,21 @@ class ProgramWorld(World):
         resource: str,
         *,
         definitions: Sequence[object] = (),
+        environment: Mapping[str, str] | None = None,
+        enclosed: bool = False,
         seed: int = 0,
         limit: float = 30.0,
     ) -> None:
+        self._enclosed = enclosed
         super().__init__(_no_controllers, definitions=definitions, seed=seed)
         self.limit = limit
         self._command = command
         self._resource = resource
-        self._directory = tempfile.TemporaryDirectory()
+        self._environment = dict(environment or {})
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._names = HostNames(Path(self._directory.name, "hosts"))
+        self._services: dict[tuple[str, int], Any] = {}
+        self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
         """Start the server, and write its kubeconfig. Cancellation closes it."""
@@ -251,6 +281,8 @@ class ProgramWorld(World):
         for process in self.processes:
             if isinstance(process, ProgramProcess):
                 await process.program.ended()
+        for runner in self._runners:
+            await runner.cleanup()
         self._directory.cleanup()
 
     @property
@@ -261,11 +293,59 @@ class ProgramWorld(World):
         """Accept real time."""
 
     def _new_server(self, seed: int, *, rbac: bool) -> APIServer:  # noqa: ARG002 - a program has no roles here
-        return _ProgramServer(self, seed)
+        return _ProgramServer(self, seed, tls=self._enclosed)
 
     def _new_process(self) -> OperatorProcess:
-        program = Program(self._command, {"KUBECONFIG": str(self._kubeconfig)})
+        home = Path(self._directory.name, "home")
+        home.mkdir(exist_ok=True)
+        environment = {"KUBECONFIG": str(self._kubeconfig), "HOME": str(home), "TMPDIR": str(home)}
+        enclosure = None
+        if self._enclosed:
+            authority = base64.b64decode(self.server.authority).decode()
+            access = ClusterAccess(int(self.server.url.rpartition(":")[2]), self.server.token, authority)
+            environment |= access.environment
+            enclosure = Enclosure(access, self._names, list(self._services))
+        program = Program(self._command, environment | self._environment, enclosure, self._serve_sockets)
         return ProgramProcess(len(self.processes) + 1, self, program)
+
+    def service(self, name: str, app: web.Application, *, port: int = 80) -> None:
+        """Let an aiohttp application stand in for a Service or pod. Call it before the first step of the user.
+
+        The requests to it that are not GET or HEAD are effects in the trace.
+
+        Args:
+            name: its name with the namespace, such as ``"queue-client.default"``.
+            app: the application.
+            port: the port. Default 80.
+
+        Raises:
+            ConfigurationError: the world is open, so that names lead elsewhere; or the program has been started.
+        """
+        if not self._enclosed:
+            raise ConfigurationError("a stand-in service needs a closed world: run the program without --open")
+        if self.processes:
+            raise ConfigurationError(f"service({name!r}): add services before the first step")
+
+        async def note(request: web.Request, _response: web.StreamResponse) -> None:
+            if request.method not in ("GET", "HEAD"):
+                self.effect(f"{request.method} {name}", request.path)
+
+        app.on_response_prepare.append(note)
+        self._services[self._names.address(name), port] = app
+
+    async def _serve_sockets(self, sockets: Sequence[socket.socket]) -> None:
+        await self.server.serve(sockets[0])
+        for app, listening in zip(self._services.values(), sockets[1:], strict=True):
+            runner = web.AppRunner(app)
+            self._runners.append(runner)
+            await runner.setup()
+            await web.SockSite(runner, listening).start()
+
+    def _record_change(self, before: JSONObject | None, after: JSONObject | None) -> None:
+        super()._record_change(before, after)
+        if before is None and after is not None and self._enclosed:
+            for name in _names_of(after):
+                self._names.address(name)
 
     async def reconcile_all(self) -> None:
         """Start the program again, which then reads all its objects anew."""
@@ -295,6 +375,16 @@ class ProgramWorld(World):
                 self._activity += 1  # it reconciles what it has read, and rests a while after that
 
 
+def _names_of(document: JSONObject) -> list[str]:
+    """Return the names that resolve because an object exists."""
+    metadata, spec = document["metadata"], document.get("spec") or {}
+    if document.get("kind") == "Service":
+        return [f"{metadata['name']}.{metadata['namespace']}"]
+    if document.get("kind") == "Pod" and spec.get("subdomain"):
+        return [f"{spec.get('hostname') or metadata['name']}.{spec['subdomain']}.{metadata['namespace']}"]
+    return []
+
+
 @dataclass(frozen=True)
 class ProgramSubject(Subject):
     """A program that is explored in real time.
@@ -303,15 +393,27 @@ class ProgramSubject(Subject):
         command: the program and its arguments.
         resource: the plural name of the kind that it lists or watches.
         limit: seconds that it has to connect, and to come to rest.
+        environment: the variables that it has besides those of this process.
+        enclosed: whether it runs in a network and mount namespace of its own.
     """
 
     command: Sequence[str] = ()
     resource: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    enclosed: bool = False
     limit: float = 30.0
 
     def new_world(self, *, seed: int, roles: bool, options: Mapping[str, Any], manager: Mapping[str, Any]) -> World:  # noqa: ARG002
         """Return a new world with the program; the options of controllers do not concern it."""
-        return ProgramWorld(self.command, self.resource, definitions=self.definitions, seed=seed, limit=self.limit)
+        return ProgramWorld(
+            self.command,
+            self.resource,
+            definitions=self.definitions,
+            environment=self.environment,
+            enclosed=self.enclosed,
+            seed=seed,
+            limit=self.limit,
+        )
 
     def run(self, life: Coroutine[Any, Any, Run], *, seed: int) -> Run:  # noqa: ARG002 - a program draws its own numbers
         """Run a life of the program in real time."""
