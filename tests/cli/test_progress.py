@@ -1,8 +1,6 @@
 """What commands say on stderr while they work."""
 
 import io
-import os
-import pty
 
 import pytest
 
@@ -17,6 +15,11 @@ class ManualClock(SystemClock):
 
     def monotonic(self) -> float:  # type: ignore[override]
         return self.time
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def work(progress: Progress, clock: ManualClock) -> None:
@@ -44,19 +47,17 @@ def test_a_file_gets_a_line_for_each_phase_and_at_most_one_every_ten_seconds() -
 
 def test_a_terminal_shows_one_line_that_changes_fits_and_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "24")
-    reader, terminal = pty.openpty()
-    clock = ManualClock()
-    with open(terminal, "w") as stream:  # noqa: PTH123 - a descriptor
-        with Progress(stream, clock=clock) as progress:
-            progress.phase("copying")
-            clock.time = 0.05
-            progress.update("too soon to be read")
-            clock.time = 61
-            progress.update("1 of 25")
-            clock.time = 62
-            progress.update("a text that is far too long")
-        shown = os.read(reader, 1000).decode()
-    os.close(reader)
+    monkeypatch.setenv("TERM", "xterm")
+    clock, stream = ManualClock(), Terminal()
+    with Progress(stream, clock=clock) as progress:
+        progress.phase("copying")
+        clock.time = 0.05
+        progress.update("too soon to be read")
+        clock.time = 61
+        progress.update("1 of 25")
+        clock.time = 62
+        progress.update("a text that is far too long")
+    shown = stream.getvalue()
     lines = [line.strip() for line in shown.replace("\x1b[2K", "").split("\r") if line.strip()]
     assert lines[:2] == ["0:00 copying", "1:01 copying: 1 of 25"]
     assert lines[2].startswith("1:02 copying: a")
