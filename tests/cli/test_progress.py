@@ -56,11 +56,11 @@ def test_a_terminal_shows_one_line_that_changes_fits_and_is_removed(monkeypatch:
         clock.time = 61
         progress.update("1 of 25")
         clock.time = 62
-        progress.update("a text that is far too long")
+        progress.update("far too long for it")
     shown = stream.getvalue()
     lines = [line.strip() for line in shown.replace("\x1b[2K", "").split("\r") if line.strip()]
     assert lines[:2] == ["0:00 copying", "1:01 copying: 1 of 25"]
-    assert lines[2].startswith("1:02 copying: a")
+    assert lines[2].startswith("1:02 copying: far")
     assert len(lines[2]) <= 24
     assert "\n" not in shown
     assert shown.endswith("\r\x1b[2K"), "the line is removed"
