@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from reconciler._core.durations import DurationLike
 from reconciler._core.wire import JSONObject
 from reconciler.apiserver.cluster import ClusterStorage
-from reconciler.apiserver.encoding.versions import NEWEST, check_feature, checked_version, known_version
+from reconciler.apiserver.encoding.versions import NEWEST, checked_version, known_version
 from reconciler.apiserver.faults import EventOrder, OneOrMore
 from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.manifests import documents_of
@@ -51,8 +51,6 @@ class APIServer:
             deleted is not created again. False answers 404, as a real server without that plugin.
         rbac: let users do only what roles allow, as a real server does with ``--authorization-mode=RBAC``; the roles
             and bindings that a real server brings exist then. False, the default, allows everything to everyone.
-        sharded_list_and_watch: honor ``shardSelector``, as a real server does with the feature gate
-            ShardedListAndWatch; False, the gate's default, ignores it.
         data: a directory to keep the state in; the next server with this directory continues from it, with the same
             token. By default the state is lost with the server.
         controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
@@ -85,7 +83,6 @@ class APIServer:
         event_order: EventOrder = "after",
         provision_namespaces: bool = True,
         rbac: bool = False,
-        sharded_list_and_watch: bool = False,
         data: str | os.PathLike[str] | None = None,
         controllers: Collection[str] | Mapping[str, DurationLike] = IMMEDIATE,
         tls: bool = False,
@@ -93,8 +90,6 @@ class APIServer:
     ) -> None:
         self._asked_version = None if version is None else checked_version(version)
         release = self._asked_version or NEWEST
-        if sharded_list_and_watch:
-            check_feature("ShardedListAndWatch", release)
         controllers = chosen_controllers(controllers)
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
@@ -115,7 +110,6 @@ class APIServer:
             rng,
             history=history,
             provision_namespaces=provision_namespaces,
-            sharded=sharded_list_and_watch,
             webhook_servers=self._webhook_servers,
             credentials=self._credentials,
             rbac=rbac,

@@ -70,10 +70,9 @@ class _RawMetadata(msgspec.Struct, gc=False):
 
 
 class ListMetadata(msgspec.Struct, rename="camel", gc=False):
-    """The metadata of a list: version, continue token, and the server's information about the shard."""
+    """The metadata of a list: version and continue token."""
 
     resource_version: str = ""
-    shard_info: Any = None
     continue_: str = msgspec.field(default="", name="continue")
 
 
@@ -201,7 +200,6 @@ class WireReader:
 
     Attributes:
         elsewhere: number of objects and events dropped because their uid's hash is not in `hashes`.
-        server_filters: whether the server filters those itself; None until known.
         unexpected: number of objects dropped because they are of another kind or have no readable name, or because the
             type of their event is unknown.
         transform_errors: how often `transform` failed; those objects are stored as received.
@@ -227,7 +225,6 @@ class WireReader:
         self._transform = transform
         self._hashes = hashes
         self.elsewhere = 0
-        self.server_filters: bool | None = None
         self.unexpected = 0
         self.transform_errors = 0
         self._failures = RepeatedFailures(
@@ -248,7 +245,6 @@ class WireReader:
             return None
         if self._hashes is not None and not self._hashes.contains(head.metadata.uid):
             self.elsewhere += 1
-            self.server_filters = False
             return None
         data = self._stored_bytes(raw, head)
         if self._transform is not None and problem is None:

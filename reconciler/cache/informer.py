@@ -57,8 +57,6 @@ class InformerStatistics:
         overlay: own writes that the watch has not confirmed.
         last_error: the last failure; None while all is well.
         elsewhere: objects and events ignored because another replica is responsible for them.
-        server_filters: whether the server filters those itself; None without a hash partition, and until the server's
-            response is known.
     """
 
     scope: str
@@ -75,7 +73,6 @@ class InformerStatistics:
     overlay: OverlayStatistics
     last_error: str | None
     elsewhere: int = 0
-    server_filters: bool | None = None
 
 
 class Informer:
@@ -379,7 +376,6 @@ class Informer:
             stale=sum(sink.stale for sink in self._sinks.values()),
             unexpected=self._reader.unexpected,
             elsewhere=self._reader.elsewhere,
-            server_filters=self._reader.server_filters,
             transform_errors=self._reader.transform_errors,
             reflectors=ReflectorStatistics(
                 **{name.name: sum(getattr(one, name.name) for one in done) for name in fields(ReflectorStatistics)}
@@ -445,7 +441,6 @@ class Informer:
                 reader=self._reader,
                 selectors=self.scope.selectors(),
                 metadata_only=self.scope.metadata_only,
-                sharded=self.scope.hashes is not None,
                 in_pages=self._list_in_pages,
                 on_not_served=self._in_doubt.set,
                 clock=self._clock,

@@ -96,8 +96,6 @@ class Reflector:
         reader: decodes the objects.
         selectors: query parameters that narrow list and watch.
         metadata_only: request only the metadata.
-        sharded: the selectors request a shard. The first list is then paged, since only a page shows that the server
-            honored the request.
         in_pages: whether to list in pages. Default None: if the server answers pages from memory. If listing is
             forbidden, streamed lists are used anyway.
         on_not_served: called when the server serves nothing at the kind's path.
@@ -118,7 +116,6 @@ class Reflector:
         reader: WireReader,
         selectors: Sequence[tuple[str, str]] = (),
         metadata_only: bool = False,
-        sharded: bool = False,
         in_pages: bool | None = None,
         on_not_served: Callable[[], None] = lambda: None,
         clock: Clock | None = None,
@@ -141,11 +138,10 @@ class Reflector:
         self._verb = "list"
         # Whether the server supports streamed lists; None until one succeeded or was refused.
         self._streaming: bool | None = None
-        self._sharded = sharded
         self._in_pages = in_pages
         self._on_not_served = on_not_served
         # Whether the next list is paged even if the server supports streamed lists; None if the server decides.
-        self._pages_next = sharded or in_pages
+        self._pages_next = in_pages
         self._unpaged_next = False  # the next list is not paged
         self._behind = 0
         self._unverified = False  # the next server to answer may have another history
@@ -280,15 +276,12 @@ class Reflector:
     async def _page(self, query: Sequence[tuple[str, str]], namespace: str | None) -> ListPage:
         body = await self._source.raw_list(self._resource, namespace, query, metadata_only=self._metadata_only)
         try:
-            page = decode_list(body)
+            return decode_list(body)
         except ValueError as error:
             found = await split_list(body)
             if found is None:
                 raise WatchError(f"the response is not a list: {error}", kind="malformed") from None
-            page = found
-        if self._sharded:
-            self._reader.server_filters = page.metadata.shard_info is not None
-        return page
+            return found
 
     async def _read_items(self, page: ListPage, add: Callable[[CachedObject], None]) -> None:
         turns = LoopTurns()

@@ -1,9 +1,4 @@
-"""The scope of an informer: kind, namespaces, selectors, and its part of a partitioned kind.
-
-A hash range is sent to the server as ``shardSelector`` (KEP-5866, alpha in Kubernetes 1.36, feature gate
-``ShardedListAndWatch``). A server without the feature ignores it, so the client checks every object as well. The result
-is therefore correct on any server, on several that differ, and while the gate is being switched.
-"""
+"""The scope of an informer: kind, namespaces, selectors, and its part of a partitioned kind."""
 
 from __future__ import annotations
 
@@ -89,14 +84,14 @@ class Scope:
 
     def selectors(self) -> list[tuple[str, str]]:
         """Return the selectors as query parameters."""
-        given = (("labelSelector", self.labels), ("fieldSelector", self.field_selector), ("shardSelector", self.hashes))
-        return [(name, str(text)) for name, text in given if text]
+        given = (("labelSelector", self.labels), ("fieldSelector", self.field_selector))
+        return [(name, text) for name, text in given if text]
 
     def __str__(self) -> str:
         parts = [str(self.gvk)]
         if self.namespaces is not None:
             parts.append(f"in {', '.join(self.namespaces)}")
-        parts += [f"where {text}" for _, text in self.selectors()]
+        parts += [f"where {text}" for text in (self.labels, self.field_selector, self.hashes) if text]
         if self.metadata_only:
             parts.append("(metadata only)")
         if self.transform is not None:
@@ -113,7 +108,7 @@ _MASK = HASHES - 1
 
 
 def fnv1a(text: str) -> int:
-    """Return the 64-bit FNV-1a hash of a string, as kube-apiserver computes it from a uid."""
+    """Return the 64-bit FNV-1a hash of a string."""
     found = _OFFSET
     for byte in text.encode():
         found = (found ^ byte) * _PRIME & _MASK
@@ -147,8 +142,8 @@ class HashRange:
         return self.start <= fnv1a(uid) < self.end
 
     def __str__(self) -> str:
-        """Return the range in the syntax of ``shardSelector``."""
-        return f"shardRange(object.metadata.uid, '0x{self.start:016x}', '0x{self.end:016x}')"
+        """Return the range in hexadecimal numbers."""
+        return f"0x{self.start:016x} <= hash of uid < 0x{self.end:016x}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,44 +186,6 @@ def render(template: str, *, as_json: bool = False, **values: object) -> str:
     return environment.get_template(f"{template}.jinja").render(values)
 
 
-_EVERY = 1000
-"""Reconciles between two lines that are not on a terminal."""
-
-
-class Progress:
-    """What a command does, on a line of a terminal that the next text replaces; elsewhere on a line each."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-
-    def copied(self, kind: str, objects: int) -> None:
-        """Called when objects were copied."""
-        if objects:
-            self.say(f"copied {objects} {kind}")
-
-    def reconciled(self, reconciles: int) -> None:
-        """Called when there were so many reconciles."""
-        if self._terminal or reconciles % _EVERY == 0:
-            self.say(f"{reconciles} reconciles")
-
-    def update(self, text: str) -> None:
-        """Show a text on a terminal only."""
-        if self._terminal:
-            self.say(text)
-
-    def end(self) -> None:
-        """Remove the line."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def say(self, text: str) -> None:
-        """Say what is being done."""
-        if self._terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-
 def print_json(document: object) -> None:
     """Print a document, indented."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")

@@ -21,6 +21,7 @@ from reconciler.apiserver import APIServer, LoggedRequest
 from reconciler.apiserver.encoding.versions import NEWEST, VERSIONS
 from reconciler.cli.options import Controllers, Data, Format, NewKubeconfig
 from reconciler.cli.output import KUBECONFIG, write_kubeconfig
+from reconciler.cli.progress import Progress
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 
@@ -201,7 +202,9 @@ def build(*, controller_manager: ControllerManager = False) -> int:
     """Build etcd, etcdutl, kube-apiserver and kubectl with Go into the user's cache, unless they exist."""
     from reconciler.testing import control_plane
 
-    print(control_plane.build(progress=sys.stderr, controller_manager=controller_manager))
+    with Progress() as progress:
+        directory = control_plane.build(controller_manager=controller_manager, progress=progress.update)
+    print(directory)
     return 0
 
 
@@ -211,7 +214,8 @@ def up(*, kubeconfig: NewKubeconfig = KUBECONFIG, controller_manager: Controller
     from reconciler.testing import control_plane
 
     if controller_manager and "KUBEBUILDER_ASSETS" not in os.environ:
-        control_plane.build(sys.stderr, controller_manager=True)  # shows the progress of minutes
+        with Progress() as progress:
+            control_plane.build(controller_manager=True, progress=progress.update)
     asyncio.run(_run_control_plane(kubeconfig, controller_manager=controller_manager))
     return 0
 
@@ -219,7 +223,10 @@ def up(*, kubeconfig: NewKubeconfig = KUBECONFIG, controller_manager: Controller
 async def _run_control_plane(kubeconfig: Path, *, controller_manager: bool) -> None:
     from reconciler.testing import control_plane
 
-    async with control_plane.ControlPlane(controller_manager=controller_manager) as plane:
+    async with contextlib.AsyncExitStack() as stack:
+        with Progress() as progress:
+            progress.phase("starting etcd and kube-apiserver")
+            plane = await stack.enter_async_context(control_plane.ControlPlane(controller_manager=controller_manager))
         write_kubeconfig(plane.write_kubeconfig, kubeconfig)
         print(f"kube-apiserver on {plane.url}; its data is lost when it stops")
         print("In another terminal:")

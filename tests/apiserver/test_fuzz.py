@@ -45,7 +45,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1"
 
 REAL_FAILURES = re.compile(
     r"etcdserver: request is too large|failed to create (manager|typed)|failed to convert|resourceVersion|strconv\.|"
-    r"invalid shard selector|unknown patch type|list element types|does not contain declared merge key|"
+    r"unknown patch type|list element types|does not contain declared merge key|"
     r"The order in patch list|expected a \[\]interface|target\.|Internal error occurred|content is not a list|"
     r"more than one PodDisruptionBudget|: (expected|field not declared)"
 )

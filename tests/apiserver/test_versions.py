@@ -158,11 +158,6 @@ def test_an_unknown_version_is_refused_with_those_that_exist(version: Any) -> No
         APIServer(version=version)
 
 
-def test_a_feature_of_a_newer_version_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"Kubernetes 1\.35 does not have the feature ShardedListAndWatch"):
-        APIServer(version="1.35", sharded_list_and_watch=True)
-
-
 async def test_a_fork_has_the_version_of_its_cluster_unless_another_is_asked_for() -> None:
     async with APIServer(version="v1.34.2") as cluster:
         await cluster.apply(definition(), POD)
@@ -225,7 +220,6 @@ def test_the_matrix_of_the_docs_is_that_of_the_data() -> None:
         assert shown(row) == ["yes" if kind in kinds(v) else "no" for v in VERSIONS]
     of_features = {
         "`sendInitialEvents`": "WatchList",
-        "`shardSelector`": "ShardedListAndWatch",
         "`format` of a custom kind": "NumberFormats",
         "errors of CEL rules": "ValuesInRuleErrors",
     }

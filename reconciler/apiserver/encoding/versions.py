@@ -46,19 +46,6 @@ def has_feature(name: str, version: str) -> bool:
     return VERSIONS.index(version) >= VERSIONS.index(recorded("versions/features.json")[name])
 
 
-def check_feature(name: str, version: str) -> None:
-    """Check that a version of Kubernetes has a feature that is asked for.
-
-    Raises:
-        ConfigurationError: it does not; the message names the first version that does.
-    """
-    if not has_feature(name, version):
-        since = recorded("versions/features.json")[name]
-        raise ConfigurationError(
-            f"Kubernetes {version} does not have the feature {name}: choose version {since} or newer"
-        )
-
-
 @functools.cache
 def _changes(version: str) -> dict[str, msgspec.Raw]:
     """Return the merge patches of an older version, by the path of the data file."""

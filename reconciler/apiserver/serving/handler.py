@@ -108,14 +108,12 @@ class Handler:
         webhook_servers: Mapping[str, Transport],
         credentials: StaticTokens,
         controllers: Collection[str],
-        sharded: bool = False,
         state: State | None = None,
         rbac: bool = False,
         unasked: dict[str, None] | None = None,
         release: str = NEWEST,
     ) -> None:
         self._clock = clock
-        self._sharded = sharded
         self.cluster = ClusterStorage(clock, rng, history=history, release=release)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers, sockets=unasked is None)
@@ -189,10 +187,7 @@ class Handler:
             Refusal: the user may not make it, or the kind or verb is not served.
         """
         user = self.access.admit(request)
-        call = route(request, self.cluster.registry, user)
-        if call is not None and not self._sharded:
-            call.query.pop("shardSelector", None)
-        return call
+        return route(request, self.cluster.registry, user)
 
     def routed(self, request: HTTPRequest, user: UserInfo) -> Call | None:
         """Return the call of a request that was refused, for the log; None for a path that belongs to no kind."""

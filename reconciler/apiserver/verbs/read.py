@@ -23,7 +23,6 @@ from reconciler.apiserver.verbs.routing import (
     Selector,
     parse_field_selector,
     parse_label_selector,
-    parse_shard_selector,
 )
 from reconciler.apiserver.verbs.views import WholeView
 from reconciler.apiserver.verbs.watch import WatchResponse
@@ -63,8 +62,7 @@ def selector_of(call: Call) -> Selector:
     def read(doc: JSONObject, path: str) -> str:
         return _COMMON[path](doc) if path in _COMMON else readers[path](doc)
 
-    shard = call.query.get("shardSelector", "")
-    return Selector(wanted, terms, read, parse_shard_selector(shard) if shard else None)
+    return Selector(wanted, terms, read)
 
 
 _COMMON: dict[str, Callable[[JSONObject], str]] = {
@@ -160,8 +158,6 @@ class Reader:
             if remaining:
                 metadata["remainingItemCount"] = remaining
         metadata["resourceVersion"] = str(rv)
-        if selector.shard is not None:
-            metadata["shardInfo"] = {"selector": selector.shard.text}
         return view.encode_list(endpoint, items, metadata)
 
     def _snapshot(
@@ -218,7 +214,7 @@ class Reader:
         for index in range(start, stop):
             stored = objects[keys[index]]
             if limit and len(found) == limit:
-                remaining = stop - index if selector.counts_remaining else 0
+                remaining = stop - index if selector.empty else 0
                 return found, remaining, _PageToken(rv, keys[index])
             if not selector.empty and not selector.matches(stored.doc):
                 continue

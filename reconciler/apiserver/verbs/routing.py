@@ -1,4 +1,4 @@
-"""A request to a kind: its verb, kind, namespace, name and subresource, and its label, field and shard selectors."""
+"""A request to a kind: its verb, kind, namespace, name and subresource, and its label and field selectors."""
 
 from __future__ import annotations
 
@@ -160,11 +160,6 @@ LabelTerm = Callable[[Mapping[str, str]], bool]
 
 _TOKEN = re.compile(r"(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
 _MARKS = frozenset({"=", "==", "!=", "<", ">", "(", ")", ",", "!"})
-_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*\((.*)\)\s*", re.DOTALL)
-_LITERAL = re.compile(r"'([^']*)'|\"([^\"]*)\"")
-_HEX = frozenset("0123456789abcdef")
-_FULL = "0x1" + "0" * 16
-_FIELDS = ("object.metadata.uid", "object.metadata.namespace")
 
 
 class FieldTerm(NamedTuple):
@@ -176,45 +171,38 @@ class FieldTerm(NamedTuple):
 
 
 class Selector:
-    """A condition on the labels and fields of objects, and on their shard; empty matches all.
+    """A condition on the labels and fields of objects; empty matches all.
 
     Args:
         labels: label requirements; all must hold.
         fields: field requirements; all must hold.
         read: reads a selectable field of a document as text.
-        shard: the shard that objects must belong to; None for any.
 
     Attributes:
         empty: everything matches.
-        counts_remaining: the real server reports how many objects follow a page, counting those outside the shard too.
         name: the one name that an object must have, or empty.
         namespace: the one namespace that an object must be in, or empty.
     """
 
-    __slots__ = ("_fields", "_labels", "_read", "counts_remaining", "empty", "name", "namespace", "shard")
+    __slots__ = ("_fields", "_labels", "_read", "empty", "name", "namespace")
 
     def __init__(
         self,
         labels: list[LabelTerm],
         fields: list[FieldTerm],
         read: Callable[[JSONObject, str], str],
-        shard: ShardSelector | None = None,
     ) -> None:
         self._labels = labels
         self._fields = fields
         self._read = read
-        self.shard = shard
-        self.counts_remaining = not labels and not fields
-        self.empty = self.counts_remaining and shard is None
+        self.empty = not labels and not fields
         self.name, self.namespace = (
             next((field.value for field in fields if field.path == path and not field.negated), "")
             for path in ("metadata.name", "metadata.namespace")
         )
 
     def matches(self, doc: JSONObject) -> bool:
-        """Return whether a document has the labels and fields, and belongs to the shard."""
-        if self.shard is not None and not self.shard.matches(doc):
-            return False
+        """Return whether a document has the labels and fields."""
         if self._labels:
             labels = doc["metadata"].get("labels") or {}
             for term in self._labels:
@@ -343,76 +331,3 @@ def parse_field_selector(text: str) -> list[FieldTerm]:
         else:
             raise Refusal.bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
     return found
-
-
-class ShardSelector:
-    """A shard: the objects whose field has a 64-bit FNV-1a hash in one of some ranges of hexadecimal numbers."""
-
-    def __init__(self, field: str, ranges: list[tuple[str, str]]) -> None:
-        self._name = field.rpartition(".")[2]
-        self._ranges = [(int(start, 16), int(end, 16)) for start, end in ranges]
-        self.text = " || ".join(f"shardRange({field}, '{start}', '{end}')" for start, end in ranges)
-
-    def matches(self, doc: JSONObject) -> bool:
-        """Return whether a document belongs to the shard."""
-        found = _hash(str(doc["metadata"].get(self._name, "")))
-        return any(start <= found < end for start, end in self._ranges)
-
-
-def parse_shard_selector(text: str) -> ShardSelector:
-    """Parse the parameter ``shardSelector``; raise the 500 of the real server if it is not valid."""
-    found = [_range(part) for part in text.split("||")]
-    fields = [field for field, _, _ in found]
-    for other in fields[1:]:
-        if other != fields[0]:
-            raise _invalid(f'all shard ranges must use the same field, got "{fields[0]}" and "{other}"')
-    return ShardSelector(fields[0], [(start, end) for _, start, end in found])
-
-
-def _range(text: str) -> tuple[str, str, str]:
-    call = _CALL.fullmatch(text)
-    if call is None:
-        raise _invalid("CEL parse error: Syntax error")
-    if call[1] != "shardRange":
-        raise _invalid(f'unsupported function "{call[1]}"; only shardRange() and || are allowed')
-    arguments = [part.strip() for part in call[2].split(",")]
-    if len(arguments) != 3:
-        raise _invalid(f"shardRange() requires exactly 3 arguments, got {len(arguments)}")
-    field, start, end = arguments[0], _bound("hexStart", arguments[1]), _bound("hexEnd", arguments[2])
-    if field not in _FIELDS:
-        raise _invalid(f'unsupported field path "{field}"; supported: {", ".join(_FIELDS)}')
-    if int(start, 16) >= int(end, 16):
-        raise _invalid(f"shard range start {start} must be less than end {end}")
-    return field, start, end
-
-
-def _bound(name: str, text: str) -> str:
-    literal = _LITERAL.fullmatch(text)
-    if literal is None:
-        raise _invalid(f"{name} must be a string literal, got {'int64' if text.isdigit() else text}")
-    value = literal[1] or literal[2] or ""
-    digits = value[2:]
-    length, bad = len(digits), next((letter for letter in digits if letter not in _HEX), "")
-    hint = f'(did you mean "0x{digits:0>16}"?)'
-    for wrong, why in (
-        (not value.startswith("0x"), f" must have '0x' prefix, got \"{value}\""),
-        (not digits, ": hex value is required after '0x'"),
-        (length > 17, f': hex value too long ({length} chars, max 17): "{digits}"'),
-        (bad, f': invalid hex character "{bad}" in "{value}"'),
-        (length == 17 and value != _FULL, f": 17-digit hex value must be '{_FULL}' (2^64), got \"{value}\""),
-        (length < 16, f' must be a 0x-prefixed 16-digit hex value, got "{value}" {hint}'),
-    ):
-        if wrong:
-            raise _invalid(f"{name}{why}")
-    return value
-
-
-def _hash(text: str) -> int:
-    found = 14695981039346656037
-    for byte in text.encode():
-        found = ((found ^ byte) * 1099511628211) % (1 << 64)
-    return found
-
-
-def _invalid(problem: str) -> Refusal:
-    return Refusal.internal_error(f"invalid shard selector: {problem}")
