@@ -18,7 +18,7 @@ from reconciler.apiserver.encoding.versions import NEWEST, checked_version, know
 from reconciler.apiserver.faults import EventOrder, OneOrMore
 from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.manifests import documents_of
-from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, stand_ins_of
+from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, chosen_controllers, stand_ins_of
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import LoggedRequest, RequestConditions, RequestLog
@@ -55,8 +55,9 @@ class APIServer:
             token. By default the state is lost with the server.
         controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
             follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"``,
-            ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the duration until its pods are ready, or
-            end; 1 by default.
+            ``"daemonsets"``, ``"jobs"``, every other one of the ``"pods"``, ``"claims"``, ``"endpoints"`` and
+            ``"disruptionbudgets"``; ``"all"`` is each of them. A mapping gives each stand-in the duration until its
+            pods are ready, or end; 1 by default.
         tls: serve over TLS, with a new certificate, as a real server does; needs the extra ``develop``. False, the
             default, serves without.
         version: the version of Kubernetes: ``"1.33"``, ``"1.34"``, ``"1.35"`` or ``"1.36"``, or a patch release of
@@ -89,6 +90,7 @@ class APIServer:
     ) -> None:
         self._asked_version = None if version is None else checked_version(version)
         release = self._asked_version or NEWEST
+        controllers = chosen_controllers(controllers)
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._credentials = StaticTokens()

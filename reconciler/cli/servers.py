@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,15 +78,17 @@ def apiserver(
     return asyncio.run(_run_apiserver(objects, options))
 
 
-def played_controllers(chosen: Sequence[str]) -> tuple[str, ...]:
-    """Return the controllers that a server plays: those that a cluster needs and the chosen ones, or none.
+def played_controllers(chosen: Sequence[str]) -> Collection[str]:
+    """Return the controllers that a server plays: those that a cluster needs and the chosen ones, or none, or all.
 
     Raises:
-        ConfigurationError: ``none`` is chosen together with others.
+        ConfigurationError: ``none`` or ``all`` is chosen together with others.
     """
-    if "none" in chosen and len(chosen) > 1:
-        raise ConfigurationError("--controller none excludes other controllers: leave it out, or the others")
-    return () if "none" in chosen else ("garbage", "namespaces", *chosen)
+    for word in {"none", "all"}.intersection(chosen):
+        if len(chosen) > 1:
+            raise ConfigurationError(f"--controller {word} excludes other controllers: leave it out, or the others")
+        return () if word == "none" else word
+    return ("garbage", "namespaces", *chosen)
 
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:

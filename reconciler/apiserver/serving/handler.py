@@ -46,8 +46,24 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 IMMEDIATE = ("garbage", "namespaces")
 """The controllers that are a part of each write."""
 
-_STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
+_STAND_INS = (
+    "deployments",
+    "statefulsets",
+    "daemonsets",
+    "jobs",
+    "pods",
+    "claims",
+    "endpoints",
+    "disruptionbudgets",
+)
 _SECONDS = 1.0
+
+
+def chosen_controllers(
+    controllers: Collection[str] | Mapping[str, DurationLike],
+) -> Collection[str] | Mapping[str, DurationLike]:
+    """Return the controllers that the option of `APIServer` means: itself, or every one for ``"all"``."""
+    return (*IMMEDIATE, *_STAND_INS) if controllers == "all" else controllers
 
 
 def stand_ins_of(controllers: Collection[str] | Mapping[str, DurationLike]) -> dict[str, float]:
@@ -56,7 +72,7 @@ def stand_ins_of(controllers: Collection[str] | Mapping[str, DurationLike]) -> d
     unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
     if unknown:
         shown = ", ".join(sorted(map(str, unknown)))
-        raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
+        raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}, or 'all'")
     chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
     return {name: seconds_of(f"the delay of {name}", chosen[name], zero=True) for name in _STAND_INS if name in chosen}
 
