@@ -7,6 +7,7 @@ import errno
 import os
 import shlex
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -195,6 +196,26 @@ class ThreadsLeft(SystemExit):
     """The exit of a command that leaves threads which may never end, and for which Python would wait."""
 
 
+_STOP_SECONDS = 4
+"""Seconds after a signal in which a command must have ended."""
+
+
+def end_at_signals() -> None:
+    """Let SIGINT and SIGTERM interrupt the command of this process, and end the process if that takes too long.
+
+    The interrupt is raised where the command is, since code that does not return to its event loop cannot be cancelled.
+    """
+
+    def interrupt(number: int, _frame: object) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+        signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell ignores SIGINT for what runs in the background
+            signal.signal(number, interrupt)
+
+
 def exit_with(command: Callable[[], int]) -> None:
     """Run a command and exit with its result, or with one line for an error.
 
@@ -208,8 +229,9 @@ def exit_with(command: Callable[[], int]) -> None:
     except ReconcilerError as error:
         print(f"reconciler: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        (number,) = interrupt.args or (signal.SIGINT,)
+        sys.exit(128 + number)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             print(f"reconciler: cannot write the output: {error.strerror}", file=sys.stderr)

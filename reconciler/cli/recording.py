@@ -359,14 +359,14 @@ def fetch_recording(endpoint: str, access: AccessFlags, directory: Path) -> int:
         ConfigurationError: the directory is in use, or cannot be written.
         EndpointError: the operator cannot be asked, does not record, or refuses.
     """
+    progress = Progress()
+    progress.phase("copying the recording")
     try:
         names = msgspec.json.decode(read_debug(endpoint, access, _PATH), type=list[str])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         names = [""]
     if not all(map(_is_segment, names)):
         raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator")
-    progress = Progress()
-    progress.phase("copying the recording")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(not each.name.endswith(_PART) for each in directory.iterdir()):
@@ -441,14 +441,18 @@ def replay_recording(recording: Path, selection: Selection, target: str, *, as_j
     records, kinds, problems = selection.read(recording)
     operator = load_operator(target)
     replays: list[Replay] = []
-    with Progress() as progress:
-        progress.phase(f"replaying {len(records)} reconciles")
-        for each in replay_records(records, operator, kinds):
-            replays.append(each)
-            if not as_json:
-                progress.close()
-                print("\n".join(printable(_lines(each))), flush=True)
-            progress.update(f"{len(replays)} replayed")
+    left, interrupt = "of other controllers", None
+    try:
+        with Progress() as progress:
+            progress.phase(f"replaying {len(records)} reconciles")
+            for each in replay_records(records, operator, kinds):
+                replays.append(each)
+                if not as_json:
+                    progress.close()
+                    print("\n".join(printable(_lines(each))), flush=True)
+                progress.update(f"{len(replays)} replayed")
+    except KeyboardInterrupt as error:
+        left, interrupt = "after the interrupt", error
     differ = sum(bool(each.differences) for each in replays)
     if as_json:
         print_json([_document(each) for each in replays])
@@ -456,9 +460,11 @@ def replay_recording(recording: Path, selection: Selection, target: str, *, as_j
         for problem in problems:
             print(problem)
         if len(replays) < len(records):
-            print(f"{len(records) - len(replays)} reconciles of other controllers were not replayed")
+            print(f"{len(records) - len(replays)} reconciles {left} were not replayed")
         if len(replays) > 1:
             print(f"\n{len(replays)} reconciles: {len(replays) - differ} the same, {differ} different")
+    if interrupt is not None:
+        raise interrupt
     return 1 if differ else 0
 
 

@@ -131,7 +131,8 @@ async def _execute(command: str, kubeconfig: Path) -> int:
             await asyncio.wait({ended, interrupted}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 os.killpg(process.pid, signal.SIGTERM)
-            return await ended
+            code = await ended
+            return code if code >= 0 else 128 - code  # as a shell does for a signal
         finally:
             interrupted.cancel()
             if not ended.done():
