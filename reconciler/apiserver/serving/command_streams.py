@@ -57,7 +57,7 @@ async def _over_spdy(request: web.BaseRequest, result: CommandResponse) -> web.S
     upgraded = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", "X-Stream-Protocol-Version": _SPDY}
     response = web.StreamResponse(status=101, headers=upgraded)
     session = _SPDYSession()
-    protocol, transport = request.protocol, cast("asyncio.Transport | None", request.transport)
+    protocol, transport = request.protocol, request.transport
     if transport is None or protocol is None:
         raise ConnectionResetError
     protocol.set_parser(cast("Any", session))
