@@ -20,6 +20,7 @@ from reconciler.meta.documents import format_time, parse_time
 from reconciler.meta.metadata import controller_of, selector_text
 
 POD = "v1/Pod"
+CLAIM = "v1/PersistentVolumeClaim"
 _PASSING = (
     errors.AlreadyExists,
     errors.Conflict,
@@ -53,11 +54,11 @@ class WorkloadReconciler(Reconciler):
         return ()
 
     async def reconcile(self, request: Request, /) -> Outcome:
-        """Read the object and call `sync`, unless it is being deleted."""
+        """Read the object and call `sync`, or `finish` if it is being deleted."""
         try:
             found = await self.client.get(self.kind, request.name, request.namespace)
             doc = found.to_dict()
-            wait = None if is_terminating(doc) else await self.sync(doc)
+            wait = await (self.finish(doc) if is_terminating(doc) else self.sync(doc))
         except errors.NotFound:
             return None
         except _PASSING:
@@ -67,6 +68,14 @@ class WorkloadReconciler(Reconciler):
     async def sync(self, doc: JSONObject) -> float | None:
         """Make the cluster match an object; return the seconds until the next step, None for none."""
         raise NotImplementedError
+
+    async def finish(self, _doc: JSONObject, /) -> float | None:
+        """Called for an object that is being deleted; returns as `sync` does."""
+        return None
+
+    async def same_namespace(self, other: Any) -> list[Request]:
+        """Map an object to the primary objects in its namespace."""
+        return [Request(each.name, each.namespace) for each in await self.client.list(self.kind, other.namespace)]
 
     def now(self) -> str:
         """Return the current time as Kubernetes writes it."""
@@ -206,7 +215,8 @@ class PodRunner(WorkloadReconciler):
 
     Args:
         clock: the source of time.
-        delays: the seconds by the kind of the controlling owner; other pods are left alone.
+        delays: the seconds by the kind of the controlling owner; an empty kind is that of every other pod. Without
+            it, other pods are left alone.
     """
 
     kind = POD
@@ -220,13 +230,17 @@ class PodRunner(WorkloadReconciler):
     async def sync(self, doc: JSONObject) -> float | None:
         """Run a pod, or end it when it is time to."""
         metadata = doc["metadata"]
-        owner = (controller_of(doc) or {}).get("kind", "")
+        normal = self._delay(doc)
         ends = doc["spec"].get("restartPolicy") != "Always"
-        if owner not in self._delays or not is_active(doc) or (ready_since(doc) and not ends):
+        if normal is None or not is_active(doc):
+            return None
+        if _is_outdated(doc):
+            self._due.pop(metadata["uid"], None)
+        elif ready_since(doc) and not ends:
             return None
         annotations = metadata.get("annotations") or {}
         try:
-            delay = self._delays[owner] if AFTER not in annotations else _seconds(annotations[AFTER])
+            delay = normal if AFTER not in annotations else _seconds(annotations[AFTER])
             code = int(annotations.get(EXIT_CODE) or 0)
         except ValueError as error:
             raise errors.TerminalError(f"an annotation of pod {metadata['name']} is invalid: {error}") from None
@@ -240,9 +254,19 @@ class PodRunner(WorkloadReconciler):
         del self._due[metadata["uid"]]
         return None
 
+    async def finish(self, doc: JSONObject, /) -> float | None:
+        """Remove a pod at once that has a grace period, since a node was named for it."""
+        if self._delay(doc) is not None and doc["metadata"].get("deletionGracePeriodSeconds"):
+            await self.client.delete(doc, grace_period=0)
+        return None
+
+    def _delay(self, doc: JSONObject) -> float | None:
+        """Return the seconds until a pod is ready, or ends; None for one that is left alone."""
+        return self._delays.get((controller_of(doc) or {}).get("kind", ""), self._delays.get(""))
+
     def _running(self, doc: JSONObject, *, ready: bool) -> JSONObject:
         status = doc.get("status") or {}
-        if status.get("phase") == "Running" and not ready:
+        if status.get("phase") == "Running" and not ready and not _is_outdated(doc):
             return dict(status)
         return self._status(doc, "Running", "running", {}, "" if ready else "ContainersNotReady")
 
@@ -256,13 +280,16 @@ class PodRunner(WorkloadReconciler):
         before, now = doc.get("status") or {}, self.now()
         started = before.get("startTime") or now
         states, ready = {state: {"startedAt": started, **details}}, not reason
+        known = _containers(doc)
         return {
             **before,
             **_address(doc),
             "phase": phase,
             "startTime": started,
             "conditions": _conditions(now, reason),
-            "containerStatuses": [_container(each, states, ready=ready) for each in doc["spec"]["containers"]],
+            "containerStatuses": [
+                _container(each, states, known.get(each["name"], {}), ready=ready) for each in doc["spec"]["containers"]
+            ],
         }
 
 
@@ -277,14 +304,26 @@ def _address(doc: JSONObject) -> JSONObject:
     return {"podIP": address, "podIPs": [{"ip": address}]}
 
 
-def _container(container: JSONObject, state: JSONObject, *, ready: bool) -> JSONObject:
+def _containers(doc: JSONObject) -> dict[str, JSONObject]:
+    """Return the statuses of a pod's containers by name."""
+    return {each["name"]: each for each in (doc.get("status") or {}).get("containerStatuses") or ()}
+
+
+def _is_outdated(doc: JSONObject) -> bool:
+    """Return whether a container runs an image that is not the pod's any more, so that it must restart."""
+    known = _containers(doc)
+    return any(known.get(each["name"], each).get("image") != each.get("image") for each in doc["spec"]["containers"])
+
+
+def _container(container: JSONObject, state: JSONObject, before: JSONObject, *, ready: bool) -> JSONObject:
+    restarted = bool(before) and before["image"] != container.get("image", "")
     return {
         "name": container["name"],
         "image": container.get("image", ""),
         "imageID": "",
         "ready": ready,
         "started": "running" in state,
-        "restartCount": 0,
+        "restartCount": before.get("restartCount", 0) + restarted,
         "state": state,
     }
 

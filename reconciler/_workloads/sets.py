@@ -8,8 +8,8 @@ from typing import Any
 from reconciler._core.wire import JSONObject
 from reconciler._workloads import base
 from reconciler.controller import Watch
-from reconciler.errors import AlreadyExists
-from reconciler.meta import Request
+from reconciler.errors import NotFound
+from reconciler.meta import Request, owner_reference
 
 REVISION_HASH = "controller-revision-hash"
 
@@ -17,10 +17,15 @@ REVISION_HASH = "controller-revision-hash"
 class StatefulSets(base.WorkloadReconciler):
     """Creates the pods and claims of StatefulSets in order, replaces outdated pods, and writes the status.
 
-    There are no ControllerRevisions, so a pod is always created with the newest template. Claims are never deleted.
+    There are no ControllerRevisions, so a pod is always created with the newest template. Claims are deleted as the
+    ``persistentVolumeClaimRetentionPolicy`` says.
     """
 
     kind = "apps/v1/StatefulSet"
+
+    def watches(self) -> Sequence[Watch]:
+        """Return the watch on claims: a pod waits while an earlier claim of its name is being deleted."""
+        return [Watch(base.CLAIM, mapper=self.same_namespace)]
 
     def can_adopt(self, owner: JSONObject, candidate: JSONObject, /) -> bool:
         """Return whether a pod has a name of the StatefulSet."""
@@ -44,6 +49,8 @@ class StatefulSets(base.WorkloadReconciler):
         first = (spec.get("ordinals") or {}).get("start") or 0
         wanted = range(first, first + spec["replicas"])
         in_order = spec.get("podManagementPolicy") != "Parallel"
+        for ordinal, existing in pods.items():
+            await self._own_claims(doc, existing, extra=ordinal not in wanted)
         for ordinal in wanted:
             pod = pods.get(ordinal)
             if pod is None:
@@ -77,18 +84,43 @@ class StatefulSets(base.WorkloadReconciler):
         for volume, template in _claims(doc).items():
             claim = f"{volume}-{name}"
             volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim}})
+            found = await self._claim(claim, doc["metadata"]["namespace"])
+            if found is not None and base.is_terminating(found):
+                return
+            if found is not None:
+                continue  # of an earlier pod with this name
             labels = (template["metadata"].get("labels") or {}) | (doc["spec"]["selector"].get("matchLabels") or {})
             place = {"name": claim, "namespace": doc["metadata"]["namespace"], "labels": labels}
             metadata = {**template["metadata"], **place}
             document = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **template, "metadata": metadata}
             document.pop("status", None)
-            try:
-                await self.client.create(document)
-            except AlreadyExists:
-                continue  # of an earlier pod with this name
+            await self.client.create(document)
         more = {"hostname": name, "subdomain": doc["spec"].get("serviceName"), "volumes": volumes}
         pod["spec"] = {**pod["spec"], **{field: value for field, value in more.items() if value}}
         await self.client.create(pod)
+
+    async def _own_claims(self, doc: JSONObject, pod: JSONObject, *, extra: bool) -> None:
+        """Set the owner with which the claims of a pod are deleted: the StatefulSet, an extra pod, or none."""
+        policy = doc["spec"].get("persistentVolumeClaimRetentionPolicy") or {}
+        owner = doc if policy.get("whenDeleted") == "Delete" else None
+        if extra and policy.get("whenScaled") == "Delete":
+            owner = pod
+        ours = {doc["metadata"]["uid"], pod["metadata"]["uid"]}
+        for volume in _claims(doc):
+            claim = await self._claim(f"{volume}-{pod['metadata']['name']}", doc["metadata"]["namespace"])
+            if claim is None or base.is_terminating(claim):
+                continue
+            before = claim["metadata"].get("ownerReferences") or []
+            after = [each for each in before if each["uid"] not in ours]
+            after += [] if owner is None else [owner_reference(owner)]
+            if [each["uid"] for each in after] != [each["uid"] for each in before]:
+                await self.client.update({**claim, "metadata": {**claim["metadata"], "ownerReferences": after}})
+
+    async def _claim(self, name: str, namespace: str) -> JSONObject | None:
+        try:
+            return (await self.client.get(base.CLAIM, name, namespace)).to_dict()
+        except NotFound:
+            return None
 
 
 def _claims(doc: JSONObject) -> dict[str, JSONObject]:

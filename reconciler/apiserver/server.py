@@ -18,8 +18,9 @@ from reconciler.apiserver.encoding.versions import NEWEST, checked_version, know
 from reconciler.apiserver.faults import EventOrder, OneOrMore
 from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.manifests import documents_of
-from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, stand_ins_of
+from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, chosen_controllers, stand_ins_of
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
+from reconciler.apiserver.serving.kubelet import ExecCallback, Kubelet, LogCallback
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import LoggedRequest, RequestConditions, RequestLog
 from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, state_of
@@ -55,8 +56,9 @@ class APIServer:
             token. By default the state is lost with the server.
         controllers: the cluster's own controllers that the server plays: ``"garbage"`` and ``"namespaces"``, which
             follow each write at once and are the default, and stand-ins for ``"deployments"``, ``"statefulsets"``,
-            ``"daemonsets"`` and ``"jobs"``. A mapping gives each stand-in the duration until its pods are ready, or
-            end; 1 by default.
+            ``"daemonsets"``, ``"jobs"``, every other one of the ``"pods"``, ``"claims"``, ``"endpoints"`` and
+            ``"disruptionbudgets"``; ``"all"`` is each of them. A mapping gives each stand-in the duration until its
+            pods are ready, or end; 1 by default.
         tls: serve over TLS, with a new certificate, as a real server does; needs the extra ``develop``. False, the
             default, serves without.
         version: the version of Kubernetes: ``"1.33"``, ``"1.34"``, ``"1.35"`` or ``"1.36"``, or a patch release of
@@ -89,12 +91,14 @@ class APIServer:
     ) -> None:
         self._asked_version = None if version is None else checked_version(version)
         release = self._asked_version or NEWEST
+        controllers = chosen_controllers(controllers)
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
         self._credentials = StaticTokens()
         self._open = False
         self._clock = clock
         self._stand_ins = stand_ins_of(controllers)
+        self._kubelet = Kubelet(serves="pods" in self._stand_ins)
         self._workloads: WorkloadControllers | None = None
         self._data = None if data is None else DataDirectory(Path(data))
         self._fork: Fork | None = None
@@ -113,6 +117,7 @@ class APIServer:
             rbac=rbac,
             controllers=controllers,
             release=release,
+            kubelet=self._kubelet,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
         self.faults = self._handler_chain.faults
@@ -387,6 +392,23 @@ class APIServer:
                 server.add(webhook)
             webhooks = server
         self._webhook_servers[address.rstrip("/")] = webhooks
+
+    def on_exec(self, callback: ExecCallback) -> None:
+        """Answer commands in pods (``pods/exec``), which otherwise succeed without output if the server plays ``pods``.
+
+        Args:
+            callback: takes the namespace, the pod, the container and the command, a list; returns the output and the
+                exit code. It may be ``async``.
+        """
+        self._kubelet.on_exec = callback
+
+    def on_log(self, callback: LogCallback) -> None:
+        """Answer requests for logs (``pods/log``), which otherwise are empty if the server plays ``pods``.
+
+        Args:
+            callback: takes the namespace, the pod and the container; returns the log. It may be ``async``.
+        """
+        self._kubelet.on_log = callback
 
     # request log
 

@@ -1,7 +1,8 @@
 """The command line: ``reconciler demo | new | dev | run | crd | manifests | explain | apiserver | …``.
 
 Exit codes: 0 for success, 1 for a failure (one line on standard error says what failed and what to do), 2 for a usage
-error, 130 after an interrupt. Each command imports only what it needs, so it works without the extras of the others.
+error, 130 after SIGINT, 143 after SIGTERM. Each command imports only what it needs, so it works without the extras of
+the others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.cli.output import ThreadsLeft, exit_with
+from reconciler.cli.output import ThreadsLeft, end_at_signals, exit_with
 from reconciler.errors import importing
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the process ends
+    if arguments is None:  # the process is the command's own
+        end_at_signals()
     try:
         exit_with(lambda: _dispatch(arguments))
     except ThreadsLeft as left:
-        if arguments is None:  # the process is the command's own
+        if arguments is None:
             sys.stdout.flush()
             os._exit(int(str(left.code)))
         raise

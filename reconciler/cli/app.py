@@ -90,6 +90,7 @@ app = App(
         "line takes precedence."
     ),
     version=_version,
+    suppress_keyboard_interrupt=False,  # `exit_with` tells the signals apart
     default_parameter=Parameter(show_env_var=False, negative_iterable=()),
 )
 routes = App(name="routes", help="Test the routing rules of notifications.")

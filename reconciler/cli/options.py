@@ -40,10 +40,25 @@ Authentication = Annotated[
 ]
 
 Controllers = Annotated[
-    tuple[Literal["deployments", "statefulsets", "daemonsets", "jobs", "none"], ...],
+    tuple[
+        Literal[
+            "deployments",
+            "statefulsets",
+            "daemonsets",
+            "jobs",
+            "pods",
+            "claims",
+            "endpoints",
+            "disruptionbudgets",
+            "all",
+            "none",
+        ],
+        ...,
+    ],
     Parameter(
         name="--controller",
-        help="Run a stand-in for this controller. Can be repeated. 'none' runs not even the garbage collector.",
+        help="Run a stand-in for this controller. Can be repeated. 'all' runs every one, 'none' not even the garbage "
+        "collector.",
         show_default=False,
     ),
 ]

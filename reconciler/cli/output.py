@@ -7,6 +7,7 @@ import errno
 import os
 import shlex
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -186,44 +187,6 @@ def render(template: str, *, as_json: bool = False, **values: object) -> str:
     return environment.get_template(f"{template}.jinja").render(values)
 
 
-_EVERY = 1000
-"""Reconciles between two lines that are not on a terminal."""
-
-
-class Progress:
-    """What a command does, on a line of a terminal that the next text replaces; elsewhere on a line each."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-
-    def copied(self, kind: str, objects: int) -> None:
-        """Called when objects were copied."""
-        if objects:
-            self.say(f"copied {objects} {kind}")
-
-    def reconciled(self, reconciles: int) -> None:
-        """Called when there were so many reconciles."""
-        if self._terminal or reconciles % _EVERY == 0:
-            self.say(f"{reconciles} reconciles")
-
-    def update(self, text: str) -> None:
-        """Show a text on a terminal only."""
-        if self._terminal:
-            self.say(text)
-
-    def end(self) -> None:
-        """Remove the line."""
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def say(self, text: str) -> None:
-        """Say what is being done."""
-        if self._terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-
 def print_json(document: object) -> None:
     """Print a document, indented."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(document)).decode() + "\n")
@@ -231,6 +194,26 @@ def print_json(document: object) -> None:
 
 class ThreadsLeft(SystemExit):
     """The exit of a command that leaves threads which may never end, and for which Python would wait."""
+
+
+_STOP_SECONDS = 4
+"""Seconds after a signal in which a command must have ended."""
+
+
+def end_at_signals() -> None:
+    """Let SIGINT and SIGTERM interrupt the command of this process, and end the process if that takes too long.
+
+    The interrupt is raised where the command is, since code that does not return to its event loop cannot be cancelled.
+    """
+
+    def interrupt(number: int, _frame: object) -> None:
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+        signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
+        raise KeyboardInterrupt(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell ignores SIGINT for what runs in the background
+            signal.signal(number, interrupt)
 
 
 def exit_with(command: Callable[[], int]) -> None:
@@ -246,8 +229,9 @@ def exit_with(command: Callable[[], int]) -> None:
     except ReconcilerError as error:
         print(f"reconciler: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        (number,) = interrupt.args or (signal.SIGINT,)
+        sys.exit(128 + number)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             print(f"reconciler: cannot write the output: {error.strerror}", file=sys.stderr)

@@ -22,7 +22,8 @@ from reconciler.cache.decoding import WireReader
 from reconciler.cli.endpoint import EndpointError, PathNotServed, printable, read_debug
 from reconciler.cli.explain import by_text, change_lines, field_text, result_text
 from reconciler.cli.options import AccessFlags
-from reconciler.cli.output import Progress, print_json, write_files
+from reconciler.cli.output import print_json, write_files
+from reconciler.cli.progress import Progress
 from reconciler.cli.targets import load_target
 from reconciler.controller.wake.change import FieldChange, ObjectChange
 from reconciler.controller.wake.reasons import because
@@ -358,13 +359,14 @@ def fetch_recording(endpoint: str, access: AccessFlags, directory: Path) -> int:
         ConfigurationError: the directory is in use, or cannot be written.
         EndpointError: the operator cannot be asked, does not record, or refuses.
     """
+    progress = Progress()
+    progress.phase("copying the recording")
     try:
         names = msgspec.json.decode(read_debug(endpoint, access, _PATH), type=list[str])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         names = [""]
     if not all(map(_is_segment, names)):
         raise EndpointError(f"--endpoint {endpoint}: the response is not that of an operator")
-    progress = Progress()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(not each.name.endswith(_PART) for each in directory.iterdir()):
@@ -373,7 +375,7 @@ def fetch_recording(endpoint: str, access: AccessFlags, directory: Path) -> int:
             copies = [_Copy(directory / f"{name}{_PART}", progress) for name in names]
             for copy in copies:
                 undo.callback(copy.path.unlink, missing_ok=True)
-            undo.callback(progress.end)
+            undo.callback(progress.close)
             for name, copy in zip(names, copies, strict=True):
                 copy.fetch(endpoint, access, name, sum(each.size for each in copies))
             found = [copy for copy in copies if copy.path.exists()]
@@ -411,7 +413,7 @@ class _Copy:
                 file.write(chunk)
             except OSError as error:  # which is not one of the connection
                 raise ConfigurationError(f"cannot write {self.path}: {error.strerror}") from error
-            self._progress.update(f"copied {before + self.size:,} bytes")
+            self._progress.update(f"{before + self.size:,} bytes")
 
         try:
             with private_file(self.path) as file:
@@ -439,10 +441,18 @@ def replay_recording(recording: Path, selection: Selection, target: str, *, as_j
     records, kinds, problems = selection.read(recording)
     operator = load_operator(target)
     replays: list[Replay] = []
-    for each in replay_records(records, operator, kinds):
-        replays.append(each)
-        if not as_json:
-            print("\n".join(printable(_lines(each))), flush=True)
+    left, interrupt = "of other controllers", None
+    try:
+        with Progress() as progress:
+            progress.phase(f"replaying {len(records)} reconciles")
+            for each in replay_records(records, operator, kinds):
+                replays.append(each)
+                if not as_json:
+                    progress.close()
+                    print("\n".join(printable(_lines(each))), flush=True)
+                progress.update(f"{len(replays)} replayed")
+    except KeyboardInterrupt as error:
+        left, interrupt = "after the interrupt", error
     differ = sum(bool(each.differences) for each in replays)
     if as_json:
         print_json([_document(each) for each in replays])
@@ -450,9 +460,11 @@ def replay_recording(recording: Path, selection: Selection, target: str, *, as_j
         for problem in problems:
             print(problem)
         if len(replays) < len(records):
-            print(f"{len(records) - len(replays)} reconciles of other controllers were not replayed")
+            print(f"{len(records) - len(replays)} reconciles {left} were not replayed")
         if len(replays) > 1:
             print(f"\n{len(replays)} reconciles: {len(replays) - differ} the same, {differ} different")
+    if interrupt is not None:
+        raise interrupt
     return 1 if differ else 0
 
 

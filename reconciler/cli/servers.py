@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from reconciler.apiserver import APIServer, LoggedRequest
 from reconciler.apiserver.encoding.versions import NEWEST, VERSIONS
 from reconciler.cli.options import Controllers, Data, Format, NewKubeconfig
 from reconciler.cli.output import KUBECONFIG, write_kubeconfig
+from reconciler.cli.progress import Progress
 from reconciler.cli.targets import load_resource
 from reconciler.errors import ConfigurationError
 
@@ -77,15 +78,17 @@ def apiserver(
     return asyncio.run(_run_apiserver(objects, options))
 
 
-def played_controllers(chosen: Sequence[str]) -> tuple[str, ...]:
-    """Return the controllers that a server plays: those that a cluster needs and the chosen ones, or none.
+def played_controllers(chosen: Sequence[str]) -> Collection[str]:
+    """Return the controllers that a server plays: those that a cluster needs and the chosen ones, or none, or all.
 
     Raises:
-        ConfigurationError: ``none`` is chosen together with others.
+        ConfigurationError: ``none`` or ``all`` is chosen together with others.
     """
-    if "none" in chosen and len(chosen) > 1:
-        raise ConfigurationError("--controller none excludes other controllers: leave it out, or the others")
-    return () if "none" in chosen else ("garbage", "namespaces", *chosen)
+    for word in {"none", "all"}.intersection(chosen):
+        if len(chosen) > 1:
+            raise ConfigurationError(f"--controller {word} excludes other controllers: leave it out, or the others")
+        return () if word == "none" else word
+    return ("garbage", "namespaces", *chosen)
 
 
 async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> int:
@@ -128,7 +131,8 @@ async def _execute(command: str, kubeconfig: Path) -> int:
             await asyncio.wait({ended, interrupted}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 os.killpg(process.pid, signal.SIGTERM)
-            return await ended
+            code = await ended
+            return code if code >= 0 else 128 - code  # as a shell does for a signal
         finally:
             interrupted.cancel()
             if not ended.done():
@@ -199,7 +203,9 @@ def build(*, controller_manager: ControllerManager = False) -> int:
     """Build etcd, etcdutl, kube-apiserver and kubectl with Go into the user's cache, unless they exist."""
     from reconciler.testing import control_plane
 
-    print(control_plane.build(progress=sys.stderr, controller_manager=controller_manager))
+    with Progress() as progress:
+        directory = control_plane.build(controller_manager=controller_manager, progress=progress.update)
+    print(directory)
     return 0
 
 
@@ -209,7 +215,8 @@ def up(*, kubeconfig: NewKubeconfig = KUBECONFIG, controller_manager: Controller
     from reconciler.testing import control_plane
 
     if controller_manager and "KUBEBUILDER_ASSETS" not in os.environ:
-        control_plane.build(sys.stderr, controller_manager=True)  # shows the progress of minutes
+        with Progress() as progress:
+            control_plane.build(controller_manager=True, progress=progress.update)
     asyncio.run(_run_control_plane(kubeconfig, controller_manager=controller_manager))
     return 0
 
@@ -217,7 +224,10 @@ def up(*, kubeconfig: NewKubeconfig = KUBECONFIG, controller_manager: Controller
 async def _run_control_plane(kubeconfig: Path, *, controller_manager: bool) -> None:
     from reconciler.testing import control_plane
 
-    async with control_plane.ControlPlane(controller_manager=controller_manager) as plane:
+    async with contextlib.AsyncExitStack() as stack:
+        with Progress() as progress:
+            progress.phase("starting etcd and kube-apiserver")
+            plane = await stack.enter_async_context(control_plane.ControlPlane(controller_manager=controller_manager))
         write_kubeconfig(plane.write_kubeconfig, kubeconfig)
         print(f"kube-apiserver on {plane.url}; its data is lost when it stops")
         print("In another terminal:")

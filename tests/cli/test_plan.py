@@ -448,8 +448,8 @@ def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], nam
     write_fork("a")
     code, out, err = run(capsys, "plan", f"sites:{name}", "--fork", "fork")
     assert (code, out) == (1, "")
-    assert message in err
-    assert len(err.splitlines()) == 1
+    _progress, error = err.splitlines()
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -462,8 +462,9 @@ def test_an_operator_that_ends_by_itself(capsys: pytest.CaptureFixture[str], nam
 def test_an_operator_that_does_not_start(capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
     write_fork("a")
     code, out, err = run(capsys, "plan", f"sites:{name}", "--fork", "fork", "--seconds", "1")
-    assert (code, out, len(err.splitlines())) == (1, "", 1)
-    assert message in err
+    assert (code, out) == (1, "")
+    _progress, error = err.splitlines()
+    assert message in error
 
 
 @pytest.mark.parametrize(
@@ -567,7 +568,8 @@ def test_a_kubeconfig_that_reaches_nothing(capsys: pytest.CaptureFixture[str], m
     Path("kubeconfig").write_text(json.dumps(document))
     for command in (["plan", "sites:Plain"], ["fork", "--output", "new"]):
         code, _, err = run(capsys, *command, "--kubeconfig", "kubeconfig")
-        assert (code, len(err.splitlines())) == (1, 1)
+        *_progress, err = err.splitlines()
+        assert code == 1
         assert "127.0.0.1:1" in err
     assert not Path("new").exists()
 
@@ -823,8 +825,7 @@ def test_a_plan_copies_in_pages_and_reconciles_each_object_a_few_times(capsys: p
     assert plan["reconciles"] <= 3 * 601
     assert lists.count("sites") == 2
     assert lists.count("configmaps") == 1
-    assert "copied 601 sites.example.com" in results[0][2].splitlines()
-    assert "1000 reconciles" in results[0][2].splitlines()
+    assert "running sites:Plain on a copy of the cluster" in results[0][2].splitlines()
 
 
 def test_a_user_with_few_permissions_plans_a_namespace_and_is_told_what_is_missing(

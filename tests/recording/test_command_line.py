@@ -35,11 +35,12 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """Run a command; return its exit status and what it printed."""
+    """Run a command; return its exit status and what it printed, without its progress."""
     with pytest.raises(SystemExit) as exit_:
         main([str(each) for each in arguments])
     captured = capsys.readouterr()
-    return int(exit_.value.code or 0), captured.out + captured.err
+    said = [line for line in captured.err.splitlines(keepends=True) if not line.startswith("replaying ")]
+    return int(exit_.value.code or 0), captured.out + "".join(said)
 
 
 def test_show_names_the_objects(capsys: Any, incident: Path) -> None:

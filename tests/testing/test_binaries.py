@@ -1,22 +1,17 @@
 """Finding and building the binaries of a control plane, with a fake Go."""
 
 import fcntl
-import io
 import os
-import pty
-import struct
 import subprocess
 import sys
-import termios
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
-from reconciler.clock import SystemClock
 from reconciler.testing.control_plane import build
-from reconciler.testing.control_plane.binaries import BinariesMissing, BuildProgress, binaries_path, find_or_build
+from reconciler.testing.control_plane.binaries import BinariesMissing, binaries_path, find_or_build
 
 GO = """#!/bin/sh
 set -e
@@ -174,111 +169,41 @@ def test_the_cache_is_in_the_home_directory_by_default(
     assert build().is_relative_to(tmp_path / "home" / ".cache" / "kube-reconciler")
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class ManualClock(SystemClock):
-    """A clock that the test sets."""
-
-    time = 0.0
-
-    def monotonic(self) -> float:  # type: ignore[override]
-        return self.time
-
-
-def displayed(stream: io.StringIO, *times: float) -> str:
-    """Return what a build that compiled a package and downloaded two modules has shown at these times."""
-    clock = ManualClock()
-    progress = BuildProgress(stream, clock=clock)
-    for line in (
-        "go: downloading k8s.io/api v0.36.3",
-        "go: downloading k8s.io/apimachinery v0.36.3",
-        "k8s.io/api/core/v1",
-    ):
-        progress.add_line(line)
-    for clock.time in times:
-        progress.update()
-    shown = stream.getvalue()
-    progress.close()
-    return shown
-
-
-def test_terminal_shows_the_progress_of_a_long_build() -> None:
-    terminal = Terminal()
-    shown = displayed(terminal, 1, 1.9, 2, 2.5, 3, 125)
-    assert [line.removesuffix("\x1b[K") for line in shown.split("\r")[1:]] == [
-        f"building etcd and kube-apiserver: {time} min, modules downloaded: 2, packages compiled: 1"
-        for time in ("0:02", "0:03", "2:05")
-    ]
-    assert terminal.getvalue().endswith("\r\x1b[K"), "the line is erased at the end"
-
-
-@pytest.mark.parametrize(
-    ("width", "shown"),
-    [
-        (0, "building etcd and kube-apiserver: 0:02 min, modules downloaded: 1, packages compiled: 0"),  # unknown
-        (120, "building etcd and kube-apiserver: 0:02 min, modules downloaded: 1, packages compiled: 0"),
-        (80, "building: 0:02 min, modules downloaded: 1, packages compiled: 0"),
-        (40, "building: 0:02 min, modules downloaded:"),
-    ],
-)
-def test_the_progress_fits_in_a_line_of_the_terminal(width: int, shown: str) -> None:
-    reader, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
-    with open(terminal, "w") as stream:  # noqa: PTH123 - a descriptor
-        clock = ManualClock()
-        progress = BuildProgress(stream, clock=clock)
-        progress.add_line("go: downloading k8s.io/api v0.36.3")
-        clock.time = 2
-        progress.update()
-        assert os.read(reader, 1000).decode() == f"\r{shown}\x1b[K"
-    os.close(reader)
-
-
 def test_output_of_go_in_another_encoding_does_not_stop_its_reader(calls: Path, tmp_path: Path) -> None:
     program(tmp_path / "go" / "go", "#!/bin/sh\nexec >&2\nprintf '\\377\\n'\necho 'bad.go:1:2: no'\nexit 1\n")
     with pytest.raises(BinariesMissing, match=r"bad\.go:1:2: no"):
         build()
 
 
-def test_short_build_shows_nothing() -> None:
-    assert displayed(Terminal(), 1, 1.5) == ""
+def test_a_build_reports_what_go_has_done(calls: Path, tmp_path: Path) -> None:
+    goes_on = tmp_path / "goes on"
+    os.mkfifo(goes_on)
+    program(
+        tmp_path / "go" / "go",
+        f"{GO}exec >&2\necho 'go: downloading k8s.io/api v0.36.3'\necho k8s.io/api/core/v1\nread line < '{goes_on}'\n",
+    )
+    reports: list[str] = []
+
+    def report(text: str) -> None:
+        reports.append(text)
+        if "packages compiled: 1" in text and len(reports) > 1:
+            goes_on.write_text("\n")
+
+    build(progress=report)
+    assert reports[-1] == "building etcd and kube-apiserver: modules downloaded: 1, packages compiled: 1"
 
 
-def test_file_gets_a_line_every_30_seconds() -> None:
-    lines = displayed(io.StringIO(), *range(70)).splitlines()
-    assert [line.partition(" min")[0] for line in lines] == [
-        "building etcd and kube-apiserver: 0:30",
-        "building etcd and kube-apiserver: 1:00",
-    ]
-
-
-def test_waiting_for_another_build_is_said(calls: Path) -> None:
-    stream = io.StringIO()
-    build(stream)
-    assert stream.getvalue() == ""
+def test_waiting_for_another_build_is_reported(calls: Path) -> None:
+    build()
     cache = binaries_path().parent
     (cache / "bin" / "kubectl").unlink()
+    told: Queue[str] = Queue()
     with ThreadPoolExecutor(1) as pool, (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = pool.submit(build, told := Told())
-        assert told.event.wait(30)
+        waiting = pool.submit(build, progress=told.put)
+        assert told.get(timeout=30) == "another process is building etcd and kube-apiserver: waiting for it"
         fcntl.flock(lock, fcntl.LOCK_UN)
         waiting.result()
-    assert told.getvalue() == "another process is building etcd and kube-apiserver: waiting for it\n"
-
-
-class Told(io.StringIO):
-    """A stream that sets an event when something is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.event = threading.Event()
-
-    def flush(self) -> None:
-        self.event.set()
 
 
 def test_names_of_packages_are_not_part_of_an_error(calls: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from reconciler.errors import ConfigurationError
 from tests.testing.test_controller_manager import built
 
 DEPLOYMENT, REPLICA_SET, STATEFUL_SET = "apps/v1/Deployment", "apps/v1/ReplicaSet", "apps/v1/StatefulSet"
+CLAIM = "v1/PersistentVolumeClaim"
 DAEMON_SET, JOB, POD = "apps/v1/DaemonSet", "batch/v1/Job", "v1/Pod"
 DELAYS = {"deployments": 2.0, "statefulsets": 2.0, "daemonsets": 2.0, "jobs": 3.0}
 
@@ -38,7 +39,8 @@ async def real() -> AsyncIterator[Client]:
 
 @contextlib.asynccontextmanager
 async def embedded() -> AsyncIterator[Client]:
-    async with APIServer(controllers={"garbage": 0, "namespaces": 0, **DELAYS}) as server, Client(server) as client:
+    controllers = {**dict.fromkeys(("garbage", "namespaces", "endpoints", "disruptionbudgets"), 0), **DELAYS}
+    async with APIServer(controllers=controllers) as server, Client(server) as client:
         yield client
 
 
@@ -347,6 +349,82 @@ async def a_daemon_set_has_a_pod_for_each_node(client: Client) -> None:
         return current.get("updatedNumberScheduled") == current["numberAvailable"] == 2
 
     assert await status(client, DAEMON_SET, "agent", rolled) == {**whole, "observedGeneration": 2}
+
+
+@on_both
+async def a_stateful_set_deletes_its_claims_if_asked_to(client: Client) -> None:
+    claim = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    deleted = {"persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Delete"}}
+    settings = {"podManagementPolicy": "Parallel", "volumeClaimTemplates": [claim], **deleted}
+    await client.create(workload(STATEFUL_SET, "db", replicas=2, serviceName="db", **settings))
+
+    def owned_by(kind: str) -> Callable[[Any], bool]:
+        return lambda found: [each["kind"] for each in found["metadata"].get("ownerReferences", ())] == [kind]
+
+    for name in ("data-db-0", "data-db-1"):
+        await client.wait_for(CLAIM, name, "default", until=owned_by("StatefulSet"), timeout=60)
+        # As the controller that protects claims, which this cluster does not run, does for a claim without pods.
+        await client.patch(CLAIM, name, "default", patch={"metadata": {"finalizers": None}})
+    await client.patch(STATEFUL_SET, "db", "default", patch={"spec": {"replicas": 1}})
+    await client.wait_gone(CLAIM, "data-db-1", "default", timeout=60)
+    assert [each.name for each in await client.list(CLAIM, "default")] == ["data-db-0"]
+    await client.delete(STATEFUL_SET, "db", "default")
+    await client.wait_gone(CLAIM, "data-db-0", "default", timeout=60)
+
+
+@on_both
+async def a_service_has_the_addresses_of_its_pods(client: Client) -> None:
+    spec = {"selector": {"app": "db"}, "clusterIP": "None", "ports": [{"name": "web", "port": 80, "targetPort": 8080}]}
+    metadata = {"name": "db", "namespace": "default"}
+    await client.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+    await client.create(workload(STATEFUL_SET, "db", replicas=2, serviceName="db"))
+
+    def subset_of(found: Any) -> dict[str, Any]:
+        return (found.to_dict().get("subsets") or [{}])[0]
+
+    def both_ready(found: Any) -> bool:
+        return len(subset_of(found).get("addresses", ())) == 2
+
+    subset = subset_of(await client.wait_for("v1/Endpoints", "db", "default", until=both_ready, timeout=60))
+    pods = {pod.name: pod for pod in await client.list(POD, "default")}
+    assert {each["ip"] for each in subset["addresses"]} == {pod["status"]["podIP"] for pod in pods.values()}
+    assert {each["hostname"] for each in subset["addresses"]} == pods.keys()
+    assert subset["ports"] == [{"name": "web", "port": 8080, "protocol": "TCP"}]
+    (found,) = [
+        each.to_dict()
+        for each in await client.list(
+            "discovery.k8s.io/v1/EndpointSlice", "default", label_selector="kubernetes.io/service-name=db"
+        )
+    ]
+    assert {each["targetRef"]["uid"] for each in found["endpoints"]} == {pod.uid for pod in pods.values()}
+    assert all(each["conditions"]["ready"] for each in found["endpoints"])
+    await client.patch(STATEFUL_SET, "db", "default", patch={"spec": {"replicas": 0}})
+    await client.wait_for("v1/Endpoints", "db", "default", until=lambda each: not subset_of(each), timeout=60)
+    await client.delete("v1/Service", "db", "default")
+    await client.wait_gone("v1/Endpoints", "db", "default", timeout=60)
+
+
+@on_both
+async def a_disruption_budget_counts_the_healthy_pods(client: Client) -> None:
+    budget = "policy/v1/PodDisruptionBudget"
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+    metadata = {"name": "web", "namespace": "default"}
+    await client.create({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec})
+    await client.create(workload(DEPLOYMENT, "web", replicas=3))
+
+    def allowed(number: int) -> Callable[[dict[str, Any]], bool]:
+        return lambda current: (current.get("expectedPods"), current.get("disruptionsAllowed")) == (3, number)
+
+    found = await status(client, budget, "web", allowed(1))
+    assert condition("DisruptionAllowed", "True", "SufficientPods", "").items() <= found["conditions"][0].items()
+    assert (found["currentHealthy"], found["desiredHealthy"]) == (3, 2)
+    await client.patch(budget, "web", "default", patch={"spec": {"maxUnavailable": 0}})
+    found = await status(client, budget, "web", allowed(0))
+    assert condition("DisruptionAllowed", "False", "InsufficientPods", "").items() <= found["conditions"][0].items()
+    assert found["desiredHealthy"] == 3
 
 
 named = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)

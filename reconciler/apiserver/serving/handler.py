@@ -21,6 +21,7 @@ from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.encoding.versions import NEWEST
 from reconciler.apiserver.serving.discovery import DiscoveryDocuments
+from reconciler.apiserver.serving.kubelet import Kubelet
 from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
@@ -46,8 +47,24 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 IMMEDIATE = ("garbage", "namespaces")
 """The controllers that are a part of each write."""
 
-_STAND_INS = ("deployments", "statefulsets", "daemonsets", "jobs")
+_STAND_INS = (
+    "deployments",
+    "statefulsets",
+    "daemonsets",
+    "jobs",
+    "pods",
+    "claims",
+    "endpoints",
+    "disruptionbudgets",
+)
 _SECONDS = 1.0
+
+
+def chosen_controllers(
+    controllers: Collection[str] | Mapping[str, DurationLike],
+) -> Collection[str] | Mapping[str, DurationLike]:
+    """Return the controllers that the option of `APIServer` means: itself, or every one for ``"all"``."""
+    return (*IMMEDIATE, *_STAND_INS) if controllers == "all" else controllers
 
 
 def stand_ins_of(controllers: Collection[str] | Mapping[str, DurationLike]) -> dict[str, float]:
@@ -56,7 +73,7 @@ def stand_ins_of(controllers: Collection[str] | Mapping[str, DurationLike]) -> d
     unknown = {controllers} if isinstance(controllers, str) else set(controllers) - set(known)
     if unknown:
         shown = ", ".join(sorted(map(str, unknown)))
-        raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}")
+        raise ConfigurationError(f"unknown controllers {shown!r}: choose from {', '.join(known)}, or 'all'")
     chosen = controllers if isinstance(controllers, Mapping) else dict.fromkeys(controllers, _SECONDS)
     return {name: seconds_of(f"the delay of {name}", chosen[name], zero=True) for name in _STAND_INS if name in chosen}
 
@@ -96,8 +113,10 @@ class Handler:
         rbac: bool = False,
         unasked: dict[str, None] | None = None,
         release: str = NEWEST,
+        kubelet: Kubelet | None = None,
     ) -> None:
         self._clock = clock
+        self._kubelet = kubelet or Kubelet()
         self.cluster = ClusterStorage(clock, rng, history=history, release=release)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers, sockets=unasked is None)
@@ -191,19 +210,26 @@ class Handler:
             expired: the error that ends a watch at once, or None.
         """
         try:
-            if call is None:
-                return self._answer(request)
-            if call.verb == "watch":
-                return self._watch(call, stale, expired)
-            if call.verb not in ("get", "list"):
-                return await self._write(call)
-            read = partial(self._read, call, stale)
-            return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
+            return await self._dispatch(request, call, stale, expired)
         except MissingExtra as error:
             return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
         except Refusal as error:
             warnings = [] if call is None else _warning_headers(call)
             return HandlerResult(refusal_response(error, warnings), error.reason)
+
+    async def _dispatch(
+        self, request: HTTPRequest, call: Call | None, stale: PastState | None, expired: Refusal | None
+    ) -> HandlerResult:
+        if call is None:
+            return self._answer(request)
+        if call.needs_node:
+            return HandlerResult(await self._kubelet.answer(call))
+        if call.verb == "watch":
+            return self._watch(call, stale, expired)
+        if call.verb not in ("get", "list"):
+            return await self._write(call)
+        read = partial(self._read, call, stale)
+        return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):

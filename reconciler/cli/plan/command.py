@@ -28,9 +28,10 @@ from reconciler.apiserver.fork import NAMESPACES, Fork, ForkChange, ReadOnlyTran
 from reconciler.apiserver.state import DEFINITIONS, private_file, read_state
 from reconciler.cli.endpoint import printable
 from reconciler.cli.options import ForkOptions, PlanOptions, RunOptions
-from reconciler.cli.output import Progress, ThreadsLeft, print_json, running_dev
+from reconciler.cli.output import ThreadsLeft, print_json, running_dev
 from reconciler.cli.plan.document import OperatorPlan, compare
 from reconciler.cli.plan.engine import Bounds, make_plan
+from reconciler.cli.progress import Progress
 from reconciler.cli.run import operator_setup
 from reconciler.client import Client
 from reconciler.client.configuration import ConfiguredTransport
@@ -228,12 +229,18 @@ def _plans(
                         cluster,
                         namespaces=options.namespaces,
                         copy_secrets=options.secrets,
-                        progress=progress.copied,
+                        progress=lambda kind, objects: progress.update(f"copied {objects} {kind}"),
                     )
                     server = await servers.enter_async_context(forking)
                 namespaces = list(options.namespaces)
+                progress.phase(f"running {target} on a copy of the cluster")
                 plan = await make_plan(
-                    target, setup, server, bounds=bounds, namespaces=namespaces, progress=progress.reconciled
+                    target,
+                    setup,
+                    server,
+                    bounds=bounds,
+                    namespaces=namespaces,
+                    progress=lambda reconciles: progress.update(f"{reconciles} reconciles"),
                 )
                 fork = server.forked
                 assert fork is not None  # noqa: S101 - a plan has one
@@ -250,7 +257,7 @@ def _plans(
                 return plan, other
 
         stack.enter_context(virtual_time(epoch))
-        stack.callback(progress.end)
+        stack.callback(progress.close)
         return runner.run(work())
 
 
@@ -365,11 +372,9 @@ def write_fork(path: Path, options: ForkOptions) -> int:
             f"--output {path} exists and is not a file of an earlier fork, so it is not overwritten"
         )
     selectors = dict(_split(each) for each in options.selectors)
-    progress = Progress()
-    try:
+    with Progress() as progress:
+        progress.phase("copying the cluster")
         lines, fork = asyncio.run(_forked(options, selectors, progress))
-    finally:
-        progress.end()
     _write_private(path, lines)
     report = fork.report
     print(f"{path}: {sum(report.copied.values())} objects of {len(report.copied)} kinds of {report.server_version}")
@@ -395,7 +400,7 @@ async def _forked(options: ForkOptions, selectors: dict[str, str], progress: Pro
             namespaces=options.namespaces,
             selectors=selectors,
             copy_secrets=options.secrets,
-            progress=progress.copied,
+            progress=lambda kind, objects: progress.update(f"copied {objects} {kind}"),
         )
         async with forking as server:
             fork = server.forked

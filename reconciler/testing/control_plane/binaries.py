@@ -13,13 +13,12 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
-from reconciler.clock import Clock, current_clock
 from reconciler.errors import ConfigurationError
 
 _log = logging.getLogger("reconciler.testing")
@@ -59,15 +58,14 @@ def binaries_path() -> Path:
     raise BinariesMissing(f"no {' and no '.join(missing)} in {source}{directory}: {_HOW}")
 
 
-def build(progress: TextIO | None = None, *, controller_manager: bool = False) -> Path:
+def build(*, controller_manager: bool = False, progress: Callable[[str], object] | None = None) -> Path:
     """Build the binaries into the user's cache unless they exist; return their directory.
 
     The first build takes some minutes, or longer on a small machine. If another process is building, wait for it.
 
     Args:
         controller_manager: build kube-controller-manager, too, which takes some more minutes.
-        progress: a stream for the progress: a line that changes every second on a terminal, else a line every 30 s.
-            Default: none.
+        progress: called every second with a line that says how far the build is.
 
     Raises:
         BinariesMissing: Go is not installed, or the build failed; the message ends with the compiler's output.
@@ -82,11 +80,11 @@ def build(progress: TextIO | None = None, *, controller_manager: bool = False) -
             "or set KUBEBUILDER_ASSETS to a directory with them"
         )
     cache.mkdir(parents=True, exist_ok=True)
-    shown = BuildProgress(progress)
-    with _locked(cache / "lock", shown), contextlib.closing(shown):
+    say = progress or (lambda _text: None)
+    with _locked(cache / "lock", say):
         missing = _unbuilt(cache / "bin", controller_manager=controller_manager)
         if missing:
-            _build(go, missing, cache, shown)
+            _build(go, missing, cache, say)
     return cache / "bin"
 
 
@@ -120,17 +118,17 @@ def _unbuilt(directory: Path, *, controller_manager: bool) -> list[str]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, progress: BuildProgress) -> Iterator[None]:
+def _locked(path: Path, progress: Callable[[str], object]) -> Iterator[None]:
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.waiting()
+            progress("another process is building etcd and kube-apiserver: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _build(go: str, names: list[str], cache: Path, progress: BuildProgress) -> None:
+def _build(go: str, names: list[str], cache: Path, progress: Callable[[str], object]) -> None:
     # The module is copied, since Go may write to it. The results get their final names only when they are complete.
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as scratch:
         module, target = Path(scratch, "module"), Path(scratch, "bin")
@@ -160,12 +158,17 @@ def _kubernetes_version(module: str) -> str:
     return found[1]
 
 
-def _run(command: list[str], directory: Path, environment: Mapping[str, str], progress: BuildProgress) -> None:
+def _run(
+    command: list[str], directory: Path, environment: Mapping[str, str], progress: Callable[[str], object]
+) -> None:
     messages: deque[str] = deque(maxlen=5)
+    modules = packages = 0
 
     def read(stream: TextIO) -> None:
+        nonlocal modules, packages
         for line in map(str.strip, stream):
-            progress.add_line(line)
+            modules += line.startswith(_DOWNLOAD)
+            packages += is_package(line)
             if line and not is_package(line):
                 messages.append(line)
 
@@ -182,7 +185,8 @@ def _run(command: list[str], directory: Path, environment: Mapping[str, str], pr
         reader.start()
         try:
             while _is_running(process):
-                progress.update()
+                counts = f"modules downloaded: {modules}, packages compiled: {packages}"
+                progress(f"building etcd and kube-apiserver: {counts}")
         except BaseException:
             process.kill()
             raise
@@ -196,7 +200,7 @@ def _run(command: list[str], directory: Path, environment: Mapping[str, str], pr
 def _is_running(process: subprocess.Popen[str]) -> bool:
     """Wait for a process for a second; return whether it still runs."""
     try:
-        process.wait(TERMINAL_PERIOD)
+        process.wait(_PERIOD)
     except subprocess.TimeoutExpired:
         return True
     return False
@@ -288,78 +292,11 @@ def write_private(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-SHORT = 2.0
-"""Seconds of a build that shows nothing."""
-
-TERMINAL_PERIOD = 1.0
-"""Seconds between two updates of the line on a terminal."""
-
-PERIOD = 30.0
-"""Seconds between two lines, if the stream is not a terminal."""
+_PERIOD = 1.0
+"""Seconds between two reports of a build's progress."""
 
 _PACKAGE = re.compile(r"[\w.~+-]+(/[\w.~+-]+)*")
 _DOWNLOAD = "go: downloading "
-
-
-class BuildProgress:
-    """A display of what ``go install -v`` does: a line that changes on a terminal, else a line every 30 s.
-
-    Args:
-        stream: where to write it; None for nowhere.
-        clock: source of time. Default: the current clock.
-    """
-
-    def __init__(self, stream: TextIO | None, *, clock: Clock | None = None) -> None:
-        self._stream = stream
-        self._terminal = stream is not None and stream.isatty()
-        self._now = (clock or current_clock()).monotonic
-        self._started = self._now()
-        self._next = self._started + (SHORT if self._terminal else PERIOD)
-        self._shown = False
-        self._packages = 0
-        self._modules = 0
-
-    def add_line(self, line: str) -> None:
-        """Count a line of Go's output."""
-        self._packages += is_package(line)
-        self._modules += line.startswith(_DOWNLOAD)
-
-    def waiting(self) -> None:
-        """Write that another process is building."""
-        if self._stream is not None:
-            print("another process is building etcd and kube-apiserver: waiting for it", file=self._stream, flush=True)
-
-    def update(self) -> None:
-        """Write the progress if it is time to."""
-        now = self._now()
-        if self._stream is None or now < self._next:
-            return
-        self._next = now + (TERMINAL_PERIOD if self._terminal else PERIOD)
-        minutes, seconds = divmod(int(now - self._started), 60)
-        text = f"{minutes}:{seconds:02} min, modules downloaded: {self._modules}, packages compiled: {self._packages}"
-        whole = f"building etcd and kube-apiserver: {text}"
-        self._write(f"\r{self._fitting(whole, f'building: {text}')}\x1b[K" if self._terminal else f"{whole}\n")
-        self._shown = True
-
-    def close(self) -> None:
-        """Erase the line on a terminal."""
-        if self._terminal and self._shown:
-            self._write("\r\x1b[K")
-
-    def _fitting(self, text: str, short: str) -> str:
-        """Return what fits in a line of the terminal, since only one line can be written over."""
-        try:
-            width = os.get_terminal_size(self._stream.fileno()).columns if self._stream is not None else 0
-        except OSError:  # the stream has no descriptor
-            width = 0
-        if not width or len(text) < width:
-            return text
-        return short[: width - 1]
-
-    def _write(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(text)
-            self._stream.flush()
 
 
 def is_package(line: str) -> bool:
