@@ -20,6 +20,7 @@ from reconciler.apiserver.fork import NAMESPACES, Fork, Progress
 from reconciler.apiserver.manifests import documents_of
 from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, chosen_controllers, stand_ins_of
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
+from reconciler.apiserver.serving.kubelet import ExecCallback, Kubelet, LogCallback
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
 from reconciler.apiserver.serving.request_log import LoggedRequest, RequestConditions, RequestLog
 from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, state_of
@@ -97,6 +98,7 @@ class APIServer:
         self._open = False
         self._clock = clock
         self._stand_ins = stand_ins_of(controllers)
+        self._kubelet = Kubelet(serves="pods" in self._stand_ins)
         self._workloads: WorkloadControllers | None = None
         self._data = None if data is None else DataDirectory(Path(data))
         self._fork: Fork | None = None
@@ -115,6 +117,7 @@ class APIServer:
             rbac=rbac,
             controllers=controllers,
             release=release,
+            kubelet=self._kubelet,
         )
         self._handler_chain = HandlerChain(self._new_handler(), clock, rng, log=log, event_order=event_order)
         self.faults = self._handler_chain.faults
@@ -389,6 +392,23 @@ class APIServer:
                 server.add(webhook)
             webhooks = server
         self._webhook_servers[address.rstrip("/")] = webhooks
+
+    def on_exec(self, callback: ExecCallback) -> None:
+        """Answer commands in pods (``pods/exec``), which otherwise succeed without output if the server plays ``pods``.
+
+        Args:
+            callback: takes the namespace, the pod, the container and the command, a list; returns the output and the
+                exit code. It may be ``async``.
+        """
+        self._kubelet.on_exec = callback
+
+    def on_log(self, callback: LogCallback) -> None:
+        """Answer requests for logs (``pods/log``), which otherwise are empty if the server plays ``pods``.
+
+        Args:
+            callback: takes the namespace, the pod and the container; returns the log. It may be ``async``.
+        """
+        self._kubelet.on_log = callback
 
     # request log
 

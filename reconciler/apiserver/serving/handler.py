@@ -21,6 +21,7 @@ from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.encoding.text import recorded
 from reconciler.apiserver.encoding.versions import NEWEST
 from reconciler.apiserver.serving.discovery import DiscoveryDocuments
+from reconciler.apiserver.serving.kubelet import Kubelet
 from reconciler.apiserver.state import DEFINITIONS, State
 from reconciler.apiserver.store import Stored, encode
 from reconciler.apiserver.users import ISSUER, StaticTokens, Tokens, UserInfo
@@ -112,8 +113,10 @@ class Handler:
         rbac: bool = False,
         unasked: dict[str, None] | None = None,
         release: str = NEWEST,
+        kubelet: Kubelet | None = None,
     ) -> None:
         self._clock = clock
+        self._kubelet = kubelet or Kubelet()
         self.cluster = ClusterStorage(clock, rng, history=history, release=release)
         self._reader = Reader(self.cluster)
         self._definitions = Definitions(self.cluster, webhook_servers, sockets=unasked is None)
@@ -207,19 +210,26 @@ class Handler:
             expired: the error that ends a watch at once, or None.
         """
         try:
-            if call is None:
-                return self._answer(request)
-            if call.verb == "watch":
-                return self._watch(call, stale, expired)
-            if call.verb not in ("get", "list"):
-                return await self._write(call)
-            read = partial(self._read, call, stale)
-            return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
+            return await self._dispatch(request, call, stale, expired)
         except MissingExtra as error:
             return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
         except Refusal as error:
             warnings = [] if call is None else _warning_headers(call)
             return HandlerResult(refusal_response(error, warnings), error.reason)
+
+    async def _dispatch(
+        self, request: HTTPRequest, call: Call | None, stale: PastState | None, expired: Refusal | None
+    ) -> HandlerResult:
+        if call is None:
+            return self._answer(request)
+        if call.needs_node:
+            return HandlerResult(await self._kubelet.answer(call))
+        if call.verb == "watch":
+            return self._watch(call, stale, expired)
+        if call.verb not in ("get", "list"):
+            return await self._write(call)
+        read = partial(self._read, call, stale)
+        return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):

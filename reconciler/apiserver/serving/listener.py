@@ -22,6 +22,7 @@ from reconciler._core.wire import JSONObject
 from reconciler.apiserver.access import AccessControl
 from reconciler.apiserver.encoding.refusals import Refusal
 from reconciler.apiserver.serving.handler import refusal_response
+from reconciler.apiserver.serving.kubelet import CommandResponse
 from reconciler.apiserver.store import encode
 from reconciler.apiserver.verbs.decoding import MAX_BODY_BYTES
 from reconciler.clock import Clock
@@ -165,6 +166,10 @@ class SocketListener:
         try:
             self.access().authenticated(_authorization(asked))  # before the body is read
             answer = await self._handle(replace(asked, body=await read_body(request, _LIMITS)))
+            if isinstance(answer, CommandResponse):
+                from reconciler.apiserver.serving.command_streams import send_result
+
+                return await send_result(request, answer)
             if answer.chunks is not None:
                 upgrade = request.headers.get("upgrade", "").lower() == "websocket"
                 return await (_stream_frames if upgrade else _stream)(request, answer, answer.chunks)

@@ -67,6 +67,13 @@ class Call:
     by_server: bool = False
     user: UserInfo = ADMIN
 
+    @property
+    def needs_node(self) -> bool:
+        """Return whether a kubelet or a pod answers the request behind the real server."""
+        info = self.endpoint.info
+        behind = self.subresource.partition("/")[0]
+        return behind in _OF_A_NODE.get(info.plural, ()) and not info.group and bool(self.name)
+
     def find(self) -> Stored | None:
         """Return the stored object that the request names, or None."""
         return self.endpoint.resource.find(self.namespace, self.name)
@@ -117,10 +124,8 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
 def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
-    behind = call.subresource.partition("/")[0]
-    if behind in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
-        call.existing()
-        raise Refusal.needs_a_node(info.plural, call.name, behind)
+    if call.needs_node:
+        return {**_OBJECT, "POST": "create"}.get(call.request.method, "get")
     stored = "list" in info.verbs
     has_collections = info.namespaced and stored  # over all namespaces
     misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)
