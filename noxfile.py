@@ -48,7 +48,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def dist(session: nox.Session) -> None:
-    """Build wheel and sdist, check what they contain, and use each in fresh environments as a new user does.
+    """Build wheel and sdist, check what they contain, use each in empty environments, and run the tests of the sdist.
 
     Arguments are the Pythons to install into; the default is the one that nox runs in.
     """
@@ -69,12 +69,15 @@ def dist(session: nox.Session) -> None:
             fresh = directory / f"{number}-{artifact.suffix[1:]}"
             session.run(python, "-m", "venv", str(fresh), external=True)
             _use(session, artifact.resolve(), (fresh / "bin").resolve())
+    _test_sdist(session, sdist.resolve(), (directory / "0-gz" / "bin").resolve())
 
 
 def _use(session: nox.Session, artifact: Path, programs: Path) -> None:
     """Do what a new user does: look at the demo, follow its first command, create a project, run its tests."""
     reconciler = str(programs / "reconciler")
     with session.chdir(programs.parent):
+        session.run(str(programs / "pip"), "install", "-q", str(artifact))
+        session.run(str(programs / "python"), "-c", "from reconciler import Client, Manager, Resource, StatusBatcher")
         session.run(str(programs / "pip"), "install", "-q", f"{artifact}[demo]")
         session.run(str(programs / "python"), "-m", "reconciler", "--version")
         session.run(reconciler, "demo", "--output", "json", "--speed", "0", silent=True)
@@ -83,6 +86,19 @@ def _use(session: nox.Session, artifact: Path, programs: Path) -> None:
         session.run(reconciler, "new", "website", silent=True)
         with session.chdir("website"):
             session.run(str(programs / "python"), "-m", "pytest", "-q", env={"PYTHONPATH": "."})
+
+
+SDIST_SUITES = ("meta", "workqueue", "controller", "cache")
+
+
+def _test_sdist(session: nox.Session, sdist: Path, programs: Path) -> None:
+    """Unpack the sdist, and run some of its tests in the environment into which it is installed."""
+    unpacked = programs.parent / "sdist"
+    shutil.unpack_archive(sdist, unpacked, filter="data")
+    session.run(str(programs / "pip"), "install", "-q", "pytest-timeout")
+    with session.chdir(next(unpacked.iterdir())):
+        tests = [f"tests/{name}" for name in SDIST_SUITES]
+        session.run(str(programs / "python"), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
 
 
 @nox.session(python=False)

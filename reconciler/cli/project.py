@@ -39,7 +39,7 @@ _TAKEN_CLASSES = frozenset({"Any", "Field", "Permission", "NotFound", "Converter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
+class NewKind:
     """The kind of a new project.
 
     Attributes:
@@ -98,7 +98,7 @@ def new(
     """
     target = directory if directory is not None else Path(name)
     _check_name(name)
-    new_kind = _Kind(
+    new_kind = NewKind(
         package=name,
         kind=_kind_named_after(name) if kind is None else kind,
         group=group,
@@ -119,7 +119,7 @@ def _kind_named_after(name: str) -> str:
     return "".join(part.capitalize() for part in re.sub(r"_(operator|controller)$", "", name).split("_"))
 
 
-def _print_next(target: Path, kind: _Kind) -> None:
+def _print_next(target: Path, kind: NewKind) -> None:
     directory, library = shlex.quote(str(target)), _library_source()
     print(render("project/next.txt", target=target, directory=directory, library=library, new=kind))
 
@@ -168,7 +168,7 @@ def _check_directory(target: Path) -> None:
         raise ConfigurationError(f"cannot read {target}: {error.strerror}") from error
 
 
-def _check_kind(kind: _Kind) -> None:
+def _check_kind(kind: NewKind) -> None:
     """Check what a user has chosen.
 
     Raises:
@@ -197,12 +197,12 @@ def _check_kind(kind: _Kind) -> None:
         raise ConfigurationError(f"versions must differ: {', '.join(kind.versions) or 'none is given'}")
 
 
-def _project_files(kind: _Kind) -> dict[str, str]:
+def _project_files(kind: NewKind) -> dict[str, str]:
     """Return the files of a project without its manifests, by path."""
     return {path: _render(template, kind, **values) for path, template, values in _templates(kind)}
 
 
-def _templates(kind: _Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _templates(kind: NewKind) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield the path of each file, its template and the values that only this template names."""
     package, snake, own = kind.package, kind.snake, "external" if kind.external else "kind"
     older = [{"version": each, "kind": f"{kind.kind}{each.capitalize()}"} for each in kind.versions[:-1]]
@@ -236,7 +236,7 @@ def _templates(kind: _Kind) -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "deploy/certificates.yaml", "webhook/certificates.yaml", {}
 
 
-def _render(template: str, kind: _Kind, **values: Any) -> str:
+def _render(template: str, kind: NewKind, **values: Any) -> str:
     return render(
         template,
         name=kind.package,

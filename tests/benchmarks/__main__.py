@@ -40,7 +40,6 @@ from tests.benchmarks.report import (
 
 DOCS = ROOT / "docs"
 SUMMARY = "<!-- summary: python -m tests.benchmarks --publish -->", "<!-- end of summary -->"
-FIGURES = "<!-- figures: python -m tests.benchmarks --publish -->", "<!-- end of figures -->"
 WORKS = (
     "converge",
     "start",
@@ -354,8 +353,8 @@ def publish(result: dict[str, Any]) -> None:
     plots.mkdir(exist_ok=True)
     images = "".join(f"![{path.stem}](performance/{path.name})\n\n" for path in draw(result, plots))
     page = DOCS / "performance.md"
-    text = _replaced(page.read_text(), SUMMARY, summary(result))
-    page.write_text(_replaced(text, FIGURES, f"{markdown(result).strip()}\n\n{images}"))
+    page.write_text(_replaced(page.read_text(), SUMMARY, summary(result)))
+    (plots / "figures.txt").write_text(f"{markdown(result).strip()}\n\n{images.strip()}\n")
     (plots / "result.json").write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -40,3 +40,10 @@ def test_every_folder_of_tests_is_on_the_map() -> None:
     packages = {path.stem for room in ("reconciler", "reconciler/_core") for path in (ROOT / room).iterdir()}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert {each for each in folders - packages if f"`tests/{each}/`" not in PAGE} == set()
+
+
+def test_each_action_of_a_workflow_is_pinned_to_a_commit_and_names_its_version() -> None:
+    texts = [path.read_text() for path in (ROOT / ".github" / "workflows").iterdir()]
+    used = [line.strip() for text in texts for line in text.splitlines() if "uses:" in line]
+    assert len(used) > 10
+    assert [line for line in used if not re.fullmatch(r"- uses: [\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []

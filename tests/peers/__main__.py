@@ -22,7 +22,7 @@ from tests.peers.servers import SERVERS, serve
 from tests.peers.suites import Cases, NotAvailable, Suite, suites
 
 _HERE = Path(__file__).parent
-PAGE = _HERE.parents[1] / "docs" / "embedded-api-server-compatibility.md"
+TABLE = _HERE.parents[1] / "docs" / "suites.txt"
 _HEAD = "| suite | of | embedded server | real server | fails on the embedded server only |\n|---|---|---|---|---|\n"
 
 
@@ -98,7 +98,7 @@ def main() -> int:
     known = suites()
     parser = argparse.ArgumentParser(prog="python -m tests.peers", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"default: all of {', '.join(known)}")
-    parser.add_argument("--docs", action="store_true", help=f"write the rows of the table in docs/{PAGE.name}")
+    parser.add_argument("--docs", action="store_true", help=f"write the rows of the table in docs/{TABLE.name}")
     parser.add_argument("--logs", type=Path, help="keep kubeconfigs and output in this directory, which is emptied")
     arguments = parser.parse_args()
     unknown = set(arguments.suites) - known.keys()
@@ -139,12 +139,9 @@ def _say(line: str) -> None:
 
 def write_docs(results: Sequence[Result]) -> None:
     """Write the rows of suites into the table of the docs, which keeps those of other suites."""
-    before, _, rest = PAGE.read_text().partition(_HEAD)
-    table, _, after = rest.partition("\n\n") if rest.startswith("|") else ("", "", rest.lstrip("\n"))
-    rows = {row.split("|")[1].strip(): row for row in table.splitlines()}
+    rows = {row.split("|")[1].strip(): row for row in TABLE.read_text().splitlines()[2:]}
     rows |= {result.suite.name: result.row() for result in results if not result.problem}
-    ordered = "\n".join(rows[name] for name in suites() if name in rows)
-    PAGE.write_text(f"{before}{_HEAD}{ordered}\n\n{after}")
+    TABLE.write_text(_HEAD + "".join(f"{rows[name]}\n" for name in suites() if name in rows))
 
 
 if __name__ == "__main__":
