@@ -376,7 +376,9 @@ class APIServer:
         await asyncio.sleep(0)
         if self._removed_versions is not None:
             return await self._removed_versions.send(request, self._answer)
-        return await self._answer(request)
+        if self._fork is not None:
+            await self._fork.prepare(request)
+        return await self._handler_chain.handle(request)
 
     async def _answer(self, request: HTTPRequest) -> HTTPResponse:
         if self._fork is not None:
