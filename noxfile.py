@@ -47,6 +47,16 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def pythons(session: nox.Session) -> None:
+    """Run all tests in other Pythons, each in an environment of its own; arguments are their paths or names."""
+    for number, python in enumerate(session.posargs or ["python3.12", "python3.13"]):
+        programs = Path(session.create_tmp(), f"python-{number}", "bin")
+        session.run(python, "-m", "venv", "--clear", str(programs.parent), external=True)
+        session.run(str(programs / "pip"), "install", "-q", "-e", ".[dev,all]")
+        session.run(str(programs / "python"), "-m", "pytest", "-q")
+
+
+@nox.session(python=False)
 def dist(session: nox.Session) -> None:
     """Build wheel and sdist, check what they contain, use each in empty environments, and run the tests of the sdist.
 

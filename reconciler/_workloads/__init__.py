@@ -11,11 +11,10 @@ import logging
 from collections.abc import Mapping
 
 from reconciler._workloads.base import AFTER, EXIT_CODE, PodRunner, WorkloadReconciler
-from reconciler._workloads.budgets import DisruptionBudgets
 from reconciler._workloads.claims import Claims, provide_class
 from reconciler._workloads.deployments import Deployments, ReplicaSets
-from reconciler._workloads.endpoints import Endpoints
 from reconciler._workloads.jobs import Jobs
+from reconciler._workloads.selected import DisruptionBudgets, Endpoints
 from reconciler._workloads.sets import DaemonSets, StatefulSets
 from reconciler.client import Client
 from reconciler.clock import Clock, current_clock

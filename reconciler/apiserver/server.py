@@ -22,6 +22,7 @@ from reconciler.apiserver.serving.handler import IMMEDIATE, Handler, chosen_cont
 from reconciler.apiserver.serving.handler_chain import ChangeFollower, HandlerChain, ServerStatistics
 from reconciler.apiserver.serving.kubelet import ExecCallback, Kubelet, LogCallback
 from reconciler.apiserver.serving.listener import SocketListener, UserConnection, serving_certificate
+from reconciler.apiserver.serving.removed_versions import RemovedVersions, upgraded_definition
 from reconciler.apiserver.serving.request_log import LoggedRequest, RequestConditions, RequestLog
 from reconciler.apiserver.state import DataDirectory, ForkReport, State, read_state, state_of
 from reconciler.apiserver.users import StaticTokens, UserInfo, with_groups
@@ -64,6 +65,9 @@ class APIServer:
         version: the version of Kubernetes: ``"1.33"``, ``"1.34"``, ``"1.35"`` or ``"1.36"``, or a patch release of
             one, such as ``"v1.34.2"``. It decides which kinds, fields and features there are. Default: the newest; of a
             fork, the version of the cluster if it is one of these.
+        served_until: also serve the versions of kinds that this release of Kubernetes served and that were removed
+            later, such as ``"1.21"`` for ``policy/v1beta1`` and CustomResourceDefinitions in
+            ``apiextensions.k8s.io/v1beta1``, as views of today's versions. None, the default, answers 404.
 
     Attributes:
         faults: the injected faults; see `Faults.add`.
@@ -71,7 +75,7 @@ class APIServer:
     Raises:
         MissingExtra: `tls` is set, and the extra ``develop`` is not installed.
         ConfigurationError: a controller is unknown, or its seconds are not a number, negative or infinite; the version
-            is unknown, or does not have a feature that is set.
+            is unknown, or does not have a feature that is set; `served_until` adds no version.
     """
 
     def __init__(
@@ -88,9 +92,11 @@ class APIServer:
         controllers: Collection[str] | Mapping[str, DurationLike] = IMMEDIATE,
         tls: bool = False,
         version: str | None = None,
+        served_until: str | None = None,
     ) -> None:
         self._asked_version = None if version is None else checked_version(version)
         release = self._asked_version or NEWEST
+        self._removed_versions = None if served_until is None else RemovedVersions(served_until)
         controllers = chosen_controllers(controllers)
         clock = clock or current_clock()
         rng = random.Random(seed)  # noqa: S311 - reproducible on purpose; the token guards loopback only
@@ -368,6 +374,13 @@ class APIServer:
             raise NotSent("the embedded API server is not running: use it inside 'async with'")
         # Yields once, as any transport does: a client that sends requests in a loop must not starve the others.
         await asyncio.sleep(0)
+        if self._removed_versions is not None:
+            return await self._removed_versions.send(request, self._answer)
+        if self._fork is not None:
+            await self._fork.prepare(request)
+        return await self._handler_chain.handle(request)
+
+    async def _answer(self, request: HTTPRequest) -> HTTPResponse:
         if self._fork is not None:
             await self._fork.prepare(request)
         return await self._handler_chain.handle(request)
@@ -442,7 +455,8 @@ class APIServer:
         Args:
             things: classes with a ``crd()`` method, documents, or paths of YAML or JSON files with any number of
                 documents, or of directories of such files, whose definitions are applied first. A namespaced object
-                without a namespace goes to ``default``.
+                without a namespace goes to ``default``. CustomResourceDefinitions may have the removed version
+                ``apiextensions.k8s.io/v1beta1``.
 
         Raises:
             APIError: the server refused an object; the message says which and why.
@@ -450,7 +464,10 @@ class APIServer:
             MissingExtra: a definition needs a library that is not installed.
         """
         for thing in things:
-            for document in documents_of(thing):
+            for found in documents_of(thing):
+                document = upgraded_definition(found)
+                if self._removed_versions is not None:
+                    document = self._removed_versions.upgraded(document)
                 if self._fork is not None:
                     await self._fork.prepare_kind(document)
                 await self._handler_chain.handler.apply(document)

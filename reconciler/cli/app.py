@@ -173,7 +173,7 @@ def demo(
 def check(
     target: str | None = None,
     *,
-    options: CheckOptions,
+    options: CheckOptions = CheckOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Prove that an operator survives crashes, late events, lost responses and other writers. Needs no cluster.
 

@@ -309,28 +309,36 @@ class CheckOptions:
     """The options of ``reconciler check``.
 
     Attributes:
-        example: YAML file with an object of the operator's kind, and what it needs.
+        example: YAML file with an object of the operator's kind, and what it needs. Needed without --scenario.
         exec: Command of a program in any language, which finds the server by the variable KUBECONFIG.
+        scenario: With --exec: Python file; each 'async def NAME(world)' in it is a scenario.
         objects: Objects that exist before, such as CRDs: YAML or JSON file, directory, MODULE:CLASS; repeatable.
         owns: Kind that the operator's objects own, for a Reconciler class. Can be repeated.
-        budget: Seconds of CPU, or with --exec seconds. Default: 30, or 120.
+        budget: Seconds of CPU, or with --exec seconds, for everything. Default: 30, or 540.
         runs: Maximum number of disturbed runs of each scenario.
         seed: Seed of everything random.
         settle_timeout: With --exec: seconds until the program connects, and until it rests.
+        jobs: With --exec: how many programs run at once. Default: from cores and memory, 4 for each core.
+        open: With --exec: do not close the program off from the network and the processes of this machine.
         repeat: Repeat one run: copy the last line of a report.
         junit: Write the results to this file as JUnit XML.
+        html: Write a page for each failure into this directory.
     """
 
-    example: Path
+    example: Path | None = None
     exec: str | None = None
-    objects: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
+    scenario: Path | None = None
+    objects: Annotated[tuple[str, ...], Parameter(name=("--objects", "--crds"), show_default=False)] = ()
     owns: Annotated[tuple[str, ...], Parameter(show_default=False)] = ()
     budget: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
     runs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
     seed: int = 0
     settle_timeout: Annotated[float, Parameter(validator=Number(gt=0))] = 30.0
+    jobs: Annotated[int | None, Parameter(validator=Number(gte=1))] = None
+    open: Annotated[bool, Parameter(negative="")] = False
     repeat: str | None = None
     junit: Path | None = None
+    html: Path | None = None
     output: Format = "text"
 
 

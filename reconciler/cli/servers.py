@@ -45,6 +45,7 @@ class APIServerOptions:
         seed: Seed of uids, generated names and --chaos.
         tls: Serve over TLS; the kubeconfig contains the CA.
         rbac: Users may do only what roles allow. The user of the kubeconfig may do everything.
+        served_until: Also serve the versions that this release of Kubernetes served, such as 1.21, removed later.
         command: Run this shell command with KUBECONFIG set, then stop with its exit code.
     """
 
@@ -61,6 +62,7 @@ class APIServerOptions:
         str | None,
         Parameter(help=f"Version of Kubernetes: {', '.join(VERSIONS)}. Default: {NEWEST}.", show_default=False),
     ] = None
+    served_until: str | None = None
     command: Annotated[str | None, Parameter(name="--exec")] = None
 
 
@@ -100,6 +102,7 @@ async def _run_apiserver(names: Sequence[str], options: APIServerOptions) -> int
         rbac=options.rbac,
         tls=options.tls,
         version=options.version,
+        served_until=options.served_until,
     ) as server:
         await server.listen(port=options.port)
         await server.apply(*objects)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from copy import copy
@@ -67,13 +68,15 @@ class Held(msgspec.Struct):
 
     Attributes:
         limit: more are not held: the trace that grows beyond is left out.
-        added: all that were held, counted by the thread of the reconciles.
+        lock: held while `added` or the size of a trace changes, since ``def`` reconciles run in threads.
+        added: all that were held.
         waiting: those of them whose reconciles have ended.
         released: those of them that are not held any more, counted by the thread of the sink.
         versions: the changes and objects that were counted. Several traces may refer to one, the first has its size.
     """
 
     limit: int = sys.maxsize
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
     added: int = 0
     waiting: int = 0
     released: int = 0
@@ -121,7 +124,7 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
         changes: those changes.
         steps: each makes a step, in order. It makes a new one each time, since a task that outlives the reconcile may
             still get the response to its request.
-        size: roughly the bytes that only the trace refers to.
+        size: roughly the bytes that only the trace refers to, beside what every trace takes.
         held: what all traces of the sink hold.
         left_out: what held too much, so that it is empty: traces that are ``"running"`` or ``"waiting"``; else ``""``.
     """
@@ -130,22 +133,23 @@ class ReconcileTrace(msgspec.Struct, eq=False, gc=False):
     draft: ReconcileRecord
     changes: tuple[ObjectChange, ...]
     steps: list[Callable[[], Step]] = msgspec.field(default_factory=list)
-    size: int = 500
+    size: int = 0
     held: Held = msgspec.field(default_factory=Held)
     left_out: str = ""
 
     def grow(self, size: int) -> None:
         """Count bytes that it holds from now on, and leave it out if they are too many."""
-        if self.draft.result:  # a task outlived its reconcile
-            return
         held = self.held
-        self.size += size
-        held.added += size
-        if held.added - held.released > held.limit:
-            held.added -= self.size
-            self.size, self.changes, self.steps = 0, (), []
-            self.left_out = "waiting" if 2 * (held.waiting - held.released) >= held.limit else "running"
-            self.draft.result = "left out"  # so that it is nobody's current trace
+        with held.lock:
+            if self.draft.result:  # a task outlived its reconcile
+                return
+            self.size += size
+            held.added += size
+            if held.added - held.released > held.limit:
+                held.added -= self.size
+                self.size, self.changes, self.steps = 0, (), []
+                self.left_out = "waiting" if 2 * (held.waiting - held.released) >= held.limit else "running"
+                self.draft.result = "left out"  # so that it is nobody's current trace
 
     def count(self, version: tuple[Request, object], size: int) -> None:
         """Count bytes of a version of an object that the cache has not, or soon has not. Each version counts once."""
@@ -271,7 +275,6 @@ class Collector(ReconcileObserver):
             run.priority,
         )
         trace = self._open[reconcile] = ReconcileTrace(run, draft, told, held=self._held)
-        self._held.added += trace.size
         for change in told:
             if change.type == "updated" and change.versions:
                 trace.count((change.request, change.version), change.size - len(change.versions[-1].data))

@@ -316,6 +316,8 @@ _INTERVAL = 1.0
 _MAX_WAITING = 64 * 2**20
 """Bytes that traces in progress and records that wait to be written hold. Reconciles that need more are left out."""
 
+_TRACE = 500
+"""Roughly the bytes of a record without its steps."""
 _STEP = 200
 """Bytes that a step of a trace takes, such as a read, apart from its documents."""
 
@@ -388,6 +390,7 @@ class Recording(RecordSink):
         self._redactor = DocumentRedactor()
         self._ring: deque[_SegmentFile] = deque()  # oldest first
         self._segment: SegmentWriter | None = None  # of the last one
+        self._counting = threading.Lock()
         self._ended = self._written = self._left_out = 0
         self._problem: str | None = None  # why it ended
         self._excess: str | None = None  # why reconciles are left out now
@@ -434,24 +437,26 @@ class Recording(RecordSink):
     def ended(self, trace: ReconcileTrace) -> None:
         """Pass the record to the thread, which does everything else."""
         self._ended += 1
-        if self._problem is not None:
-            trace.held.added -= trace.size
-            return
-        if trace.left_out:
+        if trace.left_out and self._problem is None:
             self._leave_out(1, self._cause(trace))
             return
-        size = _STEP * (len(trace.steps) + len(trace.draft.times))
-        trace.size += size
-        trace.held.added += size
+        held, size = trace.held, _TRACE + _STEP * (len(trace.steps) + len(trace.draft.times))
+        with held.lock:
+            if self._problem is not None:
+                held.added -= trace.size
+                return
+            trace.size += size
+            held.added += size
+        held.waiting += trace.size
         self._waiting.append(trace)
-        trace.held.waiting += trace.size
-        if trace.held.waiting - trace.held.released >= _PORTION:
+        if held.waiting - held.released >= _PORTION:
             self._due.set()
 
     def _leave_out(self, count: int, cause: str) -> None:
-        self._left_out += count
-        if self._excess is None:
-            self._excess = cause
+        with self._counting:  # both threads leave reconciles out
+            self._left_out += count
+            known, self._excess = self._excess, self._excess or cause
+        if known is None:
             _log.error("reconciles are left out of the recording: %s", cause)
 
     def _cause(self, trace: ReconcileTrace) -> str:
@@ -504,8 +509,9 @@ class Recording(RecordSink):
             except Exception:  # noqa: BLE001 - whatever it is, the operator continues
                 _log.exception("a defect of the recording")
                 self._end("of a defect, see the log")
-            if self._left_out == left_out:
-                self._excess = None
+            with self._counting:
+                if self._left_out == left_out:
+                    self._excess = None
             if stopping:
                 break
         if self._segment is not None:

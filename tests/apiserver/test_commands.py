@@ -71,7 +71,7 @@ async def test_kubectl_executes_commands(server: APIServer, kubectl: Kubectl, we
     assert await in_pod("p", "-c", "d", "--", "ls", "-l") == failed
     assert await in_pod("-i", "p", "-c", "c", "--", "sh") == failed
     assert asked == [("default", "p", "d", ["ls", "-l"]), ("default", "p", "c", ["sh"])]
-    entry = server.requests(resource="pods", subresource="exec")[0]
+    entry = server.requests(verb="connect", subresource="exec")[0]
     assert (entry.name, entry.status, entry.effective) == ("p", 101, False)
 
 

@@ -41,7 +41,7 @@ async def calls(trace: Trace | None, parts: tuple[str, ...]) -> float:
 async def test_a_recording_adds_few_calls_and_none_if_it_is_off() -> None:
     assert await calls(None, ("/recording/",)) == 0
     found = await calls(Trace(), ("/recording/",))
-    assert 0 < found <= 21  # 20.3
+    assert 0 < found <= 22  # 21.2; each locks what several threads count
 
 
 async def test_the_thread_makes_few_calls_for_a_reconcile_whose_documents_it_knows(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ import pytest
 from reconciler import Client, Manager, Outcome, Reconciler, Recording, Request, Result, TerminalError, effect
 from reconciler.apiserver import APIServer
 from reconciler.clock import current_clock
+from reconciler.controller.reconcile.cycle import ReconcileRun
 from reconciler.recording import Trace
+from reconciler.recording.collector import Held, ReconcileTrace
 from reconciler.recording.records import (
     EffectStep,
     ListStep,
@@ -294,3 +298,22 @@ async def test_a_cancelled_reconcile_is_recorded_as_such() -> None:
             await asyncio.sleep(1)
             assert [each.result for each in trace.records] == [""]
     assert [each.result for each in trace.records] == ["cancelled"]
+
+
+class InterruptedInt(int):
+    """A number whose addition lets other threads run between reading a sum and writing it."""
+
+    def __radd__(self, other: int) -> int:
+        time.sleep(0.0001)
+        return int(other) + int(self)
+
+
+def test_bytes_that_several_threads_record_are_all_counted() -> None:
+    now, request, held = current_clock().now(), Request("a", "default"), Held()
+    run = ReconcileRun("c", request, frozenset(), 0, 0)
+    draft = ReconcileRecord("1", "c", "v1/ConfigMap", request.name, request.namespace, now, (), 0, 0)
+    traces = [ReconcileTrace(run, draft, (), held=held) for _ in range(4)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: traces[number % 4].grow(InterruptedInt(1)), range(400)))
+    assert held.added == 400
+    assert [trace.size for trace in traces] == [100] * 4

@@ -210,26 +210,19 @@ class Handler:
             expired: the error that ends a watch at once, or None.
         """
         try:
-            return await self._dispatch(request, call, stale, expired)
+            if call is None:
+                return self._answer(request)
+            if call.verb == "watch":
+                return self._watch(call, stale, expired)
+            if call.verb not in ("get", "list"):
+                return await self._write(call)
+            read = partial(self._read, call, stale)
+            return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
         except MissingExtra as error:
             return HandlerResult(refusal_response(Refusal.internal_error(str(error))))
         except Refusal as error:
             warnings = [] if call is None else _warning_headers(call)
             return HandlerResult(refusal_response(error, warnings), error.reason)
-
-    async def _dispatch(
-        self, request: HTTPRequest, call: Call | None, stale: PastState | None, expired: Refusal | None
-    ) -> HandlerResult:
-        if call is None:
-            return self._answer(request)
-        if call.needs_node:
-            return HandlerResult(await self._kubelet.answer(call))
-        if call.verb == "watch":
-            return self._watch(call, stale, expired)
-        if call.verb not in ("get", "list"):
-            return await self._write(call)
-        read = partial(self._read, call, stale)
-        return await (read() if call.endpoint.resource.convert is None else with_conversions(read))
 
     def _answer(self, request: HTTPRequest) -> HandlerResult:
         if request.method not in ("GET", "HEAD"):
@@ -258,6 +251,8 @@ class Handler:
         return HandlerResult(HTTPResponse(200, _JSON, chunks=watch, on_close=watch.aclose), watch=watch)
 
     async def _write(self, call: Call) -> HandlerResult:
+        if call.verb == "connect":
+            return HandlerResult(await self._kubelet.answer(call))
         check_size(call.request)
         view, yaml = negotiate(call, self._clock)
         written = await self._commit(call)

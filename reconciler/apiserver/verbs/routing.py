@@ -39,7 +39,8 @@ class Call:
 
     Attributes:
         request: the request.
-        verb: the API's verb: get, list, watch, create, update, patch, delete, deletecollection.
+        verb: the API's verb: get, list, watch, create, update, patch, delete, deletecollection; connect for what a
+            kubelet or a pod answers.
         endpoint: the kind in the requested version.
         namespace: None for cluster-scoped kinds and lists over all namespaces.
         name: empty for collections.
@@ -66,13 +67,6 @@ class Call:
     dry_run: bool = False
     by_server: bool = False
     user: UserInfo = ADMIN
-
-    @property
-    def needs_node(self) -> bool:
-        """Return whether a kubelet or a pod answers the request behind the real server."""
-        info = self.endpoint.info
-        behind = self.subresource.partition("/")[0]
-        return behind in _OF_A_NODE.get(info.plural, ()) and not info.group and bool(self.name)
 
     def find(self) -> Stored | None:
         """Return the stored object that the request names, or None."""
@@ -124,8 +118,9 @@ def route(request: HTTPRequest, registry: Registry, user: UserInfo) -> Call | No
 def _built_in_verb(call: Call, verbs: Mapping[str, str]) -> str:
     """Return the verb of a request to a built-in kind, whose handlers are registered path by path."""
     info = call.endpoint.info
-    if call.needs_node:
-        return {**_OBJECT, "POST": "create"}.get(call.request.method, "get")
+    behind = call.subresource.partition("/")[0]
+    if behind in _OF_A_NODE.get(info.plural, ()) and not info.group and call.name:
+        return "connect"
     stored = "list" in info.verbs
     has_collections = info.namespaced and stored  # over all namespaces
     misplaced = info.namespaced != (call.namespace is not None) and (bool(call.name) or not has_collections)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +19,8 @@ from reconciler.testing.differences import ObjectKey, compare_states
 from reconciler.testing.explore.disturbances import FAMILIES, Disturbance
 from reconciler.testing.explore.oracles import ORACLES, Finding, Judgement, comparable, judge
 from reconciler.testing.explore.points import Moment, moments_of
-from reconciler.testing.explore.run import Run, Subject, execute
+from reconciler.testing.explore.run import Run, RunInterrupted, Subject, execute
+from reconciler.testing.operator_process import OperatorFailed
 from reconciler.testing.trace import TraceEvent
 
 DEFAULT_SECONDS = 30.0
@@ -79,13 +82,15 @@ class Outcome:
         failures: the failures; empty if there are none.
         tried: how many disturbances of each family were tried.
         left: how many were not tried, because the budget was used up or a failure was found.
-        seconds: the CPU time that it took.
+        seconds: the time that it took, as the budget counts it.
+        undecided: why nothing could be judged, such as a budget that the undisturbed runs used up; ``""`` otherwise.
     """
 
     failures: list[Failure] = field(default_factory=list)
     tried: Counter[str] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    undecided: str = ""
 
     def __str__(self) -> str:
         """Return one line: what was tried, and what was not."""
@@ -109,6 +114,7 @@ class Exploration:
         exact: whether two undisturbed runs must have the same calls in the same order. Default True.
         clock: returns the seconds of the budget. Default: those of CPU.
         shrinking: how many runs a failure may cost until it is as short as possible. Default 60.
+        jobs: how many runs there are at once, which needs a subject in real time. Default 1.
 
     Raises:
         ConfigurationError: a family or an oracle is unknown.
@@ -127,6 +133,7 @@ class Exploration:
         exact: bool = True,
         clock: Callable[[], float] = process_time,
         shrinking: int = 60,
+        jobs: int = 1,
     ) -> None:
         self._families = _checked("disturbance", families, FAMILIES)
         self._oracles = _checked("oracle", oracles, ORACLES)
@@ -138,39 +145,111 @@ class Exploration:
         self._exact = exact
         self._clock = clock
         self._shrinking = shrinking
+        self._jobs = jobs
+        self._stopped = False
         self._references: dict[tuple[int, ...], tuple[Run, frozenset[tuple[ObjectKey, str]]]] = {}
 
     def explore(
-        self, *, progress: Callable[[Disturbances, list[Finding]], None] | None = None, most: int = 1
+        self,
+        *,
+        progress: Callable[[Disturbances, list[Finding]], None] | None = None,
+        most: int = 1,
+        known: Collection[str] = (),
     ) -> Outcome:
         """Run the scenario undisturbed, and then with one disturbance at a time, until the budget is used up.
 
         Args:
             progress: called after each disturbed run with its disturbances and findings. Default: nothing.
             most: after how many failures it stops; each is shrunk. Default 1.
+            known: findings of other scenarios, as text; they do not count as failures. Default: none.
         """
         with _without_logs():
-            return self._explore(progress, most)
+            return self._explore(progress, most, known)
 
-    def _explore(self, progress: Callable[[Disturbances, list[Finding]], None] | None, most: int) -> Outcome:
+    def stop(self) -> None:
+        """End the exploration soon, also from another thread or a signal handler; `explore` returns what it found."""
+        self._stopped = True
+        self._subject.interrupt()
+
+    def _explore(
+        self, progress: Callable[[Disturbances, list[Finding]], None] | None, most: int, known: Collection[str]
+    ) -> Outcome:
         outcome = Outcome()
-        failure = self._examine_reference()
-        waiting = [] if failure is not None else candidates(self._reference(())[0], self._families, pairs=self._pairs)
-        if failure is not None:
-            outcome.failures.append(failure)
-        began = self._clock()  # the reference runs are not disturbed, and do not count
-        for number, disturbances in enumerate(waiting):
-            if len(outcome.failures) >= most or self._is_used_up(number, self._clock() - began):
-                outcome.left.update(each[-1].family for each in waiting[number:])
-                break
-            findings = self._attempt(disturbances, ()).findings
-            outcome.tried[disturbances[-1].family] += 1
-            if progress is not None:
-                progress(disturbances, findings)
-            if findings and not self._is_known(findings, outcome.failures):
-                outcome.failures.append(self._shrink(disturbances, findings))
+        began = self._clock()
+        waiting: list[Disturbances] = []
+        try:
+            with self._interrupted_after_the_budget():
+                failure = self._examine_reference()
+                if failure is not None and not self._exact and isinstance(failure.run.error, OperatorFailed):
+                    outcome.undecided = str(failure.run.error)
+                elif failure is not None:
+                    outcome.failures.append(failure)
+                else:
+                    waiting = candidates(self._reference(())[0], self._families, pairs=self._pairs)
+                for attempt in self._attempts(waiting, began, lambda: len(outcome.failures) >= most):
+                    outcome.tried[attempt.disturbances[-1].family] += 1
+                    if progress is not None:
+                        progress(attempt.disturbances, attempt.findings)
+                    is_news = any(str(each) not in known for each in attempt.findings)
+                    if is_news and not self._is_known(attempt.findings, outcome.failures):
+                        outcome.failures.append(self._shrink(attempt))
+        except RunInterrupted:
+            if not waiting and not outcome.failures:
+                outcome.undecided = "the undisturbed runs did not end within the budget"
+        outcome.left.update(each[-1].family for each in waiting[outcome.tried.total() :])
+        if outcome.left and not outcome.tried:
+            outcome.undecided = outcome.undecided or "the budget was used up before anything was disturbed"
         outcome.seconds = self._clock() - began
         return outcome
+
+    def _attempts(
+        self, waiting: Sequence[Disturbances], began: float, is_enough: Callable[[], bool]
+    ) -> Iterator[Failure]:
+        """Yield the disturbed runs in the order of their disturbances, until the budget is used up.
+
+        Raises:
+            RunInterrupted: the budget ended during a run.
+        """
+
+        def goes_on(number: int) -> bool:
+            return not (self._stopped or is_enough() or self._is_used_up(number, self._clock() - began))
+
+        if self._jobs == 1:
+            for number, disturbances in enumerate(waiting):
+                if not goes_on(number):
+                    return
+                yield self._attempt(disturbances, ())
+            return
+        with ThreadPoolExecutor(self._jobs) as pool:
+            running: deque[Future[Failure]] = deque()
+            try:
+                for number, disturbances in enumerate(waiting):
+                    if not goes_on(number):
+                        break
+                    running.append(pool.submit(self._attempt, disturbances, ()))
+                    if len(running) == self._jobs:
+                        yield running.popleft().result()
+                while running and not is_enough():
+                    yield running.popleft().result()
+            finally:
+                for each in running:
+                    each.cancel()
+                if running:
+                    self._subject.interrupt()
+
+    @contextlib.contextmanager
+    def _interrupted_after_the_budget(self) -> Iterator[None]:
+        """Interrupt runs in real time when the budget ends; those in virtual time are short."""
+        seconds = self._budget.seconds
+        timer = None if seconds is None or self._exact else threading.Timer(seconds, self.stop)
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def repeat(self, token: str) -> Failure:
         """Run what the last line of a report names, and return what is found; its findings may be empty.
@@ -209,12 +288,11 @@ class Exploration:
     def _reference(self, left_out: tuple[int, ...]) -> tuple[Run, frozenset[tuple[ObjectKey, str]]]:
         """Return the undisturbed run without some steps, and the fields that another seed changes."""
         found = self._references.get(left_out)
-        if not self._references:
+        if not self._references and self._exact:
             # What modules do once, when they are imported, is over then; some draw random numbers.
             execute(self._subject, seed=self._seed, left_out=left_out)
         if found is None:
-            run = execute(self._subject, seed=self._seed, left_out=left_out)
-            other = execute(self._subject, seed=self._seed + 1, left_out=left_out)
+            run, other = self._undisturbed(left_out)
             varies = frozenset(
                 (each.key, field.path)
                 for rest in run.rests.keys() & other.rests.keys()
@@ -223,6 +301,16 @@ class Exploration:
             )
             found = self._references[left_out] = run, varies
         return found
+
+    def _undisturbed(self, left_out: tuple[int, ...]) -> tuple[Run, Run]:
+        """Return undisturbed runs with two seeds, at once if there may be several."""
+        seeds = self._seed, self._seed + 1
+        if self._jobs == 1:
+            run, other = (execute(self._subject, seed=seed, left_out=left_out) for seed in seeds)
+            return run, other
+        with ThreadPoolExecutor(len(seeds)) as pool:
+            run, other = pool.map(lambda seed: execute(self._subject, seed=seed, left_out=left_out), seeds)
+            return run, other
 
     def _examine_reference(self) -> Failure | None:
         run, _ = self._reference(())
@@ -261,16 +349,19 @@ class Exploration:
         findings = judge(Judgement(run, reference, varies), self._oracles) if run.disturbed else []
         return Failure(findings, disturbances, left_out, self._seed, run, reference)
 
-    def _shrink(self, disturbances: Disturbances, findings: Sequence[Finding]) -> Failure:
+    def _shrink(self, failure: Failure) -> Failure:
         """Leave out steps, and disturbances or a part of them, as long as an oracle that found something still does."""
-        oracles = {finding.oracle for finding in findings}
-        best, runs = self._attempt(disturbances, ()), self._shrinking
+        oracles = {finding.oracle for finding in failure.findings}
+        best, runs = failure, self._shrinking
         improved = True
         while improved and runs > 0:
             improved = False
             for smaller in self._smaller(best):
                 runs -= 1
-                attempt = self._attempt(*smaller)
+                try:
+                    attempt = self._attempt(*smaller)
+                except RunInterrupted:
+                    return best
                 reference = judge(Judgement(attempt.reference, attempt.reference), self._oracles)
                 if not reference and oracles & {finding.oracle for finding in attempt.findings}:
                     best, improved = attempt, True

@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,7 @@ from reconciler.errors import ConfigurationError
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.manager import Manager
 from reconciler.testing.explore.enclosure import ClusterAccess, Enclosure, HostNames
-from reconciler.testing.explore.run import Run, Subject
+from reconciler.testing.explore.run import Run, RunInterrupted, Subject
 from reconciler.testing.operator_process import OperatorFailed, OperatorProcess, has_sender, sent_by
 from reconciler.testing.world import World
 
@@ -233,7 +233,7 @@ class ProgramWorld(World):
 
     Args:
         command: the program and its arguments; it finds the server by the variable KUBECONFIG.
-        resource: the plural name of the kind that it lists or watches when it has connected.
+        resources: the plural names of kinds of which it lists or watches one when it has connected.
         definitions: CustomResourceDefinitions and other objects to apply first.
         environment: the variables that it has besides those of this process. Default: none.
         enclosed: whether it runs in a network and mount namespace of its own; see `Enclosure`. Default False.
@@ -249,7 +249,7 @@ class ProgramWorld(World):
     def __init__(
         self,
         command: Sequence[str],
-        resource: str,
+        resources: Collection[str],
         *,
         definitions: Sequence[object] = (),
         environment: Mapping[str, str] | None = None,
@@ -261,7 +261,7 @@ class ProgramWorld(World):
         super().__init__(_no_controllers, definitions=definitions, seed=seed)
         self.limit = limit
         self._command = command
-        self._resource = resource
+        self._resources = resources
         self._environment = dict(environment or {})
         self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._names = HostNames(Path(self._directory.name, "hosts"))
@@ -370,7 +370,7 @@ class ProgramWorld(World):
         process = self.processes[-1] if self.processes else None
         if isinstance(process, ProgramProcess) and entry.user_agent.startswith(f"{self.name}/{process.number} "):
             process.seen = True
-            if entry.resource == self._resource and entry.verb in ("list", "watch"):
+            if entry.resource in self._resources and entry.verb in ("list", "watch"):
                 process.connect()
                 self._activity += 1  # it reconciles what it has read, and rests a while after that
 
@@ -391,23 +391,25 @@ class ProgramSubject(Subject):
 
     Attributes:
         command: the program and its arguments.
-        resource: the plural name of the kind that it lists or watches.
+        resources: the plural names of kinds of which it lists or watches one.
         limit: seconds that it has to connect, and to come to rest.
         environment: the variables that it has besides those of this process.
         enclosed: whether it runs in a network and mount namespace of its own.
+        running: the runs in progress, each with its event loop.
     """
 
     command: Sequence[str] = ()
-    resource: str = ""
+    resources: Collection[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     enclosed: bool = False
     limit: float = 30.0
+    running: set[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = field(default_factory=set, compare=False)
 
     def new_world(self, *, seed: int, roles: bool, options: Mapping[str, Any], manager: Mapping[str, Any]) -> World:  # noqa: ARG002
         """Return a new world with the program; the options of controllers do not concern it."""
         return ProgramWorld(
             self.command,
-            self.resource,
+            self.resources,
             definitions=self.definitions,
             environment=self.environment,
             enclosed=self.enclosed,
@@ -416,5 +418,28 @@ class ProgramSubject(Subject):
         )
 
     def run(self, life: Coroutine[Any, Any, Run], *, seed: int) -> Run:  # noqa: ARG002 - a program draws its own numbers
-        """Run a life of the program in real time."""
-        return asyncio.run(life)
+        """Run a life of the program in real time.
+
+        Raises:
+            RunInterrupted: `interrupt` was called.
+        """
+        try:
+            return asyncio.run(self._interruptible(life))
+        except asyncio.CancelledError:
+            raise RunInterrupted("the run was interrupted") from None
+
+    async def _interruptible(self, life: Coroutine[Any, Any, Run]) -> Run:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio.run makes one
+        here = asyncio.get_running_loop(), task
+        self.running.add(here)
+        try:
+            return await life
+        finally:
+            self.running.discard(here)
+
+    def interrupt(self) -> None:
+        """Interrupt the runs, also from another thread: their programs are killed."""
+        for loop, task in list(self.running):
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel)

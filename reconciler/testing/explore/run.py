@@ -16,6 +16,7 @@ from unittest import mock
 from reconciler._core.wire import JSONObject
 from reconciler.clock import current_clock
 from reconciler.controller.effects import EffectCall
+from reconciler.errors import ReconcilerError
 from reconciler.testing.operator_process import Interference, OperatorProcess, current_process
 from reconciler.testing.trace import TraceEvent, WorldTrace
 from reconciler.testing.virtual_clock import virtual_time
@@ -64,6 +65,10 @@ Scenario = Callable[[World], Awaitable[object]]
 End = Callable[[], Awaitable[None]]
 
 
+class RunInterrupted(ReconcilerError):
+    """A run was interrupted before its end."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is explored: an operator and a scenario.
@@ -97,6 +102,9 @@ class Subject:
         """Run a life of the operator on an event loop of its own."""
         with virtual_time(), seeded_randomness(seed):
             return asyncio.run(life)
+
+    def interrupt(self) -> None:
+        """Interrupt the runs in real time, also from another thread; those in virtual time are short."""
 
 
 @dataclass(slots=True)
