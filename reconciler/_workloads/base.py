@@ -306,13 +306,15 @@ def _address(doc: JSONObject) -> JSONObject:
 
 def _containers(doc: JSONObject) -> dict[str, JSONObject]:
     """Return the statuses of a pod's containers by name."""
-    return {each["name"]: each for each in (doc.get("status") or {}).get("containerStatuses") or ()}
+    status: JSONObject = doc.get("status") or {}
+    return {each["name"]: each for each in status.get("containerStatuses") or ()}
 
 
 def _is_outdated(doc: JSONObject) -> bool:
     """Return whether a container runs an image that is not the pod's any more, so that it must restart."""
     known = _containers(doc)
-    return any(known.get(each["name"], each).get("image") != each.get("image") for each in doc["spec"]["containers"])
+    containers: list[JSONObject] = doc["spec"]["containers"]
+    return any(known.get(each["name"], each).get("image") != each.get("image") for each in containers)
 
 
 def _container(container: JSONObject, state: JSONObject, before: JSONObject, *, ready: bool) -> JSONObject:

@@ -196,6 +196,7 @@ def _program(command: str, definitions: Sequence[JSONObject], options: CheckOpti
         command=words,
         resources=tuple(each["spec"]["names"]["plural"] for each in crds.values()),
         environment=file.environment,
+        served_until=file.served_until,
         enclosed=not options.open,
         limit=options.settle_timeout,
     )

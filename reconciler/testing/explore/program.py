@@ -178,6 +178,11 @@ class ProgramProcess(OperatorProcess):
         """Record that the program has listed or watched its kind."""
         self._connected.set()
 
+    @property
+    def connected(self) -> bool:
+        """Return whether the program has listed or watched its kind."""
+        return self._connected.is_set()
+
     async def stop(self) -> None:
         """Send SIGTERM, and wait until the program has ended; kill it if it does not."""
         if self.running:
@@ -210,8 +215,8 @@ class _ProgramServer(APIServer):
         seed: the seed of the server.
     """
 
-    def __init__(self, world: ProgramWorld, seed: int, *, tls: bool) -> None:
-        super().__init__(seed=seed, tls=tls)
+    def __init__(self, world: ProgramWorld, seed: int, *, tls: bool, served_until: str | None) -> None:
+        super().__init__(seed=seed, tls=tls, served_until=served_until)
         self._world = world
 
     async def send(self, request: HTTPRequest, /) -> HTTPResponse:
@@ -237,6 +242,7 @@ class ProgramWorld(World):
         definitions: CustomResourceDefinitions and other objects to apply first.
         environment: the variables that it has besides those of this process. Default: none.
         enclosed: whether it runs in a network and mount namespace of its own; see `Enclosure`. Default False.
+        served_until: as for `APIServer`. Default: removed versions of kinds are not served.
         seed: the seed of the server. Default 0.
         limit: seconds that it has to connect, and to come to rest. Default 30.
 
@@ -254,10 +260,12 @@ class ProgramWorld(World):
         definitions: Sequence[object] = (),
         environment: Mapping[str, str] | None = None,
         enclosed: bool = False,
+        served_until: str | None = None,
         seed: int = 0,
         limit: float = 30.0,
     ) -> None:
         self._enclosed = enclosed
+        self._served_until = served_until
         super().__init__(_no_controllers, definitions=definitions, seed=seed)
         self.limit = limit
         self._command = command
@@ -293,7 +301,7 @@ class ProgramWorld(World):
         """Accept real time."""
 
     def _new_server(self, seed: int, *, rbac: bool) -> APIServer:  # noqa: ARG002 - a program has no roles here
-        return _ProgramServer(self, seed, tls=self._enclosed)
+        return _ProgramServer(self, seed, tls=self._enclosed, served_until=self._served_until)
 
     def _new_process(self) -> OperatorProcess:
         home = Path(self._directory.name, "home")
@@ -370,7 +378,7 @@ class ProgramWorld(World):
         process = self.processes[-1] if self.processes else None
         if isinstance(process, ProgramProcess) and entry.user_agent.startswith(f"{self.name}/{process.number} "):
             process.seen = True
-            if entry.resource in self._resources and entry.verb in ("list", "watch"):
+            if entry.resource in self._resources and entry.verb in ("list", "watch") and not process.connected:
                 process.connect()
                 self._activity += 1  # it reconciles what it has read, and rests a while after that
 
@@ -395,6 +403,7 @@ class ProgramSubject(Subject):
         limit: seconds that it has to connect, and to come to rest.
         environment: the variables that it has besides those of this process.
         enclosed: whether it runs in a network and mount namespace of its own.
+        served_until: as for `APIServer`.
         running: the runs in progress, each with its event loop.
     """
 
@@ -402,6 +411,7 @@ class ProgramSubject(Subject):
     resources: Collection[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     enclosed: bool = False
+    served_until: str | None = None
     limit: float = 30.0
     running: set[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = field(default_factory=set, compare=False)
 
@@ -413,6 +423,7 @@ class ProgramSubject(Subject):
             definitions=self.definitions,
             environment=self.environment,
             enclosed=self.enclosed,
+            served_until=self.served_until,
             seed=seed,
             limit=self.limit,
         )

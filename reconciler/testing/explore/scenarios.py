@@ -237,19 +237,17 @@ class ScenarioFile:
     """A Python file with scenarios, and with what a program needs.
 
     Each ``async`` function of one parameter, the `World`, is a scenario, unless its name begins with an underscore. The
-    names ``environment``, ``served_until`` and ``mask`` are what the attributes say.
+    names ``environment`` and ``served_until`` are what the attributes say.
 
     Attributes:
         scenarios: the scenarios by their names, in their order.
         environment: variables of the program.
         served_until: the version of Kubernetes until which removed versions of kinds are served; None for none.
-        mask: paths of fields that are not compared.
     """
 
     scenarios: Mapping[str, Scenario]
     environment: Mapping[str, str] = field(default_factory=dict)
     served_until: str | None = None
-    mask: Sequence[str] = ()
 
     @classmethod
     def load(cls, path: Path) -> ScenarioFile:
@@ -284,14 +282,12 @@ class ScenarioFile:
         for name, each in scenarios.items():
             if len(inspect.signature(each).parameters) != 1:
                 raise ConfigurationError(f"{path}: the scenario {name} must have one parameter, the world")
-        environment, mask = found.get("environment", {}), found.get("mask", ())
+        environment = found.get("environment", {})
         if not isinstance(environment, dict) or not all(
             isinstance(each, str) for pair in environment.items() for each in pair
         ):
             raise ConfigurationError(f"{path}: environment must be a dict of strings, not {environment!r}")
-        if isinstance(mask, str) or not all(isinstance(each, str) for each in mask):
-            raise ConfigurationError(f"{path}: mask must be a list of strings, not {mask!r}")
         served_until = found.get("served_until")
         if served_until is not None and not isinstance(served_until, str):
             raise ConfigurationError(f"{path}: served_until must be a version such as '1.21', not {served_until!r}")
-        return cls(scenarios, environment, served_until, tuple(mask))
+        return cls(scenarios, environment, served_until)
