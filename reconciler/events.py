@@ -25,7 +25,6 @@ from typing import Protocol
 import msgspec
 
 from reconciler._core.backoff import retry_after_delay
-from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.lru import LRU
 from reconciler._core.wire import JSONObject
@@ -39,6 +38,7 @@ from reconciler.errors import (
     TransportError,
     error_text,
 )
+from reconciler.meta.cycle import Cycle, current_cycle
 from reconciler.meta.documents import encodable, format_time
 from reconciler.meta.metadata import gvk_of, request_of, uid_of, version_of
 from reconciler.objects.kinds import original_document

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar, Unpack
 
-from reconciler._core.cycle import current_cycle
 from reconciler.cache.cache import Cache
 from reconciler.cache.informer import Informer
 from reconciler.cache.overlay import OverlayExpired
@@ -17,6 +16,7 @@ from reconciler.client import Client, ListResult
 from reconciler.client.requests import InvalidItem, ListOptions, Selector
 from reconciler.errors import APIError, error_from_response
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, Self, Unpack, cast, overload
 
 from reconciler._core.durations import DurationLike
-from reconciler._core.field_managers import check_field_manager, program_name
 from reconciler._core.wire import JSONObject
 from reconciler.client import reads as _reads
 from reconciler.client import writes as _writes
@@ -43,6 +42,7 @@ from reconciler.client.writes import Ensure, Written
 from reconciler.clock import Clock
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.field_managers import check_field_manager, program_name
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import Unstructured
 from reconciler.objects.kinds import KindLike, KindOf, R, TypedObject, from_document, gvk_from

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
-from reconciler._core.cycle import current_cycle
 from reconciler._version import __version__
 from reconciler.client.memory import InvalidItemLog, Reported, WrittenDocuments, warning_text
 from reconciler.client.requests import decode, failure
@@ -27,6 +26,7 @@ from reconciler.clock import Clock, boottime_of, current_clock
 from reconciler.errors import APIError, NotServed, OutcomeUnknown, ReconcilerError, TransportError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject
 

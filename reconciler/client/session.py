@@ -11,8 +11,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from reconciler._core.cycle import current_cycle
-from reconciler._core.field_managers import current_controller, default_field_manager
 from reconciler._core.wire import JSONObject
 from reconciler.client.connection import JSON, Connection, accept_header
 from reconciler.client.requests import FieldValidation, ObjectLike, Query, answer_kind, decode, encode, query_pairs
@@ -20,6 +18,8 @@ from reconciler.client.retry import RetryOn, RetryState, is_unknown
 from reconciler.errors import APIError, Conflict, InvalidResponse, NotFound, NotServed, error_text
 from reconciler.http import HTTPRequest, HTTPResponse
 from reconciler.meta import GroupVersionKind, Request, request_of
+from reconciler.meta.cycle import current_cycle
+from reconciler.meta.field_managers import current_controller, default_field_manager
 from reconciler.meta.metadata import WRITE_METHODS, ResourceType, namespace_of, path_segment
 from reconciler.objects import InvalidObject, Unstructured
 from reconciler.objects.kinds import KindLike, TypedObject, from_document, gvk_from, resource_type_from, to_document

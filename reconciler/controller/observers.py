@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reconciler.cache import CachedClient, CacheEvent
 from reconciler.meta import GroupVersionKind, Request
@@ -81,10 +81,6 @@ class Observers:
         self.ended: Sequence[Callable[[Reconcile], None]] = overridden("ended")
         self.overtaken: Sequence[Callable[[Reconcile], None]] = overridden("overtaken")
         self.again: Sequence[Callable[[Reconcile, int], None]] = overridden("again")
-
-
-ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
-"""How a reconcile ended, in controller-runtime's words; ``requeue`` is ``Result(again=True)``, also with backoff."""
 
 
 class ControllerMetrics(Protocol):

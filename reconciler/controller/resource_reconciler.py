@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import FAILURES, check_hooks
 from reconciler._core.wire import JSONObject
 from reconciler.client.session import ClientStatusWriter
@@ -32,6 +31,7 @@ from reconciler.controller.reconciler import ControllerBinding, Reconciler
 from reconciler.controller.result import NotBound, Outcome, Result, check_outcome, error_message, is_terminal
 from reconciler.errors import Conflict, NotFound, TerminalError, error_text
 from reconciler.meta import GroupVersionKind, Request, equal, request_of
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.documents import parse_version
 from reconciler.meta.metadata import add_finalizer, gvk_of, has_finalizer, remove_finalizer, uid_of, version_of
 from reconciler.objects import AnyResource, InvalidObject, Resource

@@ -13,13 +13,13 @@ The errors of controllers, under `reconciler.errors.ReconcilerError`::
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 from pydantic import ValidationError
 
 from reconciler._core.durations import OptionalSeconds
 from reconciler._core.redaction import redact_error
-from reconciler.controller.observers import ReconcileResult
 from reconciler.errors import APIError, ReconcilerError, TerminalError, error_text
 from reconciler.workqueue.order import as_priority
 
@@ -111,6 +111,10 @@ _MAX_PARTS = 3
 
 _MAX_CHAIN = 8
 _MAX_DEPTH = 4
+
+
+ReconcileResult = Literal["success", "error", "requeue", "requeue_after"]
+"""How a reconcile ended, in controller-runtime's words; ``requeue`` is ``Result(again=True)``, also with backoff."""
 
 
 class Completion(msgspec.Struct):

@@ -16,11 +16,11 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from reconciler._core.cycle import current_cycle
 from reconciler._core.lru import LRU
 from reconciler._core.redaction import PLACEHOLDER, is_secret_name, redact
 from reconciler._core.redaction.known import Words, WordSearch, joined, spellings, with_places_replaced, words_of
 from reconciler.errors import ConfigurationError, ReconcilerError, error_text, importing
+from reconciler.meta.cycle import current_cycle
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -18,7 +18,6 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from reconciler._core.field_managers import check_field_manager, current_controller, default_field_manager, program_name
 from reconciler._core.lru import LRU
 from reconciler._core.wire import UNDECODABLE
 from reconciler.clock import current_clock
@@ -34,6 +33,7 @@ from reconciler.errors import (
 from reconciler.http import HTTPRequest, parse_retry_after
 from reconciler.meta import Request, request_of
 from reconciler.meta.documents import is_object
+from reconciler.meta.field_managers import check_field_manager, current_controller, default_field_manager, program_name
 from reconciler.meta.metadata import WRITE_METHODS, ResourceType, gvk_of
 from reconciler.status.documents import kind_of
 from reconciler.status.drivers import RunningTimeout

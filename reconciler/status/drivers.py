@@ -18,9 +18,9 @@ from time import sleep
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from reconciler._core.cycle import current_cycle
 from reconciler.clock import Clock
 from reconciler.errors import OutcomeUnknown
+from reconciler.meta.cycle import current_cycle
 from reconciler.status.flush import Flush
 from reconciler.status.recording import StatusRecording
 from reconciler.status.requests import Pause, ReadObject, WriteStatus

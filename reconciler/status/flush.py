@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reconciler._core.cycle import current_cycle
 from reconciler.errors import (
     APIError,
     Conflict,
@@ -36,6 +35,7 @@ from reconciler.errors import (
     error_text,
 )
 from reconciler.meta import equal
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.documents import format_path, get_path, identical, merge_diff, parse_version, set_path
 from reconciler.meta.metadata import keep_transition_times
 from reconciler.status.documents import owners_of, owns

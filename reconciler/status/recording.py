@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
-from reconciler._core.cycle import Cycle, current_cycle
 from reconciler._core.user_code import FAILURES, log_metrics_failure
+from reconciler.meta.cycle import Cycle, current_cycle
 from reconciler.meta.documents import copy_json, format_path, get_path, merge_diff, parse_version
 from reconciler.meta.metadata import uid_of
 from reconciler.status.documents import owns

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import msgspec
 
 from reconciler._core.backoff import Backoff
-from reconciler._core.field_managers import union_of_fields
 from reconciler.clock import Clock
 from reconciler.meta import equal
 from reconciler.meta.documents import copy_json, format_path, get_path, is_object, merge_patch
+from reconciler.meta.field_managers import union_of_fields
 from reconciler.meta.metadata import WRITE_METHODS
 from reconciler.status.documents import FieldTree, digest, field_trees
 from reconciler.status.mutations import (

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
-from reconciler._core.cycle import current_cycle
 from reconciler._core.durations import DurationLike, seconds_of
 from reconciler._core.lru import LRU
 from reconciler.clock import Clock, current_clock
 from reconciler.meta import Request, request_of
+from reconciler.meta.cycle import current_cycle
 from reconciler.status.documents import document_of
 from reconciler.status.errors import TooManyStatusWrites
 from reconciler.status.write_interception import Addressed, listen, stop_listening, watched

@@ -11,16 +11,13 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from reconciler.workqueue import QueueStatistics
-
-if TYPE_CHECKING:
-    from reconciler.controller.controller import ControllerStatistics
 
 MAX_LABELS = 25
 """Distinct values of one label, such as priorities; further values share one. controller-runtime's number."""
@@ -134,6 +131,20 @@ _LABELS = ("name", "controller")
 _RESULTS = ("success", "error", "requeue", "requeue_after")
 
 
+class ReconcileCounts(Protocol):
+    """The counters of a controller that have labels; the others are read by name."""
+
+    @property
+    def results(self) -> Mapping[str, int]:
+        """Return how many reconciles ended with each result."""
+        ...
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Return how many reconciles had each reason."""
+        ...
+
+
 class ControllerCounters:
     """Measurements of one controller; implements `reconciler.controller.observers.ControllerMetrics`.
 
@@ -150,9 +161,9 @@ class ControllerCounters:
         self.seconds = Histogram(RECONCILE_BUCKETS)
         # Not a method of this class that calls this one: it runs once per reconcile, and a call costs as much.
         self.observe_reconcile_duration = self.seconds.observe
-        self.statistics: Callable[[], ControllerStatistics] | None = None
+        self.statistics: Callable[[], ReconcileCounts] | None = None
 
-    def watch(self, statistics: Callable[[], ControllerStatistics], /) -> None:
+    def watch(self, statistics: Callable[[], ReconcileCounts], /) -> None:
         """Set the function that returns the controller's statistics."""
         self.statistics = statistics
 

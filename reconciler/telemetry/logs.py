@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
-from reconciler._core.cycle import current_cycle
 from reconciler.errors import error_text
 from reconciler.meta import Request
+from reconciler.meta.cycle import current_cycle
 
 _HERE = str(Path(__file__).resolve().parent.parent) + "/"
 _PYTHON = tuple({sysconfig.get_path(name).rstrip("/") + "/" for name in ("stdlib", "platstdlib")})

@@ -215,8 +215,8 @@ def _virtual_clock(request: pytest.FixtureRequest) -> Generator[None]:
     if any(mark.name == "virtual_time" for mark in parameters):
         # pytest-asyncio chooses the event loop before there are parameters, so time would never pass.
         pytest.fail("virtual_time is the mark of a test, not of a parameter: mark the test, or split it", pytrace=False)
-    from reconciler._core.cycle import seeded_reconcile_ids
     from reconciler.clock import use_clock
+    from reconciler.meta.cycle import seeded_reconcile_ids
     from reconciler.testing.virtual_clock import VirtualClock
 
     with use_clock(VirtualClock()), seeded_reconcile_ids():

@@ -20,7 +20,6 @@ from types import CodeType, FrameType
 from typing import Any
 
 import reconciler
-from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import is_cancelled
 from reconciler.client import Client
 from reconciler.controller import Controller, Reconciler
@@ -35,6 +34,7 @@ from reconciler.events import EventRecorder
 from reconciler.manager import Manager
 from reconciler.manager.setup import setup_function
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.documents import parse_version
 from reconciler.objects.kinds import KindLike, gvk_from
 from reconciler.recording.answers import Answers, RecordedReplayClient, ReplayClient

@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from unittest import mock
 
-from reconciler._core.cycle import seeded_reconcile_ids
 from reconciler._core.durations import DurationLike, seconds_of
 from reconciler.clock import use_clock
 from reconciler.errors import importing
+from reconciler.meta.cycle import seeded_reconcile_ids
 from reconciler.testing.life import stopped_with_life
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler._core.cycle import current_cycle
 from reconciler.apiserver import APIServer
 from reconciler.cache import Cache, CachedClient, CacheNotSynced, NotCached, overlay
 from reconciler.client import Client
 from reconciler.errors import AlreadyExists, Forbidden, NotFound, OutcomeUnknown, ServerError
 from reconciler.http import HTTPRequest, HTTPResponse, Transport
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.documents import Version
 from reconciler.objects import Model, ObjectMeta, Resource, Unstructured
 from reconciler.testing import virtual_time

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from reconciler._core.field_managers import program_name
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import Reconciler
 from reconciler.manager import Manager
 from reconciler.meta import Request
+from reconciler.meta.field_managers import program_name
 
 PROGRAM = """
 from reconciler.apiserver import APIServer

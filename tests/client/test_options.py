@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from reconciler import Model, ObjectMeta, Resource
-from reconciler._core.field_managers import program_name
 from reconciler.client import Client
 from reconciler.meta import Request
+from reconciler.meta.field_managers import program_name
 
 
 class Database(Resource[Model], group="example.com", version="v1"):

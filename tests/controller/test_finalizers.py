@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from reconciler._core.cycle import current_cycle
 from reconciler.controller import Result, ensure_finalizer, release_finalizer
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, UnsavedStore
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.errors import Conflict, NotFound, TerminalError
 from reconciler.meta import Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.documents import merge_patch
 from reconciler.objects import ObjectMeta, Unstructured
 from tests.controller.conftest import Widget, WidgetReconciler, WidgetSpec, World, quiet

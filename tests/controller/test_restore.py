@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from reconciler._core.cycle import current_cycle
 from reconciler.cache import CacheEvent, EventType
 from reconciler.cache.decoding import cached_object
 from reconciler.controller import Controller
 from reconciler.controller.wake.handlers import LOW_PRIORITY
 from reconciler.meta import Request
+from reconciler.meta.cycle import current_cycle
 from tests.controller.conftest import KeyReconciler, Widget, quiet
 
 pytestmark = pytest.mark.virtual_time

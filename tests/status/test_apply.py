@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler._core.cycle import current_cycle
+from reconciler.meta.cycle import current_cycle
 from reconciler.status import StatusBatcher, StatusConflict, StatusRejected
 from tests.depth import examples
 from tests.status.scripted import GVK, KEY, Doc, ScriptedServer, api_error, meanwhile, refused

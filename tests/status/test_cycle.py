@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from reconciler._core.cycle import current_cycle
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.status import (
     StatusBatcher,
     StatusConflict,

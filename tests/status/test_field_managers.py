@@ -9,11 +9,11 @@ from typing import Any
 import kubernetes_asyncio
 import pytest
 
-from reconciler._core.field_managers import program_name
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import ResourceReconciler
 from reconciler.manager import Manager
+from reconciler.meta.field_managers import program_name
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher
 

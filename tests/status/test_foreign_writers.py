@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from reconciler._core.field_managers import program_name
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.errors import Conflict
+from reconciler.meta.field_managers import program_name
 from reconciler.objects import ConditionedStatus, Model, Resource, schema_extra
 from reconciler.status import StatusBatcher, StatusConflict, StatusError, StatusOutcomeUnknown
 from reconciler.status.recording import StatusStatistics

@@ -21,10 +21,10 @@ import pytest
 import requests
 from lightkube.generic_resource import create_namespaced_resource
 
-from reconciler._core.cycle import current_cycle
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.meta import Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, TooManyStatusWrites, guard
 from reconciler.status.write_interception import status_write

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler._core.cycle import current_cycle
 from reconciler.clock import SystemClock
+from reconciler.meta.cycle import current_cycle
 from reconciler.status import StatusBatcher, writer
 from reconciler.status.writer import RETRY_AFTER, StatusMemory, memory_of
 from tests.status.scripted import GVK, Identity, ScriptedServer, lost

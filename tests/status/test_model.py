@@ -16,8 +16,8 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from reconciler._core.cycle import current_cycle
 from reconciler.errors import NotSent
+from reconciler.meta.cycle import current_cycle
 from reconciler.status import StatusBatcher, StatusConflict, StatusError, StatusOutcomeUnknown, StatusUnavailable
 from reconciler.status.writer import Strategy
 from reconciler.testing import virtual_time

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import urllib3  # noqa: F401 - a client has it loaded
 
-from reconciler._core.field_managers import program_name
 from reconciler._core.lru import LRU
 from reconciler.errors import ConfigurationError, Forbidden, NotServed, ServerError, TooManyRequests
 from reconciler.http import HTTPRequest
 from reconciler.meta import GroupVersionKind
+from reconciler.meta.field_managers import program_name
 from reconciler.meta.metadata import ResourceType
 from reconciler.status import StatusBatcher, clients
 from reconciler.status.clients import BlockingClientWriter, read_answer

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from reconciler._core.cycle import current_cycle
 from reconciler.apiserver import APIServer
 from reconciler.client import Client
 from reconciler.controller import ResourceReconciler
 from reconciler.errors import NotSent
 from reconciler.manager import Manager
+from reconciler.meta.cycle import current_cycle
 from reconciler.objects import ConditionedStatus, Model, ObjectMeta, Resource
 from reconciler.status import StatusBatcher, StatusError
 from tests.status.scripted import ScriptedServer, refused

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from reconciler._core.cycle import current_cycle
 from reconciler.meta import Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.telemetry import JSONFormatter, TextFormatter
 
 

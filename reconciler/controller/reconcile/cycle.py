@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from reconciler._core.cycle import RECONCILE_IDS, current_cycle
 from reconciler.controller.reconcile.threads import ReconcileThreads, ThreadBridge
 from reconciler.controller.result import Completion
 from reconciler.controller.wake.change import Creation, WakingChanges
 from reconciler.controller.wake.echo import EchoTracker
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.cycle import RECONCILE_IDS, current_cycle
 from reconciler.meta.documents import Version
 from reconciler.status.recording import StatusMetrics
 

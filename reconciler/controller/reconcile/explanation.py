@@ -19,10 +19,10 @@ import msgspec
 from reconciler._core.lru import LRU
 from reconciler.cache import CachedObject
 from reconciler.clock import Clock
-from reconciler.controller.observers import ReconcileObserver, ReconcileResult
+from reconciler.controller.observers import ReconcileObserver
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileRun
 from reconciler.controller.reconcile.watchdogs import CodePlace, frames_of, place_of
-from reconciler.controller.result import Completion, text_without_values
+from reconciler.controller.result import Completion, ReconcileResult, text_without_values
 from reconciler.controller.wake import reasons
 from reconciler.controller.wake.change import Creation, ObjectChange, WakingChanges
 from reconciler.controller.wake.handlers import ControllerState

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from typing import Any
 
 from reconciler._core.backoff import longest_retry_after, retry_after_delay
-from reconciler._core.cycle import current_cycle
 from reconciler._core.user_code import is_cancelled
 from reconciler.controller.reconcile.cycle import Reconcile, ReconcileContext, ReconcileRun, is_async
 from reconciler.controller.reconcile.writes import Ownership
@@ -29,6 +28,7 @@ from reconciler.controller.wake.echo import Wake
 from reconciler.controller.wake.handlers import ControllerState
 from reconciler.errors import describe_error
 from reconciler.meta import Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.workqueue import QueueShutDown, RateLimiter, WorkQueue
 from reconciler.workqueue.queue import InProgress
 from reconciler.workqueue.rate_limiters import NeverRaises, guarded_limiter, when_duplicate

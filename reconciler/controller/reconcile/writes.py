@@ -13,7 +13,6 @@ import contextlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from reconciler._core.cycle import current_cycle
 from reconciler._core.wire import JSONObject
 from reconciler.cache import Cache, CachedClient, CachedObject
 from reconciler.cache.informer import Informer
@@ -25,6 +24,7 @@ from reconciler.controller.result import ObjectMoved
 from reconciler.errors import NotFound
 from reconciler.http import HTTPRequest, HTTPResponse, Transport, parse_retry_after
 from reconciler.meta import GroupVersionKind, Request
+from reconciler.meta.cycle import current_cycle
 from reconciler.meta.metadata import ResourceType
 from reconciler.objects import InvalidObject
 from reconciler.workqueue.concurrency_limit import ConcurrencyLimit

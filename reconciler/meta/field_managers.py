@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from reconciler._core.cycle import current_cycle
+from reconciler.meta.cycle import current_cycle
 
 if TYPE_CHECKING:
     from reconciler._core.wire import JSONObject

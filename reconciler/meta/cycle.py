@@ -12,11 +12,10 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from reconciler.meta.documents import Version
-    from reconciler.meta.metadata import GroupVersionKind, Request
+from reconciler.meta.documents import Version
+from reconciler.meta.metadata import GroupVersionKind, Request
 
 
 class Cycle(Protocol):
