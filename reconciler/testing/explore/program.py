@@ -271,13 +271,13 @@ class ProgramWorld(World):
         self._command = command
         self._resources = resources
         self._environment = dict(environment or {})
-        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self._names = HostNames(Path(self._directory.name, "hosts"))
         self._services: dict[tuple[str, int], Any] = {}
         self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:
         """Start the server, and write its kubeconfig. Cancellation closes it."""
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._names = HostNames(Path(self._directory.name, "hosts"))
         await super().__aenter__()
         await self.server.listen()
         self.server.write_kubeconfig(self._kubeconfig)
