@@ -8,11 +8,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from reconciler._core.wire import JSONObject
-from reconciler.errors import ConfigurationError
-from reconciler.meta.documents import copy_json, merge_diff, without_nulls
+from reconciler.errors import APIError, ConfigurationError
+from reconciler.meta.documents import copy_json, get_path, merge_diff, merge_patch, without_nulls
 from reconciler.testing.differences import ObjectDifference, compare_states, key_of
 from reconciler.testing.explore.oracles import comparable
 from reconciler.testing.explore.run import Scenario
@@ -143,8 +142,10 @@ class ProgramScenarios:
         Cancellation leaves the fields that are known by then.
         """
         await self.of_example.create(world)
-        spec = self.of_example.example.get("spec") or {}
-        paths = sorted(self.of_example.changes, key=lambda path: (not _is_in(spec, path), path.count(".")))
+        example = self.of_example.example
+        paths = sorted(
+            self.of_example.changes, key=lambda path: (get_path(example, path.split(".")) is None, path.count("."))
+        )
         groups = [paths[start : start + _GROUP] for start in range(0, len(paths), _GROUP)]
         while groups and len(self.matter) < _MOST_FIELDS:
             group = groups.pop(0)
@@ -157,15 +158,19 @@ class ProgramScenarios:
                 groups[:0] = [group[:half], group[half:]]
 
     async def _matters(self, world: World, paths: Sequence[str]) -> bool:
+        """Change fields and set them back; return whether that may have changed another object."""
         before = self._others(world)
-        for path in paths:
-            await world.patch(self.of_example.example, {"spec": self.of_example.changes[path]})
-        await world.settle()
-        after = self._others(world)
+        try:
+            for path in paths:
+                await world.patch(self.of_example.example, {"spec": self.of_example.changes[path]})
+            await world.settle()
+            matters = bool(compare_states(before, self._others(world)))
+        except APIError:
+            matters = len(paths) > 1  # refused together, they may be accepted alone
         for path in paths:
             await world.patch(self.of_example.example, {"spec": self._back(path)})
         await world.settle()
-        return bool(compare_states(before, after))
+        return matters
 
     def _others(self, world: World) -> list[JSONObject]:
         """Return the objects besides the example."""
@@ -175,7 +180,7 @@ class ProgramScenarios:
     def _back(self, path: str) -> JSONObject:
         """Return the merge patch of the spec that takes a change back."""
         spec = self.of_example.example.get("spec") or {}
-        return merge_diff(_patched(spec, self.of_example.changes[path]), spec)
+        return merge_diff(merge_patch(spec, self.of_example.changes[path]), spec)
 
     def _there_and_back(self, path: str) -> Scenario:
         async def there_and_back(world: World) -> None:
@@ -203,33 +208,11 @@ def _of_program(objects: Sequence[JSONObject]) -> list[JSONObject]:
 
 
 def _is_news(difference: ObjectDifference) -> bool:
-    """Return whether a difference is more than what counts changes: a revision, a version, or a condition's time."""
+    """Return whether a difference is more than what counts changes: a revision, or a condition."""
     return difference.what != "changed" or any(
-        not any(word in each.path.lower() for word in ("revision", "version", "conditions", "generation"))
+        "revision" not in each.path.lower() and not each.path.startswith("/status/conditions")
         for each in difference.fields
     )
-
-
-def _is_in(spec: Any, path: str) -> bool:
-    for name in path.split(".")[1:]:
-        if not isinstance(spec, dict) or name not in spec:
-            return False
-        spec = spec[name]
-    return True
-
-
-def _patched(document: JSONObject, patch: JSONObject) -> JSONObject:
-    """Return a document with a merge patch applied."""
-    found = dict(document)
-    for name, value in patch.items():
-        if value is None:
-            found.pop(name, None)
-        elif isinstance(value, dict):
-            inner = found.get(name)
-            found[name] = _patched(inner if isinstance(inner, dict) else {}, value)
-        else:
-            found[name] = value
-    return found
 
 
 @dataclass(frozen=True)
