@@ -52,6 +52,17 @@ async def test_calls_of_a_service_that_stands_in_are_effects_of_the_program(tmp_
     assert [(each.name, each.key) for each in effects] == [("POST queue.default", "/queues/a")]
 
 
+async def test_namespaces_that_cannot_be_set_up_are_an_error_and_not_a_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    async with ProgramWorld(["true"], ("configmaps",), enclosed=True) as world:
+        with pytest.raises(ConfigurationError, match="the namespaces of the closed world cannot be set up"):
+            await world.start()
+
+
 async def test_services_stand_in_only_in_a_closed_world() -> None:
     world = ProgramWorld(["true"], ("configmaps",))
     with pytest.raises(ConfigurationError, match="needs a closed world"):

@@ -8,6 +8,7 @@ of the machine are hidden, and the program has no capability with which it could
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import shutil
@@ -160,6 +161,11 @@ class Enclosure:
             self._ours.send(b"!")
         finally:
             self._ours.close()
+
+    def close(self) -> None:
+        """Stop waiting for the sockets; harmless if they have come."""
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
 
     def _received(self) -> tuple[bytes, list[int]]:
         said, descriptors, _, _ = socket.recv_fds(self._ours, 1024, _MOST_SOCKETS)

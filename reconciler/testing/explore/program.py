@@ -96,7 +96,17 @@ class Program:
         self._group = self._process.pid
         self._reading = asyncio.create_task(self._read(self._process))
         if enclosure is not None and self._serve is not None:
-            await enclosure.open(self._serve)
+            opening = asyncio.create_task(enclosure.open(self._serve))
+            ending = asyncio.create_task(self._process.wait())
+            try:
+                await asyncio.wait({opening, ending}, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                opening.cancel()
+                raise
+            finally:
+                ending.cancel()
+                enclosure.close()  # if the namespaces have ended, nothing comes from them any more
+            await opening
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
